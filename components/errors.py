@@ -1,0 +1,25 @@
+"""What can go wrong, as a small family: callers tell cases apart by class, never by text; people read one sentence."""
+
+
+class Problem(Exception):  # noqa: N818 - the family's name is what a person sees it as
+    """A sentence for a person: what happened, why, and what to do next. It never holds a secret."""
+
+
+class Unavailable(Problem):
+    """The server or host does not answer now; another resource answers for that."""
+
+
+class Refused(Problem):
+    """Something is there that is not ours to change."""
+
+
+class CommandFailed(Problem):
+    """A command on a host ended with a status other than 0.
+
+    `status` is its exit status (negative: the signal that ended it), `output` what it wrote to standard error.
+    """
+
+    def __init__(self, command: str, status: int, output: str) -> None:
+        super().__init__(f"{command} failed (status {status}): {output.strip() or 'it said nothing'}")
+        self.status = status
+        self.output = output

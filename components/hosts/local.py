@@ -1,0 +1,287 @@
+"""Servers as processes on this machine: the embedded default.
+
+As root they run as the service account (see `account`). Everything here is synchronous and waits on events where the kernel
+offers one; the rest is polled in milliseconds.
+"""
+
+import grp
+import os
+import pwd
+import select
+import shutil
+import signal
+import stat
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import psycopg
+
+from components.errors import CommandFailed, Problem, Unavailable
+from components.hosts.account import local_root, service_account
+from components.hosts.base import Connection, FileStatus, Host, Postmaster
+
+PROJECT = Path(__file__).resolve().parents[2]
+LOG_TAIL_BYTES = 16_384
+
+# Runs "$@" and ends its whole group when standard input closes, that is when the process that asked for it is gone, however
+# it went: a base backup whose caller was killed must not go on holding its slot. No setting is part of this script.
+SUPERVISE = """
+exec 3<&0 </dev/null
+"$@" 3<&- &
+child=$!
+{ read -r _ <&3; kill -KILL -- -$$; } 2>/dev/null &
+watcher=$!
+wait "$child"
+status=$?
+kill "$watcher" 2>/dev/null
+exit "$status"
+"""
+
+
+class LocalHost(Host):
+    address = "local"
+
+    def __init__(self) -> None:
+        self._account = service_account()
+        self.account = self._account.name
+
+    def _identity(self) -> dict[str, Any]:
+        if not self._account.switches:
+            return {}
+        groups = [group.gr_gid for group in grp.getgrall() if self.account in group.gr_mem]
+        return {"user": self._account.uid, "group": self._account.gid, "extra_groups": groups}
+
+    def _own(self, path: Path) -> None:
+        if self._account.switches:
+            os.chown(path, self._account.uid, self._account.gid)
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        deadline: float,
+        directory: PurePosixPath | None = None,
+        environment: Mapping[str, str] | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> str:
+        child = subprocess.Popen(
+            ["/bin/sh", "-c", SUPERVISE, "supervise", *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=directory or "/",
+            env=_environment() | dict(environment or {}),
+            start_new_session=True,
+            text=True,
+            errors="replace",
+            **self._identity(),
+        )
+        assert child.stdin
+        assert child.stdout
+        assert child.stderr
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            os.killpg(child.pid, signal.SIGKILL)
+
+        timer = threading.Timer(deadline, give_up)
+        timer.start()
+        try:
+            output: list[str] = []
+            stdout = child.stdout
+            reader = threading.Thread(target=lambda: output.append(stdout.read()))
+            reader.start()
+            errors = []
+            for line in child.stderr:
+                errors.append(line)
+                if on_line:
+                    on_line(line.rstrip("\n"))
+            status = child.wait()
+            reader.join()
+        finally:
+            timer.cancel()
+            child.stdin.close()
+            child.stdout.close()
+            child.stderr.close()
+        name = PurePosixPath(command[0]).name
+        if late.is_set():
+            raise CommandFailed(name, status, f"it did not end within {deadline:g} s")
+        if status:
+            raise CommandFailed(name, status, "".join(errors[-20:]))
+        return "".join(output)
+
+    def read(self, path: PurePosixPath) -> bytes | None:
+        try:
+            return Path(path).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def status(self, path: PurePosixPath) -> FileStatus | None:
+        try:
+            found = Path(path).lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        kind = "directory" if stat.S_ISDIR(found.st_mode) else "file" if stat.S_ISREG(found.st_mode) else "other"
+        try:
+            owner = pwd.getpwuid(found.st_uid).pw_name
+        except KeyError:
+            owner = str(found.st_uid)
+        return FileStatus(kind, owner, stat.S_IMODE(found.st_mode))
+
+    def listing(self, path: PurePosixPath) -> list[str]:
+        try:
+            return sorted(os.listdir(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def write(self, path: PurePosixPath, content: bytes, *, mode: int) -> None:
+        target = Path(path)
+        self.make_directory(target.parent)
+        draft = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.new")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fchmod(file.fileno(), mode)
+                os.fsync(file.fileno())
+            self._own(draft)
+            draft.rename(target)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        _flush(target.parent)
+
+    def make_directory(self, path: PurePosixPath) -> None:
+        missing = [parent for parent in (Path(path), *Path(path).parents) if not parent.exists()]
+        for directory in reversed(missing):
+            directory.mkdir(mode=0o700, exist_ok=True)
+            # Directories on the way to the servers' own may hold other accounts' things: those may be passed through.
+            if directory != Path(path) and self._account.switches:
+                directory.chmod(0o711)
+            else:
+                self._own(directory)
+
+    def rename(self, old: PurePosixPath, new: PurePosixPath) -> None:
+        if Path(new).exists():
+            raise Problem(f"{old} was not moved to {new}: that exists already")
+        Path(old).rename(new)
+        _flush(Path(new).parent)
+
+    def remove(self, path: PurePosixPath) -> None:
+        target = Path(path)
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+        root = local_root(PROJECT)
+        # What `up` made on the way to a server goes with the last thing in it, up to the project's own root.
+        for parent in target.parents:
+            if root not in (parent, *parent.parents):
+                break
+            try:
+                parent.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                break
+
+    def launch(self, binaries: PurePosixPath, data_directory: PurePosixPath) -> None:
+        log = _log(data_directory)
+        if not log.exists():
+            self.write(log, b"", mode=0o600)
+        with log.open("ab") as output:
+            # setsid --fork hands the server to init: it outlives us, and nobody here has to wait for it.
+            subprocess.run(
+                ["setsid", "--fork", str(binaries / "postgres"), "-D", str(data_directory)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd="/",
+                env=_environment(),
+                check=True,
+                **self._identity(),
+            )
+
+    def log_tail(self, data_directory: PurePosixPath) -> str:
+        try:
+            with _log(data_directory).open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+                return log.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def postmaster(self, data_directory: PurePosixPath) -> Postmaster | None:
+        lines = (self.read(data_directory / "postmaster.pid") or b"").decode(errors="replace").splitlines()
+        try:
+            pid = int(lines[0])
+            # The postmaster's working directory is its data directory: a recycled pid is not taken for it.
+            if not Path(f"/proc/{pid}/cwd").samefile(data_directory):
+                return None
+            return Postmaster(pid, int(lines[3]), lines[4])
+        except (IndexError, ValueError):
+            return None  # it is being written, or is none
+        except OSError:
+            return None  # no such process
+
+    def halt(self, binaries: PurePosixPath, data_directory: PurePosixPath, *, deadline: float) -> None:
+        del binaries  # a signal does what `pg_ctl stop` does, without its polling
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            found = self.postmaster(data_directory)
+            if not found:
+                return
+            try:
+                process = os.pidfd_open(found.pid)
+            except ProcessLookupError:
+                return
+            try:
+                signal.pidfd_send_signal(process, number)
+                if select.select([process], [], [], deadline)[0]:
+                    return
+            except ProcessLookupError:
+                return
+            finally:
+                os.close(process)
+        raise Problem(f"the server on {data_directory} did not stop within {2 * deadline:g} s")
+
+    def connect(self, data_directory: PurePosixPath, database: str, **options: Any) -> Connection:
+        found = self.postmaster(data_directory)
+        if not found:
+            raise Unavailable(f"no server runs on {data_directory}")
+        try:
+            return psycopg.connect(
+                host=found.socket_directory,
+                port=found.port,
+                user="postgres",
+                dbname=database,
+                requirepeer=self.account,
+                connect_timeout=10,
+                application_name="tde-replication",
+                autocommit=True,
+                **options,
+            )
+        except psycopg.OperationalError as error:
+            raise Unavailable(f"the server on {data_directory} does not answer: {str(error).strip()}") from None
+
+
+def _log(data_directory: PurePosixPath) -> Path:
+    return Path(data_directory).parent / "postgresql.log"
+
+
+def _environment() -> dict[str, str]:
+    """What a server or a client program inherits: nothing of ours (PG* variables, tokens), and messages in English."""
+    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+
+
+def _flush(directory: Path) -> None:
+    """Make a new or renamed entry of `directory` outlive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+

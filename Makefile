@@ -1,0 +1,48 @@
+# `make` alone says what there is. Everything is made from nothing on first use; bootstrap/ says how.
+
+PYTHON ?= python3
+STACK ?= local
+export STACK PYTHON
+
+BOOTSTRAP := $(PYTHON) -m bootstrap
+WITH_TOOLS := $(BOOTSTRAP) --development run python -m
+
+.DEFAULT_GOAL := help
+.PHONY: help up preview drift destroy vault bench check test soak clean
+
+help: ## say what there is
+	@echo "make TARGET [STACK=local] [PYTHON=python3]"
+	@sed -n 's/^\([a-z]*\): ## /\1\t/p' $(MAKEFILE_LIST) | while IFS="	" read -r target what; do printf '  %-8s %s\n' "$$target" "$$what"; done
+	@echo "For pulumi by hand: . ./env.sh"
+
+up: ## from nothing to a primary and a streaming standby; run again, it repairs, or does nothing
+	@$(BOOTSTRAP) up
+
+preview: ## show what `make up` would change
+	@$(BOOTSTRAP) preview
+
+drift: ## say whether anything was changed behind Pulumi's back; ends with 7 if so
+	@$(BOOTSTRAP) drift
+
+destroy: ## take the stack away, and for STACK=local its Vault with all it holds
+	@$(BOOTSTRAP) destroy
+
+vault: ## start the Vault of stack local (part of `make up`); does nothing where VAULT_ADDR is yours
+	@$(BOOTSTRAP) vault
+
+bench: ## measure it against a shell script that does the same steps
+	@$(WITH_TOOLS) benchmarks
+
+check: ## lint, format, types
+	@$(WITH_TOOLS) ruff check
+	@$(WITH_TOOLS) ruff format --check
+	@$(WITH_TOOLS) mypy --explicit-package-bases .
+
+test: ## the whole test suite, from nothing
+	@$(WITH_TOOLS) pytest
+
+soak: ## the tests that take long, marked soak
+	@$(WITH_TOOLS) pytest -m soak
+
+clean: ## remove the virtual environment and the engine; after `make destroy`
+	@$(BOOTSTRAP) clean

@@ -1,0 +1,107 @@
+"""Make everything that is needed, then do one thing with it.
+
+python -m bootstrap                          virtual environment, engine, plugins
+python -m bootstrap env                      the commands that env.sh lets the shell run
+python -m bootstrap run COMMAND ...          run a command in that environment
+python -m bootstrap up|preview|drift|destroy|vault|clean
+"""
+
+import argparse
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from bootstrap import engine, environment, plugins, venv
+from bootstrap.project import HERE, BootstrapError, Project, say
+from bootstrap.stack import LOCAL, Stack
+
+STEPS = ("up", "preview", "drift", "destroy", "vault")
+
+
+def prepare(
+    project: Project, environ: Mapping[str, str], *, development: bool, aloud: bool
+) -> tuple[engine.Engine, plugins.Plugins]:
+    """Have all that is needed; where it is there already this reads a few small files."""
+    with _alone(project):
+        fresh = not (project.local / "plugins.json").exists()
+        venv.ensure(project, development=development)
+        chosen = engine.ensure(project, environ)
+        installed = plugins.ensure(project, chosen, environ)
+    if aloud and not fresh:
+        say(f"engine: {chosen.why}")
+        if installed.stand_ins:
+            say(f"plugins: offline stand-in for {installed.stand_ins}")
+    if aloud and not environment.has_backend(environ):
+        say(f"state: {project.state}, for there is no Pulumi login or backend of your own")
+    return chosen, installed
+
+
+@contextmanager
+def _alone(project: Project) -> Iterator[None]:
+    """Two at once would build two engines into one place."""
+    project.local.mkdir(exist_ok=True)
+    with (project.local / "bootstrap.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bootstrap", description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--development", action="store_true", help="with what tests and lint need")
+    parser.add_argument("--stack", default=os.environ.get("STACK") or LOCAL)
+    parser.add_argument("command", nargs="?", default="prepare", choices=("prepare", "env", "run", *STEPS, "clean"))
+    parser.add_argument("rest", nargs=argparse.REMAINDER)
+    options = parser.parse_args(arguments)
+    project, environ = HERE, environment.own(os.environ)
+    embedded = options.stack == LOCAL and "VAULT_ADDR" not in environ
+    if options.command == "clean":
+        return _clean(project)
+    if options.command == "destroy" and _nothing_made(project, environ):
+        bare = {**environ, "PULUMI_BACKEND_URL": f"file://{project.state}"}
+        return Stack(project, options.stack, bare, embedded).destroy()
+    aloud = options.command in ("prepare", "env", "up")
+    chosen, installed = prepare(project, environ, development=options.development, aloud=aloud)
+    if options.command in ("up", "preview", "drift", "vault"):
+        code = Stack(project, options.stack, environ, embedded).vault("start")
+        if code or options.command == "vault":
+            return code
+    new = environment.variables(project, chosen, installed, environ, embedded_vault=embedded)
+    stack = Stack(project, options.stack, {**environ, **new, environment.MARK: environment.mark(new)}, embedded)
+    if options.command == "env":
+        if not environment.has_backend(environ) and stack.name == LOCAL:
+            stack.select()
+        print(environment.shell(os.environ, new))
+    elif options.command == "run":
+        os.execvpe(options.rest[0], options.rest, stack.environ)  # noqa: S606
+    elif options.command in STEPS:
+        return int(getattr(stack, options.command)())
+    return 0
+
+
+def _nothing_made(project: Project, environ: Mapping[str, str]) -> bool:
+    """Whether there is no state of ours and no backend of the user's: no engine need be built to destroy nothing."""
+    return not environment.has_backend(environ) and not project.state.exists()
+
+
+def _clean(project: Project) -> int:
+    """Remove what the bootstrap made: only once nothing runs that it would be needed to take away."""
+    vault = [str(project.python), "-m", "bootstrap.vault", "env"]
+    made = project.python.exists() and subprocess.run(vault, cwd=project.root, capture_output=True, check=False).stdout
+    if made or project.state.exists():
+        raise BootstrapError("there still is a stack, or a Vault: make destroy first")
+    for place in (project.local, project.venv):
+        shutil.rmtree(place, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except BootstrapError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

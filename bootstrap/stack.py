@@ -1,0 +1,144 @@
+"""What `make up`, `preview`, `drift` and `destroy` do with a stack, in the environment of env.sh.
+
+Stack `local` is this project's own: it is made, updated and removed without a question. Any other asks as Pulumi does.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from bootstrap.project import Project, say
+
+LOCAL = "local"
+_CHANGES = 7  # how Pulumi ends when it was told to expect none
+
+
+@dataclass(frozen=True)
+class Stack:
+    project: Project
+    name: str
+    environ: dict[str, str]
+    embedded_vault: bool
+    """Whether this project's own Vault serves it."""
+
+    def up(self) -> int:
+        code = self._ready() or self._pulumi("up", "--suppress-outputs", *self._confirmed())
+        return code or self._pulumi("stack", "output", "summary")
+
+    def preview(self) -> int:
+        return self._ready() or self._pulumi("preview")
+
+    def drift(self) -> int:
+        self.environ.pop("PULUMI_SKIP_CONFIRMATIONS", None)  # Pulumi refuses it beside --expect-no-changes
+        code = self._ready() or self._pulumi("refresh", "--preview-only", "--expect-no-changes")
+        if code == 0:
+            say(f"no drift: everything of stack {self.name} is as it was left")
+        elif code == _CHANGES:
+            say(f"drift: what is marked above differs from stack {self.name}; make preview shows the repair")
+        return code
+
+    def destroy(self) -> int:
+        if self.name != LOCAL:
+            return self._pulumi("destroy", *self._confirmed())
+        if self._exists():
+            code = self.vault("start") or self._release() or self._pulumi("destroy", *self._confirmed())
+            # Its configuration is committed: `stack rm` would delete it.
+            code = code or self._pulumi("stack", "rm", "--yes", "--preserve-config")
+            if code:
+                return code
+        else:
+            say(f"stack {self.name}: there was none")
+        return self.vault("remove") or self._tidy()
+
+    def vault(self, command: str) -> int:
+        """Start or remove the embedded Vault, where it is this stack's; without a virtual environment there is none."""
+        if not self.embedded_vault or not self.project.python.exists():
+            return 0
+        return self._run([str(self.project.python), "-m", "bootstrap.vault", command])
+
+    def select(self) -> int:
+        """Have the stack, and have `pulumi` mean it where no other is named."""
+        self.project.state.mkdir(parents=True, exist_ok=True)
+        done = self._capture("stack", "select", "--create", self.name)
+        if done.returncode:
+            say(done.stderr.strip())
+        return done.returncode
+
+    def _ready(self) -> int:
+        return self.select() or self._release()
+
+    def _confirmed(self) -> list[str]:
+        return ["--yes"] if self.name == LOCAL else []
+
+    def _exists(self) -> bool:
+        """Whether Pulumi knows it; not asked, for that takes an engine, where our own backend has no file of it."""
+        if self._own_state():
+            return self._state_file().exists()
+        return self._capture("stack", "--stack", self.name).returncode == 0
+
+    def _own_state(self) -> bool:
+        return self.environ.get("PULUMI_BACKEND_URL") == f"file://{self.project.state}"
+
+    def _state_file(self) -> Path:
+        return self.project.state / ".pulumi" / "stacks" / self._project_name() / f"{self.name}.json"
+
+    def _project_name(self) -> str:
+        named = re.search(r"^name:\s*(\S+)", (self.project.root / "Pulumi.yaml").read_text(), re.MULTILINE)
+        return named[1] if named else ""
+
+    def _release(self) -> int:
+        """Take away the lock of a Pulumi that was killed on this machine: nobody else will."""
+        locks = list((self.project.state / ".pulumi" / "locks").glob(f"**/{self._project_name()}/{self.name}/*.json"))
+        if not self._own_state() or not locks or not all(map(_is_dead, locks)):
+            return 0
+        say(f"stack {self.name}: the Pulumi that had locked it was killed; unlocking")
+        return self._pulumi("cancel", "--yes")
+
+    def _tidy(self) -> int:
+        """Remove what Pulumi leaves of a stack that is gone: backups, logs, and the salt it wrote into the settings."""
+        if self._own_state():
+            shutil.rmtree(self.project.state, ignore_errors=True)
+            settings = self.project.root / "stacks" / f"Pulumi.{self.name}.yaml"
+            text = settings.read_text() if settings.exists() else ""
+            if "secure:" not in text and "encryptionsalt:" in text:  # a secret of the user's needs its salt
+                settings.write_text(re.sub(r"^encryptionsalt:.*\n?", "", text, flags=re.MULTILINE))
+        for name in ("logs", "workspaces"):
+            shutil.rmtree(self.project.home / name, ignore_errors=True)
+        return 0
+
+    def _pulumi(self, *arguments: str) -> int:
+        return self._run(["pulumi", *arguments, "--stack", self.name])
+
+    def _run(self, command: list[str]) -> int:
+        """Run it on this terminal; on Ctrl-C it is the command that ends, in its own time, and then this."""
+        before = signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            return subprocess.run(command, cwd=self.project.root, env=self.environ, check=False).returncode
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _capture(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["pulumi", *arguments]
+        return subprocess.run(
+            command, cwd=self.project.root, env=self.environ, capture_output=True, text=True, check=False
+        )
+
+
+def _is_dead(lock: Path) -> bool:
+    """Whether the process that wrote this lock of a file backend has ended."""
+    try:
+        holder = json.loads(lock.read_text())
+        if holder["hostname"] != socket.gethostname():
+            return False
+        os.kill(int(holder["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, KeyError):
+        return False
+    return False

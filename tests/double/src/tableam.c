@@ -1,0 +1,140 @@
+/*
+ * tde_heap: PostgreSQL's heap itself. (A copy of its routine would be refused by heap_getnext(), which CREATE INDEX uses.) What
+ * a key is needed for is caught by two hooks: a table being made, and a table being used in a statement.
+ */
+#include "pg_tde.h"
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/index.h"
+#include "catalog/objectaccess.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/pg_class.h"
+#include "commands/defrem.h"
+#include "executor/executor.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+PG_FUNCTION_INFO_V1(pg_tdeam_handler);
+PG_FUNCTION_INFO_V1(pg_tde_is_encrypted);
+
+static object_access_hook_type next_object_access;
+static ExecutorCheckPerms_hook_type next_check_permissions;
+
+static bool
+is_tde_heap(Oid method)
+{
+	return OidIsValid(method) && method != HEAP_TABLE_AM_OID && method == get_table_am_oid("tde_heap", true);
+}
+
+bool
+database_has_encrypted_tables(void)
+{
+	Relation	catalog = table_open(RelationRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(catalog, InvalidOid, false, NULL, 0, NULL);
+	bool		found = false;
+	HeapTuple	row;
+
+	while (!found && (row = systable_getnext(scan)) != NULL)
+	{
+		Form_pg_class class = (Form_pg_class) GETSTRUCT(row);
+
+		found = RELKIND_HAS_STORAGE(class->relkind) && is_tde_heap(class->relam);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return found;
+}
+
+static void
+table_created(Oid relation, bool internal)
+{
+	Relation	catalog = table_open(RelationRelationId, AccessShareLock);
+	ScanKeyData by_oid;
+	SysScanDesc scan;
+	HeapTuple	row;
+	FormData_pg_class class = {0};
+
+	/* The new row is no more than seconds old and not to be seen by an ordinary snapshot. */
+	ScanKeyInit(&by_oid, Anum_pg_class_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relation));
+	scan = systable_beginscan(catalog, ClassOidIndexId, true, SnapshotSelf, 1, &by_oid);
+	if ((row = systable_getnext(scan)) != NULL)
+		class = *(Form_pg_class) GETSTRUCT(row);
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+
+	if (is_tde_heap(class.relam))
+	{
+		WalRelation record = {
+			.tablespace = OidIsValid(class.reltablespace) ? class.reltablespace : MyDatabaseTableSpace,
+			.database = MyDatabaseId,
+			.relation = relation,
+		};
+
+		require_database_key();
+		if (RELKIND_HAS_STORAGE(class.relkind) && class.relpersistence != RELPERSISTENCE_TEMP)
+			use_database_key(&record, true);
+	}
+	else if (setting_enforce_encryption && !internal && class.relkind == RELKIND_RELATION &&
+			 OidIsValid(get_table_am_oid("tde_heap", true)))
+		ereport(ERROR, errmsg("pg_tde.enforce_encryption is ON, only the tde_heap access method is allowed."));
+}
+
+static void
+object_access(ObjectAccessType access, Oid class, Oid object, int sub_id, void *argument)
+{
+	if (next_object_access)
+		next_object_access(access, class, object, sub_id, argument);
+	if (access == OAT_POST_CREATE && class == RelationRelationId && sub_id == 0)
+		table_created(object, ((ObjectAccessPostCreate *) argument)->is_internal);
+}
+
+/* The first use after a start fetches the database's key, and fails without the Vault (G2). */
+static bool
+check_permissions(List *tables, List *permissions, bool complain)
+{
+	foreach_node(RangeTblEntry, table, tables)
+		if (table->rtekind == RTE_RELATION && is_tde_heap(get_rel_relam(table->relid)))
+			require_database_key();
+	return !next_check_permissions || next_check_permissions(tables, permissions, complain);
+}
+
+void
+install_table_hooks(void)
+{
+	next_object_access = object_access_hook;
+	object_access_hook = object_access;
+	next_check_permissions = ExecutorCheckPerms_hook;
+	ExecutorCheckPerms_hook = check_permissions;
+}
+
+Datum
+pg_tdeam_handler(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_POINTER(GetHeapamTableAmRoutine());
+}
+
+/* NULL where there is no storage; an index is what its table is. */
+Datum
+pg_tde_is_encrypted(PG_FUNCTION_ARGS)
+{
+	Oid			oid = PG_GETARG_OID(0);
+	Relation	relation = relation_open(oid, AccessShareLock);
+	char		kind = relation->rd_rel->relkind;
+
+	relation_close(relation, AccessShareLock);
+	if (!RELKIND_HAS_STORAGE(kind))
+		PG_RETURN_NULL();
+	if (kind == RELKIND_INDEX)
+		oid = IndexGetRelation(oid, false);
+	PG_RETURN_BOOL(is_tde_heap(get_rel_relam(oid)));
+}

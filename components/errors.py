@@ -4,13 +4,19 @@
 class Problem(Exception):  # noqa: N818 - the family's name is what a person sees it as
     """A sentence for a person: what happened, why, and what to do next. It never holds a secret."""
 
+    __module__ = "builtins"  # Pulumi prints the class with its module before the sentence: only the class helps a person
+
 
 class Unavailable(Problem):
     """The server or host does not answer now; another resource answers for that."""
 
+    __module__ = "builtins"
+
 
 class Refused(Problem):
     """Something is there that is not ours to change."""
+
+    __module__ = "builtins"
 
 
 class CommandFailed(Problem):
@@ -18,6 +24,8 @@ class CommandFailed(Problem):
 
     `status` is its exit status (negative: the signal that ended it), `output` what it wrote to standard error.
     """
+
+    __module__ = "builtins"
 
     def __init__(self, command: str, status: int, output: str) -> None:
         super().__init__(f"{command} failed (status {status}): {output.strip() or 'it said nothing'}")

@@ -42,6 +42,9 @@ class Host(ABC):
     account: str
     """The account that commands run as and that owns what is written."""
 
+    administrators: tuple[str, ...]
+    """Accounts besides it that may be the superuser ``postgres`` by peer authentication, where we make the server."""
+
     @abstractmethod
     def run(
         self,
@@ -86,12 +89,12 @@ class Host(ABC):
         """Remove a file or a whole directory. It may be gone already."""
 
     @abstractmethod
-    def launch(self, binaries: PurePosixPath, data_directory: PurePosixPath) -> None:
-        """Start the server; it may not answer yet, or may have died, when this returns."""
+    def launch(self, binaries: PurePosixPath, data_directory: PurePosixPath) -> int:
+        """Start the server, and return where its log stood; it may not answer yet, or may have died by then."""
 
     @abstractmethod
-    def log_tail(self, data_directory: PurePosixPath) -> str:
-        """The end of what the server last wrote to its log."""
+    def log_since(self, data_directory: PurePosixPath, mark: int) -> str:
+        """What the server has written to its log since `launch` returned `mark`, at most the last 16 KiB."""
 
     @abstractmethod
     def postmaster(self, data_directory: PurePosixPath) -> Postmaster | None:

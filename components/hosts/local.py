@@ -15,7 +15,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 
@@ -47,6 +47,7 @@ class LocalHost(Host):
     def __init__(self) -> None:
         self._account = service_account()
         self.account = self._account.name
+        self.administrators = (pwd.getpwuid(os.geteuid()).pw_name,)
 
     def _identity(self) -> dict[str, Any]:
         if not self._account.switches:
@@ -125,6 +126,7 @@ class LocalHost(Host):
             found = Path(path).lstat()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        kind: Literal["file", "directory", "other"]
         kind = "directory" if stat.S_ISDIR(found.st_mode) else "file" if stat.S_ISREG(found.st_mode) else "other"
         try:
             owner = pwd.getpwuid(found.st_uid).pw_name
@@ -140,7 +142,7 @@ class LocalHost(Host):
 
     def write(self, path: PurePosixPath, content: bytes, *, mode: int) -> None:
         target = Path(path)
-        self.make_directory(target.parent)
+        self.make_directory(path.parent)
         draft = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.new")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
@@ -190,11 +192,12 @@ class LocalHost(Host):
             except OSError:
                 break
 
-    def launch(self, binaries: PurePosixPath, data_directory: PurePosixPath) -> None:
+    def launch(self, binaries: PurePosixPath, data_directory: PurePosixPath) -> int:
         log = _log(data_directory)
         if not log.exists():
-            self.write(log, b"", mode=0o600)
+            self.write(PurePosixPath(log), b"", mode=0o600)
         with log.open("ab") as output:
+            mark = output.tell()
             # setsid --fork hands the server to init: it outlives us, and nobody here has to wait for it.
             subprocess.run(
                 ["setsid", "--fork", str(binaries / "postgres"), "-D", str(data_directory)],
@@ -206,14 +209,12 @@ class LocalHost(Host):
                 check=True,
                 **self._identity(),
             )
+        return mark
 
-    def log_tail(self, data_directory: PurePosixPath) -> str:
-        try:
-            with _log(data_directory).open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-                return log.read().decode(errors="replace")
-        except FileNotFoundError:
-            return ""
+    def log_since(self, data_directory: PurePosixPath, mark: int) -> str:
+        with _log(data_directory).open("rb") as log:
+            log.seek(max(mark, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+            return log.read().decode(errors="replace")
 
     def postmaster(self, data_directory: PurePosixPath) -> Postmaster | None:
         lines = (self.read(data_directory / "postmaster.pid") or b"").decode(errors="replace").splitlines()

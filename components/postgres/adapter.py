@@ -1,0 +1,158 @@
+"""Makes a Pulumi dynamic provider of any reconciler: the only place where the two meet.
+
+A provider is pickled by reference to its class (module path and class name are kept for ever), so stacks never change with
+code. See Pulumi's *Dynamic resource providers*.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import pulumi
+from pulumi import ResourceOptions
+from pulumi.dynamic import (
+    CheckFailure,
+    CheckResult,
+    CreateResult,
+    DiffResult,
+    ReadResult,
+    Resource as DynamicResource,
+    ResourceProvider,
+    UpdateResult,
+)
+from pulumi.output import Unknown
+from pydantic import ValidationError
+
+from components.errors import Problem, Unavailable
+from components.postgres.resource import Resource
+from components.progress import reported_to
+
+Properties = dict[str, Any]
+
+
+class Provider(ResourceProvider):
+    """Create, read, update, delete and diff of one kind of reconciler."""
+
+    serialize_as_secret_always = False
+    kind: ClassVar[type[Resource]]
+
+    def check(self, olds: Properties, news: Properties) -> CheckResult:
+        """Validate, and carry identities from what is known into the inputs, so that they stay known at preview."""
+        for name in _aliases(self.kind, self.kind.computed - self.kind.secrets):
+            if name in olds:
+                news.setdefault(name, olds[name])
+        failures = []
+        if not any(isinstance(value, Unknown) for value in news.values()):
+            try:
+                self.kind.model_validate(_plain(news))
+            except ValidationError as error:
+                failures = [CheckFailure(str(e["loc"][0] if e["loc"] else ""), e["msg"]) for e in error.errors()]
+        return CheckResult(news, failures)
+
+    def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
+        """Compare field by field; a value not known yet (of a resource that is to be made) counts as changed."""
+        unknown = {name for name, value in news.items() if isinstance(value, Unknown)}
+        fields = self.kind.model_fields
+        old = self.kind.model_validate(_plain(olds))
+        new = self._declared(olds, news, unknown)
+        passed = self.kind.computed | self.kind.unmanaged
+        late = {name for name in fields if _alias(self.kind, name) in unknown and name not in passed}
+        with _told():
+            changed = new.changed(old) | late
+        replaces = sorted(changed & self.kind.replaced_by)
+        stored = any(new_value != old_value for new_value, old_value in _handling(self.kind, new, old))
+        return DiffResult(
+            changes=bool(changed) or stored,
+            replaces=[_alias(self.kind, name) for name in replaces],
+            delete_before_replace=True,
+        )
+
+    def _declared(self, olds: Properties, news: Properties, unknown: set[str]) -> Resource:
+        """What is declared; identities, and what is not known yet, as they were."""
+        kept = unknown | set(_aliases(self.kind, self.kind.computed))
+        return self.kind.model_validate({k: v for k, v in _plain(olds).items() if k in kept} | _plain(news))
+
+    def create(self, props: Properties) -> CreateResult:
+        with _told():
+            made = self.kind.model_validate(_plain(props)).create()
+        return CreateResult(made.identity, _dump(made))
+
+    def read(self, id_: str, props: Properties) -> ReadResult:
+        last = self.kind.model_validate(_plain(props))
+        with _told():
+            try:
+                live = last.read()
+            except Unavailable as error:
+                pulumi.log.info(f"shown as last known: {error}")
+                live = last
+        if live is None:
+            return ReadResult("", {}, {})
+        return ReadResult(id_, _dump(live), _dump(live))
+
+    def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
+        old = self.kind.model_validate(_plain(olds))
+        new = self._declared(olds, news, set())
+        with _told():
+            made = new.update(old) if new.changed(old) else new
+        return UpdateResult(_dump(made))
+
+    def delete(self, _id: str, props: Properties) -> None:
+        with _told():
+            self.kind.model_validate(_plain(props)).delete()
+
+
+class Managed(DynamicResource):
+    """A dynamic resource made of a reconciler's fields; subclasses name the provider and the Pulumi type."""
+
+    provider: ClassVar[type[Provider]]
+
+    def __init__(self, name: str, opts: ResourceOptions, /, **fields: Any) -> None:
+        kind = self.provider.kind
+        inputs = {_alias(kind, field): value for field, value in fields.items()}
+        for secret in _aliases(kind, kind.secrets):
+            if secret in inputs:
+                inputs[secret] = pulumi.Output.secret(inputs[secret])
+        outputs = {name: None for name in _aliases(kind, kind.computed) if name not in inputs}
+        hidden = ResourceOptions(additional_secret_outputs=sorted(_aliases(kind, kind.secrets)))
+        super().__init__(self.provider(), name, {**inputs, **outputs}, ResourceOptions.merge(opts, hidden))
+
+    def output(self, field: str) -> pulumi.Output[Any]:
+        """An output by the reconciler's own name of it."""
+        value: pulumi.Output[Any] = getattr(self, _alias(self.provider.kind, field))
+        return value
+
+
+def _alias(kind: type[Resource], name: str) -> str:
+    return kind.model_fields[name].alias or name
+
+
+def _aliases(kind: type[Resource], names: frozenset[str]) -> list[str]:
+    return sorted(_alias(kind, name) for name in names)
+
+
+def _handling(kind: type[Resource], new: Resource, old: Resource) -> Iterator[tuple[Any, Any]]:
+    return ((getattr(new, name), getattr(old, name)) for name in sorted(kind.unmanaged))
+
+
+def _plain(props: Mapping[str, Any]) -> Properties:
+    """Without Pulumi's own keys and absent values, so that a field's default stands for what is not given."""
+    return {k: v for k, v in props.items() if not k.startswith("__") and v is not None and not isinstance(v, Unknown)}
+
+
+def _dump(resource: Resource) -> Properties:
+    return resource.model_dump(by_alias=True, exclude_none=True)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Show progress live; show a problem as its one sentence, any other error with its place in our code."""
+    try:
+        with reported_to(lambda text: pulumi.log.info(text, ephemeral=True)):
+            yield
+    except Problem:
+        sys.tracebacklimit = 0
+        raise
+    except Exception:
+        sys.tracebacklimit = 1000
+        raise

@@ -1,0 +1,141 @@
+"""A standby's data directory: a clone of the primary by pg_basebackup, and whether it can still follow."""
+
+import re
+import time
+from pathlib import PurePosixPath
+from typing import ClassVar, Self
+
+from components import hosts
+from components.errors import CommandFailed, Problem, Unavailable
+from components.postgres.control import ControlData
+from components.postgres.data_directory import DataDirectory
+from components.postgres.session import server_session
+from components.postgres.upstream import Upstream
+from components.progress import progress
+from components.waiting import until
+
+CLONE_DEADLINE = 7 * 24 * 3600.0
+SLOT_DEADLINE = 10.0
+
+
+class ClonedDirectory(DataDirectory):
+    """A clone of the primary by the replication role, with WAL streamed through the standby's slot (checkpoint fast)."""
+
+    origin: str
+    """"base backup of" and the primary's name."""
+    upstream: Upstream
+    slot: str
+    encrypt_wal: bool = False
+    primary_host: str
+    primary_directory: str
+    primary_identifier: str
+    """The primary's system identifier: a clone of any other is none of this cluster."""
+    follows: str = "the primary"
+    """Whom it can follow: "the primary"; else why it cannot, for which only a new clone helps (a diverged clone is never
+    rewound: pg_rewind corrupts encrypted relations)."""
+
+    replaced_by: ClassVar[frozenset[str]] = frozenset({"host", "data_directory", "primary_identifier", "follows"})
+    unmanaged: ClassVar[frozenset[str]] = DataDirectory.unmanaged | {
+        *("origin", "upstream", "slot", "encrypt_wal", "primary_host", "primary_directory")
+    }
+
+    def read(self) -> Self | None:
+        if not self.machine.listing(self.path):
+            return None
+        return self.but(follows=self._hindrance(self.control()) or "the primary")
+
+    def create(self) -> Self:
+        return self._create(self._base_backup, self._hindrance)
+
+    def _hindrance(self, clone: ControlData) -> str | None:
+        """Why this clone cannot follow the primary by streaming; None where it can, or where the primary cannot be asked."""
+        if clone.system_identifier != self.primary_identifier:
+            return f"it is a clone of another cluster (system identifier {clone.system_identifier})"
+        if clone.left_recovery and not self.machine.status(self.path / "backup_label"):
+            return "it was promoted"
+        try:
+            with server_session(
+                hosts.host(self.primary_host), PurePosixPath(self.primary_directory), f"the primary of {self.path}"
+            ) as primary:
+                slot = primary.value("SELECT wal_status FROM pg_replication_slots WHERE slot_name = %s", [self.slot])
+                timeline = primary.value("SELECT timeline_id FROM pg_control_checkpoint()")
+                oldest = primary.value("SELECT min(name) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'")
+        except Unavailable:
+            return None
+        if slot == "lost":
+            return "its WAL is gone from the primary"
+        if clone.timeline > timeline:
+            return f"it is on timeline {clone.timeline}, the primary on {timeline}"
+        if slot is None and oldest and clone.redo_wal_file[8:] < oldest[8:]:
+            return "its slot and its WAL are gone from the primary"
+        return None
+
+    def _base_backup(self, target: PurePosixPath) -> None:
+        self.machine.make_directory(target.parent)
+        encryption = []
+        if self.encrypt_wal:
+            # pg_tde_basebackup -E needs the primary's keys in place, and opens them with the token at the path that they
+            # name, relative to the directory it runs in.
+            primary = hosts.host(self.primary_host)
+            keys = PurePosixPath(self.primary_directory) / "pg_tde"
+            for name in primary.listing(keys):
+                self.machine.write(target / "pg_tde" / name, primary.read(keys / name) or b"", mode=0o600)
+            encryption = ["-E"]
+        self._wait_for_slot()
+        started = time.monotonic()
+        try:
+            self.machine.run(
+                [
+                    *(str(PurePosixPath(self.binaries) / self._tool()), "--pgdata", str(target)),
+                    *("--dbname", self.upstream.conninfo("tde-replication")),
+                    *("--wal-method=stream", f"--slot={self.slot}", "--checkpoint=fast"),
+                    *("--verbose", "--progress", "--no-password"),
+                    *encryption,
+                ],
+                deadline=CLONE_DEADLINE,
+                directory=target if self.encrypt_wal else None,
+                on_line=lambda line: _tell(self.origin, line, time.monotonic() - started),
+            )
+        except CommandFailed as failure:
+            cause = next((line for line in failure.output.splitlines() if "error:" in line), failure.output.strip())
+            raise Problem(f"the {self.origin} to {self.path} failed: {cause}. Nothing of it is left; `up` tries again") from None
+
+    def _wait_for_slot(self) -> None:
+        """Let a clone that was just killed let go of the slot: the server notices within milliseconds."""
+        with server_session(
+            hosts.host(self.primary_host), PurePosixPath(self.primary_directory), f"slot {self.slot}"
+        ) as primary:
+            query = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s"
+            if not until(lambda: primary.value(query, [self.slot]) is None, seconds=SLOT_DEADLINE):
+                raise Problem(
+                    f"slot {self.slot} is in use by the server process {primary.value(query, [self.slot])} of the primary: "
+                    f"something else streams from it. Stop that, and `up` clones {self.path}"
+                )
+
+    def _tool(self) -> str:
+        names = self.machine.listing(PurePosixPath(self.binaries))
+        return "pg_tde_basebackup" if "pg_tde_basebackup" in names else "pg_basebackup"
+
+
+def _tell(what: str, line: str, seconds: float) -> None:
+    """One progress line of pg_basebackup (" 1024/4096 kB (25%), 0/1 tablespace") in a person's units."""
+    if found := re.match(r"\s*(\d+)/(\d+) kB", line):
+        done, total = (int(number) * 1024 for number in found.groups())
+        rate = done / max(seconds, 0.001)
+        left = f", about {_duration((total - done) / rate)} left" if 0 < done < total and seconds > 2 else ""  # noqa: PLR2004
+        percent = min(100, done * 100 // max(total, 1))
+        progress(f"{what}: {_size(done)} of {_size(max(done, total))} ({percent} %), {_size(rate)}/s{left}")
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:  # noqa: PLR2004
+            return f"{count:.0f} {unit}" if unit in {"B", "KiB"} else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,160 @@
+"""A server's data directory, however it came to be: made by initdb (here) or cloned by a base backup (base_backup).
+
+It is made in a draft directory beside it and renamed when whole, so that a directory under its own name is never half made. One that this stack did not make is never written to, and what is taken away is set aside by rename unless the stack
+says that it is disposable.
+"""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Any, ClassVar, Self
+
+from components.errors import Problem, Refused
+from components.postgres.control import ControlData, control_data
+from components.postgres.resource import OnHost
+from components.progress import progress
+
+MARKER = "tde-replication.json"
+INITDB_DEADLINE = 600.0
+STOP_DEADLINE = 60.0
+
+
+class DataDirectory(OnHost):
+    """What both kinds share: a path, whose it is, and what becomes of it in the end."""
+
+    data_directory: str
+    binaries: str
+    """The directory of initdb, postgres and pg_basebackup on the host."""
+    stack: str
+    """Whose this directory is; written into it, so that an interrupted run knows its own work again."""
+    disposable: bool = False
+    """Whether to remove it on destroy or replacement; else it is set aside by rename."""
+    system_identifier: str = ""
+    made_at: str = ""
+
+    replaced_by: ClassVar[frozenset[str]] = frozenset({"host", "data_directory"})
+    computed: ClassVar[frozenset[str]] = frozenset({"system_identifier", "made_at"})
+    unmanaged: ClassVar[frozenset[str]] = frozenset({"binaries", "stack", "disposable"})
+
+    @property
+    def identity(self) -> str:
+        return self.data_directory
+
+    @property
+    def path(self) -> PurePosixPath:
+        return PurePosixPath(self.data_directory)
+
+    @property
+    def _draft(self) -> PurePosixPath:
+        return self.path.with_name(f".{self.path.name}.unfinished")
+
+    def control(self) -> ControlData:
+        return control_data(self.machine, PurePosixPath(self.binaries), self.path)
+
+    def _marker(self) -> dict[str, Any]:
+        content = self.machine.read(self.path / MARKER)
+        found: dict[str, Any] = json.loads(content) if content else {}
+        return found
+
+    def _create(self, make: Callable[[PurePosixPath], None], wanted: Callable[[ControlData], str | None]) -> Self:
+        """Take over a directory that this stack made and that is as `wanted` (None: it is; else why not); set aside one of
+        ours that is not; refuse anybody else's; make a new one where there is none."""
+        machine = self.machine
+        if machine.listing(self.path):
+            marker = self._marker()
+            if marker.get("stack") != self.stack:
+                raise Refused(
+                    f"{self.data_directory} is not empty and was not made by this stack: it is left as it is. Move it away, "
+                    "or name another dataDirectory"
+                )
+            found = self.control()
+            reason = wanted(found)
+            if reason is None:
+                return self.but(system_identifier=found.system_identifier, made_at=marker["madeAt"])
+            progress(f"{self.data_directory}: an earlier run left it ({reason})")
+            self.delete()
+        machine.remove(self._draft)
+        made_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        try:
+            make(self._draft)
+        except Problem:
+            machine.remove(self._draft)
+            raise
+        marker = {"stack": self.stack, "madeAt": made_at}
+        machine.write(self._draft / MARKER, json.dumps(marker).encode(), mode=0o600)
+        if not machine.listing(self.path):
+            machine.remove(self.path)  # an empty directory, as packages leave it
+        machine.rename(self._draft, self.path)
+        return self.but(system_identifier=self.control().system_identifier, made_at=made_at)
+
+    def update(self, live: Self) -> Self:
+        raise Refused(
+            f"{self.data_directory} holds another cluster than this stack's ({', '.join(sorted(self.changed(live)))}): it is "
+            "left as it is. Move it away, and `up` makes its own again"
+        )
+
+    def delete(self) -> None:
+        machine = self.machine
+        machine.remove(self._draft)
+        if not machine.listing(self.path):
+            return
+        if self._marker().get("stack") != self.stack:
+            return  # somebody put another one there: not ours to touch
+        machine.halt(PurePosixPath(self.binaries), self.path, deadline=STOP_DEADLINE)
+        if self.disposable:
+            # Out of the way under another name first: a removal that is interrupted leaves no half directory behind.
+            machine.rename(self.path, self._draft)
+            machine.remove(self._draft)
+        else:
+            aside = self.path.with_name(f"{self.path.name}.set-aside-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+            machine.rename(self.path, aside)
+            progress(f"{self.data_directory} is set aside as {aside}")
+
+
+class InitializedDirectory(DataDirectory):
+    """A new cluster, by initdb: data checksums on, SCRAM only, the superuser ``postgres`` by peer authentication.
+
+    The accounts that may be ``postgres`` by peer are its owner and the one that runs Pulumi, in pg_ident.conf.
+    """
+
+    origin: str = "initdb"
+    holds: str = "this cluster"
+    """Whether the directory still holds what was made: "this cluster", or whose it is now."""
+
+    def read(self) -> Self | None:
+        if not self.machine.listing(self.path):
+            return None
+        found = self.control().system_identifier
+        if found != self.system_identifier:
+            return self.but(holds=f"another cluster (system identifier {found})")
+        return self.but(holds="this cluster")
+
+    def create(self) -> Self:
+        return self._create(self._initdb, lambda _: None)
+
+    def _initdb(self, target: PurePosixPath) -> None:
+        machine = self.machine
+        machine.make_directory(target.parent)
+        machine.run(
+            [
+                *(str(PurePosixPath(self.binaries) / "initdb"), "--pgdata", str(target), "--username", "postgres"),
+                *("--auth-local", "peer", "--auth-host", "scram-sha-256", "--encoding", "UTF8"),
+                *("--locale-provider", "builtin", "--locale", "C.UTF-8"),
+                "--data-checksums",
+            ],
+            deadline=INITDB_DEADLINE,
+        )
+        rules = machine.read(target / "pg_hba.conf") or b""
+        owner = b"local   all             postgres                                peer map=owner\n"
+        machine.write(target / "pg_hba.conf", _before_first_rule(rules, owner), mode=0o600)
+        names = sorted({machine.account, *machine.administrators})
+        lines = "".join(f'owner "{name}" postgres\n' for name in names)
+        ident = (machine.read(target / "pg_ident.conf") or b"") + lines.encode()
+        machine.write(target / "pg_ident.conf", ident, mode=0o600)
+
+
+def _before_first_rule(rules: bytes, line: bytes) -> bytes:
+    lines = rules.splitlines(keepends=True)
+    first = next((n for n, text in enumerate(lines) if text.strip() and not text.lstrip().startswith(b"#")), len(lines))
+    return b"".join([*lines[:first], line, *lines[first:]])

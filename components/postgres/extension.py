@@ -1,0 +1,43 @@
+"""The extension pg_tde, in each database that holds encrypted tables; standbys get it by replication."""
+
+from typing import ClassVar, Self
+
+import psycopg
+
+from components.postgres.resource import OnServer
+from components.postgres.session import session
+
+
+class Extension(OnServer):
+    """``CREATE EXTENSION pg_tde`` in one database."""
+
+    database: str
+    ours: bool = True
+
+    replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"database"}
+    computed: ClassVar[frozenset[str]] = frozenset({"ours"})
+
+    @property
+    def identity(self) -> str:
+        return f"pg_tde in {self.database}"
+
+    def read(self) -> Self | None:
+        with session(self, self.identity, self.database) as server:
+            return self if server.row("SELECT 1 FROM pg_extension WHERE extname = 'pg_tde'") else None
+
+    def create(self) -> Self:
+        with session(self, self.identity, self.database) as server:
+            there = server.row("SELECT 1 FROM pg_extension WHERE extname = 'pg_tde'")
+            if not there:
+                server.rows("CREATE EXTENSION IF NOT EXISTS pg_tde")
+            return self.but(ours=not there)
+
+    def update(self, live: Self) -> Self:
+        del live
+        return self
+
+    def delete(self) -> None:
+        """Drop it where this stack made it and nothing uses it: encrypted tables keep it."""
+        if self.ours:
+            with session(self, self.identity, self.database) as server:
+                server.unless(psycopg.errors.DependentObjectsStillExist, "DROP EXTENSION IF EXISTS pg_tde")

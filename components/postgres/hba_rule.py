@@ -1,0 +1,191 @@
+"""One line of pg_hba.conf that lets a standby in, before other replication rules.
+
+The parser is the server: ``pg_hba_file_rules`` tells file, line number and fields of the file as it is on disk, before any
+reload. Whole lines are put in and taken out by number, the view is asked again, and only then is the file loaded. (PostgreSQL
+documentation, *The pg_hba.conf File*; reload says nothing of a rejected file, so errors are looked for first.)
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from pathlib import PurePosixPath
+from typing import ClassVar, Self
+
+from components.errors import Problem
+from components.postgres.resource import OnServer
+from components.postgres.server import reload_configuration
+from components.postgres.session import Session, session
+
+FIRST = "before other replication rules"
+MARK = "# tde-replication"
+KEYWORDS = {"all", "sameuser", "samerole", "samegroup", "replication"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of pg_hba_file_rules."""
+
+    rule: int
+    file: str
+    number: int
+    type: str
+    users: list[str]
+    address: str
+    method: str
+
+    def __str__(self) -> str:
+        return f"{self.type} replication {','.join(self.users)} {self.address} {self.method}"
+
+
+class HbaRule(OnServer):
+    connection_type: str = "host"
+    """"host", or "hostssl" where the replication connection must be encrypted."""
+    role: str
+    address: str
+    """A network in CIDR notation, or a host name."""
+    method: str = "scram-sha-256"
+    position: str = FIRST
+    lines: int = 1
+    loaded: bool = True
+    """Whether the server has read the file since it was last changed."""
+
+    replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"role", "address"}
+
+    @property
+    def identity(self) -> str:
+        return f"{self.role} {self.address}"
+
+    @property
+    def _purpose(self) -> str:
+        return f"pg_hba rule for {self.role} from {self.address}"
+
+    def read(self) -> Self | None:
+        with session(self, self._purpose) as server:
+            rules = replication_rules(server)
+            mine = [rule for rule in rules if self._is_for_us(rule)]
+            if not mine:
+                return None
+            first = next((rule for rule in mine if self._is_ours(rule)), mine[0])
+            above = [rule for rule in rules if rule.rule < first.rule and not self._is_kin(rule)]
+            stale = server.value(
+                "SELECT modification > pg_conf_load_time() FROM pg_stat_file(current_setting('hba_file'))"
+            )
+            return self.but(
+                connection_type=first.type,
+                method=first.method,
+                position=f"after line {above[0].number} ({above[0]})" if above else FIRST,
+                lines=len(mine),
+                loaded=not stale,
+            )
+
+    def create(self) -> Self:
+        return self._put()
+
+    def update(self, live: Self) -> Self:
+        del live
+        return self._put()
+
+    def _put(self) -> Self:
+        """Make ours the one line for this role and address, above all others, and load the file."""
+        with self._editing() as (server, path, lines):
+            rules = replication_rules(server)
+            mine = [rule for rule in rules if self._is_for_us(rule)]
+            above = [rule for rule in rules if mine and rule.rule < mine[0].rule and not self._is_kin(rule)]
+            if len(mine) == 1 and self._is_ours(mine[0]) and not above:
+                pass  # as declared already, by us before or by somebody else: loading it is all that may be missing
+            else:
+                for number in sorted((rule.number for rule in mine if rule.file == path), reverse=True):
+                    _take_out(lines, number)
+                first = next((n for n, text in enumerate(lines) if text.strip() and not text.lstrip().startswith(b"#")), len(lines))
+                if lines[:first] and not lines[first - 1].endswith(b"\n"):
+                    lines[first - 1] += b"\n"
+                lines.insert(first, self._text())
+        return self
+
+    def delete(self) -> None:
+        with self._editing() as (server, path, lines):
+            mine = (rule.number for rule in replication_rules(server) if rule.file == path and self._is_for_us(rule))
+            for number in sorted(mine, reverse=True):
+                if lines[number - 1].rstrip().endswith(MARK.encode()):  # one without our mark was there before us
+                    _take_out(lines, number)
+
+    @contextmanager
+    def _editing(self) -> Iterator[tuple[Session, str, list[bytes]]]:
+        """Change the file's lines in place, one editor at a time; then check, and load it."""
+        with session(self, self._purpose) as server:
+            server.rows("SELECT pg_advisory_lock(hashtext('tde-replication pg_hba.conf'))")
+            path = str(server.value("SHOW hba_file"))
+            _refuse_errors(server, "nothing was changed")
+            before = self.machine.read(PurePosixPath(path)) or b""
+            lines = before.splitlines(keepends=True)
+            yield server, path, lines
+            after = b"".join(lines)
+            if after != before:
+                found = self.machine.status(PurePosixPath(path))
+                mode = found.mode if found else 0o600
+                self.machine.write(PurePosixPath(path), after, mode=mode)
+                try:
+                    _refuse_errors(server, "the file was put back as it was")
+                except Problem:
+                    self.machine.write(PurePosixPath(path), before, mode=mode)
+                    raise
+            reload_configuration(server)
+
+    def _text(self) -> bytes:
+        role = self.role
+        if not re.fullmatch(r"[a-z_][a-z0-9_]*", role) or role in KEYWORDS:
+            role = '"' + role.replace('"', '""') + '"'
+        return f"{self.connection_type:<7} replication     {role:<15} {self.address:<23} {self.method}   {MARK}\n".encode()
+
+    def _is_for_us(self, rule: Line) -> bool:
+        return self.role in rule.users and same_address(rule.address, self.address)
+
+    def _is_ours(self, rule: Line) -> bool:
+        return rule.users == [self.role] and rule.type == self.connection_type and rule.method == self.method
+
+    def _is_kin(self, rule: Line) -> bool:
+        """Ours, or that of another standby: their order does not matter."""
+        return self._is_ours(rule)
+
+
+def replication_rules(server: Session) -> list[Line]:
+    """Every rule for replication connections over TCP, in the order in which the server tries them."""
+    rows = server.rows(
+        "SELECT rule_number, file_name, line_number, type, user_name, address, netmask, auth_method, options "
+        "FROM pg_hba_file_rules WHERE error IS NULL AND 'replication' = ANY(database) AND type LIKE 'host%' ORDER BY rule_number"
+    )
+    return [
+        Line(rule, file, number, type_, users, _cidr(address, netmask), " ".join([method, *(options or [])]))
+        for rule, file, number, type_, users, address, netmask, method, options in rows
+    ]
+
+
+def same_address(one: str, other: str) -> bool:
+    """Whether two spellings (CIDR, host name) mean the same clients."""
+    try:
+        return ip_network(one, strict=False) == ip_network(other, strict=False)
+    except ValueError:
+        return one.lower() == other.lower()
+
+
+def _cidr(address: str, netmask: str | None) -> str:
+    if netmask is None:
+        return address
+    return f"{address}/{int(ip_address(netmask)).bit_count()}"
+
+
+def _take_out(lines: list[bytes], number: int) -> None:
+    """Remove the rule that starts at line `number` (from 1), with its continuation lines."""
+    while lines.pop(number - 1).rstrip(b"\r\n").endswith(b"\\") and number <= len(lines):
+        pass
+
+
+def _refuse_errors(server: Session, consequence: str) -> None:
+    row = server.row("SELECT file_name, line_number, error FROM pg_hba_file_rules WHERE error IS NOT NULL LIMIT 1")
+    if row:
+        file, number, error = row
+        raise Problem(
+            f"line {number} of {file} is wrong ({error}): PostgreSQL would reject the whole file, so {consequence}. Mend that line"
+        )

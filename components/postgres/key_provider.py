@@ -1,0 +1,92 @@
+"""Where pg_tde finds principal keys: a Vault. (Percona pg_tde documentation, *Configure key providers*.)
+
+Compared before it is set: changing a provider writes WAL, which every standby replays.
+"""
+
+from typing import ClassVar, LiteralString, Self
+
+import psycopg
+
+from components.errors import Problem, Refused
+from components.postgres.resource import OnServer
+from components.postgres.session import Session, session
+
+
+class KeyProvider(OnServer):
+    """A global key provider of type vault-v2. Paths are the same on every server; a relative one counts from PGDATA."""
+
+    database: str
+    provider: str
+    """Lower case: pg_tde tells 'VAULT' and 'vault' apart when it adds one and takes them for the same afterwards."""
+    url: str
+    mount_path: str
+    token_path: str
+    ca_path: str = ""
+
+    replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"provider"}
+    unmanaged: ClassVar[frozenset[str]] = frozenset({"database"})
+
+    @property
+    def identity(self) -> str:
+        return self.provider
+
+    @property
+    def _purpose(self) -> str:
+        return f"key provider {self.provider}"
+
+    def read(self) -> Self | None:
+        with session(self, self._purpose, self.database) as server:
+            return self._live(server)
+
+    def _live(self, server: Session) -> Self | None:
+        row = server.row(
+            "SELECT type, options->>'url', options->>'mountPath', options->>'tokenPath', coalesce(options->>'caPath', '') "
+            "FROM pg_tde_list_all_global_key_providers() WHERE lower(name) = lower(%s)",
+            [self.provider],
+        )
+        if row is None:
+            return None
+        kind, url, mount_path, token_path, ca_path = row
+        if kind != "vault-v2":
+            raise Refused(f"{self._purpose}: one of type {kind} has this name: name another in vault.provider")
+        return self.but(url=url, mount_path=mount_path, token_path=token_path, ca_path=ca_path)
+
+    def create(self) -> Self:
+        with session(self, self._purpose, self.database) as server:
+            found = self._live(server)
+            if found is None:
+                self._call(server, "SELECT pg_tde_add_global_key_provider_vault_v2(%s, %s, %s, %s, %s)")
+            elif self.changed(found):
+                self._change(server)
+        return self
+
+    def update(self, live: Self) -> Self:
+        del live
+        with session(self, self._purpose, self.database) as server:
+            self._change(server)
+        return self
+
+    def _change(self, server: Session) -> None:
+        refuse_during_backup(server, self._purpose)
+        self._call(server, "SELECT pg_tde_change_global_key_provider_vault_v2(%s, %s, %s, %s, %s)")
+
+    def _call(self, server: Session, query: LiteralString) -> None:
+        """A warning is a failure that pg_tde tells later: a wrong mount or URL is taken with no more than that."""
+        warnings: list[str] = []
+        server.connection.add_notice_handler(lambda notice: warnings.append(notice.message_primary or ""))
+        ca = self.ca_path or None
+        server.rows(query, [self.provider, self.url, self.mount_path, self.token_path, ca])
+        if warnings:
+            raise Problem(f"{self._purpose}: {warnings[0]}: check vault.address, vault.mount and the server's Vault policy")
+
+    def delete(self) -> None:
+        """Forget it where no key uses it; keys and what they encrypt stay."""
+        with session(self, self._purpose, self.database) as server:
+            if self._live(server):
+                server.unless(psycopg.errors.ObjectInUse, "SELECT pg_tde_delete_global_key_provider(%s)", [self.provider])
+
+
+def refuse_during_backup(server: Session, purpose: str) -> None:
+    """pg_tde's documentation forbids key and provider changes while a base backup runs."""
+    if server.row("SELECT 1 FROM pg_stat_progress_basebackup"):
+        raise Problem(f"{purpose}: a base backup of the primary is running: nothing was changed. Run `up` again when it has ended")

@@ -1,0 +1,162 @@
+"""The principal key, and what it is set for. (Percona pg_tde documentation, *Configure the principal key*.)
+
+Compared before it is set: setting a key again is a rotation, which makes every standby fetch the key, or die. No pg_tde call is
+transactional. All of it runs on the primary only: on a standby, even a refused call would rewrite its key files.
+"""
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import ClassVar, Literal, LiteralString, Self
+
+import psycopg
+from psycopg import sql
+
+from components import hosts
+from components.errors import Problem, Unavailable
+from components.postgres.key_provider import refuse_during_backup
+from components.postgres.resource import OnServer
+from components.postgres.session import Session, server_session, session
+
+
+@dataclass(frozen=True)
+class _Scope:
+    info: LiteralString
+    verify: LiteralString
+    set: LiteralString
+
+
+SCOPES = {
+    "server": _Scope(
+        "SELECT key_name, provider_name FROM pg_tde_server_key_info()",
+        "SELECT pg_tde_verify_server_key()",
+        "SELECT pg_tde_set_server_key_using_global_key_provider(%s, %s)",
+    ),
+    "default": _Scope(
+        "SELECT key_name, provider_name FROM pg_tde_default_key_info()",
+        "SELECT pg_tde_verify_default_key()",
+        "SELECT pg_tde_set_default_key_using_global_key_provider(%s, %s)",
+    ),
+}
+
+
+class PrincipalKey(OnServer):
+    """A principal key in Vault, made by the primary. Key material is never deleted."""
+
+    database: str
+    key: str
+    provider: str
+    bits: Literal[128, 256] = 128
+    available: str = "in Vault"
+    """"in Vault", or what the primary's own check of it says."""
+
+    replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"key", "provider"}
+    unmanaged: ClassVar[frozenset[str]] = frozenset({"database", "bits"})
+
+    @property
+    def identity(self) -> str:
+        return self.key
+
+    @property
+    def _purpose(self) -> str:
+        return f"principal key {self.key}"
+
+    def read(self) -> Self | None:
+        """Only a key that is in use can be asked for: pg_tde has no call that lists keys."""
+        with session(self, self._purpose, self.database) as server:
+            for scope in SCOPES:
+                bound = server.row(SCOPES[scope].info)
+                if bound and bound[:2] == (self.key, self.provider):
+                    return self.but(available=self._verified(server, scope))
+        return self
+
+    def _verified(self, server: Session, scope: str) -> str:
+        try:
+            server.rows(SCOPES[scope].verify)
+        except Problem as problem:
+            return str(problem).removeprefix(f"{self._purpose}: ")
+        return "in Vault"
+
+    def create(self) -> Self:
+        with session(self, self._purpose, self.database) as server:
+            cipher = sql.SQL("SET pg_tde.cipher = {}").format(sql.Literal(f"aes_{self.bits}"))
+            server.rows(cipher)
+            try:
+                server.connection.execute(
+                    "SELECT pg_tde_create_key_using_global_key_provider(%s, %s)", [self.key, self.provider]
+                )
+            except psycopg.errors.InvalidParameterValue as error:
+                # One SQLSTATE stands for all that can be wrong here; only the text says that an earlier run made it.
+                if "already exists" not in str(error):
+                    raise Problem(f"{self._purpose}: {str(error).strip()}") from None
+            except psycopg.Error as error:
+                raise Problem(
+                    f"{self._purpose}: {str(error).splitlines()[0]}: the primary's Vault token must be allowed to create and "
+                    "read it; nothing was changed"
+                ) from None
+        return self
+
+    def update(self, live: Self) -> Self:
+        raise Problem(
+            f"{self._purpose} cannot be opened: {live.available}. It is never made anew over a cluster that is encrypted with it: "
+            "bring Vault, its policy or the key back, and run `up` again"
+        )
+
+    def delete(self) -> None:
+        """It stays in Vault: backups and old data directories need it."""
+
+
+class KeyBinding(OnServer):
+    """What the principal key is set for: the server (WAL), or the default of every database's tables."""
+
+    database: str
+    scope: Literal["server", "default"]
+    key: str
+    provider: str
+    standbys: list[tuple[str, str]] = []
+    """Host and data directory of each standby that must be able to open the key before it is changed."""
+
+    replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"scope"}
+    unmanaged: ClassVar[frozenset[str]] = frozenset({"database", "standbys"})
+
+    @property
+    def identity(self) -> str:
+        return f"{self.scope} key"
+
+    def read(self) -> Self | None:
+        with session(self, self.identity, self.database) as server:
+            return self._live(server)
+
+    def _live(self, server: Session) -> Self | None:
+        key, provider, *_ = server.row(SCOPES[self.scope].info) or (None, None)
+        return self.but(key=key, provider=provider) if key else None
+
+    def create(self) -> Self:
+        with session(self, self.identity, self.database) as server:
+            found = self._live(server)
+            if found is None or self.changed(found):
+                self._set(server)
+        return self
+
+    def update(self, live: Self) -> Self:
+        del live
+        for host, data in self.standbys:
+            self._check_standby(host, PurePosixPath(data))
+        with session(self, self.identity, self.database) as server:
+            self._set(server)
+        return self
+
+    def _check_standby(self, host: str, data: PurePosixPath) -> None:
+        """A standby that cannot reach Vault would die of the rotation; one that is down opens the key when it starts."""
+        try:
+            with server_session(hosts.host(host), data, f"the standby on {data} cannot open its keys", self.database) as standby:
+                standby.rows(SCOPES[self.scope].verify)
+        except Unavailable:
+            return
+
+    def _set(self, server: Session) -> None:
+        refuse_during_backup(server, self.identity)
+        server.rows(SCOPES[self.scope].set, [self.key, self.provider])
+        server.rows(SCOPES[self.scope].verify)
+
+    def delete(self) -> None:
+        """A server key can never be unset, and tables are encrypted with the default key: both stay."""

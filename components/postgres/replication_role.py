@@ -1,0 +1,159 @@
+"""The role that standbys log in as: ``CREATE ROLE … WITH REPLICATION LOGIN``, and nothing else."""
+
+import base64
+import hashlib
+import hmac
+import re
+from typing import ClassVar, Self
+
+from psycopg import sql
+
+from components.errors import Refused
+from components.postgres.resource import OnServer, Secret
+from components.postgres.session import Session, session
+
+ATTRIBUTES = {
+    "rolsuper": "SUPERUSER",
+    "rolcreaterole": "CREATEROLE",
+    "rolcreatedb": "CREATEDB",
+    "rolbypassrls": "BYPASSRLS",
+    "rolcanlogin": "LOGIN",
+    "rolreplication": "REPLICATION",
+}
+
+
+class ReplicationRole(OnServer):
+    """The password is compared with the SCRAM verifier that the server holds: one changed by hand is found."""
+
+    role: str
+    password: Secret
+    password_matches: bool = True
+    attributes: list[str] = ["LOGIN", "REPLICATION"]
+    connection_limit: int = -1
+    valid_until: str = "infinity"
+    member_of: list[str] = []
+    """Roles whose rights it has: none is wanted."""
+    ours: bool = True
+    """False for a role that was here before this stack: destroy leaves it."""
+
+    replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"role"}
+    computed: ClassVar[frozenset[str]] = frozenset({"ours"})
+    secrets: ClassVar[frozenset[str]] = frozenset({"password"})
+
+    @property
+    def identity(self) -> str:
+        return self.role
+
+    @property
+    def _purpose(self) -> str:
+        return f"replication role {self.role}"
+
+    def read(self) -> Self | None:
+        with session(self, self._purpose) as server:
+            return self._live(server)
+
+    def _live(self, server: Session) -> Self | None:
+        row = server.row(
+            "SELECT rolsuper, rolcreaterole, rolcreatedb, rolbypassrls, rolcanlogin, rolreplication, rolconnlimit, "
+            "coalesce(rolvaliduntil::text, 'infinity'), rolpassword, "
+            "ARRAY(SELECT roleid::regrole::text FROM pg_auth_members WHERE member = r.oid ORDER BY 1) "
+            "FROM pg_authid r WHERE rolname = %s",
+            [self.role],
+        )
+        if row is None:
+            return None
+        *flags, limit, valid_until, verifier, member_of = row
+        return self.but(
+            attributes=sorted(name for name, set_ in zip(ATTRIBUTES.values(), flags, strict=True) if set_),
+            connection_limit=limit,
+            valid_until=valid_until,
+            member_of=member_of,
+            password_matches=verifies(self.password.get_secret_value(), verifier),
+        )
+
+    def create(self) -> Self:
+        with session(self, self._purpose) as server:
+            found = self._live(server)
+            if found is None:
+                return self._make(server)
+            too_much = set(found.attributes) - set(self.attributes) - {"LOGIN", "REPLICATION"}
+            if too_much or found.member_of:
+                has = ", ".join([*sorted(too_much), *(f"member of {name}" for name in found.member_of)])
+                raise Refused(
+                    f"{self._purpose}: a role of this name is there already, and can do more than replicate ({has}): it is "
+                    "left as it is. Name another role in replication.role"
+                )
+            comment = server.value(
+                "SELECT shobj_description(oid, 'pg_authid') FROM pg_authid WHERE rolname = %s", [self.role]
+            )
+            self._alter(server, found)
+            return self.but(ours=comment == COMMENT)
+
+    def _make(self, server: Session) -> Self:
+        with server.connection.transaction():
+            _quiet(server)
+            server.rows(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(self.role)))
+            server.rows(sql.SQL("COMMENT ON ROLE {} IS {}").format(sql.Identifier(self.role), sql.Literal(COMMENT)))
+            self._alter(server, self.but(attributes=[], password_matches=False))
+        return self.but(ours=True)
+
+    def update(self, live: Self) -> Self:
+        with session(self, self._purpose) as server:
+            self._alter(server, live)
+        return self
+
+    def _alter(self, server: Session, live: Self) -> None:
+        """One ALTER ROLE for all that differs, with the password as a verifier made here: no log gets to see it."""
+        wanted = set(self.attributes)
+        options: list[sql.Composable] = [
+            sql.SQL(name if name in wanted else f"NO{name}")
+            for name in ATTRIBUTES.values()
+            if (name in wanted) != (name in live.attributes)
+        ]
+        if live.connection_limit != self.connection_limit:
+            options.append(sql.SQL("CONNECTION LIMIT {}").format(sql.Literal(self.connection_limit)))
+        if live.valid_until != self.valid_until:
+            options.append(sql.SQL("VALID UNTIL {}").format(sql.Literal(self.valid_until)))
+        password = self.password.get_secret_value()
+        if not live.password_matches or live.password != self.password:
+            verifier = server.connection.pgconn.encrypt_password(
+                password.encode(), self.role.encode(), b"scram-sha-256"
+            ).decode()
+            options.append(sql.SQL("PASSWORD {}").format(sql.Literal(verifier)))
+        with server.connection.transaction():
+            _quiet(server)
+            if options:
+                role = sql.Identifier(self.role)
+                server.rows(sql.SQL("ALTER ROLE {} WITH {}").format(role, sql.SQL(" ").join(options)))
+            for name in live.member_of:
+                server.rows(sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(name), sql.Identifier(self.role)))
+
+    def delete(self) -> None:
+        if not self.ours:
+            return
+        with session(self, self._purpose) as server:
+            server.rows(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s AND backend_type = 'walsender'",
+                [self.role],
+            )
+            server.rows(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(self.role)))
+
+
+COMMENT = "made by tde-replication: standbys log in as this role"
+
+
+def _quiet(server: Session) -> None:
+    """Keep the verifier out of the server's log for this transaction, whatever is set (as Patroni does)."""
+    server.rows("SELECT set_config('log_statement', 'none', true), set_config('log_min_duration_statement', '-1', true)")
+    server.rows("SELECT set_config('log_min_error_statement', 'panic', true), set_config('log_min_duration_sample', '-1', true)")
+
+
+def verifies(password: str, verifier: str | None) -> bool:
+    """Whether a stored SCRAM-SHA-256 verifier is that of `password` (RFC 5803; pg_authid.rolpassword)."""
+    match = re.fullmatch(r"SCRAM-SHA-256\$(\d+):([^$]+)\$([^:]+):(.+)", verifier or "")
+    if not match:
+        return False
+    iterations, salt, stored, _ = match.groups()
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), base64.b64decode(salt), int(iterations))
+    client = hmac.digest(salted, b"Client Key", "sha256")
+    return hmac.compare_digest(hashlib.sha256(client).digest(), base64.b64decode(stored))

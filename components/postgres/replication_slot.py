@@ -1,0 +1,82 @@
+"""A standby's physical slot on the primary: made apart from the base backup, so that a failed backup can be retried."""
+
+from typing import ClassVar, Self
+
+from components.errors import Problem, Refused
+from components.postgres.resource import OnServer
+from components.postgres.session import Session, session
+from components.waiting import until
+
+RELEASE_DEADLINE = 10.0
+
+
+class ReplicationSlot(OnServer):
+    slot: str
+    wal_status: str = "reserved"
+    """"reserved" while the WAL that the standby needs is there ("extended" and "unreserved" still have it), else "lost"."""
+    slot_type: str = "physical"
+
+    replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"slot", "wal_status", "slot_type"}
+
+    @property
+    def identity(self) -> str:
+        return self.slot
+
+    @property
+    def _purpose(self) -> str:
+        return f"replication slot {self.slot}"
+
+    def read(self) -> Self | None:
+        with session(self, self._purpose) as server:
+            return self._live(server)
+
+    def _live(self, server: Session) -> Self | None:
+        row = server.row("SELECT slot_type, wal_status FROM pg_replication_slots WHERE slot_name = %s", [self.slot])
+        if row is None:
+            return None
+        slot_type, wal_status = row
+        # "extended" and "unreserved" come and go with load and checkpoints: no drift. A slot that reserves nothing yet
+        # (no status) would let WAL go that a clone needs.
+        return self.but(slot_type=slot_type, wal_status="lost" if wal_status in {"lost", None} else "reserved")
+
+    def create(self) -> Self:
+        with session(self, self._purpose) as server:
+            found = self._live(server)
+            if found is not None and found.slot_type != "physical":
+                raise Refused(
+                    f"{self._purpose}: a {found.slot_type} slot of this name is there already: it is left as it is. Drop it by "
+                    "hand, or give the standby another slot name"
+                )
+            if found is not None and found.wal_status == "lost":
+                self._drop(server)
+                found = None
+            if found is None:
+                server.rows("SELECT pg_create_physical_replication_slot(%s, immediately_reserve => true)", [self.slot])
+            return self
+
+    def update(self, live: Self) -> Self:
+        del live
+        return self
+
+    def delete(self) -> None:
+        with session(self, self._purpose) as server:
+            if self.slot_type == "physical":  # one that is not was put there by somebody else
+                self._drop(server)
+
+    def _drop(self, server: Session) -> None:
+        """Drop it, once nobody streams from it; whoever still does after a moment is disconnected."""
+        query = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s"
+        if not until(lambda: server.value(query, [self.slot]) is None, seconds=1.0):
+            server.rows(
+                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s AND active", [self.slot]
+            )
+            if not until(lambda: server.value(query, [self.slot]) is None, seconds=RELEASE_DEADLINE):
+                raise Problem(
+                    f"{self._purpose}: something reconnects to it faster than it can be dropped: stop the standby that streams "
+                    "from it"
+                )
+        server.rows(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
+            "WHERE slot_name = %s AND slot_type = 'physical'",
+            [self.slot],
+        )

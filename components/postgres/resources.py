@@ -1,0 +1,130 @@
+"""The reconcilers as Pulumi resources. Names here are in people's stacks: they are kept for ever."""
+
+from components.postgres import (
+    base_backup,
+    data_directory,
+    extension,
+    hba_rule,
+    host_file,
+    key_provider,
+    password,
+    principal_key,
+    replication_check,
+    replication_role,
+    replication_slot,
+    server,
+    wal_encryption,
+)
+from components.postgres.adapter import Managed, Provider
+
+
+class PasswordProvider(Provider):
+    kind = password.Password
+
+
+class Password(Managed, module="postgres", name="Password"):
+    provider = PasswordProvider
+
+
+class HostFileProvider(Provider):
+    kind = host_file.HostFile
+
+
+class HostFile(Managed, module="postgres", name="HostFile"):
+    provider = HostFileProvider
+
+
+class InitializedDirectoryProvider(Provider):
+    kind = data_directory.InitializedDirectory
+
+
+class InitializedDirectory(Managed, module="postgres", name="DataDirectory"):
+    provider = InitializedDirectoryProvider
+
+
+class ClonedDirectoryProvider(Provider):
+    kind = base_backup.ClonedDirectory
+
+
+class ClonedDirectory(Managed, module="postgres", name="BaseBackup"):
+    provider = ClonedDirectoryProvider
+
+
+class ServerProvider(Provider):
+    kind = server.Server
+
+
+class Server(Managed, module="postgres", name="Server"):
+    provider = ServerProvider
+
+
+class ExtensionProvider(Provider):
+    kind = extension.Extension
+
+
+class Extension(Managed, module="postgres", name="Extension"):
+    provider = ExtensionProvider
+
+
+class KeyProviderProvider(Provider):
+    kind = key_provider.KeyProvider
+
+
+class KeyProvider(Managed, module="postgres", name="KeyProvider"):
+    provider = KeyProviderProvider
+
+
+class PrincipalKeyProvider(Provider):
+    kind = principal_key.PrincipalKey
+
+
+class PrincipalKey(Managed, module="postgres", name="PrincipalKey"):
+    provider = PrincipalKeyProvider
+
+
+class KeyBindingProvider(Provider):
+    kind = principal_key.KeyBinding
+
+
+class KeyBinding(Managed, module="postgres", name="KeyBinding"):
+    provider = KeyBindingProvider
+
+
+class WalEncryptionProvider(Provider):
+    kind = wal_encryption.WalEncryption
+
+
+class WalEncryption(Managed, module="postgres", name="WalEncryption"):
+    provider = WalEncryptionProvider
+
+
+class ReplicationRoleProvider(Provider):
+    kind = replication_role.ReplicationRole
+
+
+class ReplicationRole(Managed, module="postgres", name="ReplicationRole"):
+    provider = ReplicationRoleProvider
+
+
+class HbaRuleProvider(Provider):
+    kind = hba_rule.HbaRule
+
+
+class HbaRule(Managed, module="postgres", name="HbaRule"):
+    provider = HbaRuleProvider
+
+
+class ReplicationSlotProvider(Provider):
+    kind = replication_slot.ReplicationSlot
+
+
+class ReplicationSlot(Managed, module="postgres", name="ReplicationSlot"):
+    provider = ReplicationSlotProvider
+
+
+class ReplicationCheckProvider(Provider):
+    kind = replication_check.ReplicationCheck
+
+
+class ReplicationCheck(Managed, module="postgres", name="ReplicationCheck"):
+    provider = ReplicationCheckProvider

@@ -1,0 +1,211 @@
+"""A running server with its settings, as a primary or as a standby.
+
+Settings lie in postgresql.auto.conf: written to the file before a start, by ALTER SYSTEM while the server runs, so that a value
+set by hand is found and put back. (PostgreSQL documentation, *Parameter Interaction via the Configuration File*.)
+"""
+
+from pathlib import PurePosixPath
+from typing import ClassVar, Literal, Self
+
+from psycopg import sql
+
+from components.errors import Problem, Refused, Unavailable
+from components.postgres.guc import LISTS, auto_conf, same_value
+from components.postgres.resource import OnServer
+from components.postgres.session import Session, session
+from components.waiting import until
+
+START_DEADLINE = 24 * 3600.0
+"""Seconds for crash recovery; a server that dies is noticed at once."""
+LAUNCH_DEADLINE = 5.0
+STOP_DEADLINE = 120.0
+RELOAD_DEADLINE = 10.0
+
+
+class Server(OnServer):
+    name: str
+    binaries: str
+    made_at: str
+    """When its data directory was made: another directory is another server."""
+    settings: dict[str, str]
+    """Parameters by name, as postgresql.conf would hold them (units allowed)."""
+    recovery: Literal["none", "standby"] = "none"
+    """"none" for a primary; "standby" for a server with a standby.signal that replays the primary's WAL."""
+    replay: Literal["running", "paused"] = "running"
+    running: bool = True
+    pending_restart: list[str] = []
+    """Parameters that were changed and wait for a restart: none is wanted."""
+    restart: Literal["allowed", "refused"] = "allowed"
+    """Whether `up` may restart this server for a parameter that can only change at start."""
+    ours: bool = True
+    """False for a server that was here before the stack: destroy leaves it running."""
+
+    replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"made_at"}
+    unmanaged: ClassVar[frozenset[str]] = frozenset({"name", "binaries", "restart", "ours"})
+
+    @property
+    def identity(self) -> str:
+        return self.name
+
+    @property
+    def _bin(self) -> PurePosixPath:
+        return PurePosixPath(self.binaries)
+
+    def _differs(self, name: str, old: Self) -> bool:
+        if name == "settings":
+            return self.settings.keys() != old.settings.keys() or any(
+                not same_value(value, old.settings[key]) for key, value in self.settings.items()
+            )
+        return super()._differs(name, old)
+
+    def read(self) -> Self | None:
+        machine = self.machine
+        if not machine.listing(self.data):
+            return None
+        signal = machine.status(self.data / "standby.signal")
+        if not machine.postmaster(self.data):
+            return self.but(running=False, recovery="standby" if signal else "none")
+        try:
+            with session(self, f"server {self.name}") as server:
+                return self._live(server, has_signal=signal is not None)
+        except Unavailable as reason:
+            # A process that is there and does not answer is starting or stopping: no drift to repair.
+            raise Unavailable(f"server {self.name} runs and does not answer yet: {reason}") from None
+
+    def _live(self, server: Session, *, has_signal: bool) -> Self:
+        found = server.rows(
+            "SELECT name, setting, unit, pending_restart FROM pg_settings WHERE name = ANY(%s)", [list(self.settings)]
+        )
+        live = {name: value + (unit_of(unit) if unit and value.lstrip("-").isdigit() else "") for name, value, unit, _ in found}
+        settings = {
+            # As declared where it means the same, so that nothing but a real difference shows.
+            name: declared if same_value(declared, live.get(name, "")) else live.get(name, "")
+            for name, declared in self.settings.items()
+        }
+        recovering, paused = server.row(
+            "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END"
+        ) or (False, False)
+        return self.but(
+            running=True,
+            settings=settings,
+            recovery="standby" if recovering and has_signal else "none",
+            replay="paused" if paused else "running",
+            pending_restart=sorted(name for name, _, _, pending in found if pending),
+        )
+
+    def create(self) -> Self:
+        """Start it with its settings; a server that an interrupted run left running is brought to them instead."""
+        if self.machine.postmaster(self.data):
+            live = self.but(running=True, settings={}, pending_restart=[])
+            return self.update((live.read() or live).but(settings={}))
+        self._configure_stopped({})
+        return self._start()
+
+    def update(self, live: Self) -> Self:
+        if not self.machine.postmaster(self.data):
+            self._configure_stopped(live.settings)
+            return self._start()
+        if self.recovery == "none" and live.recovery == "standby":
+            raise Refused(f"server {self.name} is declared as the primary and runs as a standby: nothing was changed")
+        if self.recovery == "standby":
+            # A running standby that lost its signal file would come up as a primary at its next start.
+            self.machine.write(self.data / "standby.signal", b"", mode=0o600)
+        with session(self, f"server {self.name}") as server:
+            self._alter(server, live)
+            late = self._live(server, has_signal=False).pending_restart
+            if self.recovery == "standby" and server.value("SELECT pg_is_wal_replay_paused()"):
+                server.rows("SELECT pg_wal_replay_resume()")
+        if late:
+            self._allowed_to_restart(late)
+            self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
+            return self._start()
+        return self
+
+    def delete(self) -> None:
+        if self.ours and self.machine.postmaster(self.data):
+            self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
+        log = self.data.parent / "postgresql.log"
+        if self.ours and self.machine.status(log):
+            self.machine.remove(log)
+
+    def _allowed_to_restart(self, names: list[str]) -> None:
+        if self.restart == "refused":
+            raise Refused(
+                f"server {self.name} must be restarted for {', '.join(names)}, and the stack says restart: refused. The new "
+                "values are set and wait for the next restart"
+            )
+
+    def _configure_stopped(self, former: dict[str, str]) -> None:
+        """Bring the file of a server that is down to the declared settings, before its first start too."""
+        machine = self.machine
+        path = self.data / "postgresql.auto.conf"
+        content = auto_conf((machine.read(path) or b"").decode(), former, self.settings)
+        machine.write(path, content.encode(), mode=0o600)
+        if self.recovery == "standby":
+            machine.write(self.data / "standby.signal", b"", mode=0o600)
+
+    def _alter(self, server: Session, live: Self) -> None:
+        for name in sorted(live.settings.keys() - self.settings.keys()):
+            server.rows(sql.SQL("ALTER SYSTEM RESET {}").format(_parameter(name)))
+        for name, value in sorted(self.settings.items()):
+            if name not in live.settings or not same_value(value, live.settings[name]) or name in live.pending_restart:
+                parts = [part.strip() for part in value.split(",")] if name in LISTS else [value]
+                values = sql.SQL(", ").join(sql.Literal(part) for part in parts)
+                server.rows(sql.SQL("ALTER SYSTEM SET {} = {}").format(_parameter(name), values))
+        reload_configuration(server)
+
+    def _start(self) -> Self:
+        """Start, and make sure that it came up as what it should be."""
+        start(self, self.name, self.binaries)
+        live = self.read()
+        if live is None or live.recovery != self.recovery:
+            raise Problem(
+                f"server {self.name} came up as {'a standby' if live and live.recovery == 'standby' else 'a primary'}, not as "
+                "declared; it is left running for you to look at"
+            )
+        return self
+
+
+def start(server: OnServer, name: str, binaries: str) -> None:
+    """Start a server, and wait until it answers; where it dies, say what it wrote."""
+    machine = server.machine
+    mark = machine.launch(PurePosixPath(binaries), server.data)
+    alive = until(lambda: machine.postmaster(server.data) is not None, seconds=LAUNCH_DEADLINE)
+
+    def answers() -> bool:
+        if not alive or not machine.postmaster(server.data):
+            log = machine.log_since(server.data, mark).splitlines()
+            fatal = [line for line in log if "FATAL:" in line or "PANIC:" in line]
+            cause = fatal[-1].split("FATAL:")[-1].split("PANIC:")[-1].strip() if fatal else "its log does not say why"
+            raise Problem(f"server {name} did not start: {cause}")
+        try:
+            with session(server, f"server {name}"):
+                return True
+        except Unavailable:
+            return False
+
+    if not until(answers, seconds=START_DEADLINE):
+        raise Problem(f"server {name} did not accept connections within {START_DEADLINE:g} s")
+
+
+def restart(server: OnServer, name: str, binaries: str) -> None:
+    """Stop, start, and wait until it answers."""
+    server.machine.halt(PurePosixPath(binaries), server.data, deadline=STOP_DEADLINE)
+    start(server, name, binaries)
+
+
+def reload_configuration(server: Session) -> None:
+    """Reload, and wait until this session's server process has seen it: pg_reload_conf() only sends a signal."""
+    before = server.value("SELECT pg_conf_load_time()")
+    server.rows("SELECT pg_reload_conf()")
+    if not until(lambda: server.value("SELECT pg_conf_load_time()") != before, seconds=RELOAD_DEADLINE):
+        raise Problem(f"the server did not take up its configuration within {RELOAD_DEADLINE:g} s: see its log")
+
+
+def unit_of(unit: str) -> str:
+    """pg_settings' unit as it is written behind a number: "8kB" counts blocks, which no number is written in."""
+    return f"*{unit}" if unit[0].isdigit() else unit
+
+
+def _parameter(name: str) -> sql.Composed:
+    return sql.SQL(".").join(sql.Identifier(part) for part in name.split("."))

@@ -1,0 +1,50 @@
+"""Encrypted WAL on the primary; a standby's own is among its settings. (Percona pg_tde documentation, *WAL encryption*.)"""
+
+from typing import ClassVar, Literal, LiteralString, Self
+
+from components.errors import Refused
+from components.postgres.resource import OnServer
+from components.postgres.server import restart
+from components.postgres.session import session
+
+
+class WalEncryption(OnServer):
+    """``pg_tde.wal_encrypt``: needs the server key first, and a restart. Each standby has its own."""
+
+    name: str
+    binaries: str
+    wal_encrypt: str = "on"
+    restart: Literal["allowed", "refused"] = "allowed"
+
+    unmanaged: ClassVar[frozenset[str]] = frozenset({"name", "binaries", "restart"})
+
+    @property
+    def identity(self) -> str:
+        return f"WAL of {self.name}"
+
+    def read(self) -> Self | None:
+        with session(self, self.identity) as server:
+            value, pending = server.row("SELECT setting, pending_restart FROM pg_settings WHERE name = 'pg_tde.wal_encrypt'") or (
+                "unknown: pg_tde is not loaded",
+                False,
+            )
+            return self.but(wal_encrypt=f"{value}, waiting for a restart" if pending else value)
+
+    def create(self) -> Self:
+        live = self.read()
+        return self.update(live) if live and self.changed(live) else self
+
+    def update(self, live: Self) -> Self:
+        del live
+        self._set("ALTER SYSTEM SET pg_tde.wal_encrypt = on")
+        return self
+
+    def delete(self) -> None:
+        self._set("ALTER SYSTEM RESET pg_tde.wal_encrypt")
+
+    def _set(self, query: LiteralString) -> None:
+        with session(self, self.identity) as server:
+            server.rows(query)
+        if self.restart == "refused":
+            raise Refused(f"{self.identity}: server {self.name} must be restarted for it, and the stack says restart: refused")
+        restart(self, self.name, self.binaries)

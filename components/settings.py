@@ -1,0 +1,283 @@
+"""The stack file as typed models: everything that a person may set, its default, and one sentence for each mistake.
+
+The whole is checked before anything is touched; no dictionary of settings travels further than this module.
+"""
+
+import ipaddress
+import json
+import re
+from collections import Counter
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+LOCAL_PORT = 54321
+NAME_BYTES = 63
+"""PostgreSQL cuts longer identifiers (NAMEDATALEN)."""
+SUPPORTED = 17
+"""The oldest major version of PostgreSQL that pg_tde and this project support."""
+
+
+class Mistakes(Exception):  # noqa: N818 - that is what it tells
+    """All that is wrong with a stack file; nothing was touched."""
+
+    def __init__(self, file: str, mistakes: list[str]) -> None:
+        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        super().__init__(f"{file} has {count}; nothing was touched:\n" + "\n".join(f"  {line}" for line in mistakes))
+        self.mistakes = mistakes
+
+
+def _size(text: str) -> str:
+    if text == "-1" or re.fullmatch(r"\d+(kB|MB|GB|TB)", text):
+        return text
+    number = re.match(r"\s*(\d+)", text)
+    raise ValueError(f'"{text}" is not a size (write {number[1] if number else 64}GB)')
+
+
+def _identifier(text: str) -> str:
+    if not text:
+        raise ValueError("an empty name is none")
+    if len(text.encode()) > NAME_BYTES:
+        raise ValueError(f'"{text}" is {len(text.encode())} bytes long; PostgreSQL keeps {NAME_BYTES}')
+    if not text.isprintable():
+        raise ValueError("a name cannot hold line breaks or other unprintable characters")
+    return text
+
+
+def _label(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", text):
+        raise ValueError(f'"{text}" is not a name here (write lower-case letters, digits and hyphens)')
+    return _identifier(text)
+
+
+def _absolute(text: str) -> str:
+    path = PurePosixPath(text)
+    if not path.is_absolute() or ".." in path.parts or not text.isprintable():
+        raise ValueError(f'"{text}" is not an absolute path')
+    return str(path)
+
+
+def _network(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text, strict=True))
+    except ValueError:
+        pass
+    try:
+        loose = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", text) and not re.fullmatch(r"[\d.]+", text):
+            return text
+    else:
+        raise ValueError(f'"{text}" has bits set right of its mask (write {loose})')
+    raise ValueError(f'"{text}" is neither a network (write 192.0.2.7/32) nor a host name')
+
+
+def _vault_path(text: str) -> str:
+    """A mount or key name: pg_tde does not escape them in URLs."""
+    text = text.strip("/")
+    if not re.fullmatch(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*", text) or ".." in text.split("/"):
+        raise ValueError(f'"{text}" cannot be used in a Vault path (write letters, digits, ".", "_", "-" and "/")')
+    return text
+
+
+Size = Annotated[str, AfterValidator(_size)]
+Identifier = Annotated[str, AfterValidator(_identifier)]
+Label = Annotated[str, AfterValidator(_label)]
+AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+Network = Annotated[str, AfterValidator(_network)]
+VaultPath = Annotated[str, AfterValidator(_vault_path)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=False, frozen=True, extra="forbid", hide_input_in_errors=True, strict=True
+    )
+
+
+class Vault(Settings):
+    """The Vault server, which is there before the stack."""
+
+    mount: VaultPath | None = None
+    """The KV version 2 mount for this cluster's keys and credentials; default ``tde-`` and the stack's name."""
+    existing: bool = False
+    """Whether that mount was made by somebody else: then it is used, and never changed or removed."""
+    ca: AbsolutePath | None = None
+    """The CA certificate that signed Vault's; default VAULT_CACERT, else the system's."""
+    namespace: str | None = None
+    provider: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,63}$")] = "vault"
+    """What the key provider is called in pg_tde."""
+    token_period: Annotated[str, StringConstraints(pattern=r"^[1-9]\d*h$")] = "768h"
+    """The period of each server's token; every `up` within it renews the token."""
+
+
+class Key(Settings):
+    name: VaultPath | None = None
+    """The principal key; default the stack's name and ``-principal-key``. Another name is a rotation."""
+    scope: Annotated[list[Literal["default", "server"]], Field(min_length=1)] = ["server", "default"]
+    bits: Literal[128, 256] = 128
+
+
+class Replication(Settings):
+    role: Identifier = "replicator"
+    tls: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    """libpq's sslmode for the standbys' connections; from "require" on, pg_hba takes encrypted connections only."""
+    max_slot_wal_keep_size: Size = "4GB"
+    """The WAL that a slot may hold back on the primary before its standby is given up ("-1": until the disk is full)."""
+    password_version: Annotated[int, Field(ge=1)] = 1
+    """Count up to have another password."""
+
+
+class Server(Settings):
+    name: Label
+    host: Literal["local"] = "local"
+    port: Port | None = None
+    data_directory: AbsolutePath | None = None
+    """Default: a directory of the project's own."""
+    binaries: AbsolutePath | None = None
+    """The directory of ``postgres``; default: see the documentation of the host."""
+    listen: list[str] = ["127.0.0.1"]
+    """listen_addresses."""
+    address: Network | None = None
+    """Where its replication connections come from, for pg_hba.conf; default 127.0.0.1/32 on the local host."""
+    restart: Literal["allowed", "refused"] = "allowed"
+    settings: dict[str, str] = {}
+    """More parameters for postgresql.conf."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _texts(cls, values: Any) -> Any:
+        """YAML's numbers and switches are texts to PostgreSQL."""
+        if isinstance(values, dict) and isinstance(values.get("settings"), dict):
+            texts = {
+                key: ("on" if value else "off") if isinstance(value, bool) else str(value)
+                for key, value in values["settings"].items()
+                if not isinstance(value, dict | list)
+            }
+            return values | {"settings": values["settings"] | texts}
+        return values
+
+
+class Cluster(Settings):
+    """``tde-replication:cluster``: one primary and its standbys."""
+
+    encryption: Literal["required", "if-available", "off"] = "required"
+    wal_encryption: bool = False
+    database: Identifier = "postgres"
+    """Where the extension is made; keys and providers are the whole cluster's."""
+    disposable: bool | None = None
+    """Whether data may be removed rather than set aside, and keys with it; default on the local host: true."""
+    vault: Vault = Vault()
+    key: Key = Key()
+    replication: Replication = Replication()
+    primary: Server = Server(name="primary")
+    standbys: list[Server] = [Server(name="standby1")]
+
+    @property
+    def servers(self) -> list[Server]:
+        return [self.primary, *self.standbys]
+
+    @property
+    def is_disposable(self) -> bool:
+        return all(server.host == "local" for server in self.servers) if self.disposable is None else self.disposable
+
+    def port(self, server: Server) -> int:
+        return server.port or LOCAL_PORT + self.servers.index(server)
+
+
+MANAGED_PARAMETERS = {
+    *("port", "listen_addresses", "unix_socket_directories", "primary_conninfo", "primary_slot_name", "cluster_name"),
+    *("max_slot_wal_keep_size", "pg_tde.wal_encrypt", "data_directory", "hba_file", "config_file", "ident_file"),
+}
+
+
+def parse(file: str, document: Any) -> Cluster:
+    """The cluster that a stack file declares. Raises `Mistakes` with all that is wrong in it."""
+    if isinstance(document, str):
+        try:
+            document = json.loads(document)
+        except ValueError:
+            raise Mistakes(file, ["cluster: this is no mapping of settings"]) from None
+    try:
+        cluster = Cluster.model_validate(document)
+    except ValidationError as error:
+        raise Mistakes(file, [_mistake(detail) for detail in error.errors()]) from None
+    if mistakes := list(_contradictions(cluster)):
+        raise Mistakes(file, mistakes)
+    return cluster
+
+
+def _contradictions(cluster: Cluster) -> list[str]:
+    found = []
+    places = ["cluster.primary", *(f"cluster.standbys[{n}]" for n in range(len(cluster.standbys)))]
+    values_of: dict[str, list[Any]] = {
+        "name": [server.name for server in cluster.servers],
+        "port": [cluster.port(server) for server in cluster.servers],
+        "dataDirectory": [server.data_directory for server in cluster.servers],
+    }
+    for field, values in values_of.items():
+        seen: Counter[Any] = Counter()
+        for place, value in zip(places, values, strict=True):
+            seen[value] += value is not None
+            if seen[value] > 1:
+                shown = f'"{value}"' if isinstance(value, str) else value
+                found.append(f"{place}.{field}: {shown} is used twice")
+    parents = Counter(Path(server.data_directory).parent for server in cluster.servers if server.data_directory)
+    for place, server in zip(places, cluster.servers, strict=True):
+        if server.data_directory and parents[Path(server.data_directory).parent] > 1:
+            found.append(
+                f"{place}.dataDirectory: {Path(server.data_directory).parent} holds another server's directory too; each "
+                "needs a parent directory of its own for its token and log"
+            )
+        found += [
+            f"{place}.settings.{name}: the stack sets this parameter itself"
+            for name in server.settings
+            if name.lower() in MANAGED_PARAMETERS
+        ]
+        found += [
+            f"{place}.settings.{name}: this is no name of a parameter"
+            for name in server.settings
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?", name)
+        ]
+        found += [
+            f"{place}.settings.{name}: a value cannot hold a line break" for name, value in server.settings.items() if "\n" in value
+        ]
+        if "shared_preload_libraries" in server.settings and "pg_tde" in server.settings["shared_preload_libraries"]:
+            found.append(f"{place}.settings.shared_preload_libraries: pg_tde is added by the stack itself: leave it out")
+    if cluster.wal_encryption and "server" not in cluster.key.scope:
+        found.append('cluster.walEncryption: WAL is encrypted with the server key: add "server" to key.scope')
+    return found
+
+
+def _mistake(detail: Any) -> str:
+    """One of pydantic's errors as `key: sentence`."""
+    place = "cluster"
+    for part in detail["loc"]:
+        place += f"[{part}]" if isinstance(part, int) else f".{part}"
+    match detail["type"]:
+        case "extra_forbidden":
+            return f"{place}: there is no such setting"
+        case "missing":
+            return f"{place}: this is missing"
+        case "literal_error":
+            return f"{place}: this must be {detail['ctx']['expected']}"
+        case "value_error":
+            return f"{place}: {detail['ctx']['error']}"
+        case kind if kind.endswith("_type") or kind.endswith("_parsing"):
+            return f"{place}: this must be {_TYPES.get(kind, detail['msg'].removeprefix('Input should be '))}"
+        case _:
+            return f"{place}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+_TYPES = {
+    "string_type": "a text",
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+

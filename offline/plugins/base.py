@@ -1,0 +1,344 @@
+"""What the stand-ins for Pulumi's resource plugins share: serving a table of resource types over the engine's protocol.
+
+A stand-in declares each type as a `Resource`: its inputs and what a change of each means, and how one is created, read,
+updated and deleted. Everything else is here: comparing, previews, secrets, what happens when a step fails half-way.
+"""
+
+import os
+import re
+import secrets
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import wraps
+from importlib.metadata import version
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import grpc  # type: ignore[import-untyped]
+from google.protobuf.empty_pb2 import Empty  # type: ignore[import-untyped]
+
+from offline.plugins.protocol import (
+    UNKNOWN,
+    Properties,
+    Secret,
+    decode,
+    encode,
+    engine_pb2,
+    engine_pb2_grpc,
+    has_unknown,
+    plugin_pb2,
+    provider_pb2,
+    provider_pb2_grpc,
+    status_pb2,
+)
+
+if TYPE_CHECKING:
+    Kind: TypeAlias = provider_pb2.PropertyDiff.Kind.ValueType
+ADD, DELETE, UPDATE = (
+    provider_pb2.PropertyDiff.ADD,
+    provider_pb2.PropertyDiff.DELETE,
+    provider_pb2.PropertyDiff.UPDATE,
+)
+REPLACING = {
+    ADD: provider_pb2.PropertyDiff.ADD_REPLACE,
+    DELETE: provider_pb2.PropertyDiff.DELETE_REPLACE,
+    UPDATE: provider_pb2.PropertyDiff.UPDATE_REPLACE,
+}
+
+
+class PluginError(Exception):
+    """One line for the person at the terminal."""
+
+
+class IncompleteError(PluginError):
+    """The object exists but is not as declared: the engine keeps it, and acts on it at the next update."""
+
+    def __init__(self, cause: object, identity: str, properties: Properties) -> None:
+        super().__init__(str(cause))
+        self.identity = identity
+        self.properties = properties
+
+
+@dataclass(frozen=True)
+class Input:
+    """How one input is compared, and what its change means."""
+
+    replaces: bool = False
+    """A change of it makes a new object; else it is updated in place."""
+    computed: bool = False
+    """Where it is left out, the server's value stands, whatever it is."""
+    default: Any = None
+    canonical: Callable[[Any], Any] = lambda value: value
+    """Brings two spellings of the same value together."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An object as it is: its id, and all its outputs."""
+
+    identity: str
+    outputs: Properties
+
+
+class Resource(ABC):
+    """One resource type. Properties are plain Python values, named as in Pulumi's schema."""
+
+    inputs: ClassVar[Mapping[str, Input]]
+    outputs: ClassVar[tuple[str, ...]] = ()
+    """Those that are no inputs too."""
+    secrets: ClassVar[tuple[str, ...]] = ()
+    """Those that the engine is to encrypt, whether or not an input of that name is a secret."""
+    delete_before_replace: ClassVar[bool] = False
+    named_by: ClassVar[str] = ""
+    """The input that gets a name of Pulumi's making where it is left out."""
+
+    def encode(self, properties: Properties) -> Any:
+        hidden = {key: Secret(properties[key]) for key in self.secrets if properties.get(key) is not None}
+        return encode(properties | hidden)
+
+    def check(self, inputs: Properties) -> Iterator[tuple[str, str]]:  # noqa: ARG002
+        """Yield what is wrong, as input and reason."""
+        yield from ()
+
+    @abstractmethod
+    def create(self, inputs: Properties) -> Found:
+        """Make it; the outputs are those that `read` cannot know."""
+
+    @abstractmethod
+    def read(self, identity: str, state: Properties) -> Found | None:
+        """Find it, or None where it has gone. `state` is what was known last, or was just declared."""
+
+    @abstractmethod
+    def update(self, identity: str, inputs: Properties, old: Properties) -> str:
+        """Make it as declared; its id."""
+
+    @abstractmethod
+    def delete(self, identity: str, state: Properties) -> None:
+        """Delete it; no error where it has gone."""
+
+
+def _settled(value: Any) -> Any:
+    """Bring together what Terraform's types do not tell apart: nothing, null, "", 0, false, [] and {}."""
+    match value:
+        case Mapping():
+            value = {key: settled for key, item in value.items() if (settled := _settled(item)) is not None}
+        case list():
+            value = [_settled(item) for item in value]
+    return value or None
+
+
+def differences(resource: Resource, old: Properties, new: Properties) -> dict[str, tuple["Kind", str]]:
+    """Compare state with inputs: each path that differs, with its kind and its input."""
+    found: dict[str, tuple[Kind, str]] = {}
+    for name, declared in resource.inputs.items():
+        if new.get(name) is None and declared.computed:
+            continue
+        was, wanted = (
+            _settled(value if value is None or has_unknown(value) else declared.canonical(value))
+            for value in (old.get(name), new.get(name))
+        )
+        for path, change in _compare(name, was, wanted):
+            kind = UPDATE if change == DELETE and path in new else change  # "false" is not "left out"
+            found[path] = (REPLACING[kind] if declared.replaces else kind, name)
+    return found
+
+
+def _compare(path: str, was: Any, wanted: Any) -> Iterator[tuple[str, "Kind"]]:
+    if was == wanted:
+        return
+    match was, wanted:
+        case Mapping(), Mapping():
+            for key in was.keys() | wanted.keys():
+                step = f".{key}" if re.fullmatch(r"\w+", key) else f'["{key}"]'
+                yield from _compare(path + step, was.get(key), wanted.get(key))
+        case list(), list():
+            for index, pair in enumerate(zip_longest(was, wanted)):
+                yield from _compare(f"{path}[{index}]", *pair)
+        case None, _:
+            yield path, ADD
+        case _, None:
+            yield path, DELETE
+        case _:
+            yield path, UPDATE
+
+
+def _told(method: Callable[[Any, Any, grpc.ServicerContext], Any]) -> Callable[[Any, Any, grpc.ServicerContext], Any]:
+    """Give a PluginError to the engine as it expects it, without a traceback."""
+
+    @wraps(method)
+    def call(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            return method(self, request, context)
+        except IncompleteError as error:
+            properties = self._resource(request).encode(error.properties)
+            detail = provider_pb2.ErrorResourceInitFailed(
+                id=error.identity, properties=properties, reasons=[str(error)]
+            )
+            status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=str(error))
+            status.details.add().Pack(detail)
+            context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+            message = str(error)
+        except PluginError as error:
+            message = str(error)
+        return context.abort(grpc.StatusCode.UNKNOWN, message)
+
+    return call
+
+
+class Plugin(ABC, provider_pb2_grpc.ResourceProviderServicer):
+    """A provider: its configuration, and its resource types by type token."""
+
+    name: ClassVar[str]
+    resources: Mapping[str, Resource]
+
+    @abstractmethod
+    def configure(self, settings: Properties) -> Mapping[str, Resource]:
+        """Take over the provider's configuration, without calling anything; the resource types under it."""
+
+    def GetPluginInfo(self, _request: Any, _context: grpc.ServicerContext) -> Any:
+        # The engine warns of a plugin that is older than the package it serves.
+        return plugin_pb2.PluginInfo(version=version(f"pulumi-{self.name}"))
+
+    def CheckConfig(self, request: Any, _context: grpc.ServicerContext) -> Any:
+        return provider_pb2.CheckResponse(inputs=request.news)
+
+    def DiffConfig(self, request: Any, _context: grpc.ServicerContext) -> Any:
+        old, new = decode(request.olds), decode(request.news)
+        changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+        return _difference({key: (UPDATE, key) for key in changed})
+
+    @_told
+    def Configure(self, request: Any, _context: grpc.ServicerContext) -> Any:
+        self.resources = self.configure(decode(request.args))
+        with grpc.insecure_channel(sys.argv[1]) as channel:
+            message = f"offline stand-in for pulumi-{self.name}: the plugin itself is out of reach here"
+            engine_pb2_grpc.EngineStub(channel).Log(
+                engine_pb2.LogRequest(severity=engine_pb2.LogSeverity.INFO, message=message)
+            )
+        return provider_pb2.ConfigureResponse(supportsPreview=True)
+
+    @_told
+    def Check(self, request: Any, _context: grpc.ServicerContext) -> Any:
+        resource, old, new = self._resource(request), decode(request.olds), decode(request.news)
+        inputs = {key: declared.default for key, declared in resource.inputs.items() if declared.default is not None}
+        inputs |= {key: value for key, value in new.items() if value is not None}
+        if resource.named_by and not inputs.get(resource.named_by):
+            named = request.urn.rpartition("::")[2] + "-" + secrets.token_hex(4)[:7]
+            inputs[resource.named_by] = old.get(resource.named_by) or named
+        failures = [
+            (key, f"the offline stand-in for pulumi-{self.name} does not serve it")
+            for key in inputs
+            if key not in resource.inputs and not key.startswith("__")
+        ]
+        failures += resource.check(inputs)
+        return provider_pb2.CheckResponse(
+            inputs=resource.encode(inputs),
+            failures=[provider_pb2.CheckFailure(property=key, reason=reason) for key, reason in failures],
+        )
+
+    @_told
+    def Diff(self, request: Any, _context: grpc.ServicerContext) -> Any:
+        resource = self._resource(request)
+        found = differences(resource, decode(request.olds), decode(request.news))
+        return _difference(found, delete_before_replace=resource.delete_before_replace)
+
+    @_told
+    def Create(self, request: Any, _context: grpc.ServicerContext) -> Any:
+        resource, inputs = self._resource(request), decode(request.properties)
+        if request.preview:
+            known_later = {key for key, declared in resource.inputs.items() if declared.computed} | {*resource.outputs}
+            return provider_pb2.CreateResponse(properties=resource.encode(dict.fromkeys(known_later, UNKNOWN) | inputs))
+        made = resource.create(inputs)
+        found = _read_back(resource, made.identity, inputs | made.outputs)
+        return provider_pb2.CreateResponse(id=found.identity, properties=resource.encode(found.outputs))
+
+    @_told
+    def Read(self, request: Any, _context: grpc.ServicerContext) -> Any:
+        resource, old = self._resource(request), decode(request.inputs)
+        found = resource.read(request.id, decode(request.properties))
+        if found is None:
+            return provider_pb2.ReadResponse()
+        inputs = dict(old)
+        for key, declared in resource.inputs.items():
+            value = found.outputs.get(key)
+            if key not in old and old:  # not declared; without any, this is an import
+                continue
+            if _settled(value) is None:
+                inputs.pop(key, None)
+            elif key not in old or _settled(declared.canonical(old[key])) != _settled(declared.canonical(value)):
+                inputs[key] = value
+        return provider_pb2.ReadResponse(
+            id=found.identity, properties=resource.encode(found.outputs), inputs=resource.encode(inputs)
+        )
+
+    @_told
+    def Update(self, request: Any, _context: grpc.ServicerContext) -> Any:
+        resource, old, inputs = self._resource(request), decode(request.olds), decode(request.news)
+        kept = {
+            key: value
+            for key, value in old.items()
+            if key in resource.outputs or (key in resource.inputs and resource.inputs[key].computed)
+        }
+        state = kept | inputs
+        if request.preview:
+            return provider_pb2.UpdateResponse(properties=resource.encode(state))
+        try:
+            identity = resource.update(request.id, inputs, old)
+        except PluginError as error:
+            raise IncompleteError(error, request.id, state) from error
+        return provider_pb2.UpdateResponse(properties=resource.encode(_read_back(resource, identity, state).outputs))
+
+    @_told
+    def Delete(self, request: Any, _context: grpc.ServicerContext) -> Any:
+        self._resource(request).delete(request.id, decode(request.properties))
+        return Empty()
+
+    def Cancel(self, _request: Any, _context: grpc.ServicerContext) -> Any:
+        return Empty()
+
+    def _resource(self, request: Any) -> Resource:
+        kind = request.urn.split("::")[2].rpartition("$")[2]
+        if kind not in self.resources:
+            raise PluginError(f"the offline stand-in for pulumi-{self.name} does not serve {kind}")
+        return self.resources[kind]
+
+
+def _read_back(resource: Resource, identity: str, state: Properties) -> Found:
+    try:
+        found = resource.read(identity, state)
+    except PluginError as error:
+        raise IncompleteError(error, identity, state) from error
+    if found is None:
+        raise IncompleteError(f"{identity} has gone right after it was written", identity, state)
+    return found
+
+
+def _difference(found: dict[str, tuple["Kind", str]], *, delete_before_replace: bool = False) -> Any:
+    replaced = sorted({name for kind, name in found.values() if kind in REPLACING.values()})
+    return provider_pb2.DiffResponse(
+        changes=provider_pb2.DiffResponse.DIFF_SOME if found else provider_pb2.DiffResponse.DIFF_NONE,
+        diffs=sorted({name for _, name in found.values()}),
+        replaces=replaced,
+        deleteBeforeReplace=bool(replaced) and delete_before_replace,
+        detailedDiff={path: provider_pb2.PropertyDiff(kind=kind) for path, (kind, _) in found.items()},
+        hasDetailedDiff=True,
+    )
+
+
+def serve(plugin: Plugin) -> None:
+    """Serve the engine whose address is the first argument, until it says stop or has gone."""
+    engine = os.getppid()
+    server = grpc.server(ThreadPoolExecutor(max_workers=64))
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server(plugin, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    print(port, flush=True)
+    with suppress(KeyboardInterrupt):
+        while os.getppid() == engine:  # a killed engine stops nobody
+            server.wait_for_termination(timeout=1)
+    sys.stdout.flush()
+    os._exit(0)  # not waiting for what a call is still waiting for

@@ -24,6 +24,8 @@ from components.postgres import resources
 from components.postgres.upstream import Upstream, passfile
 
 PROJECT = Path(__file__).resolve().parents[1]
+TYPE = "tde:index:EncryptedReplication"
+BASE_BACKUP = "pulumi-python:dynamic/postgres:BaseBackup"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class EncryptedReplication(pulumi.ComponentResource):
     def __init__(
         self, name: str, cluster: settings.Cluster, vault_address: VaultAddress, opts: ResourceOptions | None = None
     ) -> None:
-        super().__init__("tde:index:EncryptedReplication", name, None, opts)
+        super().__init__(TYPE, name, None, opts)
         self._name = name
         self._cluster = cluster
         self._stack = f"{pulumi.get_project()}/{pulumi.get_stack()}/{name}"
@@ -293,6 +295,8 @@ class EncryptedReplication(pulumi.ComponentResource):
             stack=self._stack,
             disposable=cluster.is_disposable,
             origin=f"base backup of {primary.name}",
+            # As text: the component's own URN would make it depend on its children.
+            urn=f"urn:pulumi:{pulumi.get_stack()}::{pulumi.get_project()}::{TYPE}${BASE_BACKUP}::{node.name}",
             upstream=upstream.model_dump(by_alias=True),
             slot=slot_name,
             encrypt_wal=cluster.wal_encryption and self._in_force,

@@ -4,7 +4,6 @@ As root they run as the service account (see `account`). Everything here is sync
 offers one; the rest is polled in milliseconds.
 """
 
-import grp
 import os
 import pwd
 import select
@@ -37,6 +36,7 @@ watcher=$!
 wait "$child"
 status=$?
 kill "$watcher" 2>/dev/null
+wait "$watcher" 2>/dev/null
 exit "$status"
 """
 
@@ -49,11 +49,12 @@ class LocalHost(Host):
         self.account = self._account.name
         self.administrators = (pwd.getpwuid(os.geteuid()).pw_name,)
 
-    def _identity(self) -> dict[str, Any]:
+    def _as_account(self, command: Sequence[str]) -> list[str]:
+        """The same command as the account. setpriv does it, for Python's own way forks, which gRPC in this process minds."""
         if not self._account.switches:
-            return {}
-        groups = [group.gr_gid for group in grp.getgrall() if self.account in group.gr_mem]
-        return {"user": self._account.uid, "group": self._account.gid, "extra_groups": groups}
+            return list(command)
+        ids = (f"--reuid={self._account.uid}", f"--regid={self._account.gid}")
+        return ["setpriv", *ids, "--init-groups", "--", *command]
 
     def _own(self, path: Path) -> None:
         if self._account.switches:
@@ -69,7 +70,7 @@ class LocalHost(Host):
         on_line: Callable[[str], None] | None = None,
     ) -> str:
         child = subprocess.Popen(
-            ["/bin/sh", "-c", SUPERVISE, "supervise", *command],
+            self._as_account(["/bin/sh", "-c", SUPERVISE, "supervise", *command]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -78,7 +79,6 @@ class LocalHost(Host):
             start_new_session=True,
             text=True,
             errors="replace",
-            **self._identity(),
         )
         assert child.stdin
         assert child.stdout
@@ -200,14 +200,13 @@ class LocalHost(Host):
             mark = output.tell()
             # setsid --fork hands the server to init: it outlives us, and nobody here has to wait for it.
             subprocess.run(
-                ["setsid", "--fork", str(binaries / "postgres"), "-D", str(data_directory)],
+                self._as_account(["setsid", "--fork", str(binaries / "postgres"), "-D", str(data_directory)]),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 cwd="/",
                 env=_environment(),
                 check=True,
-                **self._identity(),
             )
         return mark
 

@@ -24,6 +24,7 @@ from pulumi.dynamic import (
 from pulumi.output import Unknown
 from pydantic import ValidationError
 
+from components import console
 from components.errors import Problem, Unavailable
 from components.postgres.resource import Resource
 from components.progress import reported_to
@@ -58,8 +59,7 @@ class Provider(ResourceProvider):
         new = self._declared(olds, news, unknown)
         passed = self.kind.computed | self.kind.unmanaged
         late = {name for name in fields if _alias(self.kind, name) in unknown and name not in passed}
-        with _told():
-            changed = new.changed(old) | late
+        changed = new.changed(old) | late
         replaces = sorted(changed & self.kind.replaced_by)
         stored = any(new_value != old_value for new_value, old_value in _handling(self.kind, new, old))
         return DiffResult(
@@ -74,17 +74,18 @@ class Provider(ResourceProvider):
         return self.kind.model_validate({k: v for k, v in _plain(olds).items() if k in kept} | _plain(news))
 
     def create(self, props: Properties) -> CreateResult:
-        with _told():
-            made = self.kind.model_validate(_plain(props)).create()
+        declared = self.kind.model_validate(_plain(props))
+        with _told(declared):
+            made = declared.create()
         return CreateResult(made.identity, _dump(made))
 
     def read(self, id_: str, props: Properties) -> ReadResult:
         last = self.kind.model_validate(_plain(props))
-        with _told():
+        with _told(last):
             try:
                 live = last.read()
             except Unavailable as error:
-                pulumi.log.info(f"shown as last known: {error}")
+                console.say(f"shown as last known: {error}")
                 live = last
         if live is None:
             return ReadResult("", {}, {})
@@ -93,13 +94,14 @@ class Provider(ResourceProvider):
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
         old = self.kind.model_validate(_plain(olds))
         new = self._declared(olds, news, set())
-        with _told():
+        with _told(new):
             made = new.update(old) if new.changed(old) else new
         return UpdateResult(_dump(made))
 
     def delete(self, _id: str, props: Properties) -> None:
-        with _told():
-            self.kind.model_validate(_plain(props)).delete()
+        last = self.kind.model_validate(_plain(props))
+        with _told(last):
+            last.delete()
 
 
 class Managed(DynamicResource):
@@ -145,10 +147,10 @@ def _dump(resource: Resource) -> Properties:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _told(resource: Resource) -> Iterator[None]:
     """Show progress live; show a problem as its one sentence, any other error with its place in our code."""
     try:
-        with reported_to(lambda text: pulumi.log.info(text, ephemeral=True)):
+        with reported_to(lambda text: console.say(text, urn=resource.row, ephemeral=True)):
             yield
     except Problem:
         sys.tracebacklimit = 0

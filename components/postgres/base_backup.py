@@ -30,14 +30,20 @@ class ClonedDirectory(DataDirectory):
     primary_directory: str
     primary_identifier: str
     """The primary's system identifier: a clone of any other is none of this cluster."""
+    urn: str = ""
+    """Its own, so that progress is shown in its row."""
     follows: str = "the primary"
     """Whom it can follow: "the primary"; else why it cannot, for which only a new clone helps (a diverged clone is never
     rewound: pg_rewind corrupts encrypted relations)."""
 
     replaced_by: ClassVar[frozenset[str]] = frozenset({"host", "data_directory", "primary_identifier", "follows"})
     unmanaged: ClassVar[frozenset[str]] = DataDirectory.unmanaged | {
-        *("origin", "upstream", "slot", "encrypt_wal", "primary_host", "primary_directory")
+        *("origin", "upstream", "slot", "encrypt_wal", "urn", "primary_host", "primary_directory")
     }
+
+    @property
+    def row(self) -> str:
+        return self.urn
 
     def read(self) -> Self | None:
         if not self.machine.listing(self.path):

@@ -4,6 +4,8 @@ import secrets
 import string
 from typing import ClassVar, Self
 
+from pydantic import SecretStr
+
 from components.postgres.resource import Resource, Secret
 
 LENGTH = 32
@@ -28,7 +30,7 @@ class Password(Resource):
 
     def create(self) -> Self:
         alphabet = string.ascii_letters + string.digits
-        return self.but(value="".join(secrets.choice(alphabet) for _ in range(LENGTH)))
+        return self.but(value=SecretStr("".join(secrets.choice(alphabet) for _ in range(LENGTH))))
 
     def update(self, live: Self) -> Self:
         del live

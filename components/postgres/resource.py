@@ -34,6 +34,11 @@ class Resource(BaseModel, ABC):
     """Fields that say how to reach or handle the thing, not what it is: stored when they change, without work."""
 
     @property
+    def row(self) -> str:
+        """The URN of the row of Pulumi's display that its progress is shown in; empty: the stack's."""
+        return ""
+
+    @property
     @abstractmethod
     def identity(self) -> str:
         """Its name in Pulumi's state: what a person would call it."""

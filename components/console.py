@@ -1,0 +1,30 @@
+"""What a dynamic provider tells people while it works.
+
+Pulumi's provider process has no connection to the engine for this (`pulumi.log` falls back to printing, which is kept and shown
+again); the engine's address is its first argument.
+"""
+
+import sys
+from functools import cache
+
+import grpc
+from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
+
+
+def say(text: str, *, urn: str = "", ephemeral: bool = False) -> None:
+    """Show `text` in the row of the resource `urn` (the stack's where there is none); what is ephemeral is not kept."""
+    engine = _engine()
+    if engine is None:
+        return
+    request = engine_pb2.LogRequest(severity=engine_pb2.INFO, message=text, urn=urn, ephemeral=ephemeral)
+    try:
+        engine.Log(request)
+    except grpc.RpcError:
+        return  # the engine is going away; the work goes on
+
+
+@cache
+def _engine() -> engine_pb2_grpc.EngineStub | None:
+    if len(sys.argv) < 2 or ":" not in sys.argv[1]:  # noqa: PLR2004 - a test, or any process but the provider's
+        return None
+    return engine_pb2_grpc.EngineStub(grpc.insecure_channel(sys.argv[1]))

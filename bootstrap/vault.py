@@ -90,10 +90,10 @@ class Vault:
             _ = self.token  # a Vault that nobody can use is better known now
             server = _server_in(self.directory)
             if server is not None:
-                if self._answers(ACTIVE, lambda: False, patience=3):
+                if self._answers(ACTIVE, lambda: False, patience=2):
                     os.close(server)
                     return "already running"
-                _end(server)  # sealed by hand, or hanging: its seal opens itself only at a start
+                _end(server, signal.SIGKILL)  # sealed by hand, or hanging: its seal opens itself only at a start
             self._launch(self.directory, ACTIVE)
             return "started"
 

@@ -52,6 +52,7 @@ class Vault:
         self._retries = int(_setting(settings, "maxRetries", "VAULT_MAX_RETRIES") or 2)
         self._settings = settings
         self._token = ""
+        self._refusal: PluginError | None = None
         self._opening = threading.Lock()
         self._tls = self._trust(settings) if self._url.scheme == "https" else None
 
@@ -71,10 +72,14 @@ class Vault:
 
     def __call__(self, method: str, path: str, body: Properties | None = None, namespace: str | None = None) -> Any:
         """Send a request; the JSON of the answer, or None where there is none."""
-        if not self._token:
-            with self._opening:
-                if not self._token:
+        with self._opening:
+            if not self._token and not self._refusal:
+                try:
                     self._token = self._open()
+                except PluginError as error:
+                    self._refusal = error  # for the calls that wait here too, and would wait for its retries in turn
+        if self._refusal:
+            raise self._refusal
         return self._send(method, path, body, namespace, self._token)
 
     def find(self, path: str, namespace: str | None) -> Any:

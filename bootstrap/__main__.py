@@ -66,7 +66,8 @@ def main(arguments: list[str]) -> int:
     aloud = options.command in ("prepare", "env", "up")
     chosen, installed = prepare(project, environ, development=options.development, aloud=aloud)
     if options.command in ("up", "preview", "drift", "vault"):
-        code = Stack(project, options.stack, environ, embedded).vault("start")
+        quietly = options.command in ("preview", "drift")
+        code = Stack(project, options.stack, environ, embedded).vault("start", quietly=quietly)
         if code or options.command == "vault":
             return code
     new = environment.variables(project, chosen, installed, environ, embedded_vault=embedded)

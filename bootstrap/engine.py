@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bootstrap import download, records
-from bootstrap.project import BootstrapError, Project, fingerprint, run_quietly, say
+from bootstrap.project import BootstrapError, Project, fingerprint, is_script, run_quietly, say
 
 VERSION = "3.259.0"  # the least that is accepted, and the one installed or built where there is none
 LANGUAGE_HOST, PROVIDER_HOST = "pulumi-language-python", "pulumi-resource-pulumi-python"
@@ -55,7 +55,8 @@ def _choose(project: Project, environ: Mapping[str, str], found: Path | None) ->
     else:
         _build(project, environ, refusal)
         origin = f"built from its Go modules, for {download.SITE} cannot be reached"
-    if _is_ours(project.engine / LANGUAGE_HOST):
+    host = project.engine / LANGUAGE_HOST
+    if not host.exists() or is_script(host):
         _write_launchers(project)
         origin += "; its Python language host is the offline stand-in"
     return Engine(project.engine, f"pulumi {VERSION} {origin} ({refusal})")
@@ -126,11 +127,6 @@ def _build(project: Project, environ: Mapping[str, str], refusal: str) -> None:
         environ=environ,
     )
     unfinished.rename(project.engine / "pulumi")
-
-
-def _is_ours(host: Path) -> bool:
-    """Whether the language host must be, or already is, the stand-in: the official one is no script."""
-    return not host.exists() or host.read_bytes()[:2] == b"#!"
 
 
 def _write_launchers(project: Project) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bootstrap import download, records
 from bootstrap.engine import Engine
-from bootstrap.project import BootstrapError, Project, fingerprint, run_quietly, say
+from bootstrap.project import BootstrapError, Project, fingerprint, is_script, run_quietly, say
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _needed(project: Project) -> Iterator[Plugin]:
 
 def _official(home: Path, plugin: Plugin) -> bool:
     binary = home / "plugins" / plugin.directory / f"pulumi-resource-{plugin.name}"
-    return binary.exists() and binary.open("rb").read(2) != b"#!"
+    return binary.exists() and not is_script(binary)
 
 
 def _downloaded(engine: Engine, home: Path, environ: Mapping[str, str], plugin: Plugin) -> bool:

@@ -60,6 +60,12 @@ def fingerprint(*parts: str, files: Iterable[Path] = ()) -> str:
     return digest.hexdigest()[:16]
 
 
+def is_script(path: Path) -> bool:
+    """Whether it is one of our launchers: what Pulumi ships is compiled."""
+    with path.open("rb") as file:
+        return file.read(2) == b"#!"
+
+
 def run_quietly(
     command: Sequence[str | Path], what: str, *, cwd: Path | None = None, environ: Mapping[str, str] | None = None
 ) -> str:

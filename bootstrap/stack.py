@@ -56,11 +56,11 @@ class Stack:
             say(f"stack {self.name}: there was none")
         return self.vault("remove") or self._tidy()
 
-    def vault(self, command: str) -> int:
+    def vault(self, command: str, *, quietly: bool = False) -> int:
         """Start or remove the embedded Vault, where it is this stack's; without a virtual environment there is none."""
         if not self.embedded_vault or not self.project.python.exists():
             return 0
-        return self._run([str(self.project.python), "-m", "bootstrap.vault", command])
+        return self._run([str(self.project.python), "-m", "bootstrap.vault", command], quietly=quietly)
 
     def select(self) -> int:
         """Have the stack, and have `pulumi` mean it where no other is named."""
@@ -115,11 +115,12 @@ class Stack:
     def _pulumi(self, *arguments: str) -> int:
         return self._run(["pulumi", *arguments, "--stack", self.name])
 
-    def _run(self, command: list[str]) -> int:
+    def _run(self, command: list[str], *, quietly: bool = False) -> int:
         """Run it on this terminal; on Ctrl-C it is the command that ends, in its own time, and then this."""
         before = signal.signal(signal.SIGINT, lambda *_: None)
         try:
-            return subprocess.run(command, cwd=self.project.root, env=self.environ, check=False).returncode
+            out = subprocess.DEVNULL if quietly else None
+            return subprocess.run(command, cwd=self.project.root, env=self.environ, stdout=out, check=False).returncode
         finally:
             signal.signal(signal.SIGINT, before)
 

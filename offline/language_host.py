@@ -49,9 +49,13 @@ class LanguageHost(_server.LanguageServer):
 def _forget_modules(directory: Path) -> None:
     """Let the second run import the project's modules anew, as the new process of the official host would."""
     for name, module in list(sys.modules.items()):
-        path = Path(getattr(module, "__file__", None) or "/")
-        if name != "__main__" and path.is_relative_to(directory) and not path.is_relative_to(sys.prefix):
+        if name != "__main__" and _is_in(directory, getattr(module, "__file__", None) or "/"):
             del sys.modules[name]
+
+
+def _is_in(directory: Path, file: str) -> bool:
+    """Whether a source file is the program's own: not this one, nor a package's; both may lie in its directory."""
+    return file != __file__ and Path(file).is_relative_to(directory) and not Path(file).is_relative_to(sys.prefix)
 
 
 async def _run_in_stack(program: PulumiFn) -> None:
@@ -69,7 +73,7 @@ async def _run_in_stack(program: PulumiFn) -> None:
 
 def _user_traceback(error: Exception) -> str:
     frames = error.__traceback__
-    while frames and Path(frames.tb_frame.f_code.co_filename) != Path.cwd() / "__main__.py":
+    while frames and not _is_in(Path.cwd(), frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next
     return "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
 

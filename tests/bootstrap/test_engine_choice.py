@@ -1,0 +1,147 @@
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bootstrap import download, engine
+from bootstrap.project import BootstrapError, Project
+from tests.bootstrap.commands import Commands
+
+GO = """
+case "$1" in
+env) echo go1.26.8 ;;
+build) while [ $# -gt 0 ]; do case "$1" in -o) out=$2 ;; esac; shift; done
+       printf '#!/bin/sh\\necho v3.259.0\\n' > "$out"; chmod +x "$out"; echo "$PWD" > "$out.from" ;;
+esac"""
+
+
+def add_pulumi(commands: Commands, version: str, *, language_host: bool = True) -> Path:
+    if language_host:
+        commands.add(engine.LANGUAGE_HOST, "exit 1")
+    return commands.add("pulumi", f'echo ran >> "$0.runs"; echo v{version}')
+
+
+@pytest.mark.parametrize("version", ["3.259.0", "3.259.1", "3.300.0-alpha.1", "4.0.0"])
+def test_new_enough_on_path_is_taken_and_nothing_is_made(project: Project, commands: Commands, version: str) -> None:
+    pulumi = add_pulumi(commands, version)
+    chosen = engine.ensure(project, commands.environ())
+    assert chosen.pulumi == pulumi
+    assert version in chosen.why
+    assert not project.engine.exists()
+
+
+@pytest.mark.parametrize(
+    ("version", "language_host", "says"),
+    [
+        ("3.258.9", True, "is 3.258.9, older than 3.259.0"),
+        ("3.99.0", True, "is 3.99.0, older than"),
+        ("3.260.0", False, "comes without pulumi-language-python"),
+        ("; exit 1", True, "does not tell its version"),
+    ],
+)
+def test_unfit_on_path_is_refused_with_the_reason(
+    project: Project, commands: Commands, version: str, *, language_host: bool, says: str
+) -> None:
+    add_pulumi(commands, version, language_host=language_host)
+    commands.add("go", GO)
+    chosen = engine.ensure(project, commands.environ())
+    assert chosen.bin == project.engine
+    assert says in chosen.why
+
+
+def test_built_from_its_modules_where_nothing_else_can_be_had(
+    project: Project, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands.add("go", GO)
+    chosen = engine.ensure(project, commands.environ())
+    assert (project.engine / "pulumi.unfinished.from").read_text().strip() == str(project.root / "offline" / "engine")
+    assert not (project.engine / "pulumi.unfinished").exists()
+    said = capsys.readouterr().err
+    assert f"engine: {chosen.why}" in said
+    assert "there is no pulumi on PATH" in said
+    assert "cannot be reached" in said
+    assert said.count("stand-in") == 1
+
+
+def test_the_hosts_stand_beside_the_engine_and_run_on_the_venv(project: Project, commands: Commands) -> None:
+    commands.add("go", GO)
+    engine.ensure(project, commands.environ())
+    interpreter = Commands(project.venv / "bin").add("python", 'printf "%s|" "$@"')
+    assert interpreter == project.python
+
+    def run(name: str) -> str:
+        return subprocess.run([project.engine / name, "a b"], capture_output=True, text=True, check=True).stdout
+
+    _, script, argument = run(engine.LANGUAGE_HOST).rstrip("|").split("|")
+    assert Path(script).resolve() == project.root / "offline" / "language_host.py"
+    assert argument == "a b"
+    assert run(engine.PROVIDER_HOST) == "-u|-m|pulumi.dynamic|a b|"
+
+
+def test_pulumis_installer_where_it_can_be_reached(
+    project: Project, commands: Commands, site: dict[str, bytes]
+) -> None:
+    site["/install.sh"] = b"""#!/bin/sh
+[ "$1 $2 $3" = "--version 3.259.0 --install-root" ] && [ "$5" = --no-edit-path ] || exit 1
+mkdir -p "$4/bin"; printf '#!/bin/sh\\necho v3.259.0\\n' > "$4/bin/pulumi"; printf ELF > "$4/bin/pulumi-language-python"
+chmod +x "$4"/bin/*"""
+    chosen = engine.ensure(project, commands.environ())
+    assert chosen.bin == project.engine
+    assert f"from {download.SITE}" in chosen.why
+    assert "stand-in" not in chosen.why
+    assert (project.engine / engine.LANGUAGE_HOST).read_text() == "ELF"
+
+
+@pytest.mark.parametrize("page", [b"<html>Welcome to our wireless", b"#!/bin/sh\necho broken; exit 1"])
+def test_a_portal_or_a_failing_installer_is_no_engine(
+    project: Project, commands: Commands, site: dict[str, bytes], page: bytes
+) -> None:
+    site["/install.sh"] = page
+    commands.add("go", GO)
+    assert "built from its Go modules" in engine.ensure(project, commands.environ()).why
+
+
+def test_a_site_that_keeps_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(download, "SITE", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(download, "PATIENCE", 0.2)
+        assert download.installer() is None
+
+
+def test_neither_site_nor_go(project: Project, commands: Commands) -> None:
+    commands.add("pulumi", "echo v3.1.0")
+    with pytest.raises(BootstrapError, match=r"older than .* cannot be reached, and there is no Go .* Install"):
+        engine.ensure(project, {"PATH": str(commands.directory)})
+
+
+def test_go_too_old(project: Project, commands: Commands) -> None:
+    commands.add("go", "echo go1.19.8")
+    with pytest.raises(BootstrapError, match=r"is go1\.19\.8\. Install Pulumi, or Go 1\.25"):
+        engine.ensure(project, commands.environ())
+
+
+def test_a_failed_build_shows_its_last_words(project: Project, commands: Commands) -> None:
+    commands.add("go", '[ "$1" = env ] && echo go1.26.0 || { echo "disk full"; exit 1; }')
+    with pytest.raises(BootstrapError, match="go build failed:\ndisk full"):
+        engine.ensure(project, commands.environ())
+    assert not (project.engine / "pulumi").exists()
+
+
+def test_a_choice_is_kept_without_running_anything_until_pulumi_changes(project: Project, commands: Commands) -> None:
+    pulumi = add_pulumi(commands, "3.260.0")
+    for _ in range(3):
+        engine.ensure(project, commands.environ())
+    assert Path(f"{pulumi}.runs").read_text() == "ran\n"
+    add_pulumi(commands, "3.9.0")
+    commands.add("go", GO)
+    assert engine.ensure(project, commands.environ()).bin == project.engine
+
+
+def test_our_own_engine_on_path_is_not_the_users(project: Project, commands: Commands) -> None:
+    commands.add("go", GO)
+    first = engine.ensure(project, commands.environ())
+    commands.add("go", "exit 1")  # nothing is built twice
+    environ = commands.environ()
+    environ["PATH"] = f"{project.engine}:{environ['PATH']}"
+    assert engine.ensure(project, environ) == first

@@ -1,0 +1,153 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bootstrap.project import Project
+from bootstrap.stack import Stack
+from tests.bootstrap.commands import Commands
+
+PULUMI = 'echo "$*" >> "$0.calls"'
+
+
+class Trial:
+    """A stack whose pulumi only writes down what it was asked."""
+
+    def __init__(self, project: Project, commands: Commands) -> None:
+        self.project, self.commands = project, commands
+        self.pulumi(PULUMI)
+        Commands(project.venv / "bin").add("python", 'echo "$*" >> "$0.calls"')
+        self.settings = project.root / "stacks" / "Pulumi.local.yaml"
+
+    def pulumi(self, script: str) -> None:
+        self.commands.add("pulumi", script)
+
+    def stack(self, name: str = "local", *, embedded_vault: bool = True, **more: str) -> Stack:
+        backend = {"PULUMI_BACKEND_URL": f"file://{self.project.state}", **more}
+        return Stack(self.project, name, self.commands.environ(**backend), embedded_vault)
+
+    def exists(self) -> None:
+        path = self.project.state / ".pulumi" / "stacks" / "trial" / "local.json"
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+
+    def lock(self, pid: int, hostname: str) -> None:
+        path = self.project.state / ".pulumi" / "locks" / "organization" / "trial" / "local" / "1.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"pid": pid, "hostname": hostname}))
+
+    @property
+    def asked(self) -> list[str]:
+        return self._calls(self.commands.directory / "pulumi.calls")
+
+    @property
+    def vault(self) -> list[str]:
+        return self._calls(self.project.venv / "bin" / "python.calls")
+
+    @staticmethod
+    def _calls(path: Path) -> list[str]:
+        return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.fixture
+def trial(project: Project, commands: Commands) -> Trial:
+    return Trial(project, commands)
+
+
+def test_up_selects_updates_and_shows_the_summary(trial: Trial) -> None:
+    assert trial.stack().up() == 0
+    assert trial.asked == [
+        "stack select --create local",
+        "up --suppress-outputs --yes --stack local",
+        "stack output summary --stack local",
+    ]
+
+
+def test_a_failed_up_shows_no_summary(trial: Trial) -> None:
+    trial.pulumi(f'{PULUMI}; [ "$1" != up ]')
+    assert trial.stack().up() == 1
+    assert trial.asked[-1].startswith("up ")
+
+
+def test_a_stack_that_is_not_ours_is_never_confirmed_for_the_user(trial: Trial) -> None:
+    stack = trial.stack("production", embedded_vault=False)
+    assert (stack.up(), stack.destroy()) == (0, 0)
+    assert "up --suppress-outputs --stack production" in trial.asked
+    assert trial.asked[-1] == "destroy --stack production"
+    assert trial.vault == []
+
+
+@pytest.mark.parametrize(("code", "says"), [(0, "no drift: "), (7, "drift: "), (255, "")])
+def test_drift_is_said_in_a_sentence(trial: Trial, capsys: pytest.CaptureFixture[str], code: int, says: str) -> None:
+    trial.pulumi(f'{PULUMI}; [ "$1" != refresh ] || exit {code}')
+    assert trial.stack().drift() == code
+    said = capsys.readouterr().err
+    assert said.startswith(says)
+    assert bool(said) == bool(says)
+    assert trial.asked[-1] == "refresh --preview-only --expect-no-changes --stack local"
+
+
+def test_drift_drops_the_variable_that_pulumi_refuses_beside_it(trial: Trial) -> None:
+    trial.pulumi('[ "$1" != refresh ] || [ -z "$PULUMI_SKIP_CONFIRMATIONS" ]')
+    assert trial.stack(PULUMI_SKIP_CONFIRMATIONS="true").drift() == 0
+
+
+def test_destroying_nothing_asks_no_pulumi(trial: Trial, capsys: pytest.CaptureFixture[str]) -> None:
+    assert trial.stack().destroy() == 0
+    assert trial.asked == []
+    assert trial.vault == ["-m bootstrap.vault remove"]
+    assert "there was none" in capsys.readouterr().err
+
+
+def test_destroy_takes_all_but_the_settings(trial: Trial) -> None:
+    trial.exists()
+    trial.settings.write_text("config:\n  a: b\nencryptionsalt: v1:abc=\n")
+    assert trial.stack().destroy() == 0
+    assert trial.asked == ["destroy --yes --stack local", "stack rm --yes --preserve-config --stack local"]
+    assert trial.vault == ["-m bootstrap.vault start", "-m bootstrap.vault remove"]  # its resources lie in it
+    assert trial.settings.read_text() == "config:\n  a: b\n"
+    assert not trial.project.state.exists()
+
+
+def test_a_secret_in_the_settings_keeps_its_salt(trial: Trial) -> None:
+    trial.exists()
+    trial.settings.write_text("config:\n  a: {secure: v1:x}\nencryptionsalt: v1:abc=\n")
+    trial.stack().destroy()
+    assert "encryptionsalt" in trial.settings.read_text()
+
+
+def test_a_failed_destroy_keeps_state_and_vault(trial: Trial) -> None:
+    trial.exists()
+    trial.pulumi('[ "$1" != destroy ] || exit 3')
+    assert trial.stack().destroy() == 3
+    assert trial.project.state.exists()
+    assert "-m bootstrap.vault remove" not in trial.vault
+
+
+def test_an_own_backend_is_left_alone(trial: Trial) -> None:
+    trial.settings.write_text("encryptionsalt: v1:abc=\n")
+    trial.exists()
+    assert trial.stack(PULUMI_BACKEND_URL="s3://mine").destroy() == 0
+    assert "destroy --yes --stack local" in trial.asked
+    assert trial.project.state.exists()
+    assert "encryptionsalt" in trial.settings.read_text()
+
+
+def ended() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+@pytest.mark.parametrize(
+    ("holder", "host", "cancelled"),
+    [("dead", socket.gethostname(), True), ("alive", socket.gethostname(), False), ("dead", "elsewhere", False)],
+)
+def test_only_a_dead_pulumis_lock_is_taken_away(trial: Trial, holder: str, host: str, *, cancelled: bool) -> None:
+    trial.lock(ended() if holder == "dead" else os.getpid(), host)
+    assert trial.stack().up() == 0
+    assert ("cancel --yes --stack local" in trial.asked) == cancelled

@@ -4,7 +4,9 @@
 class Problem(Exception):  # noqa: N818 - the family's name is what a person sees it as
     """A sentence for a person: what happened, why, and what to do next. It never holds a secret."""
 
-    __module__ = "builtins"  # Pulumi prints the class with its module before the sentence: only the class helps a person
+    __module__ = (
+        "builtins"  # Pulumi prints the class with its module before the sentence: only the class helps a person
+    )
 
 
 class Unavailable(Problem):

@@ -3,10 +3,16 @@ role's credentials. By pulumi-vault; the Vault server itself is there before the
 """
 
 import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 import pulumi
 import pulumi_vault as vault
 from pulumi import Output, ResourceOptions
+
+from components.errors import Problem
 
 HOUR = 3600
 
@@ -23,6 +29,31 @@ STANDBY_POLICY = """\
 path "{mount}/data/*" {{ capabilities = ["read"] }}
 path "{mount}/data/replication/*" {{ capabilities = ["deny"] }}
 """
+
+
+@dataclass(frozen=True)
+class VaultAddress:
+    """How the Vault is reached, by this program and by the servers."""
+
+    address: str
+    token: Output[str] | None
+    """None where pulumi-vault takes it from VAULT_TOKEN or ~/.vault-token, so that no state holds it."""
+    ca: str | None
+
+    @classmethod
+    def configured(cls) -> Self:
+        """From ``vault:address`` and ``vault:token`` of the stack file, else the environment. Raises `Problem`."""
+        config = pulumi.Config("vault")
+        address = config.get("address") or os.environ.get("VAULT_ADDR")
+        token = config.get_secret("token")
+        if not address:
+            raise Problem(
+                "vault:address is missing: set it in the stack file, or VAULT_ADDR; `make vault` starts the embedded one"
+            )
+        if not token and not os.environ.get("VAULT_TOKEN") and not Path("~/.vault-token").expanduser().exists():
+            raise Problem("vault:token is missing: set VAULT_TOKEN, or `pulumi config set --secret vault:token`")
+        # A slash at the end would double in the URLs that pg_tde makes.
+        return cls(address.rstrip("/"), token, os.environ.get("VAULT_CACERT"))
 
 
 class KeyVault(pulumi.ComponentResource):

@@ -1,10 +1,10 @@
 """`EncryptedReplication`: a primary and its standbys with pg_tde, as one component.
 
-    KeyVault ─ mount, policies, a token per server, the role's secret
-       └ Primary ─ DataDirectory → token file → Server
-           ├ Extension → KeyProvider → PrincipalKey → KeyBinding (server, default) → WalEncryption
-           ├ ReplicationRole → HbaRule
-           └ for each standby: ReplicationSlot → BaseBackup + token file + passfile → Server → ReplicationCheck
+KeyVault ─ mount, policies, a token per server, the role's secret
+   └ Primary ─ DataDirectory → token file → Server
+       ├ Extension → KeyProvider → PrincipalKey → KeyBinding (server, default) → WalEncryption
+       ├ ReplicationRole → HbaRule
+       └ for each standby: ReplicationSlot → BaseBackup + token file + passfile → Server → ReplicationCheck
 """
 
 from dataclasses import dataclass
@@ -19,22 +19,14 @@ from pulumi import Output, ResourceOptions
 from components import settings
 from components.hosts.account import local_root
 from components.hosts.installation import Installation, find_installation
-from components.key_vault import KeyVault
+from components.key_vault import KeyVault, VaultAddress
 from components.postgres import resources
 from components.postgres.upstream import Upstream, passfile
+from components.preflight import objections
 
 PROJECT = Path(__file__).resolve().parents[1]
 TYPE = "tde:index:EncryptedReplication"
 BASE_BACKUP = "pulumi-python:dynamic/postgres:BaseBackup"
-
-
-@dataclass(frozen=True)
-class VaultAddress:
-    """How the Vault is reached: `token` is None where the plugin takes it from the environment."""
-
-    address: str
-    token: Output[str] | None
-    ca: str | None
 
 
 @dataclass(frozen=True)
@@ -86,6 +78,7 @@ class EncryptedReplication(pulumi.ComponentResource):
         self._stack = f"{pulumi.get_project()}/{pulumi.get_stack()}/{name}"
         self._nodes = [self._node(server) for server in cluster.servers]
         self._encryption = _encryption(cluster, self._nodes[0].installation)
+        self._refuse_mistakes()
         primary, *standbys = self._nodes
         if not self._encryption.in_force:
             pulumi.log.warn(f"NOT ENCRYPTED: {self._encryption.reason}", self)
@@ -105,7 +98,9 @@ class EncryptedReplication(pulumi.ComponentResource):
         )
         identifier = directory.output("system_identifier")
         files = self._vault_files(primary, key_vault, vault_address)
-        primary.server = self._server(primary, directory, [directory, *files], settings_of(self._cluster, primary, self._in_force))
+        primary.server = self._server(
+            primary, directory, [directory, *files], settings_of(self._cluster, primary, self._in_force)
+        )
         on_primary = self._child(depends_on=[primary.server], deleted_with=directory if cluster.is_disposable else None)
         inside = {**primary.location, "system_identifier": identifier}
         keys = self._keys(primary, inside, key_vault, vault_address, on_primary) if self._in_force else []
@@ -117,7 +112,9 @@ class EncryptedReplication(pulumi.ComponentResource):
                 f"{cluster.replication.role} {address}",
                 ResourceOptions.merge(on_primary, ResourceOptions(depends_on=[role])),
                 **inside,
-                connection_type="hostssl" if cluster.replication.tls in {"require", "verify-ca", "verify-full"} else "host",
+                connection_type="hostssl"
+                if cluster.replication.tls in {"require", "verify-ca", "verify-full"}
+                else "host",
                 role=cluster.replication.role,
                 address=address,
             )
@@ -132,6 +129,17 @@ class EncryptedReplication(pulumi.ComponentResource):
     @property
     def _in_force(self) -> bool:
         return self._encryption.in_force
+
+    def _refuse_mistakes(self) -> None:
+        found = [
+            line
+            for place, node in zip(self._cluster.places, self._nodes, strict=True)
+            for line in objections(place, node.declared, node.data, node.port, self._stack)
+        ]
+        if self._cluster.encryption == "required" and not self._in_force:
+            found.append(f"cluster.encryption: required, and {self._encryption.reason} (see docs/encryption.md)")
+        if found:
+            raise settings.Mistakes(f"stacks/Pulumi.{pulumi.get_stack()}.yaml", found)
 
     def _child(self, **options: Any) -> ResourceOptions:
         return ResourceOptions(parent=self, **options)
@@ -231,7 +239,9 @@ class EncryptedReplication(pulumi.ComponentResource):
             name, _after(opts, last), **here, key=name, provider=cluster.vault.provider, bits=cluster.key.bits
         )
         standbys = [(node.declared.host, str(node.data)) for node in self._nodes[1:]]
-        for scope in sorted(cluster.key.scope, reverse=True):  # the server's first: setting a default alone would set both
+        for scope in sorted(
+            cluster.key.scope, reverse=True
+        ):  # the server's first: setting a default alone would set both
             last = resources.KeyBinding(
                 f"{scope} key",
                 _after(opts, last),
@@ -267,9 +277,7 @@ class EncryptedReplication(pulumi.ComponentResource):
         slot_name = f"tde_{node.name.replace('-', '_')}"
         slot = resources.ReplicationSlot(
             slot_name,
-            self._child(
-                depends_on=[primary.server], deleted_with=primary_directory if cluster.is_disposable else None
-            ),
+            self._child(depends_on=[primary.server], deleted_with=primary_directory if cluster.is_disposable else None),
             **inside,
             slot=slot_name,
         )
@@ -402,12 +410,10 @@ def _after(opts: ResourceOptions, resource: pulumi.Resource) -> ResourceOptions:
 
 
 def _encryption(cluster: settings.Cluster, installation: Installation) -> Encryption:
-    """Whether pg_tde is used. Raises `Problem` where it is required and not there."""
+    """Whether pg_tde is used."""
     if cluster.encryption == "off":
         return Encryption("off", in_force=False, reason="the stack file says encryption: off")
     if installation.has_pg_tde:
         return Encryption(cluster.encryption, in_force=True, reason="")
     reason = f"this PostgreSQL ({installation.version}{', embedded' if installation.embedded else ''}) has no pg_tde"
-    if cluster.encryption == "required":
-        raise settings.Mistakes("the stack", [f"cluster.encryption: required, and {reason} (see docs/encryption.md)"])
     return Encryption(cluster.encryption, in_force=False, reason=reason)

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from components.errors import Problem
+
 LOCAL_PORT = 54321
 NAME_BYTES = 63
 """PostgreSQL cuts longer identifiers (NAMEDATALEN)."""
@@ -20,7 +22,7 @@ SUPPORTED = 17
 """The oldest major version of PostgreSQL that pg_tde and this project support."""
 
 
-class Mistakes(Exception):  # noqa: N818 - that is what it tells
+class Mistakes(Problem):
     """All that is wrong with a stack file; nothing was touched."""
 
     def __init__(self, file: str, mistakes: list[str]) -> None:
@@ -93,7 +95,12 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 class Settings(BaseModel):
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=False, frozen=True, extra="forbid", hide_input_in_errors=True, strict=True
+        alias_generator=to_camel,
+        populate_by_name=False,
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        strict=True,
     )
 
 
@@ -109,7 +116,7 @@ class Vault(Settings):
     namespace: str | None = None
     provider: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,63}$")] = "vault"
     """What the key provider is called in pg_tde."""
-    token_period: Annotated[str, StringConstraints(pattern=r"^[1-9]\d*h$")] = "768h"
+    token_period: Annotated[str, StringConstraints(pattern=r"^[1-9]\d*h$")] = "768h"  # noqa: S105
     """The period of each server's token; every `up` within it renews the token."""
 
 
@@ -180,6 +187,11 @@ class Cluster(Settings):
         return [self.primary, *self.standbys]
 
     @property
+    def places(self) -> list[str]:
+        """Where each of `servers` stands in the stack file."""
+        return ["cluster.primary", *(f"cluster.standbys[{n}]" for n in range(len(self.standbys)))]
+
+    @property
     def is_disposable(self) -> bool:
         return all(server.host == "local" for server in self.servers) if self.disposable is None else self.disposable
 
@@ -211,7 +223,7 @@ def parse(file: str, document: Any) -> Cluster:
 
 def _contradictions(cluster: Cluster) -> list[str]:
     found = []
-    places = ["cluster.primary", *(f"cluster.standbys[{n}]" for n in range(len(cluster.standbys)))]
+    places = cluster.places
     values_of: dict[str, list[Any]] = {
         "name": [server.name for server in cluster.servers],
         "port": [cluster.port(server) for server in cluster.servers],
@@ -242,10 +254,14 @@ def _contradictions(cluster: Cluster) -> list[str]:
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?", name)
         ]
         found += [
-            f"{place}.settings.{name}: a value cannot hold a line break" for name, value in server.settings.items() if "\n" in value
+            f"{place}.settings.{name}: a value cannot hold a line break"
+            for name, value in server.settings.items()
+            if "\n" in value
         ]
         if "shared_preload_libraries" in server.settings and "pg_tde" in server.settings["shared_preload_libraries"]:
-            found.append(f"{place}.settings.shared_preload_libraries: pg_tde is added by the stack itself: leave it out")
+            found.append(
+                f"{place}.settings.shared_preload_libraries: pg_tde is added by the stack itself: leave it out"
+            )
     if cluster.wal_encryption and "server" not in cluster.key.scope:
         found.append('cluster.walEncryption: WAL is encrypted with the server key: add "server" to key.scope')
     return found
@@ -265,7 +281,7 @@ def _mistake(detail: Any) -> str:
             return f"{place}: this must be {detail['ctx']['expected']}"
         case "value_error":
             return f"{place}: {detail['ctx']['error']}"
-        case kind if kind.endswith("_type") or kind.endswith("_parsing"):
+        case kind if kind.endswith(("_type", "_parsing")):
             return f"{place}: this must be {_TYPES.get(kind, detail['msg'].removeprefix('Input should be '))}"
         case _:
             return f"{place}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
@@ -280,4 +296,3 @@ _TYPES = {
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
 }
-

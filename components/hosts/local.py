@@ -14,7 +14,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import IO, Any, Literal, cast
 
 import psycopg
 
@@ -80,9 +80,7 @@ class LocalHost(Host):
             text=True,
             errors="replace",
         )
-        assert child.stdin
-        assert child.stdout
-        assert child.stderr
+        stdin, stdout, stderr = (cast("IO[str]", stream) for stream in (child.stdin, child.stdout, child.stderr))
         late = threading.Event()
 
         def give_up() -> None:
@@ -93,11 +91,10 @@ class LocalHost(Host):
         timer.start()
         try:
             output: list[str] = []
-            stdout = child.stdout
             reader = threading.Thread(target=lambda: output.append(stdout.read()))
             reader.start()
             errors = []
-            for line in child.stderr:
+            for line in stderr:
                 errors.append(line)
                 if on_line:
                     on_line(line.rstrip("\n"))
@@ -105,9 +102,9 @@ class LocalHost(Host):
             reader.join()
         finally:
             timer.cancel()
-            child.stdin.close()
-            child.stdout.close()
-            child.stderr.close()
+            stdin.close()
+            stdout.close()
+            stderr.close()
         name = PurePosixPath(command[0]).name
         if late.is_set():
             raise CommandFailed(name, status, f"it did not end within {deadline:g} s")
@@ -136,7 +133,7 @@ class LocalHost(Host):
 
     def listing(self, path: PurePosixPath) -> list[str]:
         try:
-            return sorted(os.listdir(path))
+            return sorted(entry.name for entry in Path(path).iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return []
 
@@ -146,7 +143,7 @@ class LocalHost(Host):
         draft = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.new")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
-            with open(descriptor, "wb") as file:
+            with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fchmod(file.fileno(), mode)
@@ -284,4 +281,3 @@ def _flush(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-

@@ -2,6 +2,7 @@
 
 import re
 import time
+from contextlib import AbstractContextManager
 from pathlib import PurePosixPath
 from typing import ClassVar, Self
 
@@ -9,7 +10,7 @@ from components import hosts
 from components.errors import CommandFailed, Problem, Unavailable
 from components.postgres.control import ControlData
 from components.postgres.data_directory import DataDirectory
-from components.postgres.session import server_session
+from components.postgres.session import Session, server_session
 from components.postgres.upstream import Upstream
 from components.progress import progress
 from components.waiting import until
@@ -60,21 +61,18 @@ class ClonedDirectory(DataDirectory):
         if clone.left_recovery and not self.machine.status(self.path / "backup_label"):
             return "it was promoted"
         try:
-            with server_session(
-                hosts.host(self.primary_host), PurePosixPath(self.primary_directory), f"the primary of {self.path}"
-            ) as primary:
+            with self._primary() as primary:
                 slot = primary.value("SELECT wal_status FROM pg_replication_slots WHERE slot_name = %s", [self.slot])
                 timeline = primary.value("SELECT timeline_id FROM pg_control_checkpoint()")
                 oldest = primary.value("SELECT min(name) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'")
         except Unavailable:
             return None
-        if slot == "lost":
-            return "its WAL is gone from the primary"
-        if clone.timeline > timeline:
-            return f"it is on timeline {clone.timeline}, the primary on {timeline}"
-        if slot is None and oldest and clone.redo_wal_file[8:] < oldest[8:]:
-            return "its slot and its WAL are gone from the primary"
-        return None
+        return _outrun(clone, slot, timeline, oldest)
+
+    def _primary(self) -> AbstractContextManager[Session]:
+        return server_session(
+            hosts.host(self.primary_host), PurePosixPath(self.primary_directory), f"the primary of {self.path}"
+        )
 
     def _base_backup(self, target: PurePosixPath) -> None:
         self.machine.make_directory(target.parent)
@@ -84,6 +82,7 @@ class ClonedDirectory(DataDirectory):
             # name, relative to the directory it runs in.
             primary = hosts.host(self.primary_host)
             keys = PurePosixPath(self.primary_directory) / "pg_tde"
+            self.machine.make_directory(target)
             for name in primary.listing(keys):
                 self.machine.write(target / "pg_tde" / name, primary.read(keys / name) or b"", mode=0o600)
             encryption = ["-E"]
@@ -104,13 +103,13 @@ class ClonedDirectory(DataDirectory):
             )
         except CommandFailed as failure:
             cause = next((line for line in failure.output.splitlines() if "error:" in line), failure.output.strip())
-            raise Problem(f"the {self.origin} to {self.path} failed: {cause}. Nothing of it is left; `up` tries again") from None
+            raise Problem(
+                f"the {self.origin} to {self.path} failed: {cause}. Nothing of it is left; `up` tries again"
+            ) from None
 
     def _wait_for_slot(self) -> None:
         """Let a clone that was just killed let go of the slot: the server notices within milliseconds."""
-        with server_session(
-            hosts.host(self.primary_host), PurePosixPath(self.primary_directory), f"slot {self.slot}"
-        ) as primary:
+        with self._primary() as primary:
             query = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s"
             if not until(lambda: primary.value(query, [self.slot]) is None, seconds=SLOT_DEADLINE):
                 raise Problem(
@@ -121,6 +120,17 @@ class ClonedDirectory(DataDirectory):
     def _tool(self) -> str:
         names = self.machine.listing(PurePosixPath(self.binaries))
         return "pg_tde_basebackup" if "pg_tde_basebackup" in names else "pg_basebackup"
+
+
+def _outrun(clone: ControlData, wal_status: str | None, timeline: int, oldest: str | None) -> str | None:
+    """What of the primary's WAL and timeline keeps `clone` from following; `oldest` is the first WAL file still there."""
+    if wal_status == "lost":
+        return "its WAL is gone from the primary"
+    if clone.timeline > timeline:
+        return f"it is on timeline {clone.timeline}, the primary on {timeline}"
+    if wal_status is None and oldest and clone.redo_wal_file[8:] < oldest[8:]:
+        return "its slot and its WAL are gone from the primary"
+    return None
 
 
 def _tell(what: str, line: str, seconds: float) -> None:

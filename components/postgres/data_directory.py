@@ -1,16 +1,18 @@
 """A server's data directory, however it came to be: made by initdb (here) or cloned by a base backup (base_backup).
 
-It is made in a draft directory beside it and renamed when whole, so that a directory under its own name is never half made. One that this stack did not make is never written to, and what is taken away is set aside by rename unless the stack
-says that it is disposable.
+It is made in a draft directory beside it and renamed when whole, so that a directory under its own name is never half made. One
+that this stack did not make is never written to, and what is taken away is set aside by rename unless the stack says that it is
+disposable.
 """
 
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from components.errors import Problem, Refused
+from components.hosts.base import Host
 from components.postgres.control import ControlData, control_data
 from components.postgres.resource import OnHost
 from components.progress import progress
@@ -52,18 +54,16 @@ class DataDirectory(OnHost):
     def control(self) -> ControlData:
         return control_data(self.machine, PurePosixPath(self.binaries), self.path)
 
-    def _marker(self) -> dict[str, Any]:
-        content = self.machine.read(self.path / MARKER)
-        found: dict[str, Any] = json.loads(content) if content else {}
-        return found
+    def _marker(self) -> dict[str, str]:
+        return marker(self.machine, self.path)
 
     def _create(self, make: Callable[[PurePosixPath], None], wanted: Callable[[ControlData], str | None]) -> Self:
         """Take over a directory that this stack made and that is as `wanted` (None: it is; else why not); set aside one of
         ours that is not; refuse anybody else's; make a new one where there is none."""
         machine = self.machine
         if machine.listing(self.path):
-            marker = self._marker()
-            if marker.get("stack") != self.stack:
+            made = self._marker()
+            if made.get("stack") != self.stack:
                 raise Refused(
                     f"{self.data_directory} is not empty and was not made by this stack: it is left as it is. Move it away, "
                     "or name another dataDirectory"
@@ -71,7 +71,7 @@ class DataDirectory(OnHost):
             found = self.control()
             reason = wanted(found)
             if reason is None:
-                return self.but(system_identifier=found.system_identifier, made_at=marker["madeAt"])
+                return self.but(system_identifier=found.system_identifier, made_at=made["madeAt"])
             progress(f"{self.data_directory}: an earlier run left it ({reason})")
             self.delete()
         machine.remove(self._draft)
@@ -81,8 +81,8 @@ class DataDirectory(OnHost):
         except Problem:
             machine.remove(self._draft)
             raise
-        marker = {"stack": self.stack, "madeAt": made_at}
-        machine.write(self._draft / MARKER, json.dumps(marker).encode(), mode=0o600)
+        written = json.dumps({"stack": self.stack, "madeAt": made_at})
+        machine.write(self._draft / MARKER, written.encode(), mode=0o600)
         if not machine.listing(self.path):
             machine.remove(self.path)  # an empty directory, as packages leave it
         machine.rename(self._draft, self.path)
@@ -152,6 +152,13 @@ class InitializedDirectory(DataDirectory):
         lines = "".join(f'owner "{name}" postgres\n' for name in names)
         ident = (machine.read(target / "pg_ident.conf") or b"") + lines.encode()
         machine.write(target / "pg_ident.conf", ident, mode=0o600)
+
+
+def marker(host: Host, path: PurePosixPath) -> dict[str, str]:
+    """What says whose a data directory is: `stack`, and `madeAt`; empty for one that no stack made."""
+    content = host.read(path / MARKER)
+    found: dict[str, str] = json.loads(content) if content else {}
+    return found
 
 
 def _before_first_rule(rules: bytes, line: bytes) -> bytes:

@@ -14,7 +14,14 @@ LISTS = {
 """Parameters whose elements are quoted one by one (GUC_LIST_QUOTE): as one literal they would become one element."""
 
 _BYTES: dict[str, Decimal | int] = {"B": 1, "kB": 1024, "MB": 1024**2, "GB": 1024**3, "TB": 1024**4}
-_SECONDS: dict[str, Decimal | int] = {"us": Decimal("1e-6"), "ms": Decimal("1e-3"), "s": 1, "min": 60, "h": 3600, "d": 86400}
+_SECONDS: dict[str, Decimal | int] = {
+    "us": Decimal("1e-6"),
+    "ms": Decimal("1e-3"),
+    "s": 1,
+    "min": 60,
+    "h": 3600,
+    "d": 86400,
+}
 _NUMBER = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*(?:\*(\d+))?\s*(B|kB|MB|GB|TB|us|ms|s|min|h|d)?\s*")
 _SWITCH = {"on": "on", "true": "on", "yes": "on", "1": "on", "off": "off", "false": "off", "no": "off", "0": "off"}
 

@@ -98,7 +98,10 @@ class HbaRule(OnServer):
             else:
                 for number in sorted((rule.number for rule in mine if rule.file == path), reverse=True):
                     _take_out(lines, number)
-                first = next((n for n, text in enumerate(lines) if text.strip() and not text.lstrip().startswith(b"#")), len(lines))
+                first = next(
+                    (n for n, text in enumerate(lines) if text.strip() and not text.lstrip().startswith(b"#")),
+                    len(lines),
+                )
                 if lines[:first] and not lines[first - 1].endswith(b"\n"):
                     lines[first - 1] += b"\n"
                 lines.insert(first, self._text())
@@ -137,7 +140,9 @@ class HbaRule(OnServer):
         role = self.role
         if not re.fullmatch(r"[a-z_][a-z0-9_]*", role) or role in KEYWORDS:
             role = '"' + role.replace('"', '""') + '"'
-        return f"{self.connection_type:<7} replication     {role:<15} {self.address:<23} {self.method}   {MARK}\n".encode()
+        return (
+            f"{self.connection_type:<7} replication     {role:<15} {self.address:<23} {self.method}   {MARK}\n".encode()
+        )
 
     def _is_for_us(self, rule: Line) -> bool:
         return self.role in rule.users and same_address(rule.address, self.address)
@@ -187,5 +192,5 @@ def _refuse_errors(server: Session, consequence: str) -> None:
     if row:
         file, number, error = row
         raise Problem(
-            f"line {number} of {file} is wrong ({error}): PostgreSQL would reject the whole file, so {consequence}. Mend that line"
+            f"line {number} of {file} is wrong ({error}): PostgreSQL would reject the file, so {consequence}. Mend that line"
         )

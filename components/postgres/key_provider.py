@@ -77,16 +77,22 @@ class KeyProvider(OnServer):
         ca = self.ca_path or None
         server.rows(query, [self.provider, self.url, self.mount_path, self.token_path, ca])
         if warnings:
-            raise Problem(f"{self._purpose}: {warnings[0]}: check vault.address, vault.mount and the server's Vault policy")
+            raise Problem(
+                f"{self._purpose}: {warnings[0]}: check vault.address, vault.mount and the server's Vault policy"
+            )
 
     def delete(self) -> None:
         """Forget it where no key uses it; keys and what they encrypt stay."""
         with session(self, self._purpose, self.database) as server:
             if self._live(server):
-                server.unless(psycopg.errors.ObjectInUse, "SELECT pg_tde_delete_global_key_provider(%s)", [self.provider])
+                server.unless(
+                    psycopg.errors.ObjectInUse, "SELECT pg_tde_delete_global_key_provider(%s)", [self.provider]
+                )
 
 
 def refuse_during_backup(server: Session, purpose: str) -> None:
     """pg_tde's documentation forbids key and provider changes while a base backup runs."""
     if server.row("SELECT 1 FROM pg_stat_progress_basebackup"):
-        raise Problem(f"{purpose}: a base backup of the primary is running: nothing was changed. Run `up` again when it has ended")
+        raise Problem(
+            f"{purpose}: a base backup of the primary is running: nothing was changed. Run `up` again when it has ended"
+        )

@@ -63,15 +63,15 @@ class PrincipalKey(OnServer):
     def read(self) -> Self | None:
         """Only a key that is in use can be asked for: pg_tde has no call that lists keys."""
         with session(self, self._purpose, self.database) as server:
-            for scope in SCOPES:
-                bound = server.row(SCOPES[scope].info)
+            for calls in SCOPES.values():
+                bound = server.row(calls.info)
                 if bound and bound[:2] == (self.key, self.provider):
-                    return self.but(available=self._verified(server, scope))
+                    return self.but(available=self._verified(server, calls))
         return self
 
-    def _verified(self, server: Session, scope: str) -> str:
+    def _verified(self, server: Session, calls: _Scope) -> str:
         try:
-            server.rows(SCOPES[scope].verify)
+            server.rows(calls.verify)
         except Problem as problem:
             return str(problem).removeprefix(f"{self._purpose}: ")
         return "in Vault"
@@ -97,7 +97,7 @@ class PrincipalKey(OnServer):
 
     def update(self, live: Self) -> Self:
         raise Problem(
-            f"{self._purpose} cannot be opened: {live.available}. It is never made anew over a cluster that is encrypted with it: "
+            f"{self._purpose} cannot be opened: {live.available}. It is never made anew over what is encrypted with it: "
             "bring Vault, its policy or the key back, and run `up` again"
         )
 
@@ -148,7 +148,9 @@ class KeyBinding(OnServer):
     def _check_standby(self, host: str, data: PurePosixPath) -> None:
         """A standby that cannot reach Vault would die of the rotation; one that is down opens the key when it starts."""
         try:
-            with server_session(hosts.host(host), data, f"the standby on {data} cannot open its keys", self.database) as standby:
+            with server_session(
+                hosts.host(host), data, f"the standby on {data} cannot open its keys", self.database
+            ) as standby:
                 standby.rows(SCOPES[self.scope].verify)
         except Unavailable:
             return

@@ -44,7 +44,10 @@ class ReplicationCheck(OnServer):
 
     def _primary(self) -> Any:
         return server_session(
-            hosts.host(self.primary_host), PurePosixPath(self.primary_directory), f"the primary of {self.standby}", self.database
+            hosts.host(self.primary_host),
+            PurePosixPath(self.primary_directory),
+            f"the primary of {self.standby}",
+            self.database,
         )
 
     def read(self) -> Self:
@@ -97,7 +100,9 @@ class ReplicationCheck(OnServer):
         """Wait until the standby has replayed all that the primary has written by now."""
         # A message of our own: it is flushed, so it is sent at once, and no idle page end can be mistaken for a lag.
         written = primary.value("SELECT pg_logical_emit_message(true, 'tde-replication', 'check')")
-        arrived = sql.SQL("SELECT pg_is_in_recovery() AND pg_last_wal_replay_lsn() >= {}::pg_lsn").format(sql.Literal(written))
+        arrived = sql.SQL("SELECT pg_is_in_recovery() AND pg_last_wal_replay_lsn() >= {}::pg_lsn").format(
+            sql.Literal(written)
+        )
         if not until(lambda: bool(standby.value(arrived)), seconds=REPLAY_DEADLINE):
             raise Problem(f"{self._purpose} has not replayed {written} within {REPLAY_DEADLINE:g} s: {self._reason()}")
 

@@ -144,8 +144,12 @@ COMMENT = "made by tde-replication: standbys log in as this role"
 
 def _quiet(server: Session) -> None:
     """Keep the verifier out of the server's log for this transaction, whatever is set (as Patroni does)."""
-    server.rows("SELECT set_config('log_statement', 'none', true), set_config('log_min_duration_statement', '-1', true)")
-    server.rows("SELECT set_config('log_min_error_statement', 'panic', true), set_config('log_min_duration_sample', '-1', true)")
+    server.rows(
+        "SELECT set_config('log_statement', 'none', true), set_config('log_min_duration_statement', '-1', true)"
+    )
+    server.rows(
+        "SELECT set_config('log_min_error_statement', 'panic', true), set_config('log_min_duration_sample', '-1', true)"
+    )
 
 
 def verifies(password: str, verifier: str | None) -> bool:

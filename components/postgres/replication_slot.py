@@ -68,7 +68,8 @@ class ReplicationSlot(OnServer):
         query = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s"
         if not until(lambda: server.value(query, [self.slot]) is None, seconds=1.0):
             server.rows(
-                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s AND active", [self.slot]
+                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s AND active",
+                [self.slot],
             )
             if not until(lambda: server.value(query, [self.slot]) is None, seconds=RELEASE_DEADLINE):
                 raise Problem(

@@ -76,7 +76,10 @@ class Server(OnServer):
         found = server.rows(
             "SELECT name, setting, unit, pending_restart FROM pg_settings WHERE name = ANY(%s)", [list(self.settings)]
         )
-        live = {name: value + (unit_of(unit) if unit and value.lstrip("-").isdigit() else "") for name, value, unit, _ in found}
+        live = {
+            name: value + (unit_of(unit) if unit and value.lstrip("-").isdigit() else "")
+            for name, value, unit, _ in found
+        }
         settings = {
             # As declared where it means the same, so that nothing but a real difference shows.
             name: declared if same_value(declared, live.get(name, "")) else live.get(name, "")

@@ -1,8 +1,8 @@
 """How a standby reaches the primary: the same for its base backup and for streaming."""
 
+from psycopg.conninfo import make_conninfo
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
-from psycopg.conninfo import make_conninfo
 
 
 class Upstream(BaseModel):
@@ -35,4 +35,6 @@ class Upstream(BaseModel):
 def passfile(role: str, password: str) -> bytes:
     """One pgpass line for replication connections of `role` (PostgreSQL documentation, *The Password File*)."""
     fields = (role, password)
-    return ("*:*:replication:" + ":".join(field.replace("\\", r"\\").replace(":", r"\:") for field in fields) + "\n").encode()
+    return (
+        "*:*:replication:" + ":".join(field.replace("\\", r"\\").replace(":", r"\:") for field in fields) + "\n"
+    ).encode()

@@ -24,7 +24,9 @@ class WalEncryption(OnServer):
 
     def read(self) -> Self | None:
         with session(self, self.identity) as server:
-            value, pending = server.row("SELECT setting, pending_restart FROM pg_settings WHERE name = 'pg_tde.wal_encrypt'") or (
+            value, pending = server.row(
+                "SELECT setting, pending_restart FROM pg_settings WHERE name = 'pg_tde.wal_encrypt'"
+            ) or (
                 "unknown: pg_tde is not loaded",
                 False,
             )
@@ -46,5 +48,7 @@ class WalEncryption(OnServer):
         with session(self, self.identity) as server:
             server.rows(query)
         if self.restart == "refused":
-            raise Refused(f"{self.identity}: server {self.name} must be restarted for it, and the stack says restart: refused")
+            raise Refused(
+                f"{self.identity}: server {self.name} must be restarted for it, and the stack says restart: refused"
+            )
         restart(self, self.name, self.binaries)

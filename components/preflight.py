@@ -7,12 +7,13 @@ from pathlib import PurePosixPath
 from components import hosts, settings
 from components.errors import Unavailable
 from components.hosts.base import Host
+from components.hosts.site import Site
 from components.postgres.data_directory import marker
 
 
-def objections(place: str, server: settings.Server, data: PurePosixPath, port: int, stack: str) -> list[str]:
+def objections(place: str, server: settings.Server, site: Site, stack: str) -> list[str]:
     """Mistakes in `place` ("cluster.primary") that only its host can tell; none where it cannot be asked now."""
-    host = hosts.host(server.host)
+    host, data, port = hosts.host(site.address), site.data, site.port
     try:
         found = []
         if host.listing(data) and marker(host, data).get("stack") != stack:

@@ -1,254 +1,255 @@
 """`EncryptedReplication`: a primary and its standbys with pg_tde, as one component.
 
 KeyVault ─ mount, policies, a token per server, the role's secret
-   └ Primary ─ DataDirectory → token file → Server
-       ├ Extension → KeyProvider → PrincipalKey → KeyBinding (server, default) → WalEncryption
-       ├ ReplicationRole → HbaRule
-       └ for each standby: ReplicationSlot → BaseBackup + token file + passfile → Server → ReplicationCheck
+└ Primary ─ DataDirectory + token file → Server
+├ Extension → KeyProvider → PrincipalKey → KeyBinding (server, default) → WalEncryption
+├ ReplicationRole → HbaRule
+└ for each standby: ReplicationSlot → BaseBackup + token file + passfile → Server → ReplicationCheck
 """
 
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pulumi
 import pulumi_vault as vault
-from psycopg.conninfo import make_conninfo
-from pulumi import Output, ResourceOptions
+from pulumi import Output, Resource, ResourceOptions
 
-from components import settings
-from components.hosts.account import local_root
-from components.hosts.installation import Installation, find_installation
+from components import hosts, report, settings
+from components.hosts.site import Site, Surroundings
 from components.key_vault import KeyVault, VaultAddress
 from components.postgres import resources
+from components.postgres.adapter import Managed
 from components.postgres.upstream import Upstream, passfile
 from components.preflight import objections
 
-PROJECT = Path(__file__).resolve().parents[1]
 TYPE = "tde:index:EncryptedReplication"
 BASE_BACKUP = "pulumi-python:dynamic/postgres:BaseBackup"
 
 
 @dataclass(frozen=True)
-class Encryption:
-    mode: str
-    in_force: bool
-    reason: str
-    """Why it is not in force; empty where it is."""
-
-
-@dataclass
 class Node:
-    """One server of the cluster, as far as it is declared."""
+    """One declared server, and its place."""
 
     declared: settings.Server
-    port: int
-    data: PurePosixPath
-    installation: Installation
-    server: resources.Server | None = None
+    site: Site
+    ready: list[Resource] = field(default_factory=list)
+    """Resources that make the place."""
 
     @property
     def name(self) -> str:
         return self.declared.name
 
     @property
-    def location(self) -> dict[str, Any]:
-        return {"host": self.declared.host, "data_directory": str(self.data)}
-
-    @property
-    def dsn(self) -> str:
-        return make_conninfo(host="/tmp", port=self.port, user="postgres", dbname="postgres")  # noqa: S108
+    def slot(self) -> str:
+        """Its slot on the primary: PostgreSQL allows lower-case letters, digits and underscores."""
+        return f"tde_{self.name.replace('-', '_')}"
 
 
 class EncryptedReplication(pulumi.ComponentResource):
+    """Outputs hold what was declared and identities; nothing in them changes by itself."""
+
     primary: Output[dict[str, Any]]
+    """name, host, port, dataDirectory, state."""
     standbys: Output[list[dict[str, Any]]]
+    """The same, and slot, of each."""
     primary_dsn: Output[str]
     standby_dsns: Output[list[str]]
     vault: Output[dict[str, str]]
+    """address, mount."""
     encryption: Output[dict[str, Any]]
+    """mode, inForce; provider and key, or the reason why it is not in force."""
     summary: Output[str]
+    """A few lines that a person wants to read first."""
 
     def __init__(
         self, name: str, cluster: settings.Cluster, vault_address: VaultAddress, opts: ResourceOptions | None = None
     ) -> None:
-        super().__init__(TYPE, name, None, opts)
+        """Raises `components.settings.Mistakes` before any resource is registered."""
         self._name = name
         self._cluster = cluster
+        self._vault_address = vault_address
         self._stack = f"{pulumi.get_project()}/{pulumi.get_stack()}/{name}"
-        self._nodes = [self._node(server) for server in cluster.servers]
-        self._encryption = _encryption(cluster, self._nodes[0].installation)
+        self._key = cluster.key.name or f"{name}-principal-key"
+        self._mount = cluster.vault.mount or f"tde-{name}"
+        around = Surroundings(pulumi.get_stack(), name)
+        self._primary, *self._standbys = [
+            Node(server, hosts.site(server, cluster.port(server), around)) for server in cluster.servers
+        ]
+        self._reason = self._why_not_encrypted()
         self._refuse_mistakes()
-        primary, *standbys = self._nodes
-        if not self._encryption.in_force:
-            pulumi.log.warn(f"NOT ENCRYPTED: {self._encryption.reason}", self)
-
-        mount = cluster.vault.mount or f"tde-{name}"
-        password = resources.Password(
-            f"{name}-replication-password", self._child(), version=cluster.replication.password_version
-        ).output("value")
-        key_vault = self._key_vault(mount, password, vault_address)
-        directory = resources.InitializedDirectory(
-            primary.name,
-            self._child(),
-            **primary.location,
-            binaries=str(primary.installation.binaries),
-            stack=self._stack,
-            disposable=cluster.is_disposable,
-        )
-        identifier = directory.output("system_identifier")
-        files = self._vault_files(primary, key_vault, vault_address)
-        primary.server = self._server(
-            primary, directory, [directory, *files], settings_of(self._cluster, primary, self._in_force)
-        )
-        on_primary = self._child(depends_on=[primary.server], deleted_with=directory if cluster.is_disposable else None)
-        inside = {**primary.location, "system_identifier": identifier}
-        keys = self._keys(primary, inside, key_vault, vault_address, on_primary) if self._in_force else []
-        role = resources.ReplicationRole(
-            cluster.replication.role, on_primary, **inside, role=cluster.replication.role, password=password
-        )
-        rules = [
-            resources.HbaRule(
-                f"{cluster.replication.role} {address}",
-                ResourceOptions.merge(on_primary, ResourceOptions(depends_on=[role])),
-                **inside,
-                connection_type="hostssl"
-                if cluster.replication.tls in {"require", "verify-ca", "verify-full"}
-                else "host",
-                role=cluster.replication.role,
-                address=address,
-            )
-            for address in dict.fromkeys(node.declared.address or "127.0.0.1/32" for node in standbys)
-        ]
-        checks = [
-            self._standby(node, primary, directory, inside, [*keys, *rules], key_vault, vault_address, password)
-            for node in standbys
-        ]
-        self._register(primary, standbys, mount, vault_address, [*keys, role, *rules, *checks])
+        super().__init__(TYPE, name, None, opts)
+        if self._reason:
+            pulumi.log.warn(f"NOT ENCRYPTED: {self._reason}", self)
+        self._build()
 
     @property
     def _in_force(self) -> bool:
-        return self._encryption.in_force
+        return not self._reason
+
+    @property
+    def _nodes(self) -> list[Node]:
+        return [self._primary, *self._standbys]
+
+    def _why_not_encrypted(self) -> str:
+        """Empty where pg_tde is used."""
+        if self._cluster.encryption == "off":
+            return "the stack file says encryption: off"
+        for node in self._nodes:
+            if node.site.has_pg_tde is False:
+                return f"this {node.site.server} has no pg_tde"
+        return ""
 
     def _refuse_mistakes(self) -> None:
+        cluster = self._cluster
         found = [
             line
-            for place, node in zip(self._cluster.places, self._nodes, strict=True)
-            for line in objections(place, node.declared, node.data, node.port, self._stack)
+            for place, node in zip(cluster.places, self._nodes, strict=True)
+            for line in objections(place, node.declared, node.site, self._stack)
         ]
-        if self._cluster.encryption == "required" and not self._in_force:
-            found.append(f"cluster.encryption: required, and {self._encryption.reason} (see docs/encryption.md)")
+        if cluster.encryption == "required" and self._reason:
+            found.append(f"cluster.encryption: required, and {self._reason} (see docs/encryption.md)")
         if found:
             raise settings.Mistakes(f"stacks/Pulumi.{pulumi.get_stack()}.yaml", found)
+
+    def _build(self) -> None:
+        cluster, primary = self._cluster, self._primary
+        for node in self._nodes:
+            node.ready.extend(node.site.make(self._child()))
+        password = resources.Password(
+            f"{self._name}-replication-password", self._child(), version=cluster.replication.password_version
+        ).output("value")
+        key_vault = self._key_vault(password)
+        directory = resources.InitializedDirectory(
+            primary.name,
+            self._child(depends_on=primary.ready),
+            **primary.site.location,
+            binaries=str(primary.site.binaries),
+            stack=self._stack,
+            disposable=cluster.is_disposable,
+        )
+        server = self._server(primary, directory, self._vault_files(primary, key_vault), {})
+        inside = {**primary.site.location, "system_identifier": directory.output("system_identifier")}
+        # Where the whole data directory goes, nothing in it has to be taken away first.
+        on_primary = self._child(depends_on=[server], deleted_with=directory if cluster.is_disposable else None)
+        keys = self._keys(inside, key_vault, on_primary) if self._in_force else []
+        role = resources.ReplicationRole(
+            cluster.replication.role, on_primary, **inside, role=cluster.replication.role, password=password
+        )
+        rules = [self._hba_rule(address, inside, _after(on_primary, role)) for address in self._clients()]
+        checks = [
+            self._standby(node, inside, on_primary, [*keys, *rules], key_vault, password) for node in self._standbys
+        ]
+        self._register([server, *keys, role, *rules, *checks])
 
     def _child(self, **options: Any) -> ResourceOptions:
         return ResourceOptions(parent=self, **options)
 
-    def _node(self, server: settings.Server) -> Node:
-        root = local_root(PROJECT) / pulumi.get_stack() / server.name
-        data = PurePosixPath(server.data_directory or root / "data")
-        installation = find_installation(PROJECT, server.binaries, settings.SUPPORTED)
-        return Node(server, self._cluster.port(server), data, installation)
-
-    def _key_vault(self, mount: str, password: Output[str], address: VaultAddress) -> KeyVault:
+    def _key_vault(self, password: Output[str]) -> KeyVault:
+        declared = self._cluster.vault
         provider = vault.Provider(
             f"{self._name}-vault",
-            address=address.address,
-            token=address.token,
-            ca_cert_file=self._cluster.vault.ca or address.ca,
-            namespace=self._cluster.vault.namespace,
+            address=self._vault_address.address,
+            token=self._vault_address.token,
+            ca_cert_file=self._ca,
+            namespace=declared.namespace,
             skip_child_token=True,
             opts=self._child(),
         )
         return KeyVault(
             self._name,
-            mount=mount,
-            existing=self._cluster.vault.existing,
+            mount=self._mount,
+            existing=declared.existing,
             keep=not self._cluster.is_disposable,
-            primary=self._nodes[0].name,
-            standbys=[node.name for node in self._nodes[1:]],
-            token_period_hours=int(self._cluster.vault.token_period.removesuffix("h")),
+            primary=self._primary.name,
+            standbys=[node.name for node in self._standbys],
+            token_period_hours=int(declared.token_period.removesuffix("h")),
             role=self._cluster.replication.role,
             password=password,
             opts=self._child(providers=[provider]),
         )
 
-    def _path_from_data(self, suffix: str) -> str:
-        """A file beside the data directory, by a path that is the same on every server: pg_tde counts it from PGDATA."""
+    @property
+    def _ca(self) -> str | None:
+        return self._cluster.vault.ca or self._vault_address.ca
+
+    def _beside_data(self, suffix: str) -> str:
+        """A file beside the data directory, by the path that pg_tde knows: the same on every server, counted from PGDATA."""
         return f"../{self._name}.{suffix}"
 
-    def _vault_files(self, node: Node, key_vault: KeyVault, address: VaultAddress) -> list[resources.HostFile]:
+    def _vault_files(self, node: Node, key_vault: KeyVault) -> list[Resource]:
         """What pg_tde opens before it can talk to Vault: the server's own token, and the CA."""
-        files = [
-            resources.HostFile(
-                f"{node.name}-vault-token",
-                self._child(),
-                host=node.declared.host,
-                path=str(node.data.parent / f"{self._name}.vault-token"),
-                content=key_vault.tokens[node.name],
+
+        def file(kind: str, content: pulumi.Input[str], mode: str) -> Resource:
+            return resources.HostFile(
+                f"{node.name}-{kind.partition('.')[0]}",
+                self._child(depends_on=node.ready),
+                host=node.site.address,
+                path=str(node.site.data.parent / f"{self._name}.{kind}"),
+                content=content,
+                mode=mode,
             )
-        ]
-        if ca := self._cluster.vault.ca or address.ca:
-            files.append(
-                resources.HostFile(
-                    f"{node.name}-vault-ca",
-                    self._child(),
-                    host=node.declared.host,
-                    path=str(node.data.parent / f"{self._name}.vault-ca.pem"),
-                    content=Path(ca).read_text(),
-                    mode="0644",
-                )
-            )
-        return files
+
+        token = file("vault-token", key_vault.tokens[node.name], "0600")
+        return [token, file("vault-ca.pem", Path(self._ca).read_text(), "0644")] if self._ca else [token]
 
     def _server(
-        self, node: Node, directory: Any, depends_on: list[pulumi.Resource], parameters: dict[str, str], **more: Any
+        self, node: Node, directory: Managed, files: Sequence[Resource], parameters: dict[str, str]
     ) -> resources.Server:
         return resources.Server(
             node.name,
-            self._child(depends_on=depends_on),
-            **node.location,
+            self._child(depends_on=[directory, *files]),
+            **node.site.location,
             system_identifier=directory.output("system_identifier"),
             made_at=directory.output("made_at"),
             name=node.name,
-            binaries=str(node.installation.binaries),
-            settings=parameters,
+            binaries=str(node.site.binaries),
+            settings=self._parameters(node) | parameters,
+            recovery="none" if node is self._primary else "standby",
             restart=node.declared.restart,
-            **more,
         )
 
-    def _keys(
-        self, primary: Node, inside: dict[str, Any], key_vault: KeyVault, address: VaultAddress, opts: ResourceOptions
-    ) -> list[pulumi.Resource]:
-        """Extension → key provider → principal key → what it is set for, in the order that pg_tde needs."""
-        cluster = self._cluster
-        name = cluster.key.name or f"{self._name}-principal-key"
+    def _parameters(self, node: Node) -> dict[str, str]:
+        """A person's own parameters, those that the kind of host decides, and what replication needs."""
+        libraries = [node.declared.settings.get("shared_preload_libraries"), "pg_tde" if self._in_force else None]
+        needed = {
+            "port": str(node.site.port),
+            "listen_addresses": ",".join(node.declared.listen),
+            "cluster_name": node.name,
+            "max_slot_wal_keep_size": self._cluster.replication.max_slot_wal_keep_size,
+        }
+        if any(libraries):
+            needed["shared_preload_libraries"] = ",".join(filter(None, libraries))
+        return {**node.declared.settings, **node.site.parameters, **needed}
+
+    def _keys(self, inside: dict[str, Any], key_vault: KeyVault, opts: ResourceOptions) -> list[Resource]:
+        """Extension → key provider → principal key → what it is set for, in the order that pg_tde needs; the last of them."""
+        cluster, primary, provider = self._cluster, self._primary, self._cluster.vault.provider
         here = {**inside, "database": cluster.database}
-        last: pulumi.Resource = resources.Extension(f"pg_tde in {cluster.database}", opts, **here)
+        last: Resource = resources.Extension(f"pg_tde in {cluster.database}", opts, **here)
         last = resources.KeyProvider(
-            cluster.vault.provider,
+            provider,
             _after(opts, last),
             **here,
-            provider=cluster.vault.provider,
-            url=address.address,
+            provider=provider,
+            url=self._vault_address.address,
             mount_path=key_vault.mount,
-            token_path=self._path_from_data("vault-token"),
-            ca_path=self._path_from_data("vault-ca.pem") if cluster.vault.ca or address.ca else "",
+            token_path=self._beside_data("vault-token"),
+            ca_path=self._beside_data("vault-ca.pem") if self._ca else "",
         )
         last = resources.PrincipalKey(
-            name, _after(opts, last), **here, key=name, provider=cluster.vault.provider, bits=cluster.key.bits
+            self._key, _after(opts, last), **here, key=self._key, provider=provider, bits=cluster.key.bits
         )
-        standbys = [(node.declared.host, str(node.data)) for node in self._nodes[1:]]
-        for scope in sorted(
-            cluster.key.scope, reverse=True
-        ):  # the server's first: setting a default alone would set both
+        standbys = [(node.site.address, str(node.site.data)) for node in self._standbys]
+        for scope in sorted(cluster.key.scope, reverse=True):  # the server's first: a default alone would set both
             last = resources.KeyBinding(
                 f"{scope} key",
                 _after(opts, last),
                 **here,
                 scope=scope,
-                key=name,
-                provider=cluster.vault.provider,
+                key=self._key,
+                provider=provider,
                 standbys=standbys,
             )
         if cluster.wal_encryption:
@@ -257,163 +258,117 @@ class EncryptedReplication(pulumi.ComponentResource):
                 _after(opts, last),
                 **inside,
                 name=primary.name,
-                binaries=str(primary.installation.binaries),
+                binaries=str(primary.site.binaries),
                 restart=primary.declared.restart,
             )
         return [last]
 
+    def _clients(self) -> list[str]:
+        """Where standbys connect from, each once."""
+        return list(dict.fromkeys(node.site.client for node in self._standbys))
+
+    def _hba_rule(self, address: str, inside: dict[str, Any], opts: ResourceOptions) -> resources.HbaRule:
+        role = self._cluster.replication.role
+        return resources.HbaRule(
+            f"{role} from {address}",
+            opts,
+            **inside,
+            connection_type="hostssl" if self._cluster.replication.encrypted else "host",
+            role=role,
+            address=address,
+        )
+
     def _standby(
         self,
         node: Node,
-        primary: Node,
-        primary_directory: resources.InitializedDirectory,
         inside: dict[str, Any],
-        ready: list[pulumi.Resource],
+        on_primary: ResourceOptions,
+        ready: Sequence[Resource],
         key_vault: KeyVault,
-        vault_address: VaultAddress,
         password: Output[str],
     ) -> resources.ReplicationCheck:
-        cluster = self._cluster
-        slot_name = f"tde_{node.name.replace('-', '_')}"
-        slot = resources.ReplicationSlot(
-            slot_name,
-            self._child(depends_on=[primary.server], deleted_with=primary_directory if cluster.is_disposable else None),
-            **inside,
-            slot=slot_name,
-        )
+        replication, primary, site = self._cluster.replication, self._primary, node.site
+        slot = resources.ReplicationSlot(node.slot, on_primary, **inside, slot=node.slot)
         upstream = Upstream(
-            host="127.0.0.1",
-            port=primary.port,
-            role=cluster.replication.role,
-            tls=cluster.replication.tls,
-            passfile=str(node.data.parent / f"{self._name}.pgpass"),
+            host=primary.site.reach,
+            port=primary.site.port,
+            role=replication.role,
+            tls=replication.tls,
+            root_certificate=replication.root_certificate,
+            passfile=str(site.data.parent / f"{self._name}.pgpass"),
         )
         pgpass = resources.HostFile(
             f"{node.name}-pgpass",
-            self._child(),
-            host=node.declared.host,
+            self._child(depends_on=node.ready),
+            host=site.address,
             path=upstream.passfile,
-            content=password.apply(lambda value: passfile(cluster.replication.role, value).decode()),
+            content=password.apply(lambda value: passfile(replication.role, value).decode()),
         )
+        files = self._vault_files(node, key_vault)
+        encrypt_wal = self._cluster.wal_encryption and self._in_force
         directory = resources.ClonedDirectory(
             node.name,
-            self._child(depends_on=[slot, pgpass, *ready]),
-            **node.location,
-            binaries=str(node.installation.binaries),
+            self._child(depends_on=[slot, pgpass, *files, *ready]),
+            **site.location,
+            binaries=str(site.binaries),
             stack=self._stack,
-            disposable=cluster.is_disposable,
+            disposable=self._cluster.is_disposable,
             origin=f"base backup of {primary.name}",
+            upstream=upstream.model_dump(by_alias=True, exclude_none=True),
+            slot=node.slot,
+            encrypt_wal=encrypt_wal,
+            primary_host=primary.site.address,
+            primary_directory=str(primary.site.data),
+            primary_identifier=inside["system_identifier"],
             # As text: the component's own URN would make it depend on its children.
             urn=f"urn:pulumi:{pulumi.get_stack()}::{pulumi.get_project()}::{TYPE}${BASE_BACKUP}::{node.name}",
-            upstream=upstream.model_dump(by_alias=True),
-            slot=slot_name,
-            encrypt_wal=cluster.wal_encryption and self._in_force,
-            primary_host=primary.declared.host,
-            primary_directory=str(primary.data),
-            primary_identifier=inside["system_identifier"],
         )
-        files = self._vault_files(node, key_vault, vault_address)
-        parameters = settings_of(cluster, node, self._in_force) | {
-            "primary_conninfo": upstream.conninfo(node.name),
-            "primary_slot_name": slot_name,
-        }
-        node.server = self._server(node, directory, [directory, *files], parameters, recovery="standby")
+        parameters = {"primary_conninfo": upstream.conninfo(node.name), "primary_slot_name": node.slot}
+        if encrypt_wal:
+            parameters["pg_tde.wal_encrypt"] = "on"
+        server = self._server(node, directory, files, parameters)
         return resources.ReplicationCheck(
             node.name,
-            self._child(depends_on=[node.server]),
-            **node.location,
+            self._child(depends_on=[server]),
+            **site.location,
             system_identifier=directory.output("system_identifier"),
             made_at=directory.output("made_at"),
             standby=node.name,
-            slot=slot_name,
-            primary_host=primary.declared.host,
-            primary_directory=str(primary.data),
-            database=cluster.database,
+            slot=node.slot,
+            primary_host=primary.site.address,
+            primary_directory=str(primary.site.data),
+            database=self._cluster.database,
             encryption=self._in_force,
-            key=(cluster.key.name or f"{self._name}-principal-key") if self._in_force else "",
+            key=self._key if self._in_force else "",
         )
 
-    def _register(
-        self, primary: Node, standbys: list[Node], mount: str, vault_address: VaultAddress, last: list[pulumi.Resource]
-    ) -> None:
+    def _register(self, last: Sequence[Resource]) -> None:
+        """Outputs, known once all is done."""
         done = Output.all(*(resource.urn for resource in last))
-        cluster = self._cluster
-
-        def described(node: Node, role: str) -> dict[str, Any]:
-            slot = {"slot": f"tde_{node.name.replace('-', '_')}"} if role == "standby" else {}
-            state = "streaming" if role == "standby" else "running"
-            return {
-                "name": node.name,
-                "host": node.declared.host,
-                "port": node.port,
-                "dataDirectory": str(node.data),
-                "state": state,
-                **slot,
-            }
 
         def after(value: Any) -> Output[Any]:
             return done.apply(lambda _: value)
 
-        self.primary = after(described(primary, "primary"))
-        self.standbys = after([described(node, "standby") for node in standbys])
-        self.primary_dsn = Output.secret(after(primary.dsn))
-        self.standby_dsns = Output.secret(after([node.dsn for node in standbys]))
-        self.vault = after({"address": vault_address.address, "mount": mount})
-        facts: dict[str, Any] = {"mode": cluster.encryption, "inForce": self._in_force}
-        if self._in_force:
-            facts |= {"provider": cluster.vault.provider, "key": cluster.key.name or f"{self._name}-principal-key"}
-        else:
-            facts |= {"reason": self._encryption.reason}
-        self.encryption = after(facts)
-        self.summary = after(self._summary(primary, standbys))
-        self.register_outputs(
-            {
-                "primary": self.primary,
-                "standbys": self.standbys,
-                "vault": self.vault,
-                "encryption": self.encryption,
-                "summary": self.summary,
-            }
+        primary, *standbys = [
+            report.Line(node.name, node.declared.host, node.site.reach, node.site.port, str(node.site.data), slot)
+            for node in self._nodes
+            for slot in [None if node is self._primary else node.slot]
+        ]
+        self.primary = after(primary.output)
+        self.standbys = after([line.output for line in standbys])
+        self.primary_dsn = Output.secret(after(self._primary.site.dsn))
+        self.standby_dsns = Output.secret(after([node.site.dsn for node in self._standbys]))
+        self.vault = after({"address": self._vault_address.address, "mount": self._mount})
+        state = {"provider": self._cluster.vault.provider, "key": self._key}
+        why = {"reason": self._reason}
+        self.encryption = after(
+            {"mode": self._cluster.encryption, "inForce": self._in_force} | (state if self._in_force else why)
         )
-
-    def _summary(self, primary: Node, standbys: list[Node]) -> str:
-        count = f"{len(standbys)} standby" if len(standbys) == 1 else f"{len(standbys)} standbys"
-        state = "encrypted by pg_tde" if self._in_force else f"NOT ENCRYPTED: {self._encryption.reason}"
-        width = max(len(node.name) for node in self._nodes)
         cap = self._cluster.replication.max_slot_wal_keep_size
-        lines = [f"{pulumi.get_stack()}: 1 primary, {count}{', streaming' if standbys else ''}          {state}"]
-        for node in self._nodes:
-            slot = "" if node is primary else f"   slot tde_{node.name.replace('-', '_')} (WAL kept: {cap})"
-            lines.append(f"  {node.name:<{width}}  127.0.0.1:{node.port}{slot}")
-        return "\n".join(lines)
+        self.summary = after(report.summary(pulumi.get_stack(), [primary, *standbys], cap, self._reason))
+        names = ("primary", "standbys", "vault", "encryption", "summary")
+        self.register_outputs({name: getattr(self, name) for name in names})
 
 
-def settings_of(cluster: settings.Cluster, node: Node, encrypted: bool) -> dict[str, str]:  # noqa: FBT001
-    """The parameters that the stack sets on a server: the person's own, and what replication needs."""
-    libraries = [node.declared.settings.get("shared_preload_libraries", ""), "pg_tde" if encrypted else ""]
-    needed = {
-        "port": str(node.port),
-        "listen_addresses": ",".join(node.declared.listen),
-        "unix_socket_directories": "/tmp",  # noqa: S108 - PostgreSQL's own default; clients check who listens (requirepeer)
-        "cluster_name": node.name,
-        "max_slot_wal_keep_size": cluster.replication.max_slot_wal_keep_size,
-    }
-    if any(libraries):
-        needed["shared_preload_libraries"] = ",".join(filter(None, libraries))
-    if encrypted and cluster.wal_encryption and node.name != cluster.primary.name:
-        needed["pg_tde.wal_encrypt"] = "on"
-    return node.declared.settings | needed
-
-
-def _after(opts: ResourceOptions, resource: pulumi.Resource) -> ResourceOptions:
+def _after(opts: ResourceOptions, resource: Resource) -> ResourceOptions:
     return ResourceOptions.merge(opts, ResourceOptions(depends_on=[resource]))
-
-
-def _encryption(cluster: settings.Cluster, installation: Installation) -> Encryption:
-    """Whether pg_tde is used."""
-    if cluster.encryption == "off":
-        return Encryption("off", in_force=False, reason="the stack file says encryption: off")
-    if installation.has_pg_tde:
-        return Encryption(cluster.encryption, in_force=True, reason="")
-    reason = f"this PostgreSQL ({installation.version}{', embedded' if installation.embedded else ''}) has no pg_tde"
-    return Encryption(cluster.encryption, in_force=False, reason=reason)

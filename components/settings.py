@@ -133,8 +133,14 @@ class Replication(Settings):
     """libpq's sslmode for the standbys' connections; from "require" on, pg_hba takes encrypted connections only."""
     max_slot_wal_keep_size: Size = "4GB"
     """The WAL that a slot may hold back on the primary before its standby is given up ("-1": until the disk is full)."""
+    root_certificate: AbsolutePath | None = None
+    """The CA certificate, on each standby, that signed the primary's: for "verify-ca" and "verify-full"."""
     password_version: Annotated[int, Field(ge=1)] = 1
     """Count up to have another password."""
+
+    @property
+    def encrypted(self) -> bool:
+        return self.tls in {"require", "verify-ca", "verify-full"}
 
 
 class Server(Settings):
@@ -262,6 +268,13 @@ def _contradictions(cluster: Cluster) -> list[str]:
             found.append(
                 f"{place}.settings.shared_preload_libraries: pg_tde is added by the stack itself: leave it out"
             )
+    if cluster.replication.encrypted and cluster.primary.settings.get("ssl") != "on":
+        found.append(
+            f'cluster.replication.tls: "{cluster.replication.tls}" needs a primary that speaks TLS: set ssl: on, ssl_cert_file '
+            "and ssl_key_file in primary.settings"
+        )
+    if cluster.replication.tls.startswith("verify") and not cluster.replication.root_certificate:
+        found.append(f'cluster.replication.rootCertificate: missing, and tls is "{cluster.replication.tls}"')
     if cluster.wal_encryption and "server" not in cluster.key.scope:
         found.append('cluster.walEncryption: WAL is encrypted with the server key: add "server" to key.scope')
     return found

@@ -34,7 +34,7 @@ class Installation:
         return any((place / "pg_tde.control").is_file() for place in places)
 
     def __str__(self) -> str:
-        return f"PostgreSQL {self.version}{', embedded' if self.embedded else ''}"
+        return f"PostgreSQL ({self.version}{', embedded' if self.embedded else ''})"
 
 
 def find_installation(project: Path, binaries: str | None, oldest: int) -> Installation:

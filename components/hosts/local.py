@@ -17,13 +17,18 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, cast
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts.account import local_root, service_account
 from components.hosts.base import Connection, FileStatus, Host, Postmaster
+from components.hosts.installation import find_installation
+from components.hosts.site import Site, Surroundings
+from components.settings import SUPPORTED, Server
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOG_TAIL_BYTES = 16_384
+SOCKETS = "/tmp"  # noqa: S108 - shared, so clients ask who listens (requirepeer)
 
 # Runs "$@" and ends its whole group when standard input closes, that is when the process that asked for it is gone, however
 # it went: a base backup whose caller was killed must not go on holding its slot. No setting is part of this script.
@@ -263,6 +268,23 @@ class LocalHost(Host):
             )
         except psycopg.OperationalError as error:
             raise Unavailable(f"the server on {data_directory} does not answer: {str(error).strip()}") from None
+
+
+def local_site(server: Server, port: int, around: Surroundings) -> Site:
+    """A server on this machine: the stack's directory below the project's own root, sockets in /tmp (PostgreSQL's default)."""
+    installation = find_installation(PROJECT, server.binaries, SUPPORTED)
+    return Site(
+        address="local",
+        data=PurePosixPath(server.data_directory or local_root(PROJECT) / around.stack / server.name / "data"),
+        binaries=PurePosixPath(installation.binaries),
+        port=port,
+        reach="127.0.0.1",
+        client=server.address or "127.0.0.1/32",
+        dsn=make_conninfo(host=SOCKETS, port=port, user="postgres", dbname="postgres"),
+        server=str(installation),
+        has_pg_tde=installation.has_pg_tde,
+        parameters={"unix_socket_directories": SOCKETS},
+    )
 
 
 def _log(data_directory: PurePosixPath) -> Path:

@@ -1,0 +1,47 @@
+"""A server's place as a stack declares it: all that depends on the kind of host, decided once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import pulumi
+
+
+def _nothing(_: pulumi.ResourceOptions) -> Sequence[pulumi.Resource]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Site:
+    address: str
+    """What resources call the host (`components.hosts.host` finds it again)."""
+    data: PurePosixPath
+    binaries: PurePosixPath
+    port: int
+    reach: str
+    """The host name or address by which the other servers reach it."""
+    client: str
+    """Where its replication connections come from, for pg_hba.conf."""
+    dsn: str
+    """A libpq connection string for the person who runs the stack."""
+    server: str
+    """What runs there, for people: "PostgreSQL 18.6, embedded"."""
+    has_pg_tde: bool | None
+    """None: only the host itself can tell, and it may not be there yet."""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """Configuration parameters that this kind of host decides."""
+    make: Callable[[pulumi.ResourceOptions], Sequence[pulumi.Resource]] = _nothing
+    """Registers the resources that make the place, as children; nothing is put there before them."""
+
+    @property
+    def location(self) -> dict[str, Any]:
+        return {"host": self.address, "data_directory": str(self.data)}
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a kind of host may need to know of the cluster around a server."""
+
+    stack: str
+    cluster: str

@@ -1,0 +1,35 @@
+"""What a person reads first: the cluster in a few lines, and as outputs. Nothing in it changes by itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Line:
+    """One server; `slot` is None for the primary."""
+
+    name: str
+    host: Any
+    reach: str
+    port: int
+    data_directory: str
+    slot: str | None
+
+    @property
+    def output(self) -> dict[str, Any]:
+        common = {"name": self.name, "host": self.host, "port": self.port, "dataDirectory": self.data_directory}
+        return common | ({"slot": self.slot, "state": "streaming"} if self.slot else {"state": "running"})
+
+
+def summary(stack: str, servers: Sequence[Line], wal_cap: str, not_encrypted: str) -> str:
+    """`not_encrypted` is the reason why; empty where pg_tde is in force."""
+    standbys = len(servers) - 1
+    count = "no standby" if not standbys else f"{standbys} standby{'s' if standbys > 1 else ''}, streaming"
+    state = f"NOT ENCRYPTED: {not_encrypted}" if not_encrypted else "encrypted by pg_tde"
+    width = max(len(server.name) for server in servers)
+    lines = [f"{stack}: 1 primary, {count}          {state}"]
+    for server in servers:
+        slot = f"   slot {server.slot} (holds back at most {wal_cap} of WAL)" if server.slot else ""
+        lines.append(f"  {server.name:<{width}}  {server.reach}:{server.port}{slot}")
+    return "\n".join(lines)

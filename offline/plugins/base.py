@@ -18,7 +18,7 @@ from importlib.metadata import version
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 from google.protobuf.empty_pb2 import Empty  # type: ignore[import-untyped]
 
 from offline.plugins.protocol import (

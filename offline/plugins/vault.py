@@ -34,7 +34,8 @@ class AnswerError(PluginError):
     """Vault refused."""
 
     def __init__(self, request: str, code: int, errors: list[str]) -> None:
-        super().__init__(f"{request}: Code: {code}. {'; '.join(errors) or 'no reason given'}")
+        reasons = "; ".join(" ".join(text.removeprefix("1 error occurred:").split()) for text in errors)
+        super().__init__(f"{request}: Code: {code}. {reasons or 'no reason given'}")
         self.code = code
         self.errors = errors
 
@@ -242,7 +243,7 @@ class Mount(VaultResource):
         }
         try:
             if current != path and self.read(current, {**old, "path": current}):
-                self._vault("POST", "sys/remount", {"from": current, "to": path}, namespace)
+                self._move(current, path, namespace)
             self._vault("POST", f"sys/mounts/{path}/tune", tune, namespace)
         except AnswerError as error:
             raise PluginError(f"error updating Vault: {error}") from error
@@ -253,6 +254,19 @@ class Mount(VaultResource):
             self._vault("DELETE", f"sys/mounts/{state.get('path') or identity}", namespace=state.get("namespace"))
         except AnswerError as error:
             raise PluginError(f"error deleting from Vault: {error}") from error
+
+    def _move(self, current: str, path: str, namespace: str | None) -> None:
+        moving = self._vault("POST", "sys/remount", {"from": current, "to": path}, namespace)["data"]["migration_id"]
+        while (status := self._moved(moving, namespace)) not in ("success", "failure"):
+            time.sleep(0.05)
+        if status == "failure":
+            raise PluginError(
+                f"error remounting in Vault: {current} could not be moved to {path}; Vault's log says why"
+            )
+
+    def _moved(self, moving: str, namespace: str | None) -> str:
+        answer = self._vault("GET", f"sys/remount/status/{moving}", namespace=namespace)
+        return str(answer["data"]["migration_info"]["status"])
 
     @staticmethod
     def _lives(inputs: Properties) -> Properties:

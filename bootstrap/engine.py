@@ -43,12 +43,12 @@ def ensure(project: Project, environ: Mapping[str, str]) -> Engine:
 def _choose(project: Project, environ: Mapping[str, str], found: Path | None) -> Engine:
     refusal = "there is no pulumi on PATH"
     if found:
-        version = _version(found)
+        version = _version(project, found)
         refusal = _refusal(found, version)
         if not refusal:
             return Engine(found.parent, f"pulumi {version} on PATH, {found}")
     own = project.engine / "pulumi"
-    if own.exists() and _version(own) == VERSION:
+    if own.exists() and _version(project, own) == VERSION:
         origin = "left from an earlier run"
     elif download.install_engine(project, VERSION):
         origin = f"from {download.SITE}"
@@ -77,9 +77,9 @@ def _identity(found: Path | None) -> str:
     return f"{found} {status.st_mtime_ns} {status.st_size}"
 
 
-def _version(pulumi: Path) -> str:
-    """Its version, or an empty string where it does not tell."""
-    environ = {**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true"}
+def _version(project: Project, pulumi: Path) -> str:
+    """Return its version, or nothing where it does not tell; its log goes into our home, not the user's."""
+    environ = {**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "true", "PULUMI_HOME": str(project.home)}
     try:
         done = subprocess.run([pulumi, "version"], env=environ, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):

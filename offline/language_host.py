@@ -25,7 +25,7 @@ from pulumi.runtime.proto import language_pb2_grpc
 
 
 class LanguageHost(_server.LanguageServer):
-    """Serves one engine process, which runs the program once, or twice: for its preview and then for the update."""
+    """Runs the program once: the engine starts a host for the preview and another one for the update."""
 
     def __init__(self) -> None:
         super().__init__(self._program)
@@ -36,7 +36,6 @@ class LanguageHost(_server.LanguageServer):
         os.chdir(self._directory)
         if str(self._directory) not in sys.path:
             sys.path.insert(0, str(self._directory))
-        _forget_modules(self._directory)
         result: Any = super().Run(request, context)  # type: ignore[no-untyped-call]
         # Whatever went wrong has been logged. `bail` says so; with `error` the engine would print it once more.
         result.bail, result.error = bool(result.error), ""
@@ -44,13 +43,6 @@ class LanguageHost(_server.LanguageServer):
 
     def _program(self) -> None:
         runpy.run_path(str(self._directory / "__main__.py"), run_name="__main__")
-
-
-def _forget_modules(directory: Path) -> None:
-    """Let the second run import the project's modules anew, as the new process of the official host would."""
-    for name, module in list(sys.modules.items()):
-        if name != "__main__" and _is_in(directory, getattr(module, "__file__", None) or "/"):
-            del sys.modules[name]
 
 
 def _is_in(directory: Path, file: str) -> bool:

@@ -1,6 +1,8 @@
 import socket
 import subprocess
+import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -93,8 +95,8 @@ chmod +x "$4"/bin/*"""
     assert (project.engine / engine.LANGUAGE_HOST).read_text() == "ELF"
 
 
-@pytest.mark.parametrize("page", [b"<html>Welcome to our wireless", b"#!/bin/sh\necho broken; exit 1"])
-def test_a_portal_or_a_failing_installer_is_no_engine(
+@pytest.mark.parametrize("page", [b"#!/bin/sh\n", b"#!/bin/sh\necho broken; exit 1"])
+def test_a_failing_installer_is_no_engine(
     project: Project, commands: Commands, site: dict[str, bytes], page: bytes
 ) -> None:
     site["/install.sh"] = page
@@ -102,11 +104,28 @@ def test_a_portal_or_a_failing_installer_is_no_engine(
     assert "built from its Go modules" in engine.ensure(project, commands.environ()).why
 
 
-def test_a_site_that_keeps_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setattr(download, "SITE", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(download, "PATIENCE", 0.2)
+def test_a_site_that_only_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte arrives in time, the whole does not: no socket's timeout sees that."""
+
+    def drip(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        for _ in range(50):
+            time.sleep(0.1)
+            connection.sendall(b"H")
+        connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        Thread(target=drip, args=[server], daemon=True).start()
+        monkeypatch.setattr(download, "SITE", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr(download, "PATIENCE", 0.3)
+        began = time.monotonic()
         assert download.installer() is None
+        assert time.monotonic() - began < 3
+
+
+def test_a_portal_is_no_download_site(site: dict[str, bytes]) -> None:
+    site["/install.sh"] = b"<html>Welcome to our wireless"
+    assert download.installer() is None
 
 
 def test_neither_site_nor_go(project: Project, commands: Commands) -> None:

@@ -165,7 +165,7 @@ def test_a_program_that_exits_fails(program: Program) -> None:
 
 
 def test_the_update_after_a_preview_imports_modules_anew(program: Program) -> None:
-    """One host process runs both: a resource that a module makes at import must be made in the second, too."""
+    """What a module makes when it is imported must be made in both."""
     part = "import provider\nprovider.Sleeper('one', 0)"
     program.write(__main__="import part", provider=PROVIDER, part=part)
     done = program.pulumi("up", "--yes")
@@ -182,6 +182,22 @@ def test_ctrl_c_ends_program_and_engine(program: Program) -> None:
     said, _ = process.communicate(timeout=30)
     assert process.returncode != 0
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_language_host_ends_quietly_when_told_to(number: signal.Signals) -> None:
+    host = subprocess.Popen(
+        [HERE.python, HERE.root / "offline" / "language_host.py"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with host:
+        assert host.stdout
+        assert int(host.stdout.readline()) > 0
+        host.send_signal(number)
+        said, _ = host.communicate(timeout=20)
+    assert (host.returncode, said) == (0, "")
 
 
 def test_a_killed_engine_leaves_no_language_host(program: Program) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from components.hosts.account import service_account
 
 HERE = Path(__file__).resolve().parent
-MODULE = ("pg_tde", "keys", "keyring", "providers", "tableam", "wal", "http")
+MODULE = ("pg_tde", "keys", "keystore", "keyring", "providers", "tableam", "wal", "http")
 PROGRAMS = {
     "pg_tde_basebackup": ("fe_basebackup", "http"),
     "pg_tde_change_key_provider": ("fe_change_key_provider",),

@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "access/xlogreader.h"
+#include "fmgr.h"
 #include "nodes/pg_list.h"
 #include "storage/lwlock.h"
 
@@ -59,6 +60,15 @@ typedef struct Keyring
 	char		token[1024];
 } Keyring;
 
+/* A function of the extension that is no more than a call of another. */
+#define SQL_FUNCTION(name, call) \
+	PG_FUNCTION_INFO_V1(name); \
+	Datum \
+	name(PG_FUNCTION_ARGS) \
+	{ \
+		return call; \
+	}
+
 /* settings and locks (pg_tde.c) */
 extern bool setting_inherit_global_providers;
 extern bool setting_enforce_encryption;
@@ -81,7 +91,17 @@ extern void keyring_validate(Keyring *keyring);
 extern bool keyring_get(Keyring *keyring, const char *name, KeyBytes *key, const char **failure);
 extern void keyring_store(Keyring *keyring, const char *name, const KeyBytes *key);
 
-/* keys.c */
+/* keystore.c; the first block needs keys_lock() */
+extern uint64 check_of(const KeyBytes *key);
+extern PrincipalKey *cached_key(Oid database);
+extern PrincipalKey *fetch_key(Oid database);
+extern PrincipalKey *own_key(Oid database);
+extern bool same_key(const PrincipalKey *one, const PrincipalKey *other);
+extern void put_key(const PrincipalKey *key, bool rotation, bool log);
+extern void copy_key(const PrincipalKey *from, Oid database);
+extern void remove_key(Oid database);
+
+extern List *all_databases(void);
 extern void start_server_key(bool wal_encrypt);
 extern void require_database_key(void);
 extern void use_database_key(const WalRelation *relation, bool log);

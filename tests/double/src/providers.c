@@ -12,14 +12,6 @@
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 
-PG_FUNCTION_INFO_V1(pg_tde_add_database_key_provider);
-PG_FUNCTION_INFO_V1(pg_tde_add_global_key_provider);
-PG_FUNCTION_INFO_V1(pg_tde_change_database_key_provider);
-PG_FUNCTION_INFO_V1(pg_tde_change_global_key_provider);
-PG_FUNCTION_INFO_V1(pg_tde_delete_database_key_provider);
-PG_FUNCTION_INFO_V1(pg_tde_delete_global_key_provider);
-PG_FUNCTION_INFO_V1(pg_tde_list_all_database_key_providers);
-PG_FUNCTION_INFO_V1(pg_tde_list_all_global_key_providers);
 
 static const char *const field_names[FIELD_COUNT] = {
 	[FIELD_URL] = "url",
@@ -359,50 +351,11 @@ list_providers(FunctionCallInfo fcinfo, Oid database)
 	return (Datum) 0;
 }
 
-Datum
-pg_tde_add_database_key_provider(PG_FUNCTION_ARGS)
-{
-	return add_provider(fcinfo, MyDatabaseId);
-}
-
-Datum
-pg_tde_add_global_key_provider(PG_FUNCTION_ARGS)
-{
-	return add_provider(fcinfo, SERVER_KEY);
-}
-
-Datum
-pg_tde_change_database_key_provider(PG_FUNCTION_ARGS)
-{
-	return change_provider(fcinfo, MyDatabaseId);
-}
-
-Datum
-pg_tde_change_global_key_provider(PG_FUNCTION_ARGS)
-{
-	return change_provider(fcinfo, SERVER_KEY);
-}
-
-Datum
-pg_tde_delete_database_key_provider(PG_FUNCTION_ARGS)
-{
-	return delete_provider(fcinfo, MyDatabaseId);
-}
-
-Datum
-pg_tde_delete_global_key_provider(PG_FUNCTION_ARGS)
-{
-	return delete_provider(fcinfo, SERVER_KEY);
-}
-
-Datum
-pg_tde_list_all_database_key_providers(PG_FUNCTION_ARGS)
-{
-	return list_providers(fcinfo, MyDatabaseId);
-}
-
-Datum
-pg_tde_list_all_global_key_providers(PG_FUNCTION_ARGS)
-{
-	return list_providers(fcinfo, SERVER_KEY);
-}
+SQL_FUNCTION(pg_tde_add_database_key_provider, add_provider(fcinfo, MyDatabaseId))
+SQL_FUNCTION(pg_tde_add_global_key_provider, add_provider(fcinfo, SERVER_KEY))
+SQL_FUNCTION(pg_tde_change_database_key_provider, change_provider(fcinfo, MyDatabaseId))
+SQL_FUNCTION(pg_tde_change_global_key_provider, change_provider(fcinfo, SERVER_KEY))
+SQL_FUNCTION(pg_tde_delete_database_key_provider, delete_provider(fcinfo, MyDatabaseId))
+SQL_FUNCTION(pg_tde_delete_global_key_provider, delete_provider(fcinfo, SERVER_KEY))
+SQL_FUNCTION(pg_tde_list_all_database_key_providers, list_providers(fcinfo, MyDatabaseId))
+SQL_FUNCTION(pg_tde_list_all_global_key_providers, list_providers(fcinfo, SERVER_KEY))

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 import pulumi
 from pulumi.automation import PulumiFn, _server
 from pulumi.runtime import run_in_stack

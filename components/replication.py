@@ -20,7 +20,6 @@ from components import hosts, report, settings
 from components.hosts.site import Site, Surroundings
 from components.key_vault import KeyVault, VaultAddress
 from components.postgres import resources
-from components.postgres.adapter import Managed
 from components.postgres.upstream import Upstream, passfile
 from components.preflight import objections
 
@@ -130,7 +129,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             disposable=cluster.is_disposable,
         )
         server = self._server(primary, directory, self._vault_files(primary, key_vault), {})
-        inside = {**primary.site.location, "system_identifier": directory.output("system_identifier")}
+        inside = {**primary.site.location, "system_identifier": directory.system_identifier}
         # Where the whole data directory goes, nothing in it has to be taken away first.
         on_primary = self._child(depends_on=[server], deleted_with=directory if cluster.is_disposable else None)
         keys = self._keys(inside, key_vault, on_primary) if self._in_force else []
@@ -195,14 +194,14 @@ class EncryptedReplication(pulumi.ComponentResource):
         return [token, file("vault-ca.pem", Path(self._ca).read_text(), "0644")] if self._ca else [token]
 
     def _server(
-        self, node: Node, directory: Managed, files: Sequence[Resource], parameters: dict[str, str]
+        self, node: Node, directory: resources.DataDirectory, files: Sequence[Resource], parameters: dict[str, str]
     ) -> resources.Server:
         return resources.Server(
             node.name,
             self._child(depends_on=[directory, *files]),
             **node.site.location,
-            system_identifier=directory.output("system_identifier"),
-            made_at=directory.output("made_at"),
+            system_identifier=directory.system_identifier,
+            made_at=directory.made_at,
             name=node.name,
             binaries=str(node.site.binaries),
             settings=self._parameters(node) | parameters,
@@ -331,8 +330,8 @@ class EncryptedReplication(pulumi.ComponentResource):
             node.name,
             self._child(depends_on=[server]),
             **site.location,
-            system_identifier=directory.output("system_identifier"),
-            made_at=directory.output("made_at"),
+            system_identifier=directory.system_identifier,
+            made_at=directory.made_at,
             standby=node.name,
             slot=node.slot,
             primary_host=primary.site.address,

@@ -39,10 +39,11 @@ class Provider(ResourceProvider):
     kind: ClassVar[type[Resource]]
 
     def check(self, olds: Properties, news: Properties) -> CheckResult:
-        """Validate, and carry identities from what is known into the inputs, so that they stay known at preview."""
-        for name in _aliases(self.kind, self.kind.computed - self.kind.secrets):
-            if name in olds:
-                news.setdefault(name, olds[name])
+        """Validate, and complete the inputs with defaults, so that a diff says what a drifted value goes back to."""
+        del olds
+        for name, field in self.kind.model_fields.items():
+            if name not in self.kind.computed and not field.is_required() and field.default is not None:
+                news.setdefault(_alias(self.kind, name), field.default)
         failures = []
         if not any(isinstance(value, Unknown) for value in news.values()):
             try:
@@ -69,7 +70,7 @@ class Provider(ResourceProvider):
         )
 
     def _declared(self, olds: Properties, news: Properties, unknown: set[str]) -> Resource:
-        """What is declared; identities, and what is not known yet, as they were."""
+        """What is declared; what `create` found out, and what is not known yet, as it was."""
         kept = unknown | set(_aliases(self.kind, self.kind.computed))
         return self.kind.model_validate({k: v for k, v in _plain(olds).items() if k in kept} | _plain(news))
 
@@ -89,7 +90,8 @@ class Provider(ResourceProvider):
                 live = last
         if live is None:
             return ReadResult("", {}, {})
-        return ReadResult(id_, _dump(live), _dump(live))
+        inputs = live.model_dump(by_alias=True, exclude_none=True, exclude=set(self.kind.computed))
+        return ReadResult(id_, _dump(live), inputs)
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
         old = self.kind.model_validate(_plain(olds))

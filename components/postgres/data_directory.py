@@ -34,6 +34,7 @@ class DataDirectory(OnHost):
     """Whether to remove it on destroy or replacement; else it is set aside by rename."""
     system_identifier: str = ""
     made_at: str = ""
+    """Tells a directory from another that was at the same path before (ISO 8601, UTC)."""
 
     replaced_by: ClassVar[frozenset[str]] = frozenset({"host", "data_directory"})
     computed: ClassVar[frozenset[str]] = frozenset({"system_identifier", "made_at"})
@@ -41,7 +42,7 @@ class DataDirectory(OnHost):
 
     @property
     def identity(self) -> str:
-        return self.data_directory
+        return f"{self.system_identifier} {self.made_at}"
 
     @property
     def path(self) -> PurePosixPath:

@@ -28,7 +28,8 @@ class Resource(BaseModel, ABC):
     replaced_by: ClassVar[frozenset[str]] = frozenset()
     """Fields whose change cannot be made in place."""
     computed: ClassVar[frozenset[str]] = frozenset()
-    """Identities that `create` finds out: not declared, not compared."""
+    """What `create` finds out: not declared, not compared. Other resources must take it from `identity`, for an output that
+    is no input is unknown in the preview of a mere update, and would look like a replacement to them."""
     secrets: ClassVar[frozenset[str]] = frozenset()
     unmanaged: ClassVar[frozenset[str]] = frozenset()
     """Fields that say how to reach or handle the thing, not what it is: stored when they change, without work."""

@@ -1,5 +1,7 @@
 """The reconcilers as Pulumi resources. Names here are in people's stacks: they are kept for ever."""
 
+from pulumi import Output
+
 from components.postgres import (
     base_backup,
     data_directory,
@@ -34,11 +36,23 @@ class HostFile(Managed, module="postgres", name="HostFile"):
     provider = HostFileProvider
 
 
+class DataDirectory(Managed):
+    """Its id tells which cluster it is of, and which directory of all that were ever at this path."""
+
+    @property
+    def system_identifier(self) -> Output[str]:
+        return self.id.apply(lambda id_: id_.split()[0])
+
+    @property
+    def made_at(self) -> Output[str]:
+        return self.id.apply(lambda id_: id_.split()[1])
+
+
 class InitializedDirectoryProvider(Provider):
     kind = data_directory.InitializedDirectory
 
 
-class InitializedDirectory(Managed, module="postgres", name="DataDirectory"):
+class InitializedDirectory(DataDirectory, module="postgres", name="DataDirectory"):
     provider = InitializedDirectoryProvider
 
 
@@ -46,7 +60,7 @@ class ClonedDirectoryProvider(Provider):
     kind = base_backup.ClonedDirectory
 
 
-class ClonedDirectory(Managed, module="postgres", name="BaseBackup"):
+class ClonedDirectory(DataDirectory, module="postgres", name="BaseBackup"):
     provider = ClonedDirectoryProvider
 
 

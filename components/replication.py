@@ -43,7 +43,7 @@ class Node:
     @property
     def slot(self) -> str:
         """Its slot on the primary: PostgreSQL allows lower-case letters, digits and underscores."""
-        return f"tde_{self.name.replace('-', '_')}"
+        return f"{settings.SLOT_PREFIX}{self.name.replace('-', '_')}"
 
 
 class EncryptedReplication(pulumi.ComponentResource):

@@ -7,6 +7,7 @@ import ipaddress
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,8 @@ from components.errors import Problem
 LOCAL_PORT = 54321
 NAME_BYTES = 63
 """PostgreSQL cuts longer identifiers (NAMEDATALEN)."""
+SLOT_PREFIX = "tde_"
+"""What the name of a standby's slot begins with."""
 SUPPORTED = 17
 """The oldest major version of PostgreSQL that pg_tde and this project support."""
 
@@ -51,7 +54,12 @@ def _identifier(text: str) -> str:
 def _label(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", text):
         raise ValueError(f'"{text}" is not a name here (write lower-case letters, digits and hyphens)')
-    return _identifier(text)
+    longest = NAME_BYTES - len(SLOT_PREFIX)
+    if len(text) > longest:
+        raise ValueError(
+            f'"{text}" is {len(text)} characters long; its slot "{SLOT_PREFIX}…" leaves room for {longest}'
+        )
+    return text
 
 
 def _absolute(text: str) -> str:
@@ -82,6 +90,13 @@ def _vault_path(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*", text) or ".." in text.split("/"):
         raise ValueError(f'"{text}" cannot be used in a Vault path (write letters, digits, ".", "_", "-" and "/")')
     return text
+
+
+def _distinct(values: list[str]) -> list[str]:
+    for value, times in Counter(values).items():
+        if times > 1:
+            raise ValueError(f'"{value}" is used twice')
+    return values
 
 
 Size = Annotated[str, AfterValidator(_size)]
@@ -123,7 +138,10 @@ class Vault(Settings):
 class Key(Settings):
     name: VaultPath | None = None
     """The principal key; default the stack's name and ``-principal-key``. Another name is a rotation."""
-    scope: Annotated[list[Literal["default", "server"]], Field(min_length=1)] = ["server", "default"]
+    scope: Annotated[list[Literal["default", "server"]], Field(min_length=1), AfterValidator(_distinct)] = [
+        "server",
+        "default",
+    ]
     bits: Literal[128, 256] = 128
 
 
@@ -167,7 +185,7 @@ class Server(Settings):
             texts = {
                 key: ("on" if value else "off") if isinstance(value, bool) else str(value)
                 for key, value in values["settings"].items()
-                if not isinstance(value, dict | list)
+                if isinstance(value, str | bool | int | float)
             }
             return values | {"settings": values["settings"] | texts}
         return values
@@ -202,7 +220,8 @@ class Cluster(Settings):
         return all(server.host == "local" for server in self.servers) if self.disposable is None else self.disposable
 
     def port(self, server: Server) -> int:
-        return server.port or LOCAL_PORT + self.servers.index(server)
+        # By identity: two servers of one name are one mistake, not a clash of ports besides.
+        return server.port or LOCAL_PORT + next(n for n, one in enumerate(self.servers) if one is server)
 
 
 MANAGED_PARAMETERS = {
@@ -221,10 +240,21 @@ def parse(file: str, document: Any) -> Cluster:
     try:
         cluster = Cluster.model_validate(document)
     except ValidationError as error:
-        raise Mistakes(file, [_mistake(detail) for detail in error.errors()]) from None
-    if mistakes := list(_contradictions(cluster)):
+        details = error.errors()
+        raise Mistakes(file, [*map(_mistake, details), *_besides(document, details)]) from None
+    if mistakes := _contradictions(cluster):
         raise Mistakes(file, mistakes)
     return cluster
+
+
+def _besides(document: Any, details: Sequence[Any]) -> list[str]:
+    """Contradictions in what is left without the sections that are wrong in themselves; defaults stand in for those, so
+    servers are compared only where all of them are readable."""
+    wrong = {detail["loc"][0] if detail["loc"] else "primary" for detail in details}
+    if wrong & {"primary", "standbys"}:
+        return []
+    rest = {key: value for key, value in document.items() if key not in wrong}
+    return _contradictions(Cluster.model_validate(rest))
 
 
 def _contradictions(cluster: Cluster) -> list[str]:
@@ -260,9 +290,9 @@ def _contradictions(cluster: Cluster) -> list[str]:
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?", name)
         ]
         found += [
-            f"{place}.settings.{name}: a value cannot hold a line break"
+            f"{place}.settings.{name}: a value cannot hold a line break or a zero byte"
             for name, value in server.settings.items()
-            if "\n" in value
+            if "\n" in value or "\0" in value
         ]
         if "shared_preload_libraries" in server.settings and "pg_tde" in server.settings["shared_preload_libraries"]:
             found.append(

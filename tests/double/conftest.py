@@ -42,7 +42,7 @@ def programs(place: Path) -> Path:
 @pytest.fixture(scope="session")
 def tokens(openbao: OpenBao, place: Path) -> Tokens:
     made = Tokens(openbao, place, service_account())
-    made.client.sys.enable_secrets_engine("kv", path=MOUNT, options={"version": "2"})
+    made.mount(MOUNT)
     return made
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import hvac.exceptions
 import psycopg
 from psycopg.rows import TupleRow
 
@@ -187,6 +188,21 @@ class Tokens:
             os.chown(path, self.account.uid, self.account.gid)
         path.write_text(content, newline="")
         return path
+
+    def mount(self, path: str) -> None:
+        """Enable a KV v2 engine, and wait while it still upgrades itself and answers 400."""
+        self.client.sys.enable_secrets_engine("kv", path=path, options={"version": "2"})
+
+        def empty() -> bool:
+            try:
+                self.client.secrets.kv.v2.list_secrets("", mount_point=path)
+            except hvac.exceptions.InvalidPath:
+                return True
+            except hvac.exceptions.InvalidRequest:
+                return False
+            return True
+
+        wait(empty)
 
     def secret(self, policy: str) -> str:
         """A new token with just this policy."""

@@ -505,7 +505,7 @@ def test_c10_a_relative_token_path_is_below_the_data_directory(server: Server, t
 def test_d1_change_asks_for_the_keys_in_use(fresh: Server, tokens: Tokens) -> None:
     fresh.create_key("d1")
     fresh.set_key("server_key", "d1")
-    tokens.client.sys.enable_secrets_engine("kv", path="empty", options={"version": "2"})
+    tokens.mount("empty")
     listed = "SELECT name, options FROM pg_tde_list_all_global_key_providers()"
     before = fresh.rows(listed)
     error = fresh.failure(*fresh.add_call("vault", tokens, verb="change", mount="empty"))
@@ -747,7 +747,10 @@ def test_f3_clone_with_encrypted_wal(fresh: Server, servers: Servers, tokens: To
     assert f'error: could not open file "{own}" for "vault_token"' in attempt("-E")
     assert copied.exists()
     tokens.write("own", tokens.vault.token)
-    told = attempt("--encrypt-wal=aes_256", "-X", "stream", "-C", "-S", "f3")
+    fresh.rows("SELECT pg_create_physical_replication_slot('f3')")
+    assert 'replication slot "f3" already exists' in attempt("-E", "-C", "-S", "f3")
+    assert (copied / "wal_keys").read_bytes() == (fresh.data / "pg_tde" / "wal_keys").read_bytes()
+    told = attempt("--encrypt-wal=aes_256", "-X", "stream", "-S", "f3")
     assert told.startswith("0: ")
     assert "warning" not in told
     clone.start()

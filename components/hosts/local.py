@@ -36,7 +36,7 @@ SUPERVISE = """
 exec 3<&0 </dev/null
 "$@" 3<&- &
 child=$!
-{ read -r _ <&3; kill -KILL -- -$$; } 2>/dev/null &
+{ read -r _ <&3; kill -s KILL -- -$$; } 2>/dev/null &
 watcher=$!
 wait "$child"
 status=$?

@@ -1,0 +1,269 @@
+"""The adapter between reconcilers and Pulumi, with a reconciler of a world that is a dictionary."""
+
+import sys
+import traceback
+from typing import Any, ClassVar, Self
+
+import pytest
+from pulumi.output import Unknown
+from pydantic import SecretStr
+
+from components import console
+from components.errors import Problem, Unavailable
+from components.postgres.adapter import Provider
+from components.postgres.resource import Resource, Secret
+from components.progress import progress
+
+PASSWORD = "pass:word's"
+UNKNOWN = Unknown()  # type: ignore[no-untyped-call]
+
+
+class World:
+    """What is there, what was done to it, and what was said of it."""
+
+    def __init__(self) -> None:
+        self.thing: dict[str, Any] | None = None
+        self.done: list[str] = []
+        self.said: list[tuple[str, bool]] = []
+        self.error: Exception | None = None
+
+    def touch(self, what: str) -> None:
+        if self.error:
+            raise self.error
+        self.done.append(what)
+
+
+world = World()
+
+
+class Thing(Resource):
+    name: str
+    size_limit: int = 1
+    colour: str = "red"
+    password: Secret | None = None
+    made_at: str = ""
+    binaries: str = "/bin"
+
+    replaced_by: ClassVar[frozenset[str]] = frozenset({"name"})
+    computed: ClassVar[frozenset[str]] = frozenset({"made_at"})
+    unmanaged: ClassVar[frozenset[str]] = frozenset({"binaries"})
+    secrets: ClassVar[frozenset[str]] = frozenset({"password"})
+
+    @property
+    def identity(self) -> str:
+        return f"thing {self.name}"
+
+    def read(self) -> Self | None:
+        world.touch("read")
+        return None if world.thing is None else self.but(**world.thing)
+
+    def create(self) -> Self:
+        world.touch("create")
+        progress("half of it")
+        world.thing = {"size_limit": self.size_limit, "colour": self.colour}
+        return self.but(made_at="noon")
+
+    def update(self, live: Self) -> Self:
+        world.touch(f"update {live.size_limit} to {self.size_limit}")
+        return self
+
+    def delete(self) -> None:
+        world.touch("delete")
+        world.thing = None
+
+
+class ThingProvider(Provider):
+    kind = Thing
+
+
+DECLARED = {"name": "t", "sizeLimit": 2.0, "password": PASSWORD}
+STATE = {"name": "t", "sizeLimit": 2.0, "colour": "red", "password": PASSWORD, "madeAt": "noon", "binaries": "/bin"}
+
+
+@pytest.fixture(autouse=True)
+def _new_world(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "world", World())
+
+    def say(text: str, *, urn: str = "", ephemeral: bool = False) -> None:
+        del urn
+        world.said.append((text, ephemeral))
+
+    monkeypatch.setattr(console, "say", say)
+
+
+@pytest.fixture
+def provider() -> ThingProvider:
+    return ThingProvider()
+
+
+def test_check_takes_what_is_right(provider: ThingProvider) -> None:
+    result = provider.check({}, dict(DECLARED))
+    assert {name: result.inputs[name] for name in DECLARED} == DECLARED
+    assert result.failures == []
+    assert world.done == []
+
+
+def test_check_tells_each_mistake_at_its_property_and_holds_no_value(provider: ThingProvider) -> None:
+    result = provider.check({}, {"sizeLimit": "lots-of-it", "password": 7})
+    assert [failure.property for failure in result.failures] == ["name", "sizeLimit", "password"]
+    assert "lots-of-it" not in " ".join(failure.reason for failure in result.failures)
+
+
+def test_check_waits_for_what_is_not_known_yet(provider: ThingProvider) -> None:
+    assert provider.check({}, {"name": UNKNOWN, "sizeLimit": "lots"}).failures == []
+
+
+def test_check_completes_the_inputs_so_that_a_diff_says_what_drift_goes_back_to(provider: ThingProvider) -> None:
+    inputs = provider.check(STATE, dict(DECLARED)).inputs
+    assert inputs == {**DECLARED, "colour": "red", "binaries": "/bin"}
+    assert provider.check(STATE, {"name": "t", "colour": "blue"}).inputs["colour"] == "blue"
+
+
+def test_nothing_changed(provider: ThingProvider) -> None:
+    result = provider.diff("thing t", STATE, dict(DECLARED))
+    assert result.changes is False
+    assert result.replaces == []
+
+
+def test_pulumis_own_keys_and_absent_values_are_no_change(provider: ThingProvider) -> None:
+    assert provider.diff("thing t", {**STATE, "__provider": "x"}, {**DECLARED, "colour": None}).changes is False
+
+
+def test_a_changed_field(provider: ThingProvider) -> None:
+    result = provider.diff("thing t", STATE, {**DECLARED, "sizeLimit": 3.0})
+    assert result.changes is True
+    assert result.replaces == []
+
+
+def test_drift_of_a_field_that_is_not_declared_is_compared_with_its_default(provider: ThingProvider) -> None:
+    assert provider.diff("thing t", {**STATE, "colour": "blue"}, dict(DECLARED)).changes is True
+
+
+def test_a_field_that_replaces(provider: ThingProvider) -> None:
+    result = provider.diff("thing t", STATE, {**DECLARED, "name": "other"})
+    assert result.replaces == ["name"]
+    assert result.delete_before_replace is True
+
+
+def test_a_value_not_known_yet_counts_as_changed(provider: ThingProvider) -> None:
+    assert provider.diff("thing t", STATE, {**DECLARED, "sizeLimit": UNKNOWN}).changes is True
+    assert provider.diff("thing t", STATE, {**DECLARED, "name": UNKNOWN}).replaces == ["name"]
+
+
+def test_a_computed_or_unmanaged_value_not_known_yet_does_not(provider: ThingProvider) -> None:
+    unknown = {"madeAt": UNKNOWN, "binaries": UNKNOWN}
+    assert provider.diff("thing t", STATE, {**DECLARED, **unknown}).changes is False
+
+
+def test_computed_fields_are_not_compared(provider: ThingProvider) -> None:
+    assert provider.diff("thing t", STATE, {**DECLARED, "madeAt": "midnight"}).changes is False
+
+
+def test_a_changed_password_is_a_change(provider: ThingProvider) -> None:
+    assert provider.diff("thing t", STATE, {**DECLARED, "password": "another"}).changes is True
+
+
+def test_an_unmanaged_field_is_stored_without_work(provider: ThingProvider) -> None:
+    news = {**DECLARED, "binaries": "/other"}
+    assert provider.diff("thing t", STATE, dict(news)).changes is True
+    assert provider.update("thing t", STATE, news).outs == {**STATE, "binaries": "/other", "sizeLimit": 2}
+    assert world.done == []
+
+
+def test_create(provider: ThingProvider) -> None:
+    result = provider.create(dict(DECLARED))
+    assert result.id == "thing t"
+    assert result.outs == {**STATE, "sizeLimit": 2}
+    assert world.said == [("half of it", True)]
+
+
+def test_update_does_the_work_and_keeps_what_create_found_out(provider: ThingProvider) -> None:
+    result = provider.update("thing t", STATE, {**DECLARED, "sizeLimit": 3.0})
+    assert world.done == ["update 2 to 3"]
+    assert result.outs == {**STATE, "sizeLimit": 3}
+
+
+def test_read_shows_the_live_world_as_inputs_too(provider: ThingProvider) -> None:
+    world.thing = {"size_limit": 9}
+    result = provider.read("thing t", STATE)
+    assert result.id == "thing t"
+    assert result.outs == {**STATE, "sizeLimit": 9}
+    assert result.inputs == {name: value for name, value in (result.outs or {}).items() if name != "madeAt"}
+    assert provider.diff("thing t", result.outs or {}, dict(DECLARED)).changes is True
+
+
+def test_an_untouched_thing_reads_as_its_state(provider: ThingProvider) -> None:
+    created = provider.create(dict(DECLARED)).outs or {}
+    assert provider.read("thing t", created).outs == created
+    assert provider.diff("thing t", created, dict(DECLARED)).changes is False
+
+
+def test_a_vanished_thing_has_no_id(provider: ThingProvider) -> None:
+    result = provider.read("thing t", STATE)
+    assert (result.id, result.outs, result.inputs) == ("", {}, {})
+
+
+def test_what_cannot_be_read_now_is_shown_as_last_known(provider: ThingProvider) -> None:
+    world.error = Unavailable("no server runs on /d")
+    result = provider.read("thing t", STATE)
+    assert result.outs == {**STATE, "sizeLimit": 2}
+    assert world.said == [("shown as last known: no server runs on /d", False)]
+
+
+def test_what_cannot_be_changed_now_fails(provider: ThingProvider) -> None:
+    world.error = Unavailable("no server runs on /d")
+    with pytest.raises(Unavailable):
+        provider.create(dict(DECLARED))
+    with pytest.raises(Unavailable):
+        provider.delete("thing t", STATE)
+
+
+def test_delete(provider: ThingProvider) -> None:
+    world.thing = {}
+    provider.delete("thing t", STATE)
+    assert world.thing is None
+
+
+def as_pulumi_shows_it(call: Any) -> str:
+    try:
+        call()
+    except Exception:  # noqa: BLE001 - as Pulumi's own server does
+        return traceback.format_exc()
+    raise AssertionError("it did not fail")
+
+
+@pytest.mark.parametrize("kind", [Problem, Unavailable])
+@pytest.mark.parametrize("call", ["create", "update", "delete", "read"])
+def test_a_problem_is_one_clean_line(provider: ThingProvider, call: str, kind: type[Problem]) -> None:
+    if call == "read" and kind is Unavailable:
+        return
+    world.error = kind("thing t: it is somebody else's. Move it away")
+    calls = {
+        "create": lambda: provider.create(dict(DECLARED)),
+        "update": lambda: provider.update("thing t", STATE, {**DECLARED, "sizeLimit": 3.0}),
+        "delete": lambda: provider.delete("thing t", STATE),
+        "read": lambda: provider.read("thing t", STATE),
+    }
+    assert as_pulumi_shows_it(calls[call]) == f"{kind.__name__}: thing t: it is somebody else's. Move it away\n"
+
+
+def test_any_other_error_shows_its_place_in_our_code_also_after_a_problem(provider: ThingProvider) -> None:
+    world.error = Problem("a sentence")
+    as_pulumi_shows_it(lambda: provider.create(dict(DECLARED)))
+    world.error = KeyError("a defect")
+    shown = as_pulumi_shows_it(lambda: provider.create(dict(DECLARED)))
+    assert "in create" in shown
+    assert "Traceback" in shown
+
+
+def test_a_secret_is_shown_nowhere_but_in_what_goes_to_the_engine() -> None:
+    thing = Thing.model_validate(DECLARED)
+    assert isinstance(thing.password, SecretStr)
+    assert PASSWORD not in f"{thing!r} {thing!s} {thing.password} {thing.but(size_limit=3)!r}"
+    assert thing.model_dump(by_alias=True)["password"] == PASSWORD
+
+
+def test_a_secret_in_the_wrong_place_is_not_told(provider: ThingProvider) -> None:
+    props = {"name": "t", "sizeLimit": PASSWORD, "password": [PASSWORD]}
+    assert PASSWORD not in as_pulumi_shows_it(lambda: provider.create(props))
+    assert PASSWORD not in str([failure.reason for failure in provider.check({}, props).failures])

@@ -1,0 +1,53 @@
+"""What a provider tells people: to the engine that its first argument names, and to nobody where there is none."""
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import empty_pb2  # type: ignore[import-untyped]
+from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
+
+from components import console
+
+
+@pytest.fixture(autouse=True)
+def _afresh() -> Iterator[None]:
+    console._engine.cache_clear()
+    yield
+    console._engine.cache_clear()
+
+
+@pytest.mark.parametrize("arguments", [["pytest"], ["pytest", "tests"], []])
+def test_without_an_engine_nothing_happens(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", arguments)
+    console.say("is anybody there?")
+    assert capfd.readouterr() == ("", "")
+
+
+class Engine(engine_pb2_grpc.EngineServicer):
+    def __init__(self) -> None:
+        self.told: list[engine_pb2.LogRequest] = []
+
+    def Log(self, request: engine_pb2.LogRequest, _context: Any) -> empty_pb2.Empty:  # noqa: N802 - gRPC's name
+        self.told.append(request)
+        return empty_pb2.Empty()
+
+
+def test_with_an_engine_it_is_told_in_the_resources_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine()
+    server = grpc.server(ThreadPoolExecutor(1))
+    engine_pb2_grpc.add_EngineServicer_to_server(engine, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    monkeypatch.setattr(sys, "argv", ["provider", f"127.0.0.1:{port}"])
+    console.say("half of it", urn="urn:it", ephemeral=True)
+    [said] = engine.told
+    assert (said.message, said.urn, said.ephemeral) == ("half of it", "urn:it", True)
+    server.stop(None).wait()
+    console.say("the engine is gone: no error")
+    assert len(engine.told) == 1

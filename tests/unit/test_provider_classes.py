@@ -1,0 +1,82 @@
+"""How providers go into a stack's state: by reference, short, and holding no value."""
+
+import base64
+import pickle
+import pickletools
+
+import pytest
+from pulumi.dynamic.dynamic import serialize_provider
+
+from components.postgres import resources
+from components.postgres.adapter import Managed, Provider
+from components.postgres.resource import Resource
+
+
+def providers() -> list[type[Provider]]:
+    return [
+        found
+        for found in vars(resources).values()
+        if isinstance(found, type) and issubclass(found, Provider) and found is not Provider
+    ]
+
+
+def managed() -> list[type[Managed]]:
+    return [
+        found
+        for found in vars(resources).values()
+        if isinstance(found, type) and issubclass(found, Managed) and "provider" in vars(found)
+    ]
+
+
+def test_all_are_found() -> None:
+    assert len(providers()) == len(managed()) >= 14
+    assert {found.provider for found in managed()} == set(providers())
+
+
+@pytest.mark.parametrize("provider", providers(), ids=lambda provider: provider.__name__)
+def test_a_provider_is_pickled_short_and_by_reference(provider: type[Provider]) -> None:
+    pickled = base64.b64decode(serialize_provider(provider()))
+    assert len(pickled) < 120
+    texts = [argument for _, argument, _ in pickletools.genops(pickled) if isinstance(argument, str)]
+    assert texts == ["components.postgres.resources", provider.__name__]
+    assert type(pickle.loads(pickled)) is provider  # noqa: S301 - made here
+    assert vars(provider()) == {}
+
+
+def test_the_names_in_peoples_state() -> None:
+    """These are kept for ever; more may come."""
+    assert {kind.__name__: kind.kind.__name__ for kind in providers()}.items() >= {
+        "PasswordProvider": "Password",
+        "HostFileProvider": "HostFile",
+        "InitializedDirectoryProvider": "InitializedDirectory",
+        "ClonedDirectoryProvider": "ClonedDirectory",
+        "ServerProvider": "Server",
+        "ExtensionProvider": "Extension",
+        "KeyProviderProvider": "KeyProvider",
+        "PrincipalKeyProvider": "PrincipalKey",
+        "KeyBindingProvider": "KeyBinding",
+        "WalEncryptionProvider": "WalEncryption",
+        "ReplicationRoleProvider": "ReplicationRole",
+        "HbaRuleProvider": "HbaRule",
+        "ReplicationSlotProvider": "ReplicationSlot",
+        "ReplicationCheckProvider": "ReplicationCheck",
+    }.items()
+
+
+@pytest.mark.parametrize("kind", [provider.kind for provider in providers()], ids=lambda kind: kind.__name__)
+def test_what_a_kind_says_of_its_fields_is_of_fields_that_it_has(kind: type[Resource]) -> None:
+    fields = set(kind.model_fields)
+    assert kind.replaced_by <= fields
+    assert kind.computed <= fields
+    assert kind.unmanaged <= fields
+    assert kind.secrets <= fields
+    assert not kind.replaced_by & (kind.computed | kind.unmanaged)
+    secret = {name for name, field in kind.model_fields.items() if "SecretStr" in str(field.annotation)}
+    assert secret == kind.secrets
+    assert not provider_remembers_secrets(kind)
+
+
+def provider_remembers_secrets(kind: type[Resource]) -> bool:
+    """A default would stand in code, and a whole `__provider` marked as secret would show in every diff."""
+    defaults = [kind.model_fields[name].default for name in kind.secrets]
+    return any(isinstance(default, str) and default for default in defaults) or Provider.serialize_as_secret_always

@@ -1,0 +1,276 @@
+"""The stack file: every mistake in its own sentence, at its key, all told at once."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from components import settings
+from components.settings import Cluster, Mistakes
+
+FILE = "stacks/Pulumi.test.yaml"
+
+
+def mistakes(document: Any) -> list[str]:
+    with pytest.raises(Mistakes) as told:
+        settings.parse(FILE, json.dumps(document))
+    return told.value.mistakes
+
+
+def primary(**fields: Any) -> dict[str, Any]:
+    return {"primary": {"name": "db1", **fields}}
+
+
+A_TEXT = "this must be a text"
+A_NUMBER = "this must be a whole number"
+A_MAPPING = "this must be a mapping"
+ABSOLUTE = "is not an absolute path"
+VAULT = 'cannot be used in a Vault path (write letters, digits, ".", "_", "-" and "/")'
+NAME = "is not a name here (write lower-case letters, digits and hyphens)"
+NETWORK = "is neither a network (write 192.0.2.7/32) nor a host name"
+OWN = "the stack sets this parameter itself"
+TWO_LINES = "a value cannot hold a line break or a zero byte"
+LONG = "a" * 60
+
+
+@pytest.mark.parametrize(
+    ("document", "sentence"),
+    [
+        ([], f"cluster: {A_MAPPING}"),
+        (None, f"cluster: {A_MAPPING}"),
+        ({"encription": "off"}, "cluster.encription: there is no such setting"),
+        ({"wal_encryption": True}, "cluster.wal_encryption: there is no such setting"),
+        ({"encryption": "on"}, "cluster.encryption: this must be 'required', 'if-available' or 'off'"),
+        ({"encryption": True}, "cluster.encryption: this must be 'required', 'if-available' or 'off'"),
+        ({"walEncryption": "yes"}, "cluster.walEncryption: this must be true or false"),
+        ({"disposable": 1}, "cluster.disposable: this must be true or false"),
+        ({"database": ""}, "cluster.database: an empty name is none"),
+        ({"vault": None}, f"cluster.vault: {A_MAPPING}"),
+        ({"vault": {"mount": "a b"}}, f'cluster.vault.mount: "a b" {VAULT}'),
+        ({"vault": {"mount": "/"}}, f'cluster.vault.mount: "" {VAULT}'),
+        ({"vault": {"mount": "a/../b"}}, f'cluster.vault.mount: "a/../b" {VAULT}'),
+        ({"vault": {"mount": "a{b}"}}, f'cluster.vault.mount: "a{{b}}" {VAULT}'),
+        ({"vault": {"ca": "ca.pem"}}, f'cluster.vault.ca: "ca.pem" {ABSOLUTE}'),
+        ({"key": {"name": "k 1"}}, f'cluster.key.name: "k 1" {VAULT}'),
+        ({"key": {"scope": ["table"]}}, "cluster.key.scope[0]: this must be 'default' or 'server'"),
+        ({"key": {"scope": ["server", "server"]}}, 'cluster.key.scope: "server" is used twice'),
+        ({"key": {"bits": 192}}, "cluster.key.bits: this must be 128 or 256"),
+        (
+            {"key": {"scope": ["default"]}, "walEncryption": True},
+            'cluster.walEncryption: WAL is encrypted with the server key: add "server" to key.scope',
+        ),
+        ({"replication": {"role": ""}}, "cluster.replication.role: an empty name is none"),
+        (
+            {"replication": {"role": "é" * 32}},
+            f'cluster.replication.role: "{"é" * 32}" is 64 bytes long; PostgreSQL keeps 63',
+        ),
+        (
+            {"replication": {"role": "a\nb"}},
+            "cluster.replication.role: a name cannot hold line breaks or other unprintable characters",
+        ),
+        (
+            {"replication": {"maxSlotWalKeepSize": "64 gigs"}},
+            'cluster.replication.maxSlotWalKeepSize: "64 gigs" is not a size (write 64GB)',
+        ),
+        (
+            {"replication": {"maxSlotWalKeepSize": "lots"}},
+            'cluster.replication.maxSlotWalKeepSize: "lots" is not a size (write 64GB)',
+        ),
+        ({"replication": {"maxSlotWalKeepSize": 64}}, f"cluster.replication.maxSlotWalKeepSize: {A_TEXT}"),
+        (
+            {"replication": {"tls": "require"}},
+            (
+                'cluster.replication.tls: "require" needs a primary that speaks TLS: set ssl: on, ssl_cert_file and '
+                "ssl_key_file in primary.settings"
+            ),
+        ),
+        (
+            {"replication": {"tls": "verify-ca"}, **primary(settings={"ssl": True})},
+            'cluster.replication.rootCertificate: missing, and tls is "verify-ca"',
+        ),
+        ({"standbys": {"name": "db2"}}, "cluster.standbys: this must be a list"),
+        ({"standbys": ["db2"]}, f"cluster.standbys[0]: {A_MAPPING}"),
+        ({"standbys": [{"name": "db2"}, {}]}, "cluster.standbys[1].name: this is missing"),
+        ({"standbys": [{"name": "db2"}, {"name": "db2"}]}, 'cluster.standbys[1].name: "db2" is used twice'),
+        ({"standbys": [{"name": "primary"}]}, 'cluster.standbys[0].name: "primary" is used twice'),
+        ({"standbys": [{"name": "db_2"}]}, f'cluster.standbys[0].name: "db_2" {NAME}'),
+        ({"standbys": [{"name": "-"}]}, f'cluster.standbys[0].name: "-" {NAME}'),
+        (
+            {"standbys": [{"name": LONG}]},
+            f'cluster.standbys[0].name: "{LONG}" is 60 characters long; its slot "tde_…" leaves room for 59',
+        ),
+        (primary(port="5432"), f"cluster.primary.port: {A_NUMBER}"),
+        (primary(port=54322), "cluster.standbys[0].port: 54322 is used twice"),
+        (primary(port=0), "cluster.primary.port: input should be greater than or equal to 1"),
+        (primary(port=65536), "cluster.primary.port: input should be less than or equal to 65535"),
+        (primary(host="moon"), "cluster.primary.host: this must be 'local'"),
+        (primary(dataDirectory="data"), f'cluster.primary.dataDirectory: "data" {ABSOLUTE}'),
+        (primary(dataDirectory="/a/../b"), f'cluster.primary.dataDirectory: "/a/../b" {ABSOLUTE}'),
+        (primary(dataDirectory="/a\nb"), f'cluster.primary.dataDirectory: "/a\nb" {ABSOLUTE}'),
+        (primary(binaries="bin"), f'cluster.primary.binaries: "bin" {ABSOLUTE}'),
+        (primary(listen="*"), "cluster.primary.listen: this must be a list"),
+        (
+            primary(address="10.0.0.1/8"),
+            'cluster.primary.address: "10.0.0.1/8" has bits set right of its mask (write 10.0.0.0/8)',
+        ),
+        (primary(address="10.0.0.300/32"), f'cluster.primary.address: "10.0.0.300/32" {NETWORK}'),
+        (primary(address="10.0.0.1/33"), f'cluster.primary.address: "10.0.0.1/33" {NETWORK}'),
+        (primary(address="10.0.0.300"), f'cluster.primary.address: "10.0.0.300" {NETWORK}'),
+        (primary(address='db1" trust #'), f'cluster.primary.address: "db1" trust #" {NETWORK}'),
+        (primary(settings={"Port": 1}), f"cluster.primary.settings.Port: {OWN}"),
+        (primary(settings={"pg_tde.wal_encrypt": True}), f"cluster.primary.settings.pg_tde.wal_encrypt: {OWN}"),
+        (primary(settings={"work mem": 1}), "cluster.primary.settings.work mem: this is no name of a parameter"),
+        (primary(settings={"x": "1\nport = 1"}), f"cluster.primary.settings.x: {TWO_LINES}"),
+        (primary(settings={"x": "1\0"}), f"cluster.primary.settings.x: {TWO_LINES}"),
+        (primary(settings={"x": [1]}), f"cluster.primary.settings.x: {A_TEXT}"),
+        (primary(settings={"x": None}), f"cluster.primary.settings.x: {A_TEXT}"),
+        (
+            primary(settings={"shared_preload_libraries": "auto_explain,pg_tde"}),
+            "cluster.primary.settings.shared_preload_libraries: pg_tde is added by the stack itself: leave it out",
+        ),
+    ],
+)
+def test_each_mistake_is_one_sentence_at_its_key(document: Any, sentence: str) -> None:
+    assert mistakes(document) == [sentence]
+
+
+@pytest.mark.parametrize(
+    ("document", "key"),
+    [
+        ({"vault": {"provider": "Vault"}}, "cluster.vault.provider"),
+        ({"vault": {"provider": "v" * 64}}, "cluster.vault.provider"),
+        ({"vault": {"tokenPeriod": "1d"}}, "cluster.vault.tokenPeriod"),
+        ({"vault": {"tokenPeriod": "0h"}}, "cluster.vault.tokenPeriod"),
+        ({"key": {"scope": []}}, "cluster.key.scope"),
+        ({"replication": {"passwordVersion": 0}}, "cluster.replication.passwordVersion"),
+        ({"replication": {"tls": "on"}}, "cluster.replication.tls"),
+    ],
+)
+def test_other_mistakes_are_told_at_their_key(document: Any, key: str) -> None:
+    [line] = mistakes(document)
+    assert line.startswith(f"{key}: ")
+
+
+def test_what_is_no_mapping_at_all() -> None:
+    with pytest.raises(Mistakes, match="this is no mapping of settings"):
+        settings.parse(FILE, "encryption: off")
+
+
+def test_all_mistakes_are_told_at_once_under_one_heading() -> None:
+    document = {
+        "standbys": [{"name": "db2"}, {"name": "db2"}],
+        "replication": {"maxSlotWalKeepSize": "64 gigs"},
+    }
+    with pytest.raises(Mistakes) as told:
+        settings.parse(FILE, json.dumps(document))
+    assert str(told.value) == (
+        f"{FILE} has 2 mistakes; nothing was touched:\n"
+        '  cluster.replication.maxSlotWalKeepSize: "64 gigs" is not a size (write 64GB)\n'
+        '  cluster.standbys[1].name: "db2" is used twice'
+    )
+
+
+def test_one_mistake_is_counted_as_one() -> None:
+    with pytest.raises(Mistakes, match=r"^stacks/Pulumi.test.yaml has 1 mistake; nothing was touched:\n  cluster.x: "):
+        settings.parse(FILE, '{"x": 1}')
+
+
+def test_a_wrong_section_brings_no_mistakes_that_follow_from_it() -> None:
+    document = {"key": {"scope": ["server", "table"]}, "walEncryption": True, **primary(port=54321)}
+    assert len(mistakes(document)) == 1
+    assert len(mistakes({"replication": {"tls": "verify-full", "rootCertificate": "ca.pem"}})) == 1
+
+
+def test_directories_that_share_a_parent() -> None:
+    document = primary(dataDirectory="/pg/a") | {"standbys": [{"name": "db2", "dataDirectory": "/pg/b"}]}
+    reason = "/pg holds another server's directory too; each needs a parent directory of its own for its token and log"
+    assert mistakes(document) == [
+        f"cluster.primary.dataDirectory: {reason}",
+        f"cluster.standbys[0].dataDirectory: {reason}",
+    ]
+
+
+def test_defaults() -> None:
+    cluster = settings.parse(FILE, "{}")
+    assert cluster.encryption == "required"
+    assert [server.name for server in cluster.servers] == ["primary", "standby1"]
+    assert [cluster.port(server) for server in cluster.servers] == [54321, 54322]
+    assert cluster.places == ["cluster.primary", "cluster.standbys[0]"]
+    assert cluster.is_disposable
+    assert cluster.replication.max_slot_wal_keep_size == "4GB"
+    assert not cluster.replication.encrypted
+    assert sorted(cluster.key.scope) == ["default", "server"]
+
+
+def test_no_standby_and_a_kept_cluster() -> None:
+    cluster = settings.parse(FILE, '{"standbys": [], "disposable": false}')
+    assert [server.name for server in cluster.servers] == ["primary"]
+    assert not cluster.is_disposable
+
+
+@pytest.mark.parametrize(
+    ("given_", "kept"),
+    [("10.0.0.7", "10.0.0.7/32"), ("10.0.0.0/255.0.0.0", "10.0.0.0/8"), ("::1", "::1/128"), ("db1.example", "db1.example")],
+)  # fmt: skip
+def test_networks_are_kept_in_one_spelling(given_: str, kept: str) -> None:
+    assert settings.parse(FILE, json.dumps(primary(address=given_))).primary.address == kept
+
+
+def test_numbers_and_switches_become_texts() -> None:
+    declared = {"work_mem": "8MB", "jit": False, "ssl": True, "max_connections": 50, "seq_page_cost": 1.5}
+    assert settings.parse(FILE, json.dumps(primary(settings=declared))).primary.settings == {
+        "work_mem": "8MB",
+        "jit": "off",
+        "ssl": "on",
+        "max_connections": "50",
+        "seq_page_cost": "1.5",
+    }
+
+
+def test_slashes_around_a_mount_go() -> None:
+    assert settings.parse(FILE, '{"vault": {"mount": "/team/tde/"}}').vault.mount == "team/tde"
+
+
+labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,57}[a-z0-9])?", fullmatch=True)
+clusters = st.fixed_dictionaries(
+    {
+        "encryption": st.sampled_from(["required", "if-available", "off"]),
+        "standbys": st.lists(labels.filter("primary".__ne__), unique=True, max_size=5).map(
+            lambda names: [{"name": name} for name in names]
+        ),
+        "replication": st.fixed_dictionaries(
+            {"maxSlotWalKeepSize": st.from_regex(r"-1|[0-9]{1,6}(kB|MB|GB|TB)", fullmatch=True)}
+        ),
+        "primary": st.fixed_dictionaries({"name": st.just("primary"), "port": st.integers(1, 54321)}),
+    }
+)
+
+
+@given(clusters)
+def test_what_is_valid_comes_back_as_it_was(document: dict[str, Any]) -> None:
+    cluster = settings.parse(FILE, json.dumps(document))
+    again = settings.parse(FILE, cluster.model_dump_json(by_alias=True))
+    assert again == cluster
+    assert (
+        cluster.model_dump(by_alias=True)["replication"]["maxSlotWalKeepSize"]
+        == (document["replication"]["maxSlotWalKeepSize"])
+    )
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(f.alias or n for n, f in Cluster.model_fields.items())), json_values))
+def test_whatever_is_written_is_valid_or_told_as_mistakes_with_their_place(document: dict[str, Any]) -> None:
+    try:
+        settings.parse(FILE, json.dumps(document))
+        told = []
+    except Mistakes as error:
+        told = error.mistakes
+    assert all(re.match(r"cluster.*: .", line, re.DOTALL) for line in told)

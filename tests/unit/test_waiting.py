@@ -1,0 +1,55 @@
+"""`until`: how often it asks, and when it gives up. The clock is ours."""
+
+import time
+
+import pytest
+
+from components.waiting import FIRST_PAUSE, LONGEST_PAUSE, until
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.pauses: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(time, "monotonic", lambda: made.now)
+    monkeypatch.setattr(time, "sleep", made.sleep)
+    return made
+
+
+def test_what_is_so_already_costs_no_pause(clock: Clock) -> None:
+    assert until(lambda: True, seconds=0)
+    assert clock.pauses == []
+
+
+def test_pauses_grow_up_to_a_tenth_of_a_second(clock: Clock) -> None:
+    assert until(lambda: len(clock.pauses) == 20, seconds=60)
+    assert clock.pauses[0] == FIRST_PAUSE
+    assert clock.pauses == sorted(clock.pauses)
+    assert clock.pauses[-1] == LONGEST_PAUSE
+
+
+def test_it_gives_up_in_time(clock: Clock) -> None:
+    assert not until(lambda: False, seconds=3)
+    assert 103 <= clock.now <= 103 + LONGEST_PAUSE
+
+
+def test_it_asks_once_more_after_the_last_pause(clock: Clock) -> None:
+    assert until(lambda: clock.now >= 103, seconds=3)
+
+
+def test_what_the_question_raises_is_not_swallowed(clock: Clock) -> None:
+    def broken() -> bool:
+        raise LookupError("the question itself")
+
+    with pytest.raises(LookupError):
+        until(broken, seconds=3)
+    assert clock.pauses == []

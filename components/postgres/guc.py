@@ -5,7 +5,7 @@ PostgreSQL documentation, *Setting Parameters: Parameter Names and Values*.
 
 import re
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 
 LISTS = {
     *("local_preload_libraries", "search_path", "session_preload_libraries", "shared_preload_libraries"),
@@ -27,32 +27,47 @@ _SWITCH = {"on": "on", "true": "on", "yes": "on", "1": "on", "off": "off", "fals
 
 
 def same_value(one: str, other: str) -> bool:
-    """Whether two spellings of a value mean the same: units, switches, spaces in lists ("64MB" and "8192*8kB" do)."""
+    """Whether two spellings of a value mean the same: units, switches, spaces in lists ("64MB" and "8192*8kB" do).
+
+    `other` may be what a server made of `one`: it keeps whole numbers of its own unit ("100kB" becomes "12*8kB").
+    """
     if one == other or _SWITCH.get(one.lower(), one) == _SWITCH.get(other.lower(), other):
         return True
     first, second = _NUMBER.fullmatch(one), _NUMBER.fullmatch(other)
     if first and second:
         if not (first[3] and second[3]):  # a number without a unit counts in the parameter's own
             return Decimal(first[1]) == Decimal(second[1])
-        return _quantity(first) == _quantity(second)
-    return _elements(one) == _elements(other)
+        return _kept(first, second)
+    return elements(one) == elements(other)
 
 
-def _quantity(match: re.Match[str]) -> tuple[Decimal, bool]:
-    """A number in its base unit, and whether that is the byte (else it is the second)."""
+def _quantity(match: re.Match[str]) -> tuple[Decimal, Decimal, bool]:
+    """A number, what one of it is in base units, and whether those are bytes (else seconds)."""
     number, blocks, unit = match.groups()
-    value = Decimal(number) * Decimal(blocks or 1)
-    return (value * _BYTES[unit], True) if unit in _BYTES else (value * _SECONDS[unit], False)
+    size = _BYTES.get(unit) or _SECONDS[unit]
+    return Decimal(number), Decimal(blocks or 1) * size, unit in _BYTES
 
 
-def _elements(text: str) -> list[str]:
+def _kept(one: re.Match[str], other: re.Match[str]) -> bool:
+    """Whether `other` is `one` as a parameter holds it that counts in the unit of `other`."""
+    (wanted, size, in_bytes), (found, step, also_in_bytes) = _quantity(one), _quantity(other)
+    count = wanted * size / step
+    if found == found.to_integral_value():
+        count = count.to_integral_value(ROUND_HALF_EVEN)
+    return in_bytes == also_in_bytes and count == found
+
+
+def elements(text: str) -> list[str]:
+    """The elements of a list, without their quotes."""
     return [element.strip().strip('"') for element in text.split(",")]
 
 
 def auto_conf(content: str, former: Mapping[str, str], settings: Mapping[str, str]) -> str:
     """The text of postgresql.auto.conf with `settings` in it, and without `former` ones that are no longer wanted."""
-    ours = former.keys() | settings.keys()
-    kept = [line for line in content.splitlines() if line.partition("=")[0].strip() not in ours]
+    ours = {name.lower() for name in (*former, *settings)}
+    # Not splitlines(): a value may hold what Unicode, and not PostgreSQL, takes for the end of a line.
+    lines = content.removesuffix("\n").split("\n") if content else []
+    kept = [line for line in lines if line.partition("=")[0].strip().lower() not in ours]
     return "\n".join([*kept, *(f"{name} = {quoted(value)}" for name, value in sorted(settings.items()))]) + "\n"
 
 

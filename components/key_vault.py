@@ -73,6 +73,7 @@ class KeyVault(pulumi.ComponentResource):
         mount: str,
         existing: bool,
         keep: bool,
+        protect: bool,
         primary: str,
         standbys: list[str],
         token_period_hours: int,
@@ -90,7 +91,7 @@ class KeyVault(pulumi.ComponentResource):
                 type="kv",
                 options={"version": "2"},
                 description=f"principal keys and credentials of {name}",
-                opts=ResourceOptions.merge(child, ResourceOptions(retain_on_delete=keep)),
+                opts=ResourceOptions.merge(child, ResourceOptions(retain_on_delete=keep, protect=protect)),
             )
             path = made.path
         self.mount = Output.from_input(path)

@@ -16,7 +16,7 @@ def objections(place: str, server: settings.Server, site: Site, stack: str) -> l
     host, data, port = hosts.host(site.address), site.data, site.port
     try:
         found = []
-        if host.listing(data) and marker(host, data).get("stack") != stack:
+        if not server.adopt and host.listing(data) and marker(host, data).get("stack") != stack:
             found.append(
                 f"{place}.dataDirectory: {data} is not empty and was not made by this stack: it is never written to. Move it "
                 "away, or name another"

@@ -120,9 +120,10 @@ class EncryptedReplication(pulumi.ComponentResource):
             f"{self._name}-replication-password", self._child(), version=cluster.replication.password_version
         ).output("value")
         key_vault = self._key_vault(password)
-        directory = resources.InitializedDirectory(
+        kind = resources.AdoptedDirectory if primary.declared.adopt else resources.InitializedDirectory
+        directory = kind(
             primary.name,
-            self._child(depends_on=primary.ready),
+            self._child(depends_on=primary.ready, protect=cluster.protect),
             **primary.site.location,
             binaries=str(primary.site.binaries),
             stack=self._stack,
@@ -131,7 +132,7 @@ class EncryptedReplication(pulumi.ComponentResource):
         server = self._server(primary, directory, self._vault_files(primary, key_vault), {})
         inside = {**primary.site.location, "system_identifier": directory.system_identifier}
         # Where the whole data directory goes, nothing in it has to be taken away first.
-        on_primary = self._child(depends_on=[server], deleted_with=directory if cluster.is_disposable else None)
+        on_primary = self._child(depends_on=[server], deleted_with=None if primary.declared.adopt else directory)
         keys = self._keys(inside, key_vault, on_primary) if self._in_force else []
         role = resources.ReplicationRole(
             cluster.replication.role, on_primary, **inside, role=cluster.replication.role, password=password
@@ -161,6 +162,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             mount=self._mount,
             existing=declared.existing,
             keep=not self._cluster.is_disposable,
+            protect=self._cluster.protect,
             primary=self._primary.name,
             standbys=[node.name for node in self._standbys],
             token_period_hours=int(declared.token_period.removesuffix("h")),
@@ -207,20 +209,23 @@ class EncryptedReplication(pulumi.ComponentResource):
             settings=self._parameters(node) | parameters,
             recovery="none" if node is self._primary else "standby",
             restart=node.declared.restart,
+            ours=not node.declared.adopt,
         )
 
     def _parameters(self, node: Node) -> dict[str, str]:
         """A person's own parameters, those that the kind of host decides, and what replication needs."""
         libraries = [node.declared.settings.get("shared_preload_libraries"), "pg_tde" if self._in_force else None]
-        needed = {
-            "port": str(node.site.port),
-            "listen_addresses": ",".join(node.declared.listen),
-            "cluster_name": node.name,
-            "max_slot_wal_keep_size": self._cluster.replication.max_slot_wal_keep_size,
-        }
+        needed = {"max_slot_wal_keep_size": self._cluster.replication.max_slot_wal_keep_size}
+        if not node.declared.adopt:
+            needed |= {
+                "port": str(node.site.port),
+                "listen_addresses": ",".join(node.declared.listen),
+                "cluster_name": node.name,
+                **node.site.parameters,
+            }
         if any(libraries):
             needed["shared_preload_libraries"] = ",".join(filter(None, libraries))
-        return {**node.declared.settings, **node.site.parameters, **needed}
+        return node.declared.settings | needed
 
     def _keys(self, inside: dict[str, Any], key_vault: KeyVault, opts: ResourceOptions) -> list[Resource]:
         """Extension → key provider → principal key → what it is set for, in the order that pg_tde needs; the last of them."""
@@ -322,7 +327,11 @@ class EncryptedReplication(pulumi.ComponentResource):
             # As text: the component's own URN would make it depend on its children.
             urn=f"urn:pulumi:{pulumi.get_stack()}::{pulumi.get_project()}::{TYPE}${BASE_BACKUP}::{node.name}",
         )
-        parameters = {"primary_conninfo": upstream.conninfo(node.name), "primary_slot_name": node.slot}
+        parameters = {
+            "primary_conninfo": upstream.conninfo(node.name),
+            "primary_slot_name": node.slot,
+            "wal_retrieve_retry_interval": "1s",
+        }
         if encrypt_wal:
             parameters["pg_tde.wal_encrypt"] = "on"
         server = self._server(node, directory, files, parameters)

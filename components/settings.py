@@ -8,7 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -173,7 +173,11 @@ class Server(Settings):
     """listen_addresses."""
     address: Network | None = None
     """Where its replication connections come from, for pg_hba.conf; default 127.0.0.1/32 on the local host."""
+    adopt: bool = False
+    """For a primary that is there already: it is never made, moved or removed, and keeps all settings but what
+    replication needs; destroy leaves it as it was found."""
     restart: Literal["allowed", "refused"] = "allowed"
+    """Whether `up` may restart it, for parameters that can only change at start."""
     settings: dict[str, str] = {}
     """More parameters for postgresql.conf."""
 
@@ -198,6 +202,8 @@ class Cluster(Settings):
     wal_encryption: bool = False
     database: Identifier = "postgres"
     """Where the extension is made; keys and providers are the whole cluster's."""
+    protect: bool = False
+    """Whether Pulumi refuses to destroy the primary's data, and the Vault mount with its keys."""
     disposable: bool | None = None
     """Whether data may be removed rather than set aside, and keys with it; default on the local host: true."""
     vault: Vault = Vault()
@@ -258,8 +264,32 @@ def _besides(document: Any, details: Sequence[Any]) -> list[str]:
 
 
 def _contradictions(cluster: Cluster) -> list[str]:
+    """Mistakes that no field has alone."""
+    found = _used_twice(cluster)
+    for place, server in zip(cluster.places, cluster.servers, strict=True):
+        found += [f"{place}.{mistake}" for mistake in _of_server(server)]
+        if server.adopt and server is not cluster.primary:
+            found.append(f"{place}.adopt: only a primary is adopted; a standby is always made by a base backup")
+    if cluster.primary.adopt and not cluster.primary.data_directory:
+        found.append("cluster.primary.dataDirectory: missing; it says which server is adopted")
+    if cluster.primary.adopt and cluster.primary.port is None:
+        found.append("cluster.primary.port: missing; standbys must know where the adopted server listens")
+    replication = cluster.replication
+    if replication.encrypted and not cluster.primary.adopt and cluster.primary.settings.get("ssl") != "on":
+        found.append(
+            f'cluster.replication.tls: "{replication.tls}" needs a primary that speaks TLS: set ssl: on, ssl_cert_file and '
+            "ssl_key_file in primary.settings"
+        )
+    if replication.tls.startswith("verify") and not replication.root_certificate:
+        found.append(f'cluster.replication.rootCertificate: missing, and tls is "{replication.tls}"')
+    if cluster.wal_encryption and "server" not in cluster.key.scope:
+        found.append('cluster.walEncryption: WAL is encrypted with the server key: add "server" to key.scope')
+    return found
+
+
+def _used_twice(cluster: Cluster) -> list[str]:
+    """What each server must have for itself."""
     found = []
-    places = cluster.places
     values_of: dict[str, list[Any]] = {
         "name": [server.name for server in cluster.servers],
         "port": [cluster.port(server) for server in cluster.servers],
@@ -267,46 +297,35 @@ def _contradictions(cluster: Cluster) -> list[str]:
     }
     for field, values in values_of.items():
         seen: Counter[Any] = Counter()
-        for place, value in zip(places, values, strict=True):
+        for place, value in zip(cluster.places, values, strict=True):
             seen[value] += value is not None
             if seen[value] > 1:
                 shown = f'"{value}"' if isinstance(value, str) else value
                 found.append(f"{place}.{field}: {shown} is used twice")
-    parents = Counter(Path(server.data_directory).parent for server in cluster.servers if server.data_directory)
-    for place, server in zip(places, cluster.servers, strict=True):
-        if server.data_directory and parents[Path(server.data_directory).parent] > 1:
-            found.append(
-                f"{place}.dataDirectory: {Path(server.data_directory).parent} holds another server's directory too; each "
-                "needs a parent directory of its own for its token and log"
-            )
-        found += [
-            f"{place}.settings.{name}: the stack sets this parameter itself"
-            for name in server.settings
-            if name.lower() in MANAGED_PARAMETERS
-        ]
-        found += [
-            f"{place}.settings.{name}: this is no name of a parameter"
-            for name in server.settings
-            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?", name)
-        ]
-        found += [
-            f"{place}.settings.{name}: a value cannot hold a line break or a zero byte"
-            for name, value in server.settings.items()
-            if "\n" in value or "\0" in value
-        ]
-        if "shared_preload_libraries" in server.settings and "pg_tde" in server.settings["shared_preload_libraries"]:
-            found.append(
-                f"{place}.settings.shared_preload_libraries: pg_tde is added by the stack itself: leave it out"
-            )
-    if cluster.replication.encrypted and cluster.primary.settings.get("ssl") != "on":
-        found.append(
-            f'cluster.replication.tls: "{cluster.replication.tls}" needs a primary that speaks TLS: set ssl: on, ssl_cert_file '
-            "and ssl_key_file in primary.settings"
-        )
-    if cluster.replication.tls.startswith("verify") and not cluster.replication.root_certificate:
-        found.append(f'cluster.replication.rootCertificate: missing, and tls is "{cluster.replication.tls}"')
-    if cluster.wal_encryption and "server" not in cluster.key.scope:
-        found.append('cluster.walEncryption: WAL is encrypted with the server key: add "server" to key.scope')
+    above = [
+        PurePosixPath(server.data_directory).parent if server.data_directory else None for server in cluster.servers
+    ]
+    found += [
+        f"{place}.dataDirectory: {parent} holds another server's directory too; each needs a parent directory of its own for "
+        "its token and log"
+        for place, parent in zip(cluster.places, above, strict=True)
+        if parent and above.count(parent) > 1
+    ]
+    return found
+
+
+def _of_server(server: Server) -> list[str]:
+    found = []
+    for name, value in server.settings.items():
+        place = f"settings.{name}"
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?", name):
+            found.append(f"{place}: this is no name of a parameter")
+        if name.lower() in MANAGED_PARAMETERS:
+            found.append(f"{place}: the stack sets this parameter itself")
+        if "\n" in value or "\0" in value:
+            found.append(f"{place}: a value cannot hold a line break or a zero byte")
+        if name == "shared_preload_libraries" and "pg_tde" in value:
+            found.append(f"{place}: pg_tde is added by the stack itself: leave it out")
     return found
 
 

@@ -25,7 +25,7 @@ from pulumi.output import Unknown
 from pydantic import ValidationError
 
 from components import console
-from components.errors import Problem, Unavailable
+from components.errors import Problem, Refused, Unavailable
 from components.postgres.resource import Resource
 from components.progress import reported_to
 
@@ -60,6 +60,9 @@ class Provider(ResourceProvider):
         new = self._declared(olds, news, unknown)
         passed = self.kind.computed | self.kind.unmanaged
         late = {name for name in fields if _alias(self.kind, name) in unknown and name not in passed}
+        if objection := new.objection(old):
+            with _told(new):
+                raise Refused(objection)
         changed = new.changed(old) | late
         replaces = sorted(changed & self.kind.replaced_by)
         stored = any(new_value != old_value for new_value, old_value in _handling(self.kind, new, old))

@@ -20,6 +20,7 @@ from components.progress import progress
 MARKER = "tde-replication.json"
 INITDB_DEADLINE = 600.0
 STOP_DEADLINE = 60.0
+THIS, NOTHING = "this cluster", "nothing"
 
 
 class DataDirectory(OnHost):
@@ -90,9 +91,23 @@ class DataDirectory(OnHost):
         return self.but(system_identifier=self.control().system_identifier, made_at=made_at)
 
     def update(self, live: Self) -> Self:
-        raise Refused(
-            f"{self.data_directory} holds another cluster than this stack's ({', '.join(sorted(self.changed(live)))}): it is "
-            "left as it is. Move it away, and `up` makes its own again"
+        """Nothing in it is changed in place."""
+        del live
+        return self
+
+    def _found(self) -> str:
+        """Which cluster the directory holds now."""
+        if not self.machine.listing(self.path):
+            return NOTHING
+        found = self.control().system_identifier
+        return THIS if found == self.system_identifier else f"another cluster (system identifier {found})"
+
+    def _wrong_cluster(self, holds: str, known: str) -> str | None:
+        if holds == THIS:
+            return None
+        return (
+            f"{self.data_directory} holds {holds}, and not this stack's cluster (system identifier {known}): nothing is changed. "
+            "Bring that back, or promote a standby; to start over without its data, destroy the stack first"
         )
 
     def delete(self) -> None:
@@ -120,16 +135,16 @@ class InitializedDirectory(DataDirectory):
     """
 
     origin: str = "initdb"
-    holds: str = "this cluster"
-    """Whether the directory still holds what was made: "this cluster", or whose it is now."""
+    holds: str = THIS
+    """Whether the directory still holds what was made: "this cluster", or what it holds now."""
 
     def read(self) -> Self | None:
-        if not self.machine.listing(self.path):
-            return None
-        found = self.control().system_identifier
-        if found != self.system_identifier:
-            return self.but(holds=f"another cluster (system identifier {found})")
-        return self.but(holds="this cluster")
+        found = self._found()
+        # A primary that had data is not made anew over its standbys' copies because a disk is not mounted.
+        return None if self.disposable and found == NOTHING else self.but(holds=found)
+
+    def objection(self, live: Self) -> str | None:
+        return self._wrong_cluster(live.holds, live.system_identifier)
 
     def create(self) -> Self:
         return self._create(self._initdb, lambda _: None)
@@ -153,6 +168,33 @@ class InitializedDirectory(DataDirectory):
         lines = "".join(f'owner "{name}" postgres\n' for name in names)
         ident = (machine.read(target / "pg_ident.conf") or b"") + lines.encode()
         machine.write(target / "pg_ident.conf", ident, mode=0o600)
+
+
+class AdoptedDirectory(DataDirectory):
+    """The directory of a primary that was here before the stack: never made, moved or removed."""
+
+    origin: str = "adopted"
+    holds: str = THIS
+
+    @property
+    def identity(self) -> str:
+        return f"{self.system_identifier} adopted"
+
+    def read(self) -> Self:
+        return self.but(holds=self._found())
+
+    def objection(self, live: Self) -> str | None:
+        return self._wrong_cluster(live.holds, live.system_identifier)
+
+    def create(self) -> Self:
+        if not self.machine.listing(self.path):
+            raise Refused(
+                f"{self.data_directory} is empty: there is no server to adopt. Leave adopt out to have one made"
+            )
+        return self.but(system_identifier=self.control().system_identifier)
+
+    def delete(self) -> None:
+        """It is not this stack's to take away."""
 
 
 def marker(host: Host, path: PurePosixPath) -> dict[str, str]:

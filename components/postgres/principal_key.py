@@ -60,7 +60,7 @@ class PrincipalKey(OnServer):
     def _purpose(self) -> str:
         return f"principal key {self.key}"
 
-    def read(self) -> Self | None:
+    def read(self) -> Self:
         """Only a key that is in use can be asked for: pg_tde has no call that lists keys."""
         with session(self, self._purpose, self.database) as server:
             for calls in SCOPES.values():
@@ -96,10 +96,15 @@ class PrincipalKey(OnServer):
         return self
 
     def update(self, live: Self) -> Self:
-        raise Problem(
-            f"{self._purpose} cannot be opened: {live.available}. It is never made anew over what is encrypted with it: "
-            "bring Vault, its policy or the key back, and run `up` again"
-        )
+        """Look again: what was in its way (a token, a policy) may be repaired by now."""
+        del live
+        found = self.read()
+        if found.available != self.available:
+            raise Problem(
+                f"{self._purpose} cannot be opened: {found.available}. It is never made anew over what is encrypted with it: "
+                "bring Vault, its policy or the key back, and run `up` again"
+            )
+        return self
 
     def delete(self) -> None:
         """It stays in Vault: backups and old data directories need it."""

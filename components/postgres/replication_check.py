@@ -13,6 +13,8 @@ from components.waiting import until
 
 STREAM_DEADLINE = 60.0
 """Seconds until a started standby streams."""
+RECONNECT_DEADLINE = 3.0
+"""Seconds for a running standby to come back after a restart of the primary: it tries every second."""
 REPLAY_DEADLINE = 600.0
 """Seconds until it has replayed what the primary had written when asked."""
 
@@ -51,9 +53,11 @@ class ReplicationCheck(OnServer):
         )
 
     def read(self) -> Self:
-        """Whether it streams; a standby that is behind streams all the same."""
+        """Whether it streams; a standby that is behind streams all the same, and one that is just reconnecting will."""
         with self._primary() as primary:
-            return self.but(streaming="from its slot" if self._streams(primary) else "no: nothing reads its slot")
+            wait = RECONNECT_DEADLINE if self.machine.postmaster(self.data) else 0
+            streams = until(lambda: self._streams(primary), seconds=wait)
+            return self.but(streaming="from its slot" if streams else "no: nothing reads its slot")
 
     def _streams(self, primary: Session) -> bool:
         state = primary.value(

@@ -39,6 +39,14 @@ class ReplicationSlot(OnServer):
         # (no status) would let WAL go that a clone needs.
         return self.but(slot_type=slot_type, wal_status="lost" if wal_status in {"lost", None} else "reserved")
 
+    def objection(self, live: Self) -> str | None:
+        if live.slot_type == self.slot_type:
+            return None
+        return (
+            f"{self._purpose}: a {live.slot_type} slot has taken this name: it is left as it is. Drop it by hand, and `up` makes "
+            "the right one"
+        )
+
     def create(self) -> Self:
         with session(self, self._purpose) as server:
             found = self._live(server)

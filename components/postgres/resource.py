@@ -68,6 +68,11 @@ class Resource(BaseModel, ABC):
         passed = self.computed | self.unmanaged
         return {name for name in type(self).model_fields if name not in passed and self._differs(name, old)}
 
+    def objection(self, live: Self) -> str | None:
+        """Why `live` must not be brought to what is declared: told at preview, and nothing is changed. None: it may."""
+        del live
+        return None
+
     def _differs(self, name: str, old: Self) -> bool:
         return bool(getattr(self, name) != getattr(old, name))
 

@@ -56,6 +56,14 @@ class InitializedDirectory(DataDirectory, module="postgres", name="DataDirectory
     provider = InitializedDirectoryProvider
 
 
+class AdoptedDirectoryProvider(Provider):
+    kind = data_directory.AdoptedDirectory
+
+
+class AdoptedDirectory(DataDirectory, module="postgres", name="DataDirectory"):
+    provider = AdoptedDirectoryProvider
+
+
 class ClonedDirectoryProvider(Provider):
     kind = base_backup.ClonedDirectory
 

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Self
 from psycopg import sql
 
 from components.errors import Problem, Refused, Unavailable
-from components.postgres.guc import LISTS, auto_conf, same_value
+from components.postgres.guc import LISTS, auto_conf, elements, same_value
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, session
 from components.waiting import until
@@ -38,9 +38,12 @@ class Server(OnServer):
     restart: Literal["allowed", "refused"] = "allowed"
     """Whether `up` may restart this server for a parameter that can only change at start."""
     ours: bool = True
-    """False for a server that was here before the stack: destroy leaves it running."""
+    """False for a server that was here before the stack: it is not stopped, and gets its own values back in the end."""
+    found: dict[str, str | None] = {}
+    """What postgresql.auto.conf of such a server said of each parameter before (None: nothing)."""
 
     replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"made_at"}
+    computed: ClassVar[frozenset[str]] = frozenset({"found"})
     unmanaged: ClassVar[frozenset[str]] = frozenset({"name", "binaries", "restart", "ours"})
 
     @property
@@ -96,20 +99,46 @@ class Server(OnServer):
             pending_restart=sorted(name for name, _, _, pending in found if pending),
         )
 
+    def objection(self, live: Self) -> str | None:
+        if self.recovery == "none" and live.recovery == "standby":
+            return f"server {self.name} is declared as the primary and is a standby now: nothing is changed"
+        return None
+
     def create(self) -> Self:
         """Start it with its settings; a server that an interrupted run left running is brought to them instead."""
+        if not self.ours:
+            return self._adopt()
         if self.machine.postmaster(self.data):
             live = self.but(running=True, settings={}, pending_restart=[])
             return self.update((live.read() or live).but(settings={}))
         self._configure_stopped({})
         return self._start()
 
+    def _adopt(self) -> Self:
+        with session(self, f"server {self.name}") as server:
+            loaded = server.value("SHOW shared_preload_libraries")
+            wanted = self.settings.get("shared_preload_libraries", loaded)
+            if missing := sorted(set(elements(loaded)) - set(elements(wanted)) - {""}):
+                raise Refused(
+                    f"server {self.name} loads {', '.join(missing)} at its start, and the stack file does not: name all but "
+                    "pg_tde in settings.shared_preload_libraries"
+                )
+            rows = server.rows(
+                "SELECT name, setting FROM pg_file_settings WHERE sourcefile LIKE '%%postgresql.auto.conf' AND name = ANY(%s)",
+                [list(self.settings)],
+            )
+        before = dict.fromkeys(self.settings, None) | dict(rows)
+        live = self.but(settings={}, pending_restart=[]).read() or self
+        return self.update(live.but(settings={})).but(found=before)
+
     def update(self, live: Self) -> Self:
         if not self.machine.postmaster(self.data):
+            if not self.ours and self.restart == "refused":
+                raise Refused(
+                    f"server {self.name} is down, and the stack says restart: refused. Start it, and run `up` again"
+                )
             self._configure_stopped(live.settings)
             return self._start()
-        if self.recovery == "none" and live.recovery == "standby":
-            raise Refused(f"server {self.name} is declared as the primary and runs as a standby: nothing was changed")
         if self.recovery == "standby":
             # A running standby that lost its signal file would come up as a primary at its next start.
             self.machine.write(self.data / "standby.signal", b"", mode=0o600)
@@ -125,11 +154,22 @@ class Server(OnServer):
         return self
 
     def delete(self) -> None:
-        if self.ours and self.machine.postmaster(self.data):
+        if not self.ours:
+            self._give_back()
+            return
+        if self.machine.postmaster(self.data):
             self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
         log = self.data.parent / "postgresql.log"
-        if self.ours and self.machine.status(log):
+        if self.machine.status(log):
             self.machine.remove(log)
+
+    def _give_back(self) -> None:
+        """Set what was set before. pg_tde stays loaded: without it, tables that are encrypted by now could not be read."""
+        with session(self, f"server {self.name}") as server:
+            for name, value in self.found.items():
+                if name != "shared_preload_libraries":
+                    _alter_system(server, name, value)
+            reload_configuration(server)
 
     def _allowed_to_restart(self, names: list[str]) -> None:
         if self.restart == "refused":
@@ -149,12 +189,10 @@ class Server(OnServer):
 
     def _alter(self, server: Session, live: Self) -> None:
         for name in sorted(live.settings.keys() - self.settings.keys()):
-            server.rows(sql.SQL("ALTER SYSTEM RESET {}").format(_parameter(name)))
+            _alter_system(server, name, None)
         for name, value in sorted(self.settings.items()):
             if name not in live.settings or not same_value(value, live.settings[name]) or name in live.pending_restart:
-                parts = [part.strip() for part in value.split(",")] if name in LISTS else [value]
-                values = sql.SQL(", ").join(sql.Literal(part) for part in parts)
-                server.rows(sql.SQL("ALTER SYSTEM SET {} = {}").format(_parameter(name), values))
+                _alter_system(server, name, value)
         reload_configuration(server)
 
     def _start(self) -> Self:
@@ -197,6 +235,16 @@ def restart(server: OnServer, name: str, binaries: str) -> None:
     start(server, name, binaries)
 
 
+def _alter_system(server: Session, name: str, value: str | None) -> None:
+    """Set a parameter in postgresql.auto.conf; None takes it out of there."""
+    parameter = sql.SQL(".").join(sql.Identifier(part) for part in name.split("."))
+    if value is None:
+        server.rows(sql.SQL("ALTER SYSTEM RESET {}").format(parameter))
+        return
+    values = sql.SQL(", ").join(sql.Literal(part) for part in (elements(value) if name in LISTS else [value]))
+    server.rows(sql.SQL("ALTER SYSTEM SET {} = {}").format(parameter, values))
+
+
 def reload_configuration(server: Session) -> None:
     """Reload, and wait until this session's server process has seen it: pg_reload_conf() only sends a signal."""
     before = server.value("SELECT pg_conf_load_time()")
@@ -208,7 +256,3 @@ def reload_configuration(server: Session) -> None:
 def unit_of(unit: str) -> str:
     """pg_settings' unit as it is written behind a number: "8kB" counts blocks, which no number is written in."""
     return f"*{unit}" if unit[0].isdigit() else unit
-
-
-def _parameter(name: str) -> sql.Composed:
-    return sql.SQL(".").join(sql.Identifier(part) for part in name.split("."))

@@ -1,0 +1,89 @@
+"""A running cluster under test, and what can be done to it behind Pulumi's back."""
+
+import os
+import signal
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from components.hosts.account import service_account
+from components.hosts.local import LocalHost
+from tests.engine.workspace import Workspace, eventually, sql
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+class Cluster:
+    """Servers db1 (the primary), db2 … in a directory of their own, as a stack file declares them."""
+
+    def __init__(self, workspace: Workspace, base: Path, standbys: int, **cluster: Any) -> None:
+        self.workspace = workspace
+        self.base = base
+        self.names = [f"db{n + 1}" for n in range(standbys + 1)]
+        self.ports = dict(zip(self.names, free_ports(len(self.names)), strict=True))
+        declared = [
+            {"name": name, "port": port, "dataDirectory": str(self.data(name))} for name, port in self.ports.items()
+        ]
+        for server in declared:
+            if binaries := cluster.get("binaries"):
+                server["binaries"] = str(binaries)
+        more = {key: value for key, value in cluster.items() if key != "binaries"}
+        workspace.write({"primary": declared[0], "standbys": declared[1:], "disposable": True, **more})
+
+    def data(self, name: str) -> Path:
+        return self.base / name / "data"
+
+    def file(self, name: str, suffix: str) -> Path:
+        return self.base / name / f"{self.workspace.stack}.{suffix}"
+
+    def sql(self, name: str, query: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+        return sql(self.ports[name], query, database)
+
+    def pid(self, name: str) -> int:
+        found = LocalHost().postmaster(self.data(name))  # type: ignore[arg-type]
+        assert found
+        return found.pid
+
+    def running(self, name: str) -> bool:
+        return LocalHost().postmaster(self.data(name)) is not None  # type: ignore[arg-type]
+
+    def signal(self, name: str, number: int) -> None:
+        """End a server, and wait until it is gone."""
+        os.kill(self.pid(name), number)
+        eventually(lambda: not self.running(name))
+
+    def stop(self, name: str) -> None:
+        self.signal(name, signal.SIGINT)
+
+    def kill(self, name: str) -> None:
+        self.signal(name, signal.SIGKILL)
+
+    def edit(self, name: str, file: str, change: Any) -> None:
+        """Change a text file in a data directory, keeping owner and mode."""
+        path = self.data(name) / file
+        text = path.read_text()
+        new = change(text)
+        assert new != text
+        path.write_text(new)
+
+    def streaming(self) -> list[str]:
+        rows = self.sql("db1", "SELECT slot_name FROM pg_replication_slots WHERE active ORDER BY 1")
+        return [row[0] for row in rows]
+
+
+def base_directory() -> Path:
+    """A short directory that the service account can reach (pytest's own may not be entered by others)."""
+    base = Path(tempfile.mkdtemp(prefix="tde-", dir="/tmp"))
+    base.chmod(0o755)
+    account = service_account()
+    os.chown(base, account.uid, account.gid)
+    return base

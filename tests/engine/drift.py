@@ -1,0 +1,443 @@
+"""The drift table: what somebody did behind our back, what `preview` plans, what `up` does, and what it costs.
+
+docs/drift.md is made of it: `python -m tests.engine.drift > docs/drift.md`.
+"""
+
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from components.hosts.local import LocalHost
+from tests.engine.cluster import Cluster
+from tests.engine.workspace import eventually
+
+ROLE, RULE = "ReplicationRole replicator", "HbaRule replicator from 127.0.0.1/32"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case. `plan` is what the preview must hold, no more and no less; `says` are words that it must show."""
+
+    resource: str
+    what: str
+    act: Callable[[Cluster], object]
+    plan: dict[str, str]
+    says: tuple[str, ...] = ()
+    repair: str = "in place"
+    batch: str = ""
+    """Rows of one batch share a preview and an `up`; a row without one stands alone."""
+    check: Callable[[Cluster], object] = field(default=lambda _: None)
+
+    def __str__(self) -> str:
+        return f"{self.resource}: {self.what}"
+
+
+def _sql(query: str, name: str = "db1") -> Callable[[Cluster], object]:
+    return lambda cluster: cluster.sql(name, query)
+
+
+def _hba(change: Callable[[str], str], *, reload: bool = True) -> Callable[[Cluster], object]:
+    def act(cluster: Cluster) -> None:
+        cluster.edit("db1", "pg_hba.conf", change)
+        if reload:
+            cluster.sql("db1", "SELECT pg_reload_conf()")
+
+    return act
+
+
+def _ours(text: str) -> str:
+    return next(line for line in text.splitlines(keepends=True) if line.rstrip().endswith("# tde-replication"))
+
+
+def _without_ours(text: str) -> str:
+    return text.replace(_ours(text), "")
+
+
+def _auto_conf(name: str, line: str) -> Callable[[Cluster], object]:
+    def act(cluster: Cluster) -> None:
+        parameter = line.partition("=")[0].strip()
+        cluster.edit(
+            name,
+            "postgresql.auto.conf",
+            lambda text: (
+                "".join(old for old in text.splitlines(keepends=True) if not old.startswith(parameter)) + line + "\n"
+            ),
+        )
+        cluster.sql(name, "SELECT pg_reload_conf()")
+
+    return act
+
+
+def _drop_slot(cluster: Cluster, name: str) -> None:
+    cluster.stop(name)
+    eventually(lambda: f"tde_{name}" not in cluster.streaming())
+    cluster.sql("db1", f"SELECT pg_drop_replication_slot('tde_{name}')")
+
+
+def _lose_wal(cluster: Cluster) -> None:
+    """Stop db3 and write more WAL than its slot may hold back."""
+    cluster.stop("db3")
+    cluster.sql("db1", "ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'")
+    cluster.sql("db1", "SELECT pg_reload_conf()")
+    for _ in range(5):
+        cluster.sql("db1", "SELECT pg_logical_emit_message(false, '', repeat('x', 1000000))")
+        cluster.sql("db1", "SELECT pg_switch_wal()")
+    cluster.sql("db1", "CHECKPOINT")
+    cluster.sql("db1", "ALTER SYSTEM SET max_slot_wal_keep_size = '4GB'")
+    cluster.sql("db1", "SELECT pg_reload_conf()")
+    status = cluster.sql("db1", "SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'tde_db3'")
+    assert status == [("lost",)], status
+
+
+def _promote(cluster: Cluster) -> None:
+    cluster.sql("db3", "SELECT pg_promote()")
+
+
+def _remove_data(name: str) -> Callable[[Cluster], object]:
+    def act(cluster: Cluster) -> None:
+        cluster.stop(name)
+        shutil.rmtree(cluster.data(name))
+
+    return act
+
+
+def _file(path: Callable[[Cluster], object], act: Callable[[object], object]) -> Callable[[Cluster], object]:
+    return lambda cluster: act(path(cluster))
+
+
+def _reboot(cluster: Cluster) -> None:
+    for name in ("db3", "db2", "db1"):
+        cluster.stop(name)
+
+
+def _recloned(name: str) -> dict[str, str]:
+    return {f"BaseBackup {name}": "replace", f"Server {name}": "replace", f"ReplicationCheck {name}": "replace"}
+
+
+def _token(name: str) -> Callable[[Cluster], object]:
+    return lambda cluster: cluster.file(name, "vault-token")
+
+
+ROWS = [
+    Row(
+        "ReplicationRole",
+        "lost LOGIN",
+        _sql("ALTER ROLE replicator NOLOGIN"),
+        {ROLE: "update"},
+        ("attributes", '[0]: "REPLICATION" => "LOGIN"'),
+        batch="1",
+    ),
+    Row("HbaRule", "line removed", _hba(_without_ours), {RULE: "create"}, repair="in place, reload", batch="1"),
+    Row(
+        "Server (primary)",
+        "parameter changed by ALTER SYSTEM",
+        _sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'; SELECT pg_reload_conf()"),
+        {"Server db1": "update"},
+        ('max_slot_wal_keep_size : "1024MB" => "4GB"',),
+        repair="in place, reload",
+        batch="1",
+    ),
+    Row(
+        "Server (standby)",
+        "replay paused",
+        _sql("SELECT pg_wal_replay_pause()", "db2"),
+        {"Server db2": "update"},
+        ('replay : "paused" => "running"',),
+        batch="1",
+    ),
+    Row(
+        "HostFile (Vault token)",
+        "readable by others",
+        _file(_token("db2"), lambda path: path.chmod(0o644)),  # type: ignore[attr-defined]
+        {"HostFile db2-vault-token": "update"},
+        ('"0644" => "0600"',),
+        batch="1",
+    ),
+    Row(
+        "HostFile (passfile)",
+        "removed",
+        lambda cluster: cluster.file("db3", "pgpass").unlink(),
+        {"HostFile db3-pgpass": "create"},
+        batch="1",
+    ),
+    Row(
+        "ReplicationRole",
+        "password changed",
+        _sql("ALTER ROLE replicator PASSWORD 'changed by hand'"),
+        {ROLE: "update"},
+        ("passwordMatches : false => true",),
+        batch="2",
+    ),
+    Row(
+        "HbaRule",
+        "method edited",
+        _hba(lambda text: text.replace(_ours(text), _ours(text).replace("scram-sha-256", "trust"))),
+        {RULE: "update"},
+        ('"trust" => "scram-sha-256"',),
+        repair="in place, reload",
+        batch="2",
+    ),
+    Row(
+        "Server (standby)",
+        "killed",
+        lambda cluster: cluster.kill("db2"),
+        {"Server db2": "update", "ReplicationCheck db2": "update"},
+        ("running : false => true",),
+        repair="start",
+        batch="2",
+    ),
+    Row(
+        "HostFile (Vault token)",
+        "other content",
+        _file(_token("db1"), lambda path: path.write_text("hvs.somebody-else")),  # type: ignore[attr-defined]
+        {"HostFile db1-vault-token": "update", "PrincipalKey drift-principal-key": "update"},
+        ("contentMatches: false => true", "failed to retrieve principal key"),
+        batch="2",
+    ),
+    Row(
+        "ReplicationRole",
+        "lost REPLICATION",
+        _sql("ALTER ROLE replicator NOREPLICATION"),
+        {ROLE: "update"},
+        ("attributes",),
+        batch="3",
+    ),
+    Row(
+        "HbaRule",
+        "moved below another replication rule",
+        _hba(lambda text: _without_ours(text) + "host replication all 127.0.0.1/32 reject\n" + _ours(text)),
+        {RULE: "update"},
+        ("after line", "(host replication all 127.0.0.1/32 scram-sha-256)", "before other replication rules"),
+        repair="in place, reload",
+        batch="3",
+    ),
+    Row(
+        "Server (standby)",
+        "stopped",
+        lambda cluster: cluster.stop("db3"),
+        {"Server db3": "update", "ReplicationCheck db3": "update"},
+        ("running : false => true",),
+        repair="start",
+        batch="3",
+    ),
+    Row(
+        "KeyProvider",
+        "token path changed",
+        lambda cluster: cluster.sql(
+            "db1",
+            "SELECT pg_tde_change_global_key_provider_vault_v2('vault', options->>'url', options->>'mountPath', "
+            f"'{cluster.file('db1', 'vault-token')}', options->>'caPath') FROM pg_tde_list_all_global_key_providers()",
+        ),
+        {"KeyProvider vault": "update"},
+        ("tokenPath",),
+        batch="3",
+    ),
+    Row(
+        "ReplicationRole",
+        "VALID UNTIL in the past",
+        _sql("ALTER ROLE replicator VALID UNTIL '2020-01-01'"),
+        {ROLE: "update"},
+        ('"2020-01-01 00:00:00+00" => "infinity"',),
+        batch="4",
+    ),
+    Row(
+        "HbaRule",
+        "a reject rule put above it",
+        _hba(lambda text: "host replication replicator 127.0.0.1/32 reject\n" + text),
+        {RULE: "update"},
+        repair="in place, reload",
+        batch="4",
+    ),
+    Row(
+        "Server (standby)",
+        "standby.signal removed",
+        lambda cluster: (cluster.data("db2") / "standby.signal").unlink(),
+        {"Server db2": "update"},
+        ('recovery : "none" => "standby"',),
+        batch="4",
+    ),
+    Row(
+        "Server (primary)",
+        "a changed parameter waits for a restart",
+        _sql("ALTER SYSTEM SET cluster_name = 'other'; SELECT pg_reload_conf()"),
+        {"Server db1": "update"},
+        ("pendingRestart", "cluster_name"),
+        repair="in place, reload",
+        batch="4",
+    ),
+    Row(
+        "ReplicationRole",
+        "CONNECTION LIMIT 0",
+        _sql("ALTER ROLE replicator CONNECTION LIMIT 0"),
+        {ROLE: "update"},
+        ("connectionLimit : 0 => -1",),
+        batch="5",
+    ),
+    Row(
+        "HbaRule",
+        "present twice",
+        _hba(lambda text: text + _ours(text)),
+        {RULE: "update"},
+        ("lines", "2 => 1"),
+        repair="in place, reload",
+        batch="5",
+    ),
+    Row(
+        "Server (standby)",
+        "primary_conninfo points elsewhere",
+        _auto_conf("db2", "primary_conninfo = 'host=192.0.2.1 user=nobody'"),
+        {"Server db2": "update", "ReplicationCheck db2": "update"},
+        ("primary_conninfo",),
+        repair="in place, reload",
+        batch="5",
+        check=lambda cluster: eventually(lambda: "tde_db2" not in cluster.streaming()),
+    ),
+    Row(
+        "HostFile (Vault token)",
+        "removed",
+        lambda c: c.file("db3", "vault-token").unlink(),
+        {"HostFile db3-vault-token": "create"},
+        batch="5",
+    ),
+    Row(
+        "ReplicationRole",
+        "made a superuser",
+        _sql("ALTER ROLE replicator SUPERUSER"),
+        {ROLE: "update"},
+        ("SUPERUSER",),
+        batch="6",
+    ),
+    Row(
+        "HbaRule",
+        "file changed and not loaded",
+        _hba(lambda text: text + "# a comment, saved and not loaded\n", reload=False),
+        {RULE: "update"},
+        ("loaded : false => true",),
+        repair="reload",
+        batch="6",
+    ),
+    Row(
+        "Server (standby)",
+        "pg_tde taken from shared_preload_libraries",
+        _auto_conf("db3", "shared_preload_libraries = ''"),
+        {"Server db3": "update"},
+        ("pendingRestart",),
+        repair="in place, reload",
+        batch="6",
+    ),
+    Row(
+        "ReplicationRole",
+        "dropped",
+        _sql("DROP ROLE replicator"),
+        {ROLE: "create"},
+        batch="7",
+    ),
+    Row(
+        "ReplicationSlot",
+        "dropped, with its standby down",
+        lambda cluster: _drop_slot(cluster, "db3"),
+        {"ReplicationSlot tde_db3": "create", "Server db3": "update", "ReplicationCheck db3": "update"},
+        repair="in place: the WAL is still there",
+        batch="7",
+    ),
+    Row(
+        "Server (primary)",
+        "stopped",
+        lambda cluster: cluster.stop("db1"),
+        {"Server db1": "update"},
+        ("running : false => true", "shown as last known"),
+        repair="start",
+    ),
+    Row(
+        "Server (primary)",
+        "killed",
+        lambda cluster: cluster.kill("db1"),
+        {"Server db1": "update"},
+        ("running : false => true",),
+        repair="start",
+    ),
+    Row(
+        "Server",
+        "all of them down, as after a reboot",
+        _reboot,
+        {"Server db1": "update", "Server db2": "update", "Server db3": "update"},
+        repair="start",
+    ),
+    Row(
+        "ReplicationSlot",
+        "lost: its WAL is gone",
+        _lose_wal,
+        {"ReplicationSlot tde_db3": "replace", **_recloned("db3")},
+        ('"lost" => "reserved"', '"its WAL is gone from the primary" => "the primary"'),
+        repair="a new base backup of this standby",
+    ),
+    Row(
+        "BaseBackup",
+        "the standby was promoted",
+        _promote,
+        _recloned("db3"),
+        ('"it was promoted" => "the primary"',),
+        repair="a new base backup of this standby",
+    ),
+    Row(
+        "BaseBackup",
+        "data directory removed",
+        _remove_data("db2"),
+        {"BaseBackup db2": "create", "Server db2": "create", "ReplicationCheck db2": "replace"},
+        repair="a new base backup of this standby",
+    ),
+    Row(
+        "KeyBinding",
+        "another key set by hand",
+        _sql(
+            "SELECT pg_tde_create_key_using_global_key_provider('by-hand', 'vault'); "
+            "SELECT pg_tde_set_server_key_using_global_key_provider('by-hand', 'vault')"
+        ),
+        {"KeyBinding server key": "update"},
+        ('"by-hand" => "drift-principal-key"',),
+        repair="in place: a rotation back",
+    ),
+]
+
+NO_DRIFT = [
+    ("HbaRule", "the file in CRLF", _hba(lambda text: text.replace("\n", "\r\n"))),
+    (
+        "HbaRule",
+        "tabs for spaces, and a quoted name",
+        _hba(
+            lambda text: text.replace(
+                _ours(text), 'host\treplication\t"replicator"\t127.0.0.1/32\tscram-sha-256\t# tde-replication\n'
+            )
+        ),
+    ),
+    (
+        "HbaRule",
+        "address and netmask apart",
+        _hba(
+            lambda text: text.replace(
+                _ours(text), "host replication replicator 127.0.0.1 255.255.255.255 scram-sha-256 # tde-replication\n"
+            )
+        ),
+    ),
+    (
+        "HbaRule",
+        "comments, an include directive and other people's rules below",
+        _hba(
+            lambda text: (
+                text + "# ours\ninclude_if_exists more.conf\nhost replication other 192.0.2.0/24 scram-sha-256\n"
+            )
+        ),
+    ),
+    ("Server (primary)", "a checkpoint and a new WAL file", _sql("CHECKPOINT; SELECT pg_switch_wal()")),
+    ("Server (standby)", "restarted by hand", lambda cluster: _bounce(cluster, "db2")),
+]
+
+
+def _bounce(cluster: Cluster, name: str) -> None:
+    """Restart a server as a DBA would."""
+    binaries = PurePosixPath(cluster.workspace.cluster["primary"]["binaries"])
+    cluster.signal(name, signal.SIGINT)
+    LocalHost().launch(binaries, PurePosixPath(cluster.data(name)))
+    eventually(lambda: f"tde_{name}" in cluster.streaming())

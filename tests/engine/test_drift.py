@@ -1,0 +1,58 @@
+"""Every row of the drift table, on the real engine: what the preview says, what `up` does, and that nothing is left to do."""
+
+import shutil
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+from tests.engine.cluster import Cluster, base_directory
+from tests.engine.drift import NO_DRIFT, ROWS, Row
+from tests.engine.workspace import Workspace, eventually
+from tests.openbao import OpenBao
+
+BATCHES = [list(rows) for _, rows in groupby(ROWS, key=lambda row: row.batch or str(row))]
+
+
+@pytest.fixture(scope="module")
+def cluster(openbao: OpenBao, encrypted_binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    base = base_directory()
+    workspace = Workspace(tmp_path_factory.mktemp("drift"), "drift", openbao.environment)
+    made = Cluster(workspace, base, 2, binaries=encrypted_binaries)
+    workspace.init()
+    workspace.up_well()
+    yield made
+    done = workspace.destroy()
+    assert done.code == 0, done.text
+    assert not [name for name in made.names if made.data(name).exists()]
+    shutil.rmtree(base)
+
+
+@pytest.fixture(autouse=True)
+def whole(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let no failure spoil the next test."""
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed > failed:
+        cluster.workspace.up()
+
+
+@pytest.mark.parametrize("rows", BATCHES, ids=lambda rows: " + ".join(map(str, rows)))
+def test_drift_is_shown_and_repaired(cluster: Cluster, rows: list[Row]) -> None:
+    for row in rows:
+        row.act(cluster)
+        row.check(cluster)
+    preview = cluster.workspace.preview()
+    assert preview.code == 0, preview.errors
+    assert preview.plan == {resource: step for row in rows for resource, step in row.plan.items()}
+    assert [words for row in rows for words in row.says if words not in preview.words] == [], preview.changes
+    cluster.workspace.up_well()
+    cluster.workspace.unchanged()
+    eventually(lambda: cluster.streaming() == ["tde_db2", "tde_db3"])
+
+
+def test_what_is_no_drift_shows_none(cluster: Cluster) -> None:
+    for _, _, act in NO_DRIFT:
+        act(cluster)
+    cluster.workspace.unchanged()

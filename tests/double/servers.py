@@ -165,7 +165,7 @@ class Server:
         self.rows(f"SELECT pg_tde_set_{what}_using_global_key_provider(%s, %s)", [key, provider])
 
     def info(self, what: str) -> tuple[Any, ...]:
-        return self.rows(f"SELECT key_name, provider_name, provider_id FROM pg_tde_{what}_info()")[0]  # noqa: S608
+        return self.rows(f"SELECT key_name, provider_name, provider_id FROM pg_tde_{what}_info()")[0]
 
 
 class Tokens:
@@ -182,11 +182,11 @@ class Tokens:
     def write(self, name: str, content: str, mode: int = 0o600) -> Path:
         path = self.directory / f"token-{name}"
         path.unlink(missing_ok=True)
-        path.touch(mode=mode)
-        path.chmod(mode)
+        path.touch(mode=0o600)
+        path.write_text(content, newline="")
         if self.account.switches:
             os.chown(path, self.account.uid, self.account.gid)
-        path.write_text(content, newline="")
+        path.chmod(mode)
         return path
 
     def mount(self, path: str) -> None:

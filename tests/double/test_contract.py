@@ -114,7 +114,7 @@ def test_a1_list_of_providers(fresh: Server, tokens: Tokens) -> None:
 
 def test_a2_nothing_configured_is_one_row_of_nulls(fresh: Server) -> None:
     for what in ("server_key", "default_key", "key"):
-        assert fresh.rows(f"SELECT * FROM pg_tde_{what}_info()") == [(None, None, None, None)]  # noqa: S608
+        assert fresh.rows(f"SELECT * FROM pg_tde_{what}_info()") == [(None, None, None, None)]
         code = fresh.failure(f"SELECT pg_tde_verify_{what}()")
         assert code == Failure("XX000", NOT_SET, None, None)
     assert fresh.rows("SELECT * FROM pg_tde_list_all_database_key_providers()") == []

@@ -1,0 +1,397 @@
+"""Servers in containers: the server is the container's main process, its data lies on a volume of the same name.
+
+pulumi-docker makes container, volume and network (`docker_site`); here they are worked with, through Docker's own SDK. Where the
+container is gone, the volume's labels say what it was made of, so that files can still be read and removed.
+"""
+
+import io
+import shutil
+import tarfile
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from socket import AF_UNIX, SHUT_WR, socket
+from typing import Any, Literal
+
+import psycopg
+from docker.errors import APIError, NotFound
+from requests.exceptions import RequestException
+
+from components.errors import CommandFailed, Problem, Unavailable
+from components.hosts import relay
+from components.hosts.base import Connection, FileStatus, Host, Postmaster
+from components.hosts.docker_exec import STDOUT, SUPERVISE, Attached, Place, daemon, helper, instant
+
+SCHEME = "docker://"
+ACCOUNT = "postgres"
+IMAGE, DIRECTORY, NETWORK = (f"tde-replication.{name}" for name in ("image", "directory", "network"))
+"""Labels of a volume."""
+RELAY = "/opt/tde-replication/relay"
+LOG_TAIL_BYTES = 16_384
+ABSENT, EXISTS, NO_RELAY = 44, 45, 46
+"""Exit statuses of the scripts below."""
+FILE_KINDS: dict[int, Literal["file", "directory"]] = {0o100000: "file", 0o040000: "directory"}
+
+# One file operation: verb, path, and what it needs. It reads a line first, see SUPERVISE. A caller that is killed half-way
+# through a content leaves less of it than it announced, and so nothing.
+FILES = """
+read -r _ || exit
+set -eu
+umask 077
+path=$2
+case $1 in
+read) [ -e "$path" ] || exit 44; exec cat -- "$path" ;;
+status) [ -e "$path" ] || [ -L "$path" ] || exit 44; exec stat -c '%f %U' -- "$path" ;;
+listing) [ -d "$path" ] || exit 44; exec ls -1A -- "$path" ;;
+make) mkdir -p -- "$path" ;;
+rename) [ ! -e "$3" ] || exit 45; mv -T -- "$path" "$3"; sync "${3%/*}" ;;
+remove) rm -rf -- "$path" ;;
+write)
+  directory=${path%/*}
+  draft=$directory/.${path##*/}.$$.unfinished
+  mkdir -p -- "$directory"
+  trap 'rm -f -- "$draft"' EXIT
+  head -c "$4" >"$draft"
+  [ "$(wc -c <"$draft")" -eq "$4" ]
+  chmod "$3" "$draft"
+  sync "$draft"
+  mv -f -T -- "$draft" "$path"
+  sync "$directory" ;;
+esac
+"""
+
+# Joins its streams to the socket of the server that postmaster.pid tells of; see `relay`.
+CONNECT = """
+read -r _ || exit
+[ -x "$2" ] || exit 46
+{ read -r _; read -r _; read -r _; read -r port; read -r sockets; } <"$1/postmaster.pid" || exit
+exec "$2" "$sockets/.s.PGSQL.$port"
+"""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The server's container, or what is left of it."""
+
+    place: Place
+    exists: bool
+    running: bool
+    started_at: float
+    """Seconds since the epoch, by the clock that the server sees."""
+
+
+class DockerHost(Host):
+    account = ACCOUNT
+    administrators = ()
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._name = address.removeprefix(SCHEME)
+
+    def _find(self) -> Found | None:
+        """The container, or its volume alone; None where neither is there, and so no file."""
+        with daemon() as client:
+            try:
+                info = client.inspect_container(self._name)
+            except NotFound:
+                return self._find_volume(client)
+            mount = next((mount for mount in info["Mounts"] if mount.get("Name") == self._name), None)
+            if mount is None:
+                raise Problem(f"container {self._name} has no volume of its own name: it is none of ours")
+            place = Place(
+                self._name, info["Image"], self._name, mount["Destination"], info["HostConfig"]["NetworkMode"]
+            )
+            state = info["State"]
+            running = state["Running"] and not state["Restarting"]
+            return Found(place, exists=True, running=running, started_at=instant(state["StartedAt"]))
+
+    def _find_volume(self, client: Any) -> Found | None:
+        try:
+            labels = client.inspect_volume(self._name)["Labels"] or {}
+        except NotFound:
+            return None
+        try:
+            place = Place(self._name, labels[IMAGE], self._name, labels[DIRECTORY], "none")
+        except KeyError:
+            raise Problem(f"volume {self._name} has not our labels: it is none of ours") from None
+        return Found(place, exists=False, running=False, started_at=0)
+
+    def _existing(self) -> Found:
+        found = self._find()
+        if found is None or not found.exists:
+            raise Unavailable(f"there is no container {self._name}; `up` makes it")
+        return found
+
+    @contextmanager
+    def _attached(self, found: Found, command: Sequence[str], **options: Any) -> Iterator[Attached]:
+        """A command where the volume is: in the server's container, or in a helper."""
+        with daemon() as client:
+            if found.running:
+                try:
+                    attached = Attached(client, self._name, command, user=ACCOUNT, **options)
+                except APIError as error:
+                    if error.status_code != 409:  # noqa: PLR2004 - it is not running: it stopped just now
+                        raise
+                else:
+                    with attached:
+                        yield attached
+                        return
+            with (
+                helper(found.place, ACCOUNT) as container,
+                Attached(client, container, command, user=ACCOUNT, **options) as attached,
+            ):
+                yield attached
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        deadline: float,
+        directory: PurePosixPath | None = None,
+        environment: Mapping[str, str] | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> str:
+        late = threading.Event()
+        output = []
+        errors = _Lines(on_line)
+        where = str(directory or "/")
+        variables = {"LC_ALL": "C.UTF-8", "TZ": "UTC"} | dict(environment or {})
+        supervised = ["/bin/sh", "-c", SUPERVISE, "supervise", *command]
+        with self._attached(self._existing(), supervised, directory=where, environment=variables) as attached:
+
+            def give_up() -> None:
+                late.set()
+                attached.end_input()
+
+            timer = threading.Timer(deadline, give_up)
+            timer.start()
+            try:
+                attached.send(b"\n")
+                for stream, data in attached.frames():
+                    if stream == STDOUT:
+                        output.append(data)
+                    else:
+                        errors.feed(data)
+                errors.end()
+                status = attached.status()
+            finally:
+                timer.cancel()
+        name = PurePosixPath(command[0]).name
+        if late.is_set():
+            raise CommandFailed(name, status, f"it did not end within {deadline:g} s")
+        if status:
+            raise CommandFailed(name, status, "\n".join(errors.lines[-20:]))
+        return b"".join(output).decode(errors="replace")
+
+    def _files(self, verb: str, path: PurePosixPath, *arguments: str, content: bytes = b"") -> bytes | None:
+        """What a file operation says; None where the file does not exist."""
+        found = self._existing() if verb in {"write", "make"} else self._find()
+        if found is None:
+            return None
+        script = ["/bin/sh", "-c", FILES, "files", verb, str(path), *arguments]
+        output: dict[int, bytes] = {}
+        with self._attached(found, script) as attached:
+            attached.send(b"\n" + content)
+            for stream, data in attached.frames():
+                output[stream] = output.get(stream, b"") + data
+            status = attached.status()
+        if status == ABSENT:
+            return None
+        if status == EXISTS:
+            raise Problem(f"{path} was not moved to {arguments[0]}: that exists already")
+        if status:
+            said = b"".join(output.values()).decode(errors="replace").strip()
+            raise Problem(f"{path} on {self._name}: {said or f'its container ended (status {status})'}")
+        return output.get(STDOUT, b"")
+
+    def read(self, path: PurePosixPath) -> bytes | None:
+        return self._files("read", path)
+
+    def status(self, path: PurePosixPath) -> FileStatus | None:
+        said = self._files("status", path)
+        if said is None:
+            return None
+        mode, owner = said.decode().split()
+        bits = int(mode, 16)
+        return FileStatus(FILE_KINDS.get(bits & 0o170000, "other"), owner, bits & 0o7777)
+
+    def listing(self, path: PurePosixPath) -> list[str]:
+        return sorted((self._files("listing", path) or b"").decode().splitlines())
+
+    def write(self, path: PurePosixPath, content: bytes, *, mode: int) -> None:
+        self._files("write", path, f"{mode:o}", str(len(content)), content=content)
+
+    def make_directory(self, path: PurePosixPath) -> None:
+        self._files("make", path)
+
+    def rename(self, old: PurePosixPath, new: PurePosixPath) -> None:
+        self._files("rename", old, str(new))
+
+    def remove(self, path: PurePosixPath) -> None:
+        self._files("remove", path)
+
+    def launch(self, binaries: PurePosixPath, data_directory: PurePosixPath) -> int:
+        del binaries, data_directory  # the container's command names them
+        self._existing()
+        with daemon() as client:
+            try:
+                client.start(self._name)
+            except APIError as error:
+                raise Problem(f"container {self._name} does not start: {error.explanation}") from None
+        return int(self._existing().started_at * 1e6)
+
+    def log_since(self, data_directory: PurePosixPath, mark: int) -> str:
+        del data_directory
+        with daemon() as client:
+            said: bytes = client.logs(self._name, since=mark / 1e6)
+        return said[-LOG_TAIL_BYTES:].decode(errors="replace")
+
+    def postmaster(self, data_directory: PurePosixPath) -> Postmaster | None:
+        found = self._find()
+        if found is None or not found.running:
+            return None
+        lines = (self.read(data_directory / "postmaster.pid") or b"").decode(errors="replace").splitlines()
+        try:
+            # One that a killed server left names a process that this container may have again; its start was before.
+            if int(lines[2]) < int(found.started_at):
+                return None
+            return Postmaster(int(lines[0]), int(lines[3]), lines[4])
+        except (IndexError, ValueError):
+            return None  # it is being written, or is none
+
+    def halt(self, binaries: PurePosixPath, data_directory: PurePosixPath, *, deadline: float) -> None:
+        del binaries
+        found = self._find()
+        if found is None or not found.exists:
+            return
+        with daemon() as client:
+            for signal in ("SIGINT", "SIGQUIT"):  # fast shutdown, immediate shutdown
+                if not found.running:
+                    client.stop(self._name, timeout=0)  # or its restart policy brings it back
+                    return
+                with suppress(APIError):  # it ended just now
+                    client.kill(self._name, signal)
+                with suppress(RequestException):
+                    client.wait(self._name, timeout=int(deadline))
+                    return
+        raise Problem(f"the server on {data_directory} did not stop within {2 * deadline:g} s")
+
+    def connect(self, data_directory: PurePosixPath, database: str, **options: Any) -> Connection:
+        found = self._find()
+        if found is None or not found.running:
+            raise Unavailable(f"no server runs on {data_directory} of {self._name}")
+        command = ["/bin/sh", "-c", CONNECT, "connect", str(data_directory), RELAY]
+        try:
+            return self._bridged(command, database, options)
+        except _NoRelayError:
+            self._put_relay()
+            return self._bridged(command, database, options)
+
+    def _bridged(self, command: Sequence[str], database: str, options: Mapping[str, Any]) -> Connection:
+        """A connection through a socket of our own, which only this account can enter, to a process in the container."""
+        directory = Path(tempfile.mkdtemp(prefix="tde-"))
+        try:
+            with socket(AF_UNIX) as listener:
+                listener.bind(str(directory / ".s.PGSQL.5432"))
+                listener.listen(1)
+                bridge = _Bridge(self._name, command, listener)
+                bridge.start()
+                try:
+                    return psycopg.connect(
+                        host=str(directory),
+                        user="postgres",
+                        port=5432,
+                        dbname=database,
+                        connect_timeout=10,
+                        application_name="tde-replication",
+                        autocommit=True,
+                        **options,
+                    )
+                except psycopg.OperationalError as error:
+                    bridge.join()
+                    if bridge.status == NO_RELAY:
+                        raise _NoRelayError from None
+                    raise Unavailable(f"the server in {self._name} does not answer: {str(error).strip()}") from None
+        finally:
+            shutil.rmtree(directory)
+
+    def _put_relay(self) -> None:
+        with daemon() as client:
+            architecture = client.info()["Architecture"]
+            try:
+                content = relay.program(architecture)
+            except KeyError:
+                raise Problem(f"containers on a {architecture} machine cannot be connected to") from None
+            archive = io.BytesIO()
+            with tarfile.open(fileobj=archive, mode="w") as tar:
+                entry = tarfile.TarInfo(RELAY.lstrip("/"))
+                entry.size, entry.mode = len(content), 0o755
+                tar.addfile(entry, io.BytesIO(content))
+            client.put_archive(self._name, "/", archive.getvalue())
+
+
+class _NoRelayError(Exception):
+    """The container is a new one."""
+
+
+class _Bridge(threading.Thread):
+    """Passes one connection on, until either side ends it."""
+
+    def __init__(self, name: str, command: Sequence[str], listener: socket) -> None:
+        super().__init__(daemon=True)
+        self._name = name
+        self._command = command
+        self._listener = listener
+        self.status: int | None = None
+
+    def run(self) -> None:
+        try:
+            local, _ = self._listener.accept()
+        except OSError:
+            return
+        with local, suppress(Problem, APIError, OSError), daemon() as client:
+            with Attached(client, self._name, self._command, user=ACCOUNT) as attached:
+                attached.send(b"\n")
+                upward = threading.Thread(target=_send_all, args=(local, attached), daemon=True)
+                upward.start()
+                with suppress(OSError):
+                    for stream, data in attached.frames():
+                        if stream == STDOUT:
+                            local.sendall(data)
+                with suppress(OSError):
+                    local.shutdown(SHUT_WR)
+            self.status = attached.status()
+
+
+def _send_all(local: socket, attached: Attached) -> None:
+    with suppress(OSError):
+        while data := local.recv(65536):
+            attached.send(data)
+    attached.end_input()
+
+
+class _Lines:
+    """Bytes as they come, as lines."""
+
+    def __init__(self, on_line: Callable[[str], None] | None) -> None:
+        self._on_line = on_line
+        self._rest = b""
+        self.lines: list[str] = []
+
+    def feed(self, data: bytes) -> None:
+        *whole, self._rest = (self._rest + data).replace(b"\r", b"\n").split(b"\n")
+        for line in whole:
+            self._tell(line)
+
+    def end(self) -> None:
+        if self._rest:
+            self._tell(self._rest)
+
+    def _tell(self, line: bytes) -> None:
+        text = line.decode(errors="replace")
+        self.lines.append(text)
+        if self._on_line:
+            self._on_line(text)

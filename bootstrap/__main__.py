@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from bootstrap import engine, environment, plugins, venv
+from bootstrap import embedded, engine, environment, plugins, venv
 from bootstrap.project import HERE, BootstrapError, Project, say
 from bootstrap.stack import LOCAL, Stack
 
@@ -29,6 +29,7 @@ def prepare(
     with _alone(project):
         fresh = not (project.local / "plugins.json").exists()
         venv.ensure(project, development=development)
+        embedded.ensure(project)
         chosen = engine.ensure(project, environ)
         installed = plugins.ensure(project, chosen, environ)
     if aloud and not fresh:

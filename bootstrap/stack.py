@@ -13,6 +13,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from bootstrap import embedded
 from bootstrap.project import Project, say
 
 LOCAL = "local"
@@ -108,6 +109,7 @@ class Stack:
             text = settings.read_text() if settings.exists() else ""
             if "secure:" not in text and "encryptionsalt:" in text:  # a secret of the user's needs its salt
                 settings.write_text(re.sub(r"^encryptionsalt:.*\n?", "", text, flags=re.MULTILINE))
+        embedded.remove(self.project)
         for name in ("logs", "workspaces"):
             shutil.rmtree(self.project.home / name, ignore_errors=True)
         return 0

@@ -10,13 +10,26 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from components.errors import Problem
 
 LOCAL_PORT = 54321
+STANDARD_PORT = 5432
 NAME_BYTES = 63
 """PostgreSQL cuts longer identifiers (NAMEDATALEN)."""
 SLOT_PREFIX = "tde_"
@@ -99,7 +112,47 @@ def _distinct(values: list[str]) -> list[str]:
     return values
 
 
+def _hop(text: str) -> str:
+    """A machine as ssh names it, with a user and a port where they are not the usual ones."""
+    try:
+        url = urlsplit(f"ssh://{text}")
+        good = bool(url.hostname) and url.port != 0 and not re.search(r"[\s/?#'\"\\%]", text) and url.password is None
+    except ValueError:
+        good = False
+    if not good or text.startswith("-"):
+        raise ValueError(f'"{text}" is not a host (write ops@bastion.example.net:22)')
+    return text
+
+
+def _machine(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        pass
+    if not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?", text):
+        raise ValueError(
+            f'"{text}" is not a host name or address (write db1.example.net; user and port have keys of their own)'
+        )
+    return text
+
+
+def _account(text: str) -> str:
+    if not re.fullmatch(r"[a-z_][a-z0-9_.-]*", text):
+        raise ValueError(f'"{text}" is not the name of an account')
+    return text
+
+
+def _file(text: str) -> str:
+    if not text or text.startswith("-") or not text.isprintable() or '"' in text:
+        raise ValueError(f'"{text}" is not the path of a file')
+    return text
+
+
 Size = Annotated[str, AfterValidator(_size)]
+Hop = Annotated[str, AfterValidator(_hop)]
+Machine = Annotated[str, AfterValidator(_machine)]
+AccountName = Annotated[str, AfterValidator(_account)]
+FilePath = Annotated[str, AfterValidator(_file)]
 Identifier = Annotated[str, AfterValidator(_identifier)]
 Label = Annotated[str, AfterValidator(_label)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
@@ -161,18 +214,68 @@ class Replication(Settings):
         return self.tls in {"require", "verify-ca", "verify-full"}
 
 
+class Ssh(Settings):
+    """A machine reached by OpenSSH. What is left out is as the user's own ssh configuration and agent have it."""
+
+    ssh: Machine
+    """Its name or address."""
+    user: AccountName | None = None
+    """The login, which becomes `account` by sudo without a password; or that account itself."""
+    port: Port | None = None
+    account: AccountName = "postgres"
+    """The account that owns the server."""
+    key: FilePath | None = None
+    """The file of a private key (~ is the user's home); the agent's keys where it is left out."""
+    certificate: FilePath | None = None
+    known_hosts: FilePath | None = None
+    """A file of host keys beside the user's own, counted from the project: it may be committed."""
+    jump: Annotated[list[Hop], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = []
+    """A machine to go through, or several, nearest first."""
+    system: Literal["debian", "redhat"] = "debian"
+    """Whose layout of files and packages it has: Debian's and Ubuntu's, or that of Red Hat and its kin."""
+    version: Annotated[int, Field(ge=SUPPORTED)] = 18
+    """The major version of PostgreSQL."""
+    packages: Literal["percona", "none"] = "percona"
+    """Where the server comes from: Percona's repository, set up by the stack; or it is installed already."""
+    unit: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:_.@\\-]+$")] | None = None
+    """The systemd unit that runs the server, where there is one: ``postgresql@18-main``; else the stack makes its own."""
+
+
+KINDS = ("ssh",)
+
+
+def _kind_of_host(value: Any) -> str | None:
+    """Which model a `host` is meant as, so that a mistake in it is told once."""
+    if value == "local":
+        return "local"
+    if isinstance(value, dict):
+        return next((kind for kind in KINDS if kind in value), None)
+    return "ssh" if isinstance(value, Ssh) else None
+
+
+HostKind = Annotated[
+    Annotated[Literal["local"], Tag("local")] | Annotated[Ssh, Tag("ssh")],
+    Discriminator(
+        _kind_of_host,
+        custom_error_type="kind_of_host",
+        custom_error_message="This must be local, or a mapping such as {ssh: db1.example.net}",
+    ),
+]
+
+
 class Server(Settings):
     name: Label
-    host: Literal["local"] = "local"
+    host: HostKind = "local"
     port: Port | None = None
     data_directory: AbsolutePath | None = None
     """Default: a directory of the project's own."""
     binaries: AbsolutePath | None = None
     """The directory of ``postgres``; default: see the documentation of the host."""
     listen: list[str] = ["127.0.0.1"]
-    """listen_addresses."""
+    """listen_addresses; default on a machine of its own: all of them (pg_hba.conf says who comes in)."""
     address: Network | None = None
-    """Where its replication connections come from, for pg_hba.conf; default 127.0.0.1/32 on the local host."""
+    """How the other servers know it: where its replication connections come from, for pg_hba.conf, and where they find it.
+    Default 127.0.0.1/32 on the local host, else what the name of its machine resolves to."""
     adopt: bool = False
     """For a primary that is there already: it is never made, moved or removed, and keeps all settings but what
     replication needs; destroy leaves it as it was found."""
@@ -180,6 +283,24 @@ class Server(Settings):
     """Whether `up` may restart it, for parameters that can only change at start."""
     settings: dict[str, str] = {}
     """More parameters for postgresql.conf."""
+
+    @property
+    def machine(self) -> str:
+        """The machine it lives on, for people: "local", or its name."""
+        return self.host if isinstance(self.host, str) else self.host.ssh
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reachable(cls, values: Any) -> Any:
+        """A server on a machine of its own that listened to that alone could have no standby elsewhere."""
+        if isinstance(values, dict) and isinstance(values.get("host"), dict):
+            return {"listen": ["*"]} | values
+        return values
+
+    @property
+    def kind(self) -> str:
+        """Which module of `components.hosts` serves its host."""
+        return self.host
 
     @model_validator(mode="before")
     @classmethod
@@ -227,7 +348,11 @@ class Cluster(Settings):
 
     def port(self, server: Server) -> int:
         # By identity: two servers of one name are one mistake, not a clash of ports besides.
-        return server.port or LOCAL_PORT + next(n for n, one in enumerate(self.servers) if one is server)
+        return server.port or (
+            LOCAL_PORT + next(n for n, one in enumerate(self.servers) if one is server)
+            if server.host == "local"
+            else STANDARD_PORT
+        )
 
 
 MANAGED_PARAMETERS = {
@@ -297,16 +422,18 @@ def _used_twice(cluster: Cluster) -> list[str]:
     }
     for field, values in values_of.items():
         seen: Counter[Any] = Counter()
-        for place, value in zip(cluster.places, values, strict=True):
-            seen[value] += value is not None
-            if seen[value] > 1:
+        for place, server, value in zip(cluster.places, cluster.servers, values, strict=True):
+            where = None if field == "name" else server.machine
+            seen[where, value] += value is not None
+            if seen[where, value] > 1:
                 shown = f'"{value}"' if isinstance(value, str) else value
                 found.append(f"{place}.{field}: {shown} is used twice")
     above = [
-        PurePosixPath(server.data_directory).parent if server.data_directory else None for server in cluster.servers
+        (server.machine, PurePosixPath(server.data_directory).parent) if server.data_directory else None
+        for server in cluster.servers
     ]
     found += [
-        f"{place}.dataDirectory: {parent} holds another server's directory too; each needs a parent directory of its own for "
+        f"{place}.dataDirectory: {parent[1]} holds another server's directory too; each needs a parent directory of its own for "
         "its token and log"
         for place, parent in zip(cluster.places, above, strict=True)
         if parent and above.count(parent) > 1
@@ -332,7 +459,12 @@ def _of_server(server: Server) -> list[str]:
 def _mistake(detail: Any) -> str:
     """One of pydantic's errors as `key: sentence`."""
     place = "cluster"
+    before: Any = None
     for part in detail["loc"]:
+        if before == "host" and part in ("local", *KINDS):  # the kind that it was read as: no key of the stack file
+            before = None
+            continue
+        before = part
         place += f"[{part}]" if isinstance(part, int) else f".{part}"
     match detail["type"]:
         case "extra_forbidden":

@@ -1,19 +1,41 @@
-"""Kinds of host. A new kind is one new module and two lines here."""
+"""Kinds of host. A new kind is one new module here, with `open_host` and `declare`, and its name in `KINDS`.
 
-from components import settings
+A kind's libraries are loaded where a stack uses it, and not before.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
+
 from components.errors import Problem
-from components.hosts.base import Host
-from components.hosts.local import LocalHost, local_site
-from components.hosts.site import Site, Surroundings
+
+if TYPE_CHECKING:
+    from components import settings
+    from components.hosts.base import Host
+    from components.hosts.site import Site, Surroundings
+
+KINDS = ("local",)
 
 
-def host(address: str) -> Host:
+class Kind(Protocol):
+    """What the module of a kind offers."""
+
+    def open_host(self, address: str) -> "Host":
+        """The host of an address that one of its sites has: ``kind`` or ``kind://…``."""
+
+    def declare(self, server: "settings.Server", port: int, around: "Surroundings") -> "Site":
+        """The place of a declared server. Raises `Problem` where its host cannot be one."""
+
+
+def host(address: str) -> "Host":
     """The host that a resource's inputs name."""
-    if address == "local":
-        return LocalHost()
-    raise Problem(f"{address!r} is no kind of host that this version knows")
+    return _kind(address.partition(":")[0]).open_host(address)
 
 
-def site(server: settings.Server, port: int, around: Surroundings) -> Site:
-    """The place of a declared server. Raises `Problem` where its host cannot be one."""
-    return local_site(server, port, around)
+def site(server: "settings.Server", port: int, around: "Surroundings") -> "Site":
+    return _kind(server.kind).declare(server, port, around)
+
+
+def _kind(name: str) -> Kind:
+    if name not in KINDS:
+        raise Problem(f"{name!r} is no kind of host that this version knows")
+    return cast("Kind", import_module(f"components.hosts.{name}"))

@@ -270,7 +270,13 @@ class LocalHost(Host):
             raise Unavailable(f"the server on {data_directory} does not answer: {str(error).strip()}") from None
 
 
-def local_site(server: Server, port: int, around: Surroundings) -> Site:
+def open_host(address: str) -> Host:
+    """This machine; there is but one."""
+    del address
+    return LocalHost()
+
+
+def declare(server: Server, port: int, around: Surroundings) -> Site:
     """A server on this machine: the stack's directory below the project's own root, sockets in /tmp (PostgreSQL's default)."""
     installation = find_installation(PROJECT, server.binaries, SUPPORTED)
     return Site(

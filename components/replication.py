@@ -358,7 +358,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             return done.apply(lambda _: value)
 
         primary, *standbys = [
-            report.Line(node.name, node.declared.host, node.site.reach, node.site.port, str(node.site.data), slot)
+            report.Line(node.name, node.declared.machine, node.site.reach, node.site.port, str(node.site.data), slot)
             for node in self._nodes
             for slot in [None if node is self._primary else node.slot]
         ]

@@ -139,7 +139,8 @@ def _aliases(kind: type[Resource], names: frozenset[str]) -> list[str]:
 
 
 def _handling(kind: type[Resource], new: Resource, old: Resource) -> Iterator[tuple[Any, Any]]:
-    return ((getattr(new, name), getattr(old, name)) for name in sorted(kind.unmanaged))
+    names = kind.unmanaged | ({"host"} & kind.model_fields.keys())
+    return ((getattr(new, name), getattr(old, name)) for name in sorted(names))
 
 
 def _plain(props: Mapping[str, Any]) -> Properties:

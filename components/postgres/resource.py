@@ -90,6 +90,11 @@ class OnHost(Resource):
     def machine(self) -> Host:
         return hosts.host(self.host)
 
+    def _differs(self, name: str, old: Self) -> bool:
+        if name == "host":  # another way to the same machine moves nothing that lies there
+            return hosts.place(self.host) != hosts.place(old.host)
+        return super()._differs(name, old)
+
 
 class OnServer(OnHost):
     """A resource inside a running server, found by its data directory (its port is in postmaster.pid)."""

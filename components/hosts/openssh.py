@@ -1,0 +1,368 @@
+"""One machine's shell through OpenSSH's `ssh`: how it is reached, how a script runs there, and what its errors mean.
+
+Every script goes over standard input of one constant remote command, so that nothing of a stack's settings is in an argument
+list or in the log of sudo, and so that it does not matter what the login shell is (sshd hands it that command: fish and csh
+read it as sh does). What the login shell's own files print comes before a marker, and is left out.
+
+Connections are shared (ssh_config(5), *ControlMaster*): the first command of a host connects, and its master process ends
+by itself when it was idle for a minute.
+"""
+
+import base64
+import hashlib
+import os
+import re
+import secrets
+import shlex
+import signal
+import stat
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, ClassVar, cast
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+
+from components.errors import CommandFailed, Problem, Unavailable
+
+PROJECT = Path(__file__).resolve().parents[2]
+PORT = 22
+IDLE_SECONDS = 60
+CONNECT_SECONDS = 15
+SSH_FAILED = 255
+OPTIONS = {
+    "BatchMode": "yes",
+    "StrictHostKeyChecking": "yes",
+    "UpdateHostKeys": "no",
+    "ConnectTimeout": str(CONNECT_SECONDS),
+    "ServerAliveInterval": "5",
+    "ServerAliveCountMax": "3",
+    "ClearAllForwardings": "yes",
+    "ForwardAgent": "no",
+    "PermitLocalCommand": "no",
+    "RemoteCommand": "none",
+    "RequestTTY": "no",
+    "LogLevel": "ERROR",
+}
+
+# POSIX `read` takes no byte beyond the line, so what follows it on standard input is left for the script.
+RECEIVE = """/bin/sh -c 'read -r script; eval "$(echo "$script" | base64 -d)"'"""
+FRAME = """\
+export LC_ALL=C.UTF-8 TZ=UTC PATH=/usr/bin:/bin:/usr/sbin:/sbin
+cd /
+echo {marker}; echo {marker} >&2
+set -- {arguments}
+(
+{script}
+)
+echo {marker} $? >&2
+"""
+
+
+@dataclass(frozen=True)
+class Login:
+    """How a machine is reached. What is None is left to the user's own ssh configuration and agent."""
+
+    host: str
+    port: int | None = None
+    user: str | None = None
+    account: str = "postgres"
+    """The account that owns the server; the login's own, or one that it becomes by sudo."""
+    key: str | None = None
+    """The file of a private key; it may start with ~."""
+    certificate: str | None = None
+    known_hosts: str | None = None
+    """A file beside the user's own; one that is not absolute is counted from the project."""
+    jump: tuple[str, ...] = ()
+    """Hosts to go through, nearest first: [user@]host[:port]."""
+
+    OPTIONAL: ClassVar = ("key", "certificate", "known_hosts")
+
+    def __str__(self) -> str:
+        return self.host if self.port in {None, PORT} else f"{_bracketed(self.host)}:{self.port}"
+
+    @property
+    def login(self) -> str:
+        return f"{self.user}@{self}" if self.user else str(self)
+
+    def address(self, **more: str) -> str:
+        """As a URL from which `parse` makes the same again; `more` are parameters that the host has of its own."""
+        user = f"{quote(self.user, safe='')}@" if self.user else ""
+        port = f":{self.port}" if self.port else ""
+        parameters = [("account", self.account)]
+        parameters += [(name, value) for name in self.OPTIONAL if (value := getattr(self, name))]
+        parameters += [("jump", hop) for hop in self.jump] + sorted(more.items())
+        return f"ssh://{user}{_bracketed(self.host)}{port}?{urlencode(parameters, safe='/@:~[]')}"
+
+    @classmethod
+    def parse(cls, address: str) -> tuple["Login", dict[str, str]]:
+        """The login that an `address` names, and the other parameters in it."""
+        url = urlsplit(address)
+        pairs = parse_qsl(url.query)
+        more = {name: value for name, value in pairs if name != "jump"}
+        login = cls(
+            host=unquote(url.hostname or ""),
+            port=url.port,
+            user=unquote(url.username) if url.username else None,
+            account=more.pop("account", "postgres"),
+            key=more.pop("key", None),
+            certificate=more.pop("certificate", None),
+            known_hosts=more.pop("known_hosts", None),
+            jump=tuple(value for name, value in pairs if name == "jump"),
+        )
+        return login, more
+
+    def become(self, account: str) -> str:
+        """What makes a command behind it run as `account`; empty where the login is that account."""
+        if account == self.user:
+            return ""
+        return f"runuser -u {account} -- " if self.user == "root" else f"sudo -n -u {account} -- "
+
+    def options(self) -> list[str]:
+        """The arguments of ssh for this destination, without sharing."""
+        options = dict(OPTIONS)
+        if self.key:
+            options |= {"IdentityFile": _file(self.key), "IdentitiesOnly": "yes"}
+        if self.certificate:
+            options["CertificateFile"] = _file(self.certificate)
+        if self.known_hosts:
+            file = PROJECT / Path(self.known_hosts).expanduser()
+            options["UserKnownHostsFile"] = f"{_file(str(file))} ~/.ssh/known_hosts"
+        if self.jump:
+            # Not ProxyJump: that gives a hop none of these options, its host key's check among them.
+            *before, last = self.jump
+            hop = urlsplit(f"ssh://{last}")
+            files = {name: getattr(self, name) for name in self.OPTIONAL}
+            via = Login(hop.hostname or "", hop.port, hop.username, jump=tuple(before), **files)
+            command = shlex.join(["ssh", *via.options()]).replace("%", "%%")
+            options["ProxyCommand"] = f"{command} -W '[%h]:%p' -- {shlex.quote(via.host)}"
+        words = [f"-o{name}={value}" for name, value in options.items()]
+        words += ["-p", str(self.port)] if self.port else []
+        words += ["-l", self.user] if self.user else []
+        return words
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A script that ran to its end; `output` and `errors` are its own, without anything that the login printed."""
+
+    status: int
+    output: bytes
+    errors: str
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Runs scripts on the machine that `login` names."""
+
+    login: Login
+
+    @cached_property
+    def _command(self) -> list[str]:
+        words = self.login.options()
+        digest = hashlib.sha256("\0".join([*words, self.login.host]).encode()).hexdigest()[:16]
+        sharing = {"ControlMaster": "auto", "ControlPersist": str(IDLE_SECONDS), "ControlPath": control() / digest}
+        return ["ssh", *words, *(f"-o{name}={value}" for name, value in sharing.items()), "--", self.login.host]
+
+    def start(
+        self,
+        script: str,
+        arguments: Sequence[str],
+        marker: str,
+        *,
+        as_login: bool = False,
+        errors: int = subprocess.PIPE,
+    ) -> subprocess.Popen[bytes]:
+        """Start `script` with `arguments` as "$1" and so on, as the account (or as the login itself).
+
+        On both output streams a line `marker` comes before what is the script's own; on standard error it comes again behind
+        it, with the exit status.
+        """
+        become = "" if as_login else self.login.become(self.login.account)
+        text = FRAME.format(marker=marker, script=script, arguments=shlex.join(arguments))
+        child = subprocess.Popen(
+            [*self._command, f"exec env LC_ALL=C {become}{RECEIVE}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=_environment(),
+            start_new_session=True,
+        )
+        with suppress(BrokenPipeError):  # what went wrong is on standard error
+            stdin = cast("IO[bytes]", child.stdin)
+            stdin.write(base64.b64encode(text.encode()) + b"\n")
+            stdin.flush()
+        return child
+
+    def execute(
+        self,
+        script: str,
+        *arguments: str,
+        deadline: float,
+        content: bytes | None = None,
+        on_line: Callable[[str], None] | None = None,
+        as_login: bool = False,
+    ) -> Ended:
+        """Run `script` to its end.
+
+        Its standard input is `content`; without any, it stays open until the end, so that the script can tell when nobody
+        waits for it any more. Raises `Unavailable` where the machine cannot be reached or the connection breaks, `Problem`
+        where it lets nobody in, `TimeoutError` after `deadline` seconds.
+        """
+        marker = f"--{secrets.token_hex(8)}--"
+        child = self.start(script, arguments, marker, as_login=as_login)
+        stdin, stdout, stderr = (cast("IO[bytes]", stream) for stream in (child.stdin, child.stdout, child.stderr))
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            os.killpg(child.pid, signal.SIGKILL)
+
+        timer = threading.Timer(deadline, give_up)
+        timer.start()
+        output: list[bytes] = []
+        reader = threading.Thread(target=lambda: output.append(stdout.read()))
+        reader.start()
+        errors = Errors(marker, on_line)
+        try:
+            if content is not None:
+                with suppress(BrokenPipeError):
+                    stdin.write(content)
+                    stdin.close()
+            for line in stderr:
+                errors.take(line.decode(errors="replace"))
+            code = child.wait()
+            reader.join()
+        finally:
+            timer.cancel()
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+            for stream in (stdin, stdout, stderr):
+                with suppress(BrokenPipeError):
+                    stream.close()
+        if late.is_set() and not errors.begun:
+            raise Unavailable(f"{self.login} did not answer within {deadline:g} s")
+        if late.is_set():
+            raise TimeoutError
+        if not errors.begun:
+            raise self.refusal(code, errors.before)
+        if errors.status is None:
+            raise Unavailable(f"the connection to {self.login} broke while a command ran there")
+        return Ended(errors.status, b"".join(output).partition(f"{marker}\n".encode())[2], "".join(errors.own))
+
+    def refusal(self, code: int, said: str, account: str | None = None) -> Problem:
+        """Why nothing ran as `account`: what ssh, sudo or the login shell `said` before it ended with `code`."""
+        login = self.login
+        for pattern, kind, sentence in REASONS:
+            if found := re.search(pattern, said):
+                values = {"host": login, "account": account or login.account, "user": login.user or "this user"}
+                return kind(sentence.format(*found.groups(), **values))
+        last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
+        if code == SSH_FAILED:
+            return Unavailable(f"{login} cannot be reached: {last}")
+        return Problem(f"the login {login.login} runs no commands (status {code}): {last}")
+
+
+class Errors:
+    """Standard error of a script, taken apart: what came `before` it, its `own` lines, and its exit status."""
+
+    def __init__(self, marker: str, on_line: Callable[[str], None] | None) -> None:
+        self._marker = marker
+        self._on_line = on_line
+        self.before = ""
+        self.own: list[str] = []
+        self.begun = False
+        self.status: int | None = None
+
+    def take(self, line: str) -> None:
+        text, found, after = line.partition(self._marker)
+        if not self.begun:
+            self.before += text
+            self.begun = bool(found)
+        elif self.status is None:
+            if found:
+                self.status = int(after)
+            if text:
+                self.own.append(text)
+                if self._on_line:
+                    self._on_line(text.rstrip("\r\n"))
+
+
+REASONS: tuple[tuple[str, type[Problem], str], ...] = (
+    (
+        "IDENTIFICATION HAS CHANGED",
+        Problem,
+        (
+            "{host} shows another host key than the one known for it: nothing was sent to it. If the machine was rebuilt, put "
+            "its new key into known_hosts in place of the old one, once you have compared its fingerprint"
+        ),
+    ),
+    (
+        "host key is known for|Host key verification failed",
+        Problem,
+        (
+            "the host key of {host}, or of a host on the way to it, is not in known_hosts: nothing was sent to it. Put it there "
+            "(ssh-keyscan shows it), once you have compared its fingerprint"
+        ),
+    ),
+    (
+        r"Permission denied \(([^)]*)\)",
+        Problem,
+        "{host} does not let {user} in ({0}): load the right key into the agent, or name its file in the host's `key`",
+    ),
+    ("Too many authentication failures", Problem, "{host} was offered too many keys: name the one in the host's `key`"),
+    (
+        "sudo: a (?:password|terminal) is required|sudo: sorry, you must have a tty",
+        Problem,
+        "sudo on {host} asks {user} for more than it can give here: allow `{user} ALL=({account}) NOPASSWD: ALL` in its sudoers",
+    ),
+    (
+        "is not allowed to (?:execute|run sudo)|not in the sudoers file|may not run sudo",
+        Problem,
+        "sudo on {host} does not let {user} become {account}: allow `{user} ALL=({account}) NOPASSWD: ALL` in its sudoers",
+    ),
+    (
+        r"sudo: unknown user:? (\S+)|runuser: user (\S+) does not exist",
+        Problem,
+        "there is no account {account} on {host}",
+    ),
+    ("sudo.*(?:not found|No such file)", Problem, "there is no sudo on {host}, and {user} is not {account}"),
+)
+
+
+def control() -> Path:
+    """The directory of the control sockets: this user's own, mode 0700, with a short name (a socket's path has 107 bytes)."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    parent = Path(runtime) if runtime and Path(runtime).is_dir() else Path(tempfile.gettempdir())
+    directory = parent / f"tde-ssh-{os.geteuid()}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise Problem(
+            f"{directory} is not a directory of this user's alone: whoever made it could take over connections"
+        )
+    return directory
+
+
+def failed(command: str, ended: Ended) -> CommandFailed:
+    return CommandFailed(command, ended.status, "".join(ended.errors.splitlines(keepends=True)[-20:]))
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _file(path: str) -> str:
+    """A path as ssh_config(5) takes it: it may hold spaces, and no % of it is a token."""
+    return '"' + path.replace("%", "%%") + '"'
+
+
+def _environment() -> dict[str, str]:
+    """The user's own, for their agent and proxies, without this project's secrets, and with messages in English."""
+    hidden = ("VAULT_", "PULUMI_", "LC_", "LANG")
+    return {name: value for name, value in os.environ.items() if not name.startswith(hidden)} | {"LC_ALL": "C"}

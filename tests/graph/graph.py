@@ -1,0 +1,215 @@
+"""The component under Pulumi's mocks: what it registers, with which inputs, depending on what."""
+
+import shutil
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi.runtime import mocks, rpc
+from pulumi.runtime.proto import resource_pb2
+
+from components import settings
+from components.key_vault import VaultAddress
+from components.replication import EncryptedReplication
+
+TOKEN = "hvs.of-the-vault"
+PASSWORD = "the-generated-password"
+PROJECT, STACK = "tde-replication", "test"
+SECRET = "4dabf18193072939515e22adb298388d"
+"""Pulumi's mark of a value, and what it is for secrets."""
+SECRET_KIND = "1b47061264138c4ac30d75fd1eb44270"
+
+
+@dataclass(frozen=True)
+class Registered:
+    urn: str
+    type: str
+    name: str
+    inputs: dict[str, Any]
+    dependencies: list[str]
+    secret_outputs: list[str]
+    deleted_with: str
+    parent: str
+    retained: bool
+
+    @property
+    def kind(self) -> str:
+        """The type without what is the same for all of a provider."""
+        return self.type.removeprefix("pulumi-python:dynamic/postgres:")
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+@dataclass
+class Graph:
+    """All that was registered, in order, and the component's outputs."""
+
+    resources: list[Registered] = field(default_factory=list)
+    outputs: dict[str, Any] = field(default_factory=dict)
+    secret_outputs: set[str] = field(default_factory=set)
+
+    def __getitem__(self, label: str) -> Registered:
+        [found] = [resource for resource in self.resources if str(resource) == label]
+        return found
+
+    def of(self, kind: str) -> list[Registered]:
+        return [resource for resource in self.resources if resource.kind == kind]
+
+    @property
+    def labels(self) -> list[str]:
+        return sorted(str(resource) for resource in self.resources)
+
+    def before(self, label: str) -> set[str]:
+        """Everything that must be there before `label`, near and far."""
+        by_urn = {resource.urn: resource for resource in self.resources}
+        found: set[str] = set()
+        ahead = list(self[label].dependencies)
+        while ahead:
+            urn = ahead.pop()
+            if urn in by_urn and urn not in found:
+                found.add(urn)
+                ahead += by_urn[urn].dependencies
+        return {str(by_urn[urn]) for urn in found}
+
+
+class Monitor(mocks.MockMonitor):
+    """Keeps what mocks do not get to see."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(Made())
+        self.graph = graph
+
+    def RegisterResource(self, request: resource_pb2.RegisterResourceRequest) -> Any:  # noqa: N802 - gRPC's name
+        answer = super().RegisterResource(request)  # type: ignore[no-untyped-call]
+        if request.type != "pulumi:pulumi:Stack":
+            self.graph.resources.append(
+                Registered(
+                    urn=answer.urn,
+                    type=request.type,
+                    name=request.name,
+                    inputs=rpc.deserialize_properties(request.object, keep_unknowns=True),
+                    dependencies=list(request.dependencies),
+                    secret_outputs=list(request.additionalSecretOutputs),
+                    deleted_with=request.deletedWith,
+                    parent=request.parent,
+                    retained=request.retainOnDelete,
+                )
+            )
+        return answer
+
+
+class Made(mocks.Mocks):
+    """Every resource comes out as it was declared, with the identities that a real one would have."""
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
+        outputs = dict(args.inputs)
+        if args.typ.endswith((":DataDirectory", ":BaseBackup")):
+            return "7579821021830312345 2026-11-22T21:00:00Z", outputs
+        if args.typ.endswith(":Password"):
+            outputs["value"] = PASSWORD
+        if args.typ == "vault:index/token:Token":
+            outputs["clientToken"] = f"hvs.of-{args.name}"
+        return f"{args.name}-id", outputs
+
+    def call(self, _: mocks.MockCallArgs) -> dict[str, Any]:  # type: ignore[override]
+        return {}
+
+
+def installation(directory: Path, *, pg_tde: bool, version: str = "18.6") -> Path:
+    """What looks like an installed server; returns its directory of programs."""
+    programs = directory / "bin"
+    programs.mkdir(parents=True)
+    for name in ("postgres", "initdb", "pg_basebackup"):
+        (programs / name).write_text(f"#!/bin/sh\necho 'postgres (PostgreSQL) {version}'\n")
+        (programs / name).chmod(0o755)
+    if pg_tde:
+        extensions = directory / "share" / "extension"
+        extensions.mkdir(parents=True)
+        (extensions / "pg_tde.control").touch()
+    return programs
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [int(one.getsockname()[1]) for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+class Place:
+    """Where the declared servers would be: nothing is there."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._numbers = iter(range(1000))
+
+    def cluster(self, *standbys: str, pg_tde: bool = True, **declared: Any) -> settings.Cluster:
+        """A cluster of primary db1 and `standbys`, and whatever else is declared."""
+        names = ["db1", *standbys]
+        programs = str(installation(self.root / f"server {next(self._numbers)}", pg_tde=pg_tde))
+        servers = [
+            {"name": name, "port": port, "binaries": programs, "dataDirectory": str(self.root / name / "data")}
+            for name, port in zip(names, free_ports(len(names)), strict=True)
+        ]
+        servers[0] |= declared.pop("primary", {})
+        return settings.parse("test", {"primary": servers[0], "standbys": servers[1:], **declared})
+
+    def build(self, cluster: settings.Cluster, *, preview: bool = False, ca: str | None = None) -> Graph:
+        graph = Graph()
+        listen(graph, preview=preview)
+        run(lambda: program(cluster, graph, ca))
+        return graph
+
+    def end(self) -> None:
+        shutil.rmtree(self.root)
+
+
+def program(cluster: settings.Cluster, graph: Graph, ca: str | None) -> pulumi.Output[Any]:
+    vault = VaultAddress("https://vault.example:8200", pulumi.Output.secret(TOKEN), ca)
+    made = EncryptedReplication("orders", cluster, vault)
+    names = ("primary", "standbys", "primary_dsn", "standby_dsns", "vault", "encryption", "summary")
+
+    def keep(name: str) -> pulumi.Output[Any]:
+        output = getattr(made, name)
+
+        def store(value: Any) -> None:
+            graph.outputs[name] = value
+
+        def mark(secret: bool) -> None:  # noqa: FBT001 - an apply's only argument
+            if secret:
+                graph.secret_outputs.add(name)
+
+        return pulumi.Output.all(output.apply(store), pulumi.Output.from_input(output.is_secret()).apply(mark))
+
+    return pulumi.Output.all(*(keep(name) for name in names))
+
+
+def listen(graph: Graph, *, preview: bool = False) -> None:
+    mocks.set_mocks(Made(), PROJECT, STACK, preview, monitor=Monitor(graph))
+
+
+def run(call: Callable[[], Any]) -> None:
+    mocks.test(call)()  # type: ignore[no-untyped-call]
+
+
+def plain(value: Any) -> Any:
+    """What a secret input holds; it must be one."""
+    assert isinstance(value, dict)
+    assert value[SECRET] == SECRET_KIND, value
+    return value["value"]
+
+
+def values_outside_secrets(value: Any) -> list[Any]:
+    """All leaves that anybody may see."""
+    if isinstance(value, dict):
+        if value.get(SECRET) == SECRET_KIND:
+            return []
+        return [leaf for inner in value.values() for leaf in values_outside_secrets(inner)]
+    if isinstance(value, list | tuple):
+        return [leaf for inner in value for leaf in values_outside_secrets(inner)]
+    return [value]

@@ -1,0 +1,402 @@
+"""EncryptedReplication as a graph: names and types that are kept for ever, order, secrets, and what is refused first."""
+
+import json
+import re
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from components.errors import Problem
+from components.settings import Mistakes
+from tests.graph import graph as graphs
+from tests.graph.graph import PASSWORD, TOKEN, Graph, Place, plain, values_outside_secrets
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    made = Place(Path(tempfile.mkdtemp(prefix="tde graph ")))
+    yield made
+    made.end()
+
+
+# Names and types are in people's states: a change here makes their next `up` replace what they have.
+WHOLE = """\
+BaseBackup db2
+DataDirectory db1
+Extension pg_tde in postgres
+HbaRule replicator from 127.0.0.1/32
+HostFile db1-vault-token
+HostFile db2-pgpass
+HostFile db2-vault-token
+KeyBinding default key
+KeyBinding server key
+KeyProvider vault
+Password orders-replication-password
+PrincipalKey orders-principal-key
+ReplicationCheck db2
+ReplicationRole replicator
+ReplicationSlot tde_db2
+Server db1
+Server db2
+pulumi:providers:vault orders-vault
+tde:index:EncryptedReplication orders
+tde:index:KeyVault orders
+vault:index/mount:Mount orders-mount
+vault:index/policy:Policy orders-primary-policy
+vault:index/policy:Policy orders-standby-policy
+vault:index/token:Token db1-token
+vault:index/token:Token db2-token
+vault:kv/secretV2:SecretV2 orders-replication-secret""".splitlines()
+OF_A_STANDBY = {label for label in WHOLE if "db2" in label}
+OF_PG_TDE = {label for label in WHOLE if label.startswith(("Extension", "Key", "Principal"))}
+
+
+def test_a_primary_and_a_standby(place: Place) -> None:
+    assert place.build(place.cluster("db2")).labels == sorted(WHOLE)
+
+
+def test_a_primary_alone(place: Place) -> None:
+    labels = place.build(place.cluster()).labels
+    assert set(WHOLE) - set(labels) == OF_A_STANDBY | {"HbaRule replicator from 127.0.0.1/32"}
+    assert set(labels) <= set(WHOLE)
+
+
+def test_another_standby_adds_its_own_and_touches_nothing_else(place: Place) -> None:
+    labels = place.build(place.cluster("db2", "db3", "db-4")).labels
+    named = {label.replace("db2", name) for label in OF_A_STANDBY for name in ("db3", "db-4")}
+    named = {label.replace("tde_db-4", "tde_db_4") for label in named}
+    assert set(labels) == set(WHOLE) | named
+    assert len(labels) == len(set(labels))
+
+
+def test_one_rule_for_each_address_that_standbys_come_from(place: Place) -> None:
+    cluster = place.cluster("db2", "db3", "db4")
+    declared = cluster.model_dump(by_alias=True)
+    declared["standbys"][2]["address"] = "10.0.0.0/8"
+    made = place.build(type(cluster).model_validate(declared))
+    assert [rule.name for rule in made.of("HbaRule")] == [
+        "replicator from 127.0.0.1/32",
+        "replicator from 10.0.0.0/8",
+    ]
+
+
+def test_no_two_resources_share_a_urn(place: Place) -> None:
+    made = place.build(place.cluster("db2", "db3"), ca=__file__)
+    assert len({resource.urn for resource in made.resources}) == len(made.resources)
+
+
+def test_everything_is_inside_the_component(place: Place) -> None:
+    made = place.build(place.cluster("db2"))
+    component, vault = made["tde:index:EncryptedReplication orders"], made["tde:index:KeyVault orders"]
+    for resource in made.resources:
+        if resource is not component:
+            assert resource.parent == (vault.urn if resource.type.startswith("vault:") else component.urn)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        # A token before the server, which fetches its server key as it starts.
+        ("HostFile db1-vault-token", "Server db1"),
+        ("vault:index/policy:Policy orders-primary-policy", "HostFile db1-vault-token"),
+        ("DataDirectory db1", "Server db1"),
+        # pg_tde's own order.
+        ("Server db1", "Extension pg_tde in postgres"),
+        ("Extension pg_tde in postgres", "KeyProvider vault"),
+        ("vault:index/mount:Mount orders-mount", "KeyProvider vault"),
+        ("KeyProvider vault", "PrincipalKey orders-principal-key"),
+        ("PrincipalKey orders-principal-key", "KeyBinding server key"),
+        ("KeyBinding server key", "KeyBinding default key"),
+        # What a clone needs.
+        ("KeyBinding default key", "BaseBackup db2"),
+        ("ReplicationRole replicator", "HbaRule replicator from 127.0.0.1/32"),
+        ("HbaRule replicator from 127.0.0.1/32", "BaseBackup db2"),
+        ("ReplicationSlot tde_db2", "BaseBackup db2"),
+        ("HostFile db2-pgpass", "BaseBackup db2"),
+        ("HostFile db2-vault-token", "Server db2"),
+        ("BaseBackup db2", "Server db2"),
+        ("Server db2", "ReplicationCheck db2"),
+    ],
+)
+def test_order(place: Place, first: str, then: str) -> None:
+    made = place.build(place.cluster("db2"))
+    assert first in made.before(then)
+    assert then not in made.before(first)
+
+
+def test_standbys_do_not_wait_for_one_another(place: Place) -> None:
+    made = place.build(place.cluster("db2", "db3"))
+    assert not {label for label in made.before("ReplicationCheck db3") if "db2" in label}
+    assert not {label for label in made.before("ReplicationCheck db2") if "db3" in label}
+
+
+def test_the_base_backup_and_initdb_side_by_side_with_the_vault(place: Place) -> None:
+    """Nothing waits for Vault that can do without it: the time to the first standby is the product's."""
+    made = place.build(place.cluster("db2"))
+    assert not {label for label in made.before("DataDirectory db1") if label.startswith("vault:")}
+    assert "ReplicationRole replicator" not in made.before("ReplicationSlot tde_db2")
+
+
+def test_wal_encryption_comes_after_the_server_key_and_before_any_clone(place: Place) -> None:
+    made = place.build(place.cluster("db2", walEncryption=True))
+    assert {"KeyBinding server key", "KeyBinding default key"} <= made.before("WalEncryption WAL of db1")
+    assert "WalEncryption WAL of db1" in made.before("BaseBackup db2")
+    assert made["BaseBackup db2"].inputs["encryptWal"] is True
+    assert made["Server db2"].inputs["settings"]["pg_tde.wal_encrypt"] == "on"
+    assert "pg_tde.wal_encrypt" not in made["Server db1"].inputs["settings"]
+
+
+def test_preload_is_there_before_the_first_start_of_primary_and_clone(place: Place) -> None:
+    made = place.build(place.cluster("db2", primary={"settings": {"shared_preload_libraries": "auto_explain"}}))
+    assert made["Server db1"].inputs["settings"]["shared_preload_libraries"] == "auto_explain,pg_tde"
+    assert made["Server db2"].inputs["settings"]["shared_preload_libraries"] == "pg_tde"
+
+
+def test_the_same_paths_on_every_server(place: Place) -> None:
+    """A provider's record is replayed on standbys: the paths in it must be right there too."""
+    made = place.build(place.cluster("db2"), ca=__file__)
+    provider = made["KeyProvider vault"].inputs
+    for name in ("db1", "db2"):
+        data = Path(made[f"Server {name}"].inputs["dataDirectory"])
+        files = {file.inputs["path"]: file.inputs for file in made.of("HostFile")}
+        assert str((data / provider["tokenPath"]).resolve()) in files
+        assert str((data / provider["caPath"]).resolve()) in files
+        assert files[str((data / provider["tokenPath"]).resolve())]["mode"] == "0600"
+
+
+def test_slot_standby_and_clone_agree(place: Place) -> None:
+    made = place.build(place.cluster("db-2"))
+    settings = made["Server db-2"].inputs["settings"]
+    assert made["BaseBackup db-2"].inputs["slot"] == settings["primary_slot_name"] == "tde_db_2"
+    passfile = made["BaseBackup db-2"].inputs["upstream"]["passfile"]
+    assert passfile == made["HostFile db-2-pgpass"].inputs["path"]
+    assert conninfo_to_dict(settings["primary_conninfo"])["passfile"] == passfile
+    assert made["Server db-2"].inputs["recovery"] == "standby"
+
+
+def secrets_of(made: Graph) -> dict[str, str]:
+    return {
+        "ReplicationRole replicator": plain(made["ReplicationRole replicator"].inputs["password"]),
+        "HostFile db2-pgpass": plain(made["HostFile db2-pgpass"].inputs["content"]),
+        "HostFile db1-vault-token": plain(made["HostFile db1-vault-token"].inputs["content"]),
+        "HostFile db2-vault-token": plain(made["HostFile db2-vault-token"].inputs["content"]),
+    }
+
+
+def test_secrets_are_marked_where_they_go(place: Place) -> None:
+    made = place.build(place.cluster("db2"))
+    assert secrets_of(made) == {
+        "ReplicationRole replicator": PASSWORD,
+        "HostFile db2-pgpass": f"*:*:replication:replicator:{PASSWORD}\n",
+        "HostFile db1-vault-token": "hvs.of-db1-token",
+        "HostFile db2-vault-token": "hvs.of-db2-token",
+    }
+    assert "value" in made["Password orders-replication-password"].secret_outputs
+    assert "clientToken" in made["vault:index/token:Token db1-token"].secret_outputs
+
+
+def test_no_secret_is_anywhere_else(place: Place) -> None:
+    made = place.build(place.cluster("db2"), ca=__file__)
+    seen = [leaf for resource in made.resources for leaf in values_outside_secrets(resource.inputs)]
+    text = json.dumps([*seen, {name: made.outputs[name] for name in made.outputs.keys() - made.secret_outputs}])
+    for secret in (PASSWORD, TOKEN, "hvs."):
+        assert secret not in text
+
+
+def test_connection_strings_are_secret_outputs_and_hold_no_password(place: Place) -> None:
+    made = place.build(place.cluster("db2"))
+    assert made.secret_outputs == {"primary_dsn", "standby_dsns"}
+    assert PASSWORD not in json.dumps(made.outputs)
+    assert f"port={made.outputs['primary']['port']}" in made.outputs["primary_dsn"]
+    assert len(made.outputs["standby_dsns"]) == 1
+
+
+def test_servers_get_tokens_of_their_own_with_the_policy_of_their_kind(place: Place) -> None:
+    made = place.build(place.cluster("db2"))
+    of = {name: made[f"vault:index/token:Token {name}-token"] for name in ("db1", "db2")}
+    assert "vault:index/policy:Policy orders-primary-policy" in made.before(str(of["db1"]))
+    assert "vault:index/policy:Policy orders-standby-policy" in made.before(str(of["db2"]))
+    assert "vault:index/policy:Policy orders-primary-policy" not in made.before(str(of["db2"]))
+    for token in of.values():
+        assert token.inputs["noDefaultPolicy"] is True
+        assert token.inputs["period"] == "768h"
+
+
+def capabilities(policy: str) -> dict[str, set[str]]:
+    found = re.findall(r'path "([^"]+)" \{ capabilities = \[([^\]]*)\] \}', policy)
+    return {path: set(re.findall(r'"(\w+)"', names)) for path, names in found}
+
+
+def test_policies_hold_what_pg_tde_calls_and_no_more(place: Place) -> None:
+    made = place.build(place.cluster("db2", vault={"mount": "team/tde"}))
+    primary = made["vault:index/policy:Policy orders-primary-policy"].inputs
+    standby = made["vault:index/policy:Policy orders-standby-policy"].inputs
+    assert capabilities(primary["policy"]) == {
+        "sys/mounts/team/tde": {"read"},
+        "team/tde/data/*": {"create", "read"},
+        "team/tde/data/replication/*": {"deny"},
+        "team/tde/metadata/*": {"list"},
+        "team/tde/metadata": {"list"},
+    }
+    assert capabilities(standby["policy"]) == {"team/tde/data/*": {"read"}, "team/tde/data/replication/*": {"deny"}}
+    assert (primary["name"], standby["name"]) == ("team-tde-primary", "team-tde-standby")
+
+
+@pytest.mark.parametrize("mode", ["required", "if-available"])
+def test_encrypted_where_pg_tde_is(place: Place, mode: str) -> None:
+    made = place.build(place.cluster("db2", encryption=mode))
+    assert set(made.labels) >= OF_PG_TDE
+    assert made.outputs["encryption"] == {
+        "mode": mode,
+        "inForce": True,
+        "provider": "vault",
+        "key": "orders-principal-key",
+    }
+    assert "encrypted by pg_tde" in made.outputs["summary"]
+    assert made["ReplicationCheck db2"].inputs["encryption"] is True
+
+
+@pytest.mark.parametrize(
+    ("mode", "pg_tde", "reason"),
+    [
+        ("off", True, "the stack file says encryption: off"),
+        ("off", False, "the stack file says encryption: off"),
+        ("if-available", False, "this PostgreSQL (18.6) has no pg_tde"),
+    ],
+)
+def test_not_encrypted_and_says_so(
+    place: Place,
+    caplog: pytest.LogCaptureFixture,
+    mode: str,
+    pg_tde: bool,  # noqa: FBT001 - one of a table
+    reason: str,
+) -> None:
+    made = place.build(place.cluster("db2", encryption=mode, pg_tde=pg_tde))
+    assert set(made.labels) == set(WHOLE) - OF_PG_TDE
+    assert made.outputs["encryption"] == {"mode": mode, "inForce": False, "reason": reason}
+    assert f"NOT ENCRYPTED: {reason}" in made.outputs["summary"]
+    assert f"NOT ENCRYPTED: {reason}" in caplog.text
+    assert "shared_preload_libraries" not in made["Server db1"].inputs["settings"]
+    assert made["ReplicationCheck db2"].inputs["encryption"] is False
+
+
+def refused(place: Place, kind: type[Problem] = Mistakes, **declared: Any) -> str:
+    with pytest.raises(kind) as told:
+        build_and_see_nothing_registered(place, **declared)
+    return str(told.value)
+
+
+def build_and_see_nothing_registered(place: Place, **declared: Any) -> None:
+    """Raise what the component raises, once it is sure that nothing was registered."""
+    made = Graph()
+    cluster = place.cluster(*declared.pop("standbys", ()), **declared)
+    graphs.listen(made)
+    try:
+        graphs.run(lambda: graphs.program(cluster, made, None))
+    finally:
+        assert made.resources == []
+
+
+def test_encryption_required_without_pg_tde_is_refused(place: Place) -> None:
+    assert refused(place, pg_tde=False) == (
+        "stacks/Pulumi.test.yaml has 1 mistake; nothing was touched:\n"
+        "  cluster.encryption: required, and this PostgreSQL (18.6) has no pg_tde (see docs/encryption.md)"
+    )
+
+
+def test_a_data_directory_of_somebody_else_is_refused(place: Place) -> None:
+    data = place.root / "db1" / "data"
+    data.mkdir(parents=True)
+    (data / "precious").touch()
+    text = refused(place)
+    assert f"cluster.primary.dataDirectory: {data} is not empty and was not made by this stack" in text
+    assert [entry.name for entry in data.iterdir()] == ["precious"]
+
+
+def test_a_data_directory_of_another_stack_is_refused(place: Place) -> None:
+    data = place.root / "db1" / "data"
+    data.mkdir(parents=True)
+    (data / "tde-replication.json").write_text('{"stack": "tde-replication/other/orders", "madeAt": "x"}')
+    assert "was not made by this stack" in refused(place)
+
+
+def test_a_data_directory_of_this_stack_is_no_mistake(place: Place) -> None:
+    data = place.root / "db1" / "data"
+    data.mkdir(parents=True)
+    (data / "tde-replication.json").write_text('{"stack": "tde-replication/test/orders", "madeAt": "x"}')
+    assert place.build(place.cluster()).resources
+
+
+def test_a_port_in_use_is_refused_for_each_server_that_has_one(place: Place) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        text = refused(place, primary={"port": port, "listen": ["localhost"]})
+    assert f"cluster.primary.port: {port} is in use on 127.0.0.1 (by something that is not this server)" in text
+
+
+def test_mistakes_that_only_the_machines_know_are_told_together(place: Place) -> None:
+    (place.root / "db2" / "data").mkdir(parents=True)
+    (place.root / "db2" / "data" / "x").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        text = refused(place, standbys=("db2",), pg_tde=False, primary={"port": taken.getsockname()[1]})
+    assert "has 3 mistakes" in text
+    for key in ("cluster.primary.port", "cluster.standbys[0].dataDirectory", "cluster.encryption"):
+        assert f"  {key}: " in text
+
+
+def test_a_server_that_is_too_old_is_a_mistake_at_its_key(place: Place) -> None:
+    old = str(graphs.installation(place.root / "old", pg_tde=False, version="16.9"))
+    text = refused(place, Problem, primary={"binaries": old})
+    assert f"  cluster.primary.binaries: {old} holds PostgreSQL 16.9: version 17 or newer is needed" in text
+
+
+def test_binaries_that_hold_no_server_are_a_mistake_at_their_key(place: Place) -> None:
+    text = refused(place, Problem, primary={"binaries": str(place.root)})
+    assert "  cluster.primary.binaries: " in text
+
+
+def test_the_same_cluster_gives_the_same_graph_and_outputs(place: Place) -> None:
+    cluster = place.cluster("db2", "db3")
+    one, other = place.build(cluster), place.build(cluster)
+    assert one.outputs == other.outputs
+    by_label = {str(resource): resource.inputs for resource in one.resources}
+    assert {str(resource): resource.inputs for resource in other.resources} == by_label
+
+
+def test_nothing_volatile_in_the_outputs(place: Place) -> None:
+    made = place.build(place.cluster("db2"))
+    assert set(made.outputs["primary"]) == {"name", "host", "port", "dataDirectory", "state"}
+    assert set(made.outputs["standbys"][0]) == {"name", "host", "port", "dataDirectory", "slot", "state"}
+    text = json.dumps(made.outputs).lower()
+    assert not re.search(r"lsn|pid|lag|behind|bytes|[0-9a-f]+/[0-9a-f]{6,}|20\d\d-\d\d-\d\d", text)
+
+
+def test_preview_registers_what_update_registers(place: Place) -> None:
+    cluster = place.cluster("db2")
+    assert place.build(cluster, preview=True).labels == place.build(cluster).labels
+
+
+def test_key_material_of_a_kept_cluster_outlives_the_stack(place: Place) -> None:
+    mount = "vault:index/mount:Mount orders-mount"
+    assert place.build(place.cluster(disposable=False))[mount].retained
+    assert not place.build(place.cluster())[mount].retained
+
+
+def test_an_existing_mount_is_used_and_not_made(place: Place) -> None:
+    made = place.build(place.cluster(vault={"mount": "shared", "existing": True}))
+    assert not [resource for resource in made.resources if "Mount" in resource.type]
+    assert made["KeyProvider vault"].inputs["mountPath"] == "shared"
+
+
+def test_in_a_disposable_cluster_what_goes_with_the_directory_is_not_taken_away_by_sql(place: Place) -> None:
+    made = place.build(place.cluster("db2"))
+    directory = made["DataDirectory db1"].urn
+    for label in ("ReplicationRole replicator", "ReplicationSlot tde_db2", "KeyProvider vault"):
+        assert made[label].deleted_with == directory
+    assert made["Server db1"].deleted_with == ""
+    assert made["BaseBackup db2"].deleted_with == ""

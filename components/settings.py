@@ -300,7 +300,7 @@ class Server(Settings):
     @property
     def kind(self) -> str:
         """Which module of `components.hosts` serves its host."""
-        return self.host
+        return self.host if isinstance(self.host, str) else type(self.host).__name__.lower()
 
     @model_validator(mode="before")
     @classmethod

@@ -271,7 +271,7 @@ class LocalHost(Host):
 
 
 def open_host(address: str) -> Host:
-    """This machine; there is but one."""
+    """Local is local: the address says no more."""
     del address
     return LocalHost()
 

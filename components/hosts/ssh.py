@@ -256,3 +256,7 @@ class SshHost(Host):
             raise bridge.reason(str(error).strip()) from None
         finally:
             bridge.close_door()
+
+
+def open_host(address: str) -> Host:
+    return SshHost(address)

@@ -92,7 +92,7 @@ class OnHost(Resource):
 
     def _differs(self, name: str, old: Self) -> bool:
         if name == "host":  # another way to the same machine moves nothing that lies there
-            return hosts.place(self.host) != hosts.place(old.host)
+            return hosts.host(self.host).place != hosts.host(old.host).place
         return super()._differs(name, old)
 
 

@@ -4,12 +4,15 @@ import os
 import signal
 import socket
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+import psycopg
 
 from components.hosts.account import service_account
 from components.hosts.local import LocalHost
 from tests.engine.workspace import Workspace, eventually, sql
+from tests.openbao import OpenBao
 
 
 def free_ports(count: int) -> list[int]:
@@ -25,8 +28,9 @@ def free_ports(count: int) -> list[int]:
 class Cluster:
     """Servers db1 (the primary), db2 … in a directory of their own, as a stack file declares them."""
 
-    def __init__(self, workspace: Workspace, base: Path, standbys: int, **cluster: Any) -> None:
+    def __init__(self, workspace: Workspace, base: Path, standbys: int, bao: OpenBao, **cluster: Any) -> None:
         self.workspace = workspace
+        self.bao = bao
         self.base = base
         self.names = [f"db{n + 1}" for n in range(standbys + 1)]
         self.ports = dict(zip(self.names, free_ports(len(self.names)), strict=True))
@@ -39,6 +43,21 @@ class Cluster:
         more = {key: value for key, value in cluster.items() if key != "binaries"}
         workspace.write({"primary": declared[0], "standbys": declared[1:], "disposable": True, **more})
 
+    @property
+    def binaries(self) -> PurePosixPath:
+        return PurePosixPath(self.workspace.cluster["primary"]["binaries"])
+
+    def start(self, name: str) -> None:
+        """Start a server as a DBA would, and wait until it answers."""
+        LocalHost().launch(self.binaries, PurePosixPath(self.data(name)))
+        eventually(lambda: self.answers(name))
+
+    def answers(self, name: str) -> bool:
+        try:
+            return self.sql(name, "SELECT 1") == [(1,)]
+        except psycopg.OperationalError:
+            return False
+
     def data(self, name: str) -> Path:
         return self.base / name / "data"
 
@@ -49,12 +68,12 @@ class Cluster:
         return sql(self.ports[name], query, database)
 
     def pid(self, name: str) -> int:
-        found = LocalHost().postmaster(self.data(name))  # type: ignore[arg-type]
+        found = LocalHost().postmaster(PurePosixPath(self.data(name)))
         assert found
         return found.pid
 
     def running(self, name: str) -> bool:
-        return LocalHost().postmaster(self.data(name)) is not None  # type: ignore[arg-type]
+        return LocalHost().postmaster(PurePosixPath(self.data(name))) is not None
 
     def signal(self, name: str, number: int) -> None:
         """End a server, and wait until it is gone."""

@@ -3,13 +3,13 @@
 docs/drift.md is made of it: `python -m tests.engine.drift > docs/drift.md`.
 """
 
+import os
 import shutil
-import signal
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
-from components.hosts.local import LocalHost
+from components.hosts.account import service_account
 from tests.engine.cluster import Cluster
 from tests.engine.workspace import eventually
 
@@ -105,6 +105,23 @@ def _remove_data(name: str) -> Callable[[Cluster], object]:
 
 def _file(path: Callable[[Cluster], object], act: Callable[[object], object]) -> Callable[[Cluster], object]:
     return lambda cluster: act(path(cluster))
+
+
+def _bounce(name: str) -> Callable[[Cluster], object]:
+    def act(cluster: Cluster) -> None:
+        cluster.stop(name)
+        cluster.start(name)
+        eventually(lambda: f"tde_{name}" in cluster.streaming())
+
+    return act
+
+
+def _policy(text: str) -> Callable[[Cluster], object]:
+    return lambda cluster: cluster.bao.client().sys.create_or_update_policy("tde-drift-standby", text)
+
+
+def _revoke(name: str) -> Callable[[Cluster], object]:
+    return lambda cluster: cluster.bao.client(cluster.file(name, "vault-token").read_text()).auth.token.revoke_self()
 
 
 def _reboot(cluster: Cluster) -> None:
@@ -343,6 +360,44 @@ ROWS = [
         batch="7",
     ),
     Row(
+        "Policy (Vault)",
+        "widened",
+        _policy('path "*" { capabilities = ["create", "read", "update", "delete", "list"] }'),
+        {"Policy drift-standby-policy": "update"},
+        batch="8",
+    ),
+    Row(
+        "Token (Vault)",
+        "revoked",
+        _revoke("db2"),
+        {"Token db2-token": "create", "HostFile db2-vault-token": "update"},
+        repair="a new token, and its file",
+        batch="8",
+    ),
+    Row(
+        "Policy (Vault)",
+        "removed",
+        lambda cluster: cluster.bao.client().sys.delete_policy("tde-drift-standby"),
+        {"Policy drift-standby-policy": "update"},
+        batch="9",
+    ),
+    Row(
+        "ReplicationRole",
+        "member of another role",
+        _sql("GRANT pg_read_all_data TO replicator"),
+        {ROLE: "update"},
+        ("pg_read_all_data",),
+        batch="9",
+    ),
+    Row(
+        "HostFile (Vault token)",
+        "of another owner",
+        _file(_token("db3"), lambda path: os.chown(path, 0, 0)),  # type: ignore[arg-type]
+        {"HostFile db3-vault-token": "update"},
+        ('"root" => "the server\'s account"',),
+        batch="9",
+    ),
+    Row(
         "Server (primary)",
         "stopped",
         lambda cluster: cluster.stop("db1"),
@@ -401,6 +456,112 @@ ROWS = [
     ),
 ]
 
+
+@dataclass(frozen=True)
+class Refusal:
+    """What is not repaired by itself: `command` fails with words that say why, and nothing is changed. `undo` is the person's."""
+
+    resource: str
+    what: str
+    act: Callable[[Cluster], object]
+    says: str
+    undo: Callable[[Cluster], object]
+    command: str = "preview"
+
+    def __str__(self) -> str:
+        return f"{self.resource}: {self.what}"
+
+
+def _another_cluster(cluster: Cluster) -> None:
+    data = cluster.data("db1")
+    cluster.stop("db1")
+    data.rename(data.with_name("put-aside"))
+    account = service_account()
+    groups = (account.uid, account.gid) if account.switches else (None, None)
+    initdb = [str(cluster.binaries / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "--no-sync"]
+    subprocess.run(initdb, check=True, capture_output=True, user=groups[0], group=groups[1], cwd="/")
+
+
+def _first_cluster(cluster: Cluster) -> None:
+    data = cluster.data("db1")
+    shutil.rmtree(data)
+    data.with_name("put-aside").rename(data)
+    cluster.start("db1")
+
+
+def _logical_slot(cluster: Cluster) -> None:
+    _drop_slot(cluster, "db3")
+    cluster.sql("db1", "SELECT pg_create_logical_replication_slot('tde_db3', 'pgoutput')")
+
+
+def _as_standby(cluster: Cluster) -> None:
+    cluster.stop("db1")
+    (cluster.data("db1") / "standby.signal").touch()
+    cluster.start("db1")
+
+
+def _as_primary(cluster: Cluster) -> None:
+    cluster.stop("db1")
+    (cluster.data("db1") / "standby.signal").unlink()
+    cluster.start("db1")
+
+
+def _token_directory(cluster: Cluster) -> None:
+    path = cluster.file("db3", "vault-token")
+    path.unlink()
+    path.mkdir()
+
+
+REFUSALS = [
+    Refusal(
+        "DataDirectory",
+        "another cluster in its place",
+        _another_cluster,
+        "holds another cluster (system identifier",
+        _first_cluster,
+    ),
+    Refusal(
+        "Server (primary)", "a standby now", _as_standby, "is declared as the primary and is a standby now", _as_primary
+    ),
+    Refusal(
+        "ReplicationSlot",
+        "a logical slot under its name",
+        _logical_slot,
+        "a logical slot has taken this name: it is left as it is",
+        _sql("SELECT pg_drop_replication_slot('tde_db3')"),
+    ),
+    Refusal(
+        "HbaRule",
+        "line removed, and a wrong line elsewhere in the file",
+        _hba(lambda text: _without_ours(text) + "host all all nowhere/32 trust\n"),
+        "is wrong (",
+        _hba(lambda text: text.replace("host all all nowhere/32 trust\n", "")),
+        command="up",
+    ),
+    Refusal(
+        "HostFile (Vault token)",
+        "a directory in its place",
+        _token_directory,
+        "is a directory: it is left as it is",
+        lambda cluster: cluster.file("db3", "vault-token").rmdir(),
+        command="up",
+    ),
+    Refusal(
+        "Vault",
+        "sealed",
+        lambda cluster: cluster.bao.seal(),
+        "sealed",
+        lambda cluster: cluster.bao.unseal(),
+    ),
+    Refusal(
+        "Vault",
+        "down",
+        lambda cluster: cluster.bao.kill(),
+        "onnect",
+        lambda cluster: cluster.bao.start(),
+    ),
+]
+
 NO_DRIFT = [
     ("HbaRule", "the file in CRLF", _hba(lambda text: text.replace("\n", "\r\n"))),
     (
@@ -431,13 +592,5 @@ NO_DRIFT = [
         ),
     ),
     ("Server (primary)", "a checkpoint and a new WAL file", _sql("CHECKPOINT; SELECT pg_switch_wal()")),
-    ("Server (standby)", "restarted by hand", lambda cluster: _bounce(cluster, "db2")),
+    ("Server (standby)", "restarted by hand", _bounce("db2")),
 ]
-
-
-def _bounce(cluster: Cluster, name: str) -> None:
-    """Restart a server as a DBA would."""
-    binaries = PurePosixPath(cluster.workspace.cluster["primary"]["binaries"])
-    cluster.signal(name, signal.SIGINT)
-    LocalHost().launch(binaries, PurePosixPath(cluster.data(name)))
-    eventually(lambda: f"tde_{name}" in cluster.streaming())

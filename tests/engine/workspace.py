@@ -15,7 +15,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 STEP = re.compile(
-    r"^\s*([~+-]+) ?(?:pulumi-python:dynamic/postgres:|vault:\w+[:/])(\S+): \((\S+)\)\n(?:\s*\[id=.*\]\n)?\s*\[urn=.*::(.*)\]",
+    r"^\s*([~+-]+) ?(pulumi-python:dynamic/postgres:\S+|vault:\S+): \((\S+)\)\n(?:\s*\[id=.*\]\n)?\s*\[urn=.*::(.*)\]",
     re.MULTILINE,
 )
 
@@ -31,7 +31,8 @@ class Output:
     def plan(self) -> dict[str, str]:
         """What a preview plans: "Kind name" to create, update, replace or delete."""
         plan: dict[str, str] = {}
-        for _, kind, step, name in STEP.findall(self.text):
+        for _, token, step, name in STEP.findall(self.text):
+            kind = token.rpartition(":")[2]
             operation = {
                 "create-replacement": "replace",
                 "delete-replaced": "replace",

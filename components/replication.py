@@ -74,7 +74,7 @@ class EncryptedReplication(pulumi.ComponentResource):
         self._mount = cluster.vault.mount or f"tde-{name}"
         around = Surroundings(pulumi.get_stack(), name)
         self._primary, *self._standbys = [
-            Node(server, hosts.site(server, cluster.port(server), around)) for server in cluster.servers
+            Node(server, hosts.place(server, cluster.port(server), around)) for server in cluster.servers
         ]
         self._reason = self._why_not_encrypted()
         self._refuse_mistakes()

@@ -31,7 +31,7 @@ def host(address: str) -> "Host":
     return _kind(address.partition(":")[0]).open_host(address)
 
 
-def site(server: "settings.Server", port: int, around: "Surroundings") -> "Site":
+def place(server: "settings.Server", port: int, around: "Surroundings") -> "Site":
     return _kind(server.kind).declare(server, port, around)
 
 

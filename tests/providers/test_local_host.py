@@ -1,0 +1,341 @@
+"""LocalHost: commands to their end and no further, files whole or not at all."""
+
+import os
+import pwd
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import psutil
+import pytest
+
+from components.errors import CommandFailed, Problem, Unavailable
+from components.hosts import local
+from components.hosts.account import service_account
+from components.hosts.local import LocalHost
+from components.waiting import until
+from tests.providers.servers import ground
+
+NASTY = [
+    "$(touch /tmp/owned)",
+    "`id`",
+    "a  b",
+    "it's",
+    '"',
+    "\\n",
+    "new\nline",
+    "*",
+    "~",
+    "-n",
+    "",
+    "ünï",
+    "%s",
+    ";",
+    "$1",
+]
+
+
+@pytest.fixture(scope="module")
+def root() -> Iterator[Path]:
+    made = ground()
+    yield made
+    subprocess.run(["rm", "-rf", made], check=True)
+
+
+@pytest.fixture
+def host() -> LocalHost:
+    return LocalHost()
+
+
+def pure(path: Path) -> PurePosixPath:
+    return PurePosixPath(path)
+
+
+def test_arguments_reach_a_command_as_they_are(host: LocalHost) -> None:
+    printed = host.run(["printf", "%s\\0", *NASTY], deadline=10)
+    assert printed.split("\0")[:-1] == NASTY
+
+
+def test_a_command_runs_as_the_servers_account(host: LocalHost) -> None:
+    assert host.run(["id", "-un"], deadline=10).strip() == service_account().name == host.account
+    groups = host.run(["id", "-G"], deadline=10).split()
+    if service_account().switches:
+        assert "0" not in groups
+
+
+def test_a_command_gets_no_environment_of_ours(host: LocalHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGPASSWORD", "ours")
+    monkeypatch.setenv("VAULT_TOKEN", "ours")
+    names = {line.partition("=")[0] for line in host.run(["env"], deadline=10, environment={"EXTRA": "1"}).splitlines()}
+    assert names - {"PWD", "SHLVL", "_", "OLDPWD"} == {"PATH", "LC_ALL", "TZ", "EXTRA"}
+
+
+def test_a_command_has_no_input(host: LocalHost) -> None:
+    assert host.run(["cat"], deadline=10) == ""
+
+
+def test_a_command_runs_where_it_is_told(host: LocalHost, root: Path) -> None:
+    assert host.run(["pwd"], deadline=10).strip() == "/"
+    assert host.run(["pwd"], deadline=10, directory=pure(root)).strip() == str(root)
+
+
+def test_lines_of_standard_error_as_they_come(host: LocalHost, root: Path) -> None:
+    """The command goes on only once its first line was heard."""
+    heard = root / "heard"
+    heard.unlink(missing_ok=True)
+    lines: list[str] = []
+
+    def listen(line: str) -> None:
+        lines.append(line)
+        heard.touch()
+
+    script = 'echo one >&2; while [ ! -e "$0" ]; do sleep 0.01; done; echo two >&2; echo out'
+    assert host.run(["sh", "-c", script, str(heard)], deadline=20, on_line=listen) == "out\n"
+    assert lines == ["one", "two"]
+
+
+def test_much_output_on_both_streams(host: LocalHost) -> None:
+    lines: list[str] = []
+    script = "i=0; while [ $i -lt 20000 ]; do echo 0123456789; echo 0123456789 >&2; i=$((i+1)); done"
+    assert len(host.run(["sh", "-c", script], deadline=60, on_line=lines.append)) == 220_000
+    assert len(lines) == 20_000
+
+
+def test_a_command_that_fails_says_how_and_why(host: LocalHost) -> None:
+    with pytest.raises(CommandFailed, match=r"^sh failed \(status 3\): no such luck$") as failed:
+        host.run(["/bin/sh", "-c", "echo no such luck >&2; exit 3"], deadline=10)
+    assert (failed.value.status, failed.value.output) == (3, "no such luck\n")
+
+
+def test_a_command_that_says_nothing(host: LocalHost) -> None:
+    with pytest.raises(CommandFailed, match=r"false failed .*it said nothing"):
+        host.run(["false"], deadline=10)
+
+
+def test_a_command_that_is_not_there(host: LocalHost) -> None:
+    with pytest.raises(CommandFailed, match="no-such-command") as failed:
+        host.run(["/no-such-command"], deadline=10)
+    assert failed.value.status == 127
+
+
+def test_a_command_ended_by_a_signal(host: LocalHost) -> None:
+    with pytest.raises(CommandFailed) as failed:
+        host.run(["sh", "-c", "kill -TERM $$"], deadline=10)
+    assert failed.value.status in {-signal.SIGTERM, 128 + signal.SIGTERM}
+
+
+FAMILY = 'sleep 1000 & echo $! >"$0.child"; echo $$ >"$0.parent"; sleep 1000'
+
+
+def family(mark: Path) -> list[psutil.Process]:
+    """The command of FAMILY and its child, once both have told their pids."""
+    files = [mark.with_name(f"{mark.name}.{who}") for who in ("child", "parent")]
+    assert until(lambda: all(file.exists() and file.read_text().strip() for file in files), seconds=20)
+    return [psutil.Process(int(file.read_text())) for file in files]
+
+
+def test_a_missed_deadline_ends_the_whole_group(host: LocalHost, root: Path) -> None:
+    mark = root / "late"
+    with pytest.raises(CommandFailed, match=r"it did not end within 1\.5 s"):
+        host.run(["sh", "-c", FAMILY, str(mark)], deadline=1.5)
+    pids = [int((root / f"late.{who}").read_text()) for who in ("child", "parent")]
+    assert until(lambda: not any(psutil.pid_exists(pid) and alive(pid) for pid in pids), seconds=5)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+CALLER = """
+import sys
+from components.hosts.local import LocalHost
+LocalHost().run(["sh", "-c", sys.argv[1], sys.argv[2]], deadline=1000)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_when_the_caller_is_killed_the_whole_group_ends(root: Path, number: signal.Signals) -> None:
+    mark = root / f"orphan-{number.name}"
+    caller = subprocess.Popen(
+        [sys.executable, "-c", CALLER, FAMILY, str(mark)], cwd=local.PROJECT, stderr=subprocess.DEVNULL
+    )
+    processes = family(mark)
+    caller.send_signal(number)
+    caller.wait()
+    assert until(lambda: not any(alive(process.pid) for process in processes), seconds=5)
+
+
+def test_a_command_leaves_nothing_running(host: LocalHost) -> None:
+    """Its supervisor and watcher go with it."""
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    threads = threading.active_count()
+    host.run(["true"], deadline=1000)
+    assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
+    assert threading.active_count() == threads
+
+
+def test_write_and_read(host: LocalHost, root: Path) -> None:
+    path = pure(root / "new" / "er" / "file $x")
+    host.write(path, b"\0binary\xff", mode=0o640)
+    assert host.read(path) == b"\0binary\xff"
+    status = host.status(path)
+    assert status is not None
+    assert (status.kind, status.owner, status.mode) == ("file", host.account, 0o640)
+    above = host.status(path.parent)
+    assert above is not None
+    assert (above.kind, above.owner, above.mode) == ("directory", host.account, 0o700)
+    assert host.listing(path.parent) == ["file $x"]
+
+
+def test_written_files_never_have_wider_rights_than_asked_for(host: LocalHost, root: Path) -> None:
+    old = os.umask(0)
+    try:
+        host.write(pure(root / "private"), b"x", mode=0o600)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((root / "private").stat().st_mode) == 0o600
+
+
+def test_a_file_is_replaced_whole(host: LocalHost, root: Path) -> None:
+    """Whoever has it open goes on reading what it was."""
+    path = root / "whole"
+    host.write(pure(path), b"before", mode=0o600)
+    with path.open("rb") as reader:
+        host.write(pure(path), b"after", mode=0o600)
+        assert reader.read() == b"before"
+    assert path.read_bytes() == b"after"
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_draft(
+    host: LocalHost, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = root / "draft" / "file"
+    host.write(pure(path), b"before", mode=0o600)
+
+    def full(_: int) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        host.write(pure(path), b"after", mode=0o600)
+    assert path.read_bytes() == b"before"
+    assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+
+
+def test_a_link_in_the_place_of_a_file_is_not_followed(host: LocalHost, root: Path) -> None:
+    target = root / "target"
+    target.write_bytes(b"precious")
+    link = root / "link"
+    link.symlink_to(target)
+    host.write(pure(link), b"mine", mode=0o600)
+    assert target.read_bytes() == b"precious"
+    assert not link.is_symlink()
+
+
+def test_what_is_not_there(host: LocalHost, root: Path) -> None:
+    for nowhere in (pure(root / "nowhere"), pure(root / "private" / "below a file")):
+        assert host.read(nowhere) is None
+        assert host.status(nowhere) is None
+        assert host.listing(nowhere) == []
+        host.remove(nowhere)
+
+
+def test_rename_refuses_what_is_there(host: LocalHost, root: Path) -> None:
+    host.write(pure(root / "r" / "old"), b"old", mode=0o600)
+    host.write(pure(root / "r" / "new"), b"new", mode=0o600)
+    with pytest.raises(Problem, match="that exists already"):
+        host.rename(pure(root / "r" / "old"), pure(root / "r" / "new"))
+    assert host.read(pure(root / "r" / "new")) == b"new"
+    host.rename(pure(root / "r" / "old"), pure(root / "r" / "third"))
+    assert host.listing(pure(root / "r")) == ["new", "third"]
+
+
+def test_rename_refuses_a_link_that_points_nowhere(host: LocalHost, root: Path) -> None:
+    host.write(pure(root / "l" / "old"), b"old", mode=0o600)
+    (root / "l" / "new").symlink_to("nowhere")
+    with pytest.raises(Problem, match="that exists already"):
+        host.rename(pure(root / "l" / "old"), pure(root / "l" / "new"))
+    assert (root / "l" / "new").is_symlink()
+
+
+@pytest.fixture
+def project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of its own, below which things are pruned."""
+    made = root / "project"
+    made.mkdir(exist_ok=True)
+    made.chmod(0o755)
+    monkeypatch.setattr(local, "PROJECT", made)
+    return made
+
+
+def test_what_is_removed_takes_the_empty_directories_above_it_along(host: LocalHost, project: Path) -> None:
+    one, other = project / ".local" / "s" / "db1" / "f", project / ".local" / "s" / "db2" / "f"
+    host.write(pure(one), b"", mode=0o600)
+    host.write(pure(other), b"", mode=0o600)
+    host.remove(pure(one))
+    assert not one.parent.exists()
+    assert other.exists()
+    host.remove(pure(other.parent))
+    assert not (project / ".local").exists()
+    assert project.exists()
+
+
+def test_nothing_is_pruned_outside_the_projects_root(host: LocalHost, project: Path) -> None:
+    elsewhere = project / "srv" / "pg" / "f"
+    host.write(pure(elsewhere), b"", mode=0o600)
+    host.remove(pure(elsewhere))
+    assert elsewhere.parent.is_dir()
+
+
+def test_a_link_to_a_directory_is_removed_and_not_what_it_points_to(host: LocalHost, root: Path) -> None:
+    kept = root / "kept"
+    host.write(pure(kept / "f"), b"", mode=0o600)
+    (root / "way").symlink_to(kept)
+    host.remove(pure(root / "way"))
+    assert (kept / "f").exists()
+
+
+def test_a_tree_is_removed_whole(host: LocalHost, root: Path) -> None:
+    host.write(pure(root / "tree" / "a" / "b"), b"", mode=0o600)
+    host.remove(pure(root / "tree"))
+    assert not (root / "tree").exists()
+
+
+def test_directories_on_the_way_can_be_passed_but_not_read(host: LocalHost, root: Path) -> None:
+    host.make_directory(pure(root / "way in" / "inner"))
+    inner = host.status(pure(root / "way in" / "inner"))
+    assert inner is not None
+    assert (inner.owner, inner.mode) == (host.account, 0o700)
+    assert host.run(["test", "-x", str(root / "way in" / "inner")], deadline=10) == ""
+    host.make_directory(pure(root / "way in" / "inner"))
+
+
+def test_owners_are_told_by_name(host: LocalHost, root: Path) -> None:
+    (root / "mine").touch()
+    status = host.status(pure(root / "mine"))
+    assert status is not None
+    assert status.owner == pwd.getpwuid(os.geteuid()).pw_name
+
+
+@pytest.mark.parametrize("content", [b"", b"12", b"not a pid\n/d\n0\n1\n/tmp\n", b"99999999\n/d\n0\n1\n/tmp\n"])
+def test_a_stale_postmaster_file_is_no_server(host: LocalHost, root: Path, content: bytes) -> None:
+    data = pure(root / "stale")
+    host.write(data / "postmaster.pid", content, mode=0o600)
+    assert host.postmaster(data) is None
+    with pytest.raises(Unavailable, match="no server runs on"):
+        host.connect(data, "postgres")
+    host.halt(pure(root), data, deadline=1)
+
+
+def test_a_recycled_pid_is_no_server(host: LocalHost, root: Path) -> None:
+    """The pid is of a process that lives, but not in the data directory."""
+    data = pure(root / "recycled")
+    host.write(data / "postmaster.pid", f"{os.getpid()}\n{data}\n0\n5432\n/tmp\n".encode(), mode=0o600)
+    assert host.postmaster(data) is None

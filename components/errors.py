@@ -15,6 +15,12 @@ class Unavailable(Problem):
     __module__ = "builtins"
 
 
+class AnotherCluster(Unavailable):
+    """A server answers, and it is not the one that this was declared for: the data directory's resource says so."""
+
+    __module__ = "builtins"
+
+
 class Refused(Problem):
     """Something is there that is not ours to change."""
 
@@ -24,7 +30,7 @@ class Refused(Problem):
 class CommandFailed(Problem):
     """A command on a host ended with a status other than 0.
 
-    `status` is its exit status (negative: the signal that ended it), `output` what it wrote to standard error.
+    `status` is its exit status (more than 128, or negative: a signal ended it), `output` what it wrote to standard error.
     """
 
     __module__ = "builtins"

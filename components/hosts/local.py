@@ -13,6 +13,7 @@ import stat
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal, cast
 
@@ -171,7 +172,7 @@ class LocalHost(Host):
                 self._own(directory)
 
     def rename(self, old: PurePosixPath, new: PurePosixPath) -> None:
-        if Path(new).exists():
+        if os.path.lexists(new):  # a link that points nowhere would be overwritten
             raise Problem(f"{old} was not moved to {new}: that exists already")
         Path(old).rename(new)
         _flush(Path(new).parent)
@@ -181,7 +182,8 @@ class LocalHost(Host):
         if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
         else:
-            target.unlink(missing_ok=True)
+            with suppress(NotADirectoryError):  # nor is anything there below a file
+                target.unlink(missing_ok=True)
         root = local_root(PROJECT)
         # What `up` made on the way to a server goes with the last thing in it, up to the project's own root.
         for parent in target.parents:

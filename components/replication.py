@@ -17,6 +17,7 @@ import pulumi_vault as vault
 from pulumi import Output, Resource, ResourceOptions
 
 from components import hosts, report, settings
+from components.errors import Problem
 from components.hosts.site import Site, Surroundings
 from components.key_vault import KeyVault, VaultAddress
 from components.postgres import resources
@@ -82,6 +83,18 @@ class EncryptedReplication(pulumi.ComponentResource):
         if self._reason:
             pulumi.log.warn(f"NOT ENCRYPTED: {self._reason}", self)
         self._build()
+
+    def _places(self, around: Surroundings) -> list[Node]:
+        """Every declared server's place; where there can be none for some, all of them are told."""
+        nodes, found = [], []
+        for place, server in zip(self._cluster.places, self._cluster.servers, strict=True):
+            try:
+                nodes.append(Node(server, hosts.site(server, self._cluster.port(server), around)))
+            except Problem as problem:
+                found.append(f"{place}: {problem}")
+        if found:
+            raise settings.Mistakes(f"stacks/Pulumi.{pulumi.get_stack()}.yaml", found)
+        return nodes
 
     @property
     def _in_force(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from components.errors import Problem, Refused, Unavailable
+from components.errors import AnotherCluster, Problem, Unavailable
 from components.hosts.base import Connection, Host
 from components.postgres.resource import OnServer
 
@@ -74,12 +74,12 @@ def server_session(host: Host, data: PurePosixPath, purpose: str, database: str 
 def session(resource: OnServer, purpose: str, database: str = "postgres") -> Iterator[Session]:
     """A superuser's session on the server that `resource` was declared for.
 
-    Raises `Refused` where another cluster runs there.
+    Raises `AnotherCluster` where that is what runs there.
     """
     with server_session(resource.machine, resource.data, purpose, database) as opened:
         found = str(opened.value("SELECT system_identifier FROM pg_control_system()"))
         if found != resource.system_identifier:
-            raise Refused(
+            raise AnotherCluster(
                 f"{purpose}: the server on {resource.data_directory} is another cluster (system identifier {found}, "
                 f"declared {resource.system_identifier}); nothing was changed. Bring the right one back, or remove this "
                 "stack's state of it"

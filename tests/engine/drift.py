@@ -557,7 +557,7 @@ REFUSALS = [
         "Vault",
         "down",
         lambda cluster: cluster.bao.kill(),
-        "onnect",
+        "connection",
         lambda cluster: cluster.bao.start(),
     ),
 ]

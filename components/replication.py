@@ -73,10 +73,7 @@ class EncryptedReplication(pulumi.ComponentResource):
         self._stack = f"{pulumi.get_project()}/{pulumi.get_stack()}/{name}"
         self._key = cluster.key.name or f"{name}-principal-key"
         self._mount = cluster.vault.mount or f"tde-{name}"
-        around = Surroundings(pulumi.get_stack(), name)
-        self._primary, *self._standbys = [
-            Node(server, hosts.place(server, cluster.port(server), around)) for server in cluster.servers
-        ]
+        self._primary, *self._standbys = self._places(Surroundings(pulumi.get_stack(), name))
         self._reason = self._why_not_encrypted()
         self._refuse_mistakes()
         super().__init__(TYPE, name, None, opts)
@@ -89,7 +86,7 @@ class EncryptedReplication(pulumi.ComponentResource):
         nodes, found = [], []
         for place, server in zip(self._cluster.places, self._cluster.servers, strict=True):
             try:
-                nodes.append(Node(server, hosts.site(server, self._cluster.port(server), around)))
+                nodes.append(Node(server, hosts.place(server, self._cluster.port(server), around)))
             except Problem as problem:
                 found.append(f"{place}: {problem}")
         if found:

@@ -1,0 +1,116 @@
+"""A dockerd and an image for the tests: what is there already, else what Debian's packages and the embedded wheel give."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import docker
+from docker.errors import DockerException
+
+SERVER_PACKAGES = ("docker.io", "containerd", "runc", "tini", "iptables")
+IMAGE_PACKAGES = (
+    *("libc6", "libc-bin", "zlib1g", "libgcc-s1", "libssl3", "dash", "coreutils"),
+    *("libselinux1", "libacl1", "libattr1", "libpcre2-8-0", "libgmp10", "libtinfo6"),
+)
+"""Just what a server needs, and the image of a real one has too: no bash, Perl, Python or socat."""
+USERS = "root:x:0:0::/root:/bin/sh\npostgres:x:70:70::/var/lib/postgresql:/bin/sh\n"
+PATIENCE = 30
+
+
+class CannotRunError(Exception):
+    """There is no dockerd, and none can be started here."""
+
+
+def answers(address: str | None) -> bool:
+    """Whether a dockerd does; `address` is a DOCKER_HOST."""
+    try:
+        with closing(docker.DockerClient(base_url=address) if address else docker.from_env()) as client:
+            return bool(client.ping())
+    except DockerException:
+        return False
+
+
+@contextmanager
+def dockerd() -> Iterator[str]:
+    """The address of the dockerd that answers, or of one that is started here and ended afterwards.
+
+    One of our own keeps out of the way of any other: its own directories and socket, no bridge, no firewall rules.
+    """
+    if answers(None):
+        yield os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+        return
+    if os.geteuid() != 0:
+        raise CannotRunError("no dockerd answers, and only root can start one")
+    if not shutil.which("dockerd"):
+        _install(SERVER_PACKAGES)
+    home = Path(tempfile.mkdtemp(prefix="tde-dockerd-"))
+    address = f"unix://{home}/socket"
+    directories = {name: home / name for name in ("data-root", "exec-root", "pidfile")}
+    options = [text for name, path in directories.items() for text in (f"--{name}", str(path))]
+    quietly = ("--storage-driver=overlay2", "--bridge=none", "--iptables=false", "--ip6tables=false")
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ["dockerd", "--host", address, *quietly, *options], stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while not answers(address):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise CannotRunError("dockerd does not start here:\n" + (home / "log").read_text()[-1000:])
+            time.sleep(0.1)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _install(packages: Sequence[str]) -> None:
+    command = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CannotRunError(f"docker.io cannot be installed here:\n{done.stderr[-1000:]}")
+
+
+def make_image(client: docker.DockerClient, name: str, server: Path) -> None:
+    """An image of Debian's packages with the PostgreSQL that lies in the directory `server`, at ``/opt``."""
+    with tempfile.TemporaryDirectory() as directory:
+        packages, root = Path(directory) / "packages", Path(directory) / "root"
+        packages.mkdir(mode=0o755)
+        command = ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", *IMAGE_PACKAGES]
+        done = subprocess.run(command, cwd=packages, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise CannotRunError(f"Debian's packages cannot be downloaded:\n{done.stderr[-1000:]}")
+        for package in packages.glob("*.deb"):
+            subprocess.run(["dpkg-deb", "-x", package, root], check=True)
+        _merge_usr(root)
+        (root / "usr/bin/sh").unlink(missing_ok=True)
+        (root / "usr/bin/sh").symlink_to("dash")
+        (root / "etc/passwd").write_text(USERS)
+        (root / "etc/group").write_text("root:x:0:\npostgres:x:70:\n")
+        (root / "tmp").mkdir()
+        (root / "tmp").chmod(0o1777)
+        shutil.copytree(server, root / "opt", dirs_exist_ok=True, symlinks=True)
+        root.chmod(0o755)
+        archive = Path(directory) / "archive.tar"
+        subprocess.run(["tar", "-C", root, "-cf", archive, "--owner=0", "--group=0", "."], check=True)
+        repository, _, tag = name.partition(":")
+        # As Percona's image has several: each container gets a volume without a name, which must go with it.
+        changes = ["VOLUME /anonymous", "ENV PATH=/usr/bin"]
+        client.api.import_image_from_file(str(archive), repository=repository, tag=tag, changes=changes)
+
+
+def _merge_usr(root: Path) -> None:
+    """What a package puts into /bin or /lib lies in /usr, in Debian's newer ones anyway."""
+    for name in ("bin", "sbin", "lib", "lib64"):
+        (root / "usr" / name).mkdir(parents=True, exist_ok=True)
+        if (root / name).is_dir() and not (root / name).is_symlink():
+            shutil.copytree(root / name, root / "usr" / name, symlinks=True, dirs_exist_ok=True)
+            shutil.rmtree(root / name)
+        (root / name).unlink(missing_ok=True)
+        (root / name).symlink_to(f"usr/{name}")

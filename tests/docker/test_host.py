@@ -1,0 +1,294 @@
+"""What the reconcilers ask of a host, on a container that is made as docker_site makes it."""
+
+import platform
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+
+import docker
+import pytest
+
+from components.errors import CommandFailed, Problem, Unavailable
+from components.hosts import docker_exec, relay
+from components.hosts.docker import DIRECTORY, IMAGE, DockerHost
+
+# Docker's SDK leaves a socket open that could not be connected.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket.socket.*family=1:ResourceWarning")
+
+PLACE = PurePosixPath("/var/lib/tde-replication")
+DATA = PLACE / "data"
+DEADLINE = 60
+
+
+@pytest.fixture
+def container(daemon: docker.DockerClient, image: str, binaries: str) -> Iterator[str]:
+    """A server's container, never started, with an empty volume, on a network of its own."""
+    name = f"tde-test-{secrets.token_hex(4)}"
+    volume = daemon.volumes.create(name, labels={IMAGE: image, DIRECTORY: str(PLACE)})
+    network = daemon.networks.create(name)
+    made = daemon.containers.create(
+        image,
+        ["-D", str(DATA)],
+        entrypoint=[f"{binaries}/postgres"],
+        name=name,
+        user="postgres",
+        init=True,
+        stop_signal="SIGINT",
+        volumes={name: {"bind": str(PLACE), "mode": "rw"}},
+        network_mode=name,
+        restart_policy={"Name": "unless-stopped"},
+    )
+    yield name
+    eventually(lambda: not helpers(daemon, name))
+    for one in daemon.containers.list(all=True, filters={"name": name}):
+        one.remove(v=True, force=True)
+    assert made.id
+    volume.remove()
+    network.remove()
+
+
+@pytest.fixture
+def host(container: str) -> DockerHost:
+    return DockerHost(f"docker://{container}")
+
+
+@pytest.fixture
+def server(host: DockerHost, binaries: str) -> Iterator[DockerHost]:
+    """A running one."""
+    programs = PurePosixPath(binaries)
+    initdb = ["initdb", "--username=postgres", "--auth-local=peer", "--no-sync", f"--pgdata={DATA}"]
+    host.run([f"{binaries}/{initdb[0]}", *initdb[1:]], deadline=DEADLINE)
+    host.write(DATA / "postgresql.auto.conf", b"unix_socket_directories = '/tmp'\n", mode=0o600)
+    host.launch(programs, DATA)
+    eventually(lambda: answers(host))
+    yield host
+    host.halt(programs, DATA, deadline=DEADLINE)
+
+
+def answers(host: DockerHost) -> bool:
+    try:
+        host.connect(DATA, "postgres").close()
+    except Unavailable:
+        return False
+    return True
+
+
+def eventually(reached: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.05)
+
+
+def helpers(daemon: docker.DockerClient, name: str) -> list[str]:
+    found = daemon.containers.list(all=True, filters={"label": f"{docker_exec.HELPER}={name}"})
+    return [str(one.name) for one in found]
+
+
+def test_files_without_a_running_server(host: DockerHost) -> None:
+    path = PLACE / "a 'quoted' $HOME -n"
+    assert host.read(path) is None
+    assert host.status(path) is None
+    assert host.listing(DATA) == []
+    content = bytes(range(256)) * 1000
+    host.write(path, content, mode=0o640)
+    assert host.read(path) == content
+    found = host.status(path)
+    assert found
+    assert (found.kind, found.owner, found.mode) == ("file", "postgres", 0o640)
+    host.write(path, b"", mode=0o600)
+    assert host.read(path) == b""
+    host.make_directory(PLACE / "one" / "two")
+    found = host.status(PLACE / "one")
+    assert found
+    assert (found.kind, found.owner, found.mode) == ("directory", "postgres", 0o700)
+    host.write(PLACE / "deep" / "er" / "file", b"x", mode=0o600)
+    assert host.listing(PLACE) == sorted([path.name, "one", "deep"]), "no draft is left"
+    host.rename(PLACE / "deep", PLACE / "moved")
+    assert host.read(PLACE / "moved" / "er" / "file") == b"x"
+    with pytest.raises(Problem, match="exists already"):
+        host.rename(PLACE / "moved", PLACE / "one")
+    host.remove(PLACE / "moved")
+    host.remove(PLACE / "moved")
+    assert host.listing(PLACE) == sorted([path.name, "one"])
+    with pytest.raises(Problem, match="directory"):
+        host.write(PLACE / "one", b"", mode=0o600)
+    assert host.listing(PLACE / "one") == ["two"]
+
+
+def test_a_helper_ends_with_its_last_use(host: DockerHost, container: str, daemon: docker.DockerClient) -> None:
+    host.listing(PLACE)
+    assert len(helpers(daemon, container)) == 1
+    host.listing(PLACE)
+    assert len(helpers(daemon, container)) == 1, "one serves all"
+    eventually(lambda: not helpers(daemon, container), seconds=docker_exec.IDLE + 5)
+
+
+def test_commands(host: DockerHost) -> None:
+    assert host.run(["sh", "-c", 'echo "$1"; id -un', "sh", "a b'c"], deadline=DEADLINE) == "a b'c\npostgres\n"
+    assert host.run(["pwd"], deadline=DEADLINE, directory=PLACE) == f"{PLACE}\n"
+    assert host.run(["sh", "-c", "echo $X"], deadline=DEADLINE, environment={"X": "é"}) == "é\n"
+    lines: list[str] = []
+    script = "printf 'one\\ntw' >&2; sleep 0.3; printf 'o\\nthree' >&2; echo out"
+    assert host.run(["sh", "-c", script], deadline=DEADLINE, on_line=lines.append) == "out\n"
+    assert lines == ["one", "two", "three"]
+    with pytest.raises(CommandFailed, match="no such luck") as failure:
+        host.run(["sh", "-c", "echo no such luck >&2; exit 7"], deadline=DEADLINE)
+    assert failure.value.status == 7
+    with pytest.raises(CommandFailed):
+        host.run(["/no/such/program"], deadline=DEADLINE)
+
+
+def test_much_output_is_whole(host: DockerHost) -> None:
+    said = host.run(["head", "-c", "3000000", "/dev/zero"], deadline=DEADLINE)
+    assert len(said) == 3_000_000
+
+
+def test_a_missed_deadline_ends_the_whole_group(host: DockerHost, container: str, daemon: docker.DockerClient) -> None:
+    started = time.monotonic()
+    with pytest.raises(CommandFailed, match="within 0.5 s"):
+        host.run(["sh", "-c", "sleep 1234 & sleep 1234"], deadline=0.5)
+    assert time.monotonic() - started < 10
+    [helper] = daemon.containers.list(filters={"label": f"{docker_exec.HELPER}={container}"})
+    eventually(lambda: "sleep 1234" not in str(helper.top()))
+
+
+KILLED = """
+import sys
+from components.hosts.docker import DockerHost
+DockerHost(sys.argv[1]).run(["sh", "-c", "echo started >&2; sleep 1234"], deadline=60, on_line=lambda _: print("on", flush=True))
+"""
+
+
+def processes(daemon: docker.DockerClient, name: str) -> str:
+    return "".join(str(one.top()) for one in daemon.containers.list(filters={"name": name}))
+
+
+def killed(address: str) -> subprocess.Popen[str]:
+    """Another process, killed in the middle of a command on this host."""
+    child = subprocess.Popen([sys.executable, "-c", KILLED, address], stdout=subprocess.PIPE, text=True)
+    assert child.stdout
+    assert child.stdout.readline() == "on\n"
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    return child
+
+
+def test_a_killed_caller_leaves_no_helper(host: DockerHost, container: str, daemon: docker.DockerClient) -> None:
+    killed(host.address)
+    eventually(lambda: not helpers(daemon, container))
+
+
+def test_a_killed_caller_leaves_no_command_and_a_sound_server(
+    server: DockerHost, container: str, daemon: docker.DockerClient
+) -> None:
+    before = server.postmaster(DATA)
+    killed(server.address)
+    eventually(lambda: "sleep 1234" not in processes(daemon, container))
+    assert server.postmaster(DATA) == before
+    with server.connect(DATA, "postgres") as connection:
+        row = connection.execute("SELECT current_user, inet_client_addr() IS NULL, 'äö'").fetchone()
+        assert row == ("postgres", True, "äö")
+
+
+def test_connections(server: DockerHost, container: str, daemon: docker.DockerClient) -> None:
+    big = 20_000_000
+    with server.connect(DATA, "postgres") as one, server.connect(DATA, "template1") as other:
+        assert one.execute("SELECT length(%s)", ["x" * big]).fetchone() == (big,)
+        row = other.execute("SELECT repeat('x', %s), current_database()", [big]).fetchone()
+        assert row == ("x" * big, "template1")
+    eventually(lambda: "/opt/tde-replication/relay" not in processes(daemon, container))
+    assert server.postmaster(DATA), "the end of a connection ends nothing else"
+    with pytest.raises(Unavailable, match="no_such"):
+        server.connect(DATA, "no_such")
+    with server.connect(DATA, "postgres") as one:
+        one.execute("SELECT 1")
+        server.halt(PurePosixPath("/unused"), DATA, deadline=DEADLINE)
+        with pytest.raises(Exception, match=r"closed|terminat"):
+            one.execute("SELECT 1")
+    with pytest.raises(Unavailable, match="no server runs"):
+        server.connect(DATA, "postgres")
+
+
+def test_start_stop_and_log(server: DockerHost, container: str, daemon: docker.DockerClient, binaries: str) -> None:
+    programs = PurePosixPath(binaries)
+    found = server.postmaster(DATA)
+    assert found
+    assert (found.port, found.socket_directory) == (5432, "/tmp")
+    server.halt(programs, DATA, deadline=DEADLINE)
+    assert server.postmaster(DATA) is None
+    assert daemon.containers.get(container).status == "exited", "no restart policy brings it back"
+    assert "shut down" in server.run([f"{binaries}/pg_controldata", str(DATA)], deadline=DEADLINE)
+    server.halt(programs, DATA, deadline=DEADLINE)
+    server.write(DATA / "postgresql.auto.conf", b"no_such_parameter = 1\n", mode=0o600)
+    mark = server.launch(programs, DATA)
+    eventually(lambda: "no_such_parameter" in server.log_since(DATA, mark))
+    assert "database system is ready" not in server.log_since(DATA, mark), "nothing of the start before"
+    server.halt(programs, DATA, deadline=DEADLINE)
+    assert daemon.containers.get(container).status == "exited"
+
+
+def test_a_crashed_server_is_no_server(server: DockerHost, container: str, daemon: docker.DockerClient) -> None:
+    daemon.containers.get(container).kill("SIGKILL")
+    eventually(lambda: daemon.containers.get(container).status == "exited")
+    assert server.read(DATA / "postmaster.pid"), "its pid file stays"
+    assert server.postmaster(DATA) is None
+    server.launch(PurePosixPath("/unused"), DATA)
+    eventually(lambda: answers(server))
+
+
+def test_the_files_of_a_removed_container(host: DockerHost, container: str, daemon: docker.DockerClient) -> None:
+    host.write(PLACE / "file", b"x", mode=0o600)
+    eventually(lambda: not helpers(daemon, container))
+    daemon.containers.get(container).remove(v=True)
+    assert host.read(PLACE / "file") == b"x"
+    assert host.postmaster(DATA) is None
+    host.halt(PurePosixPath("/unused"), DATA, deadline=DEADLINE)
+    with pytest.raises(Unavailable, match="`up` makes it"):
+        host.launch(PurePosixPath("/unused"), DATA)
+    host.remove(PLACE / "file")
+    assert host.listing(PLACE) == []
+
+
+def test_where_there_is_nothing(daemon: docker.DockerClient) -> None:
+    host = DockerHost("docker://tde-no-such-container")
+    assert daemon.ping()
+    assert host.listing(DATA) == []
+    assert host.postmaster(DATA) is None
+    host.remove(DATA)
+    with pytest.raises(Unavailable):
+        host.write(PLACE / "file", b"", mode=0o600)
+    with pytest.raises(Unavailable):
+        host.connect(DATA, "postgres")
+
+
+def test_no_docker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///no/such/socket")
+    docker_exec._version.cache_clear()
+    with pytest.raises(Unavailable, match="docker does not answer at unix:///no/such/socket"):
+        DockerHost("docker://any").listing(DATA)
+    docker_exec._version.cache_clear()
+
+
+def test_secrets_are_in_no_argument(host: DockerHost, container: str, daemon: docker.DockerClient) -> None:
+    secret = secrets.token_hex(16)
+    host.write(PLACE / "token", secret.encode(), mode=0o600)
+    [helper] = daemon.containers.list(filters={"label": f"{docker_exec.HELPER}={container}"})
+    for exec_id in helper.attrs["ExecIDs"] or []:
+        assert secret not in str(daemon.api.exec_inspect(exec_id))
+    assert secret not in str(helper.attrs)
+    assert secret not in str(daemon.api.inspect_container(container))
+
+
+@pytest.mark.skipif(not shutil.which("objcopy") or platform.machine() != "x86_64", reason="needs binutils on x86_64")
+def test_the_relay_is_what_its_source_says(tmp_path: Path) -> None:
+    source = Path(relay.__file__).with_name("x86_64.S")
+    subprocess.run(["as", source, "-o", tmp_path / "relay.o"], check=True)
+    command = ["objcopy", "-O", "binary", "-j", ".text", tmp_path / "relay.o", tmp_path / "relay"]
+    subprocess.run(command, check=True)
+    assert (tmp_path / "relay").read_bytes().hex() == relay.CODE["x86_64"]

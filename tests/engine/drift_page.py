@@ -7,9 +7,10 @@ from tests.engine.drift import NO_DRIFT, REFUSALS, ROWS
 HEAD = """\
 # Drift
 
-`pulumi preview` reads every resource from the live servers first (`options.refresh: always`), so what was changed behind its back shows as a
-planned repair, `drifted => declared`; `pulumi up` makes it. Every row below is a test that runs on the real engine: it does what the second
-column says, compares the plan, runs `up`, and wants the next preview to be empty. This page is made of the same table.
+`pulumi preview` reads every resource from the live servers first (`options.refresh: always`), so what was changed behind its
+back shows as a planned repair, `drifted => declared`; `pulumi up` makes it. Every row below is a test that runs on the real
+engine: it does what the second column says, compares the plan, runs `up`, and wants the next preview to be empty. This page
+is made of the same table.
 
 ## What is repaired
 
@@ -31,12 +32,14 @@ QUIET = """
 |---|---|
 """
 TAIL = """
-Nor are an LSN, a lag, a process id, a checkpoint, or load: no resource holds what changes by itself. With the primary down, its own Server
-resource says so and plans the start; what lies inside it is shown as last known, with a note.
+Nor are an LSN, a lag, a process id, a checkpoint, or load: no resource
+holds what changes by itself. With the primary down, its own Server resource says so and plans the start; what lies inside it
+is shown as last known, with a note.
 
 ## What cannot be seen
 
-* The value of the replication secret in Vault: pulumi-vault does not compare it. Standbys do not read it; their passfiles are compared.
+* The value of the replication secret in Vault: pulumi-vault does not compare it. Standbys do not read it; their passfiles are
+  compared.
 * Whether a running server has loaded a `pg_hba.conf` that was changed within the same second as its last load.
 * A principal key that is set for nothing: pg_tde has no call that lists keys.
 """

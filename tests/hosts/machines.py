@@ -1,0 +1,71 @@
+"""One machine of every kind of host, for the tests of what all kinds promise."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from components import hosts
+from components.hosts.account import service_account
+from components.hosts.base import Host
+from components.hosts.installation import find_installation
+from components.hosts.local import PROJECT, LocalHost
+from components.settings import SUPPORTED
+from tests.ssh import sshd
+
+
+@dataclass(frozen=True)
+class Machine:
+    host: Host
+    room: PurePosixPath
+    """A directory there of the account's own, which goes with the test run."""
+    binaries: PurePosixPath
+    launcher: Host
+    """What starts and stops servers there: the host itself, but where no systemd runs."""
+
+    @property
+    def launches(self) -> bool:
+        return self.launcher is self.host
+
+
+@contextmanager
+def _room() -> Iterator[Path]:
+    """On this machine, where the service account can work."""
+    with tempfile.TemporaryDirectory(prefix="tde-contract-", dir="/tmp") as name:
+        directory = Path(name)
+        account = service_account()
+        if account.switches:
+            shutil.chown(directory, account.uid, account.gid)
+        yield directory
+
+
+def _binaries() -> PurePosixPath:
+    return PurePosixPath(find_installation(PROJECT, None, SUPPORTED).binaries)
+
+
+@contextmanager
+def local() -> Iterator[Machine]:
+    with _room() as room:
+        host = LocalHost()
+        yield Machine(host, PurePosixPath(room), _binaries(), host)
+
+
+@contextmanager
+def ssh() -> Iterator[Machine]:
+    """This machine again, through an sshd on a loopback port."""
+    if sshd.MISSING:
+        pytest.skip(sshd.MISSING)
+    with tempfile.TemporaryDirectory(prefix="tde-sshd-", dir="/tmp") as home, _room() as room:
+        daemon = sshd.Sshd(Path(home)).start()
+        try:
+            host = hosts.host(daemon.login(service_account().name).address())
+            yield Machine(host, PurePosixPath(room), _binaries(), LocalHost())
+        finally:
+            daemon.stop()
+
+
+KINDS: dict[str, Callable[[], AbstractContextManager[Machine]]] = {"local": local, "ssh": ssh}

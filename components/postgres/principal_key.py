@@ -17,6 +17,9 @@ from components.postgres.key_provider import refuse_during_backup
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, server_session, session
 
+LOST = ("P0002", "XX001")
+"""What pg_tde says of a key that is gone from Vault, and of one that was replaced there by another."""
+
 
 @dataclass(frozen=True)
 class _Scope:
@@ -75,6 +78,14 @@ class PrincipalKey(OnServer):
         except Problem as problem:
             return str(problem).removeprefix(f"{self._purpose}: ")
         return "in Vault"
+
+    def objection(self, live: Self) -> str | None:
+        if not any(f"SQLSTATE {state}" in live.available for state in LOST):
+            return None
+        return (
+            f"{self._purpose} is lost: {live.available} What is encrypted with it can be read as long as the servers run, and "
+            "not after. Nothing is changed: restore the key in Vault, or copy the data out now"
+        )
 
     def create(self) -> Self:
         with session(self, self._purpose, self.database) as server:

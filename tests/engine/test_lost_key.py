@@ -1,0 +1,54 @@
+"""Keys that are gone from Vault are told plainly, and never made anew over a cluster that needs them."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hvac
+import pytest
+
+from tests.engine.cluster import Cluster, base_directory
+from tests.engine.workspace import Workspace
+from tests.openbao import OpenBao
+
+
+@pytest.fixture
+def cluster(openbao: OpenBao, encrypted_binaries: Path, tmp_path: Path) -> Iterator[Cluster]:
+    base = base_directory()
+    workspace = Workspace(tmp_path, "lost", openbao.environment)
+    made = Cluster(workspace, base, 0, openbao, binaries=encrypted_binaries)
+    workspace.init()
+    workspace.up_well()
+    made.sql("db1", "CREATE TABLE t USING tde_heap AS SELECT 1 AS a")
+    yield made
+    workspace.destroy("--refresh=false", "--continue-on-error")
+    shutil.rmtree(base)
+
+
+def _unmount(bao: OpenBao) -> None:
+    bao.client().sys.disable_secrets_engine("tde-lost")
+
+
+def _delete_key(bao: OpenBao) -> None:
+    bao.client().secrets.kv.v2.delete_metadata_and_all_versions("lost-principal-key", mount_point="tde-lost")
+
+
+def _replace_key(bao: OpenBao) -> None:
+    value = {"key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+    bao.client().secrets.kv.v2.create_or_update_secret("lost-principal-key", value, mount_point="tde-lost")
+
+
+@pytest.mark.parametrize("lose", [_unmount, _delete_key, _replace_key])
+def test_a_lost_key_is_told(cluster: Cluster, lose: Callable[[OpenBao], None]) -> None:
+    lose(cluster.bao)
+    preview = cluster.workspace.preview()
+    assert preview.code != 0
+    assert any("principal key lost-principal-key is lost" in line for line in preview.errors), preview.errors
+    assert cluster.sql("db1", "SELECT a FROM t") == [(1,)]
+    up = cluster.workspace.up()
+    assert up.code != 0
+    if lose is not _replace_key:
+        with pytest.raises(hvac.exceptions.InvalidPath):
+            cluster.bao.client().secrets.kv.v2.read_secret_version(
+                "lost-principal-key", mount_point="tde-lost", raise_on_deleted_version=True
+            )

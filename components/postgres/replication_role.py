@@ -56,7 +56,7 @@ class ReplicationRole(OnServer):
         row = server.row(
             "SELECT rolsuper, rolcreaterole, rolcreatedb, rolbypassrls, rolcanlogin, rolreplication, rolconnlimit, "
             "coalesce(rolvaliduntil::text, 'infinity'), rolpassword, "
-            "ARRAY(SELECT roleid::regrole::text FROM pg_auth_members WHERE member = r.oid ORDER BY 1) "
+            "ARRAY(SELECT DISTINCT pg_get_userbyid(roleid)::text FROM pg_auth_members WHERE member = r.oid ORDER BY 1) "
             "FROM pg_authid r WHERE rolname = %s",
             [self.role],
         )
@@ -125,8 +125,9 @@ class ReplicationRole(OnServer):
             if options:
                 role = sql.Identifier(self.role)
                 server.rows(sql.SQL("ALTER ROLE {} WITH {}").format(role, sql.SQL(" ").join(options)))
-            for name in live.member_of:
-                server.rows(sql.SQL("REVOKE {} FROM {}").format(sql.Identifier(name), sql.Identifier(self.role)))
+            for granted in _memberships(server, self.role):
+                revoke = sql.SQL("REVOKE {} FROM {} GRANTED BY {} CASCADE")
+                server.rows(revoke.format(*map(sql.Identifier, granted)))
 
     def delete(self) -> None:
         if not self.ours:
@@ -140,6 +141,15 @@ class ReplicationRole(OnServer):
 
 
 COMMENT = "made by tde-replication: standbys log in as this role"
+
+
+def _memberships(server: Session, role: str) -> list[tuple[str, str, str]]:
+    """The roles that `role` is a member of, itself, and who granted each: another's grant is not revoked by a plain REVOKE."""
+    query = (
+        "SELECT pg_get_userbyid(roleid)::text, pg_get_userbyid(member)::text, pg_get_userbyid(grantor)::text "
+        "FROM pg_auth_members WHERE member = (SELECT oid FROM pg_authid WHERE rolname = %s)"
+    )
+    return [(granted, member, grantor) for granted, member, grantor in server.rows(query, [role])]
 
 
 def _quiet(server: Session) -> None:

@@ -54,4 +54,6 @@ class HostFile(OnHost):
         return self.create()
 
     def delete(self) -> None:
-        self.machine.remove(self._path)
+        found = self.machine.status(self._path)
+        if found is None or found.kind != "directory":  # a directory in its place is none of ours
+            self.machine.remove(self._path)

@@ -116,6 +116,12 @@ class Login:
         )
         return login, more
 
+    def hop(self, machine: str, *before: str) -> "Login":
+        """The login to a jump host of this one."""
+        url = urlsplit(f"ssh://{machine}")
+        files = {name: getattr(self, name) for name in self.OPTIONAL}
+        return Login(unquote(url.hostname or ""), url.port, url.username, jump=before, **files)
+
     def become(self, account: str) -> str:
         """What makes a command behind it run as `account`; empty where the login is that account."""
         if account == self.user:
@@ -135,9 +141,7 @@ class Login:
         if self.jump:
             # Not ProxyJump: that gives a hop none of these options, its host key's check among them.
             *before, last = self.jump
-            hop = urlsplit(f"ssh://{last}")
-            files = {name: getattr(self, name) for name in self.OPTIONAL}
-            via = Login(hop.hostname or "", hop.port, hop.username, jump=tuple(before), **files)
+            via = self.hop(last, *before)
             command = shlex.join(["ssh", *via.options()]).replace("%", "%%")
             options["ProxyCommand"] = f"{command} -W '[%h]:%p' -- {shlex.quote(via.host)}"
         words = [f"-o{name}={value}" for name, value in options.items()]
@@ -333,6 +337,19 @@ REASONS: tuple[tuple[str, type[Problem], str], ...] = (
     ),
     ("sudo.*(?:not found|No such file)", Problem, "there is no sudo on {host}, and {user} is not {account}"),
 )
+
+
+def connection_settings(login: Login) -> dict[str, list[str]]:
+    """What ssh makes of a login together with the user's own configuration: values by lower-case keyword (ssh -G)."""
+    command = ["ssh", "-G", *login.options(), "--", login.host]
+    done = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=False)
+    if done.returncode:
+        raise Problem(f"{login}: ssh does not take its settings: {done.stderr.strip()}")
+    found: dict[str, list[str]] = {}
+    for line in done.stdout.splitlines():
+        keyword, _, value = line.partition(" ")
+        found.setdefault(keyword, []).extend(value.split() if keyword.endswith("knownhostsfile") else [value])
+    return found
 
 
 def control() -> Path:

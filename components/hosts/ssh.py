@@ -6,7 +6,7 @@ They need what every Linux with systemd has: a POSIX sh, coreutils, findutils an
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 
@@ -15,6 +15,10 @@ from components.hosts.base import Connection, FileStatus, Host, Postmaster
 from components.hosts.bridge import Bridge
 from components.hosts.local import SUPERVISE
 from components.hosts.openssh import Ended, Login, Shell, failed
+
+if TYPE_CHECKING:
+    from components.hosts.site import Site, Surroundings
+    from components.settings import Server
 
 DEADLINE = 60.0
 """Seconds for an operation that takes no time on a host that is well."""
@@ -260,3 +264,10 @@ class SshHost(Host):
 
 def open_host(address: str) -> Host:
     return SshHost(address)
+
+
+def declare(server: "Server", port: int, around: "Surroundings") -> "Site":
+    """See `ssh_site`."""
+    from components.hosts import ssh_site  # noqa: PLC0415 - not loaded where an address is all that is known
+
+    return ssh_site.declare(server, port, around)

@@ -31,6 +31,7 @@ class Line:
     file: str
     number: int
     type: str
+    databases: list[str]
     users: list[str]
     address: str
     method: str
@@ -68,7 +69,8 @@ class HbaRule(OnServer):
             if not mine:
                 return None
             first = next((rule for rule in mine if self._is_ours(rule)), mine[0])
-            above = [rule for rule in rules if rule.rule < first.rule and not self._is_kin(rule)]
+            above = self._above(first, rules)
+            only_for_us = [rule for rule in mine if self._is_only_for_us(rule, str(server.value("SHOW hba_file")))]
             stale = server.value(
                 "SELECT modification > pg_conf_load_time() FROM pg_stat_file(current_setting('hba_file'))"
             )
@@ -76,7 +78,7 @@ class HbaRule(OnServer):
                 connection_type=first.type,
                 method=first.method,
                 position=f"after line {above[0].number} ({above[0]})" if above else FIRST,
-                lines=len(mine),
+                lines=max(1, len(only_for_us)),
                 loaded=not stale,
             )
 
@@ -91,28 +93,24 @@ class HbaRule(OnServer):
         """Make ours the one line for this role and address, above all others, and load the file."""
         with self._editing() as (server, path, lines):
             rules = replication_rules(server)
-            mine = [rule for rule in rules if self._is_for_us(rule)]
-            above = [rule for rule in rules if mine and rule.rule < mine[0].rule and not self._is_kin(rule)]
-            if len(mine) == 1 and self._is_ours(mine[0]) and not above:
-                pass  # as declared already, by us before or by somebody else: loading it is all that may be missing
-            else:
-                for number in sorted((rule.number for rule in mine if rule.file == path), reverse=True):
-                    _take_out(lines, number)
-                first = next(
-                    (n for n, text in enumerate(lines) if text.strip() and not text.lstrip().startswith(b"#")),
-                    len(lines),
-                )
-                if lines[:first] and not lines[first - 1].endswith(b"\n"):
-                    lines[first - 1] += b"\n"
-                lines.insert(first, self._text())
+            first = next((rule for rule in rules if self._is_for_us(rule) and self._is_ours(rule)), None)
+            mine = [rule for rule in rules if self._is_only_for_us(rule, path)]
+            # As declared already, by us before or by somebody else: loading it is all that may be missing.
+            if first is None or len(mine) > 1 or self._above(first, rules):
+                for rule in reversed(mine):
+                    _take_out(lines, rule.number)
+                top = _first_rule(lines)
+                if lines[:top] and not lines[top - 1].endswith(b"\n"):
+                    lines[top - 1] += b"\n"
+                lines.insert(top, self._text())
         return self
 
     def delete(self) -> None:
         with self._editing() as (server, path, lines):
-            mine = (rule.number for rule in replication_rules(server) if rule.file == path and self._is_for_us(rule))
-            for number in sorted(mine, reverse=True):
-                if lines[number - 1].rstrip().endswith(MARK.encode()):  # one without our mark was there before us
-                    _take_out(lines, number)
+            mine = [rule for rule in replication_rules(server) if self._is_only_for_us(rule, path)]
+            for rule in reversed(mine):
+                if lines[rule.number - 1].rstrip().endswith(MARK.encode()):  # one without our mark was there before us
+                    _take_out(lines, rule.number)
 
     @contextmanager
     def _editing(self) -> Iterator[tuple[Session, str, list[bytes]]]:
@@ -150,20 +148,29 @@ class HbaRule(OnServer):
     def _is_ours(self, rule: Line) -> bool:
         return rule.users == [self.role] and rule.type == self.connection_type and rule.method == self.method
 
-    def _is_kin(self, rule: Line) -> bool:
-        """Ours, or that of another standby: their order does not matter."""
-        return self._is_ours(rule)
+    def _is_only_for_us(self, rule: Line, path: str) -> bool:
+        """Whether it may be taken out: it is in the file itself, and lets nobody else in."""
+        return (
+            rule.file == path
+            and rule.users == [self.role]
+            and rule.databases == ["replication"]
+            and same_address(rule.address, self.address)
+        )
+
+    def _above(self, first: Line, rules: list[Line]) -> list[Line]:
+        """What is tried before `first`; lines of ours, for other standbys, do not matter."""
+        return [rule for rule in rules if rule.rule < first.rule and not self._is_ours(rule)]
 
 
 def replication_rules(server: Session) -> list[Line]:
     """Every rule for replication connections over TCP, in the order in which the server tries them."""
     rows = server.rows(
-        "SELECT rule_number, file_name, line_number, type, user_name, address, netmask, auth_method, options "
+        "SELECT rule_number, file_name, line_number, type, database, user_name, address, netmask, auth_method, options "
         "FROM pg_hba_file_rules WHERE error IS NULL AND 'replication' = ANY(database) AND type LIKE 'host%' ORDER BY rule_number"
     )
     return [
-        Line(rule, file, number, type_, users, _cidr(address, netmask), " ".join([method, *(options or [])]))
-        for rule, file, number, type_, users, address, netmask, method, options in rows
+        Line(rule, file, number, type_, databases, users, _cidr(address, netmask), " ".join([method, *(options or [])]))
+        for rule, file, number, type_, databases, users, address, netmask, method, options in rows
     ]
 
 
@@ -179,6 +186,18 @@ def _cidr(address: str, netmask: str | None) -> str:
     if netmask is None:
         return address
     return f"{address}/{int(ip_address(netmask)).bit_count()}"
+
+
+def _first_rule(lines: list[bytes]) -> int:
+    """The index of the first line that is no comment; a backslash at its end carries a comment on into the next line."""
+    in_comment = False
+    for index, line in enumerate(lines):
+        text = line.strip()
+        in_comment = in_comment or text.startswith(b"#")
+        if text and not in_comment:
+            return index
+        in_comment = in_comment and line.rstrip(b"\r\n").endswith(b"\\")
+    return len(lines)
 
 
 def _take_out(lines: list[bytes], number: int) -> None:

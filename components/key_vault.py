@@ -4,9 +4,11 @@ role's credentials. By pulumi-vault; the Vault server itself is there before the
 
 import json
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 import pulumi
 import pulumi_vault as vault
@@ -15,6 +17,7 @@ from pulumi import Output, ResourceOptions
 from components.errors import Problem
 
 HOUR = 3600
+PATIENCE = 3.0
 
 PRIMARY_POLICY = """\
 # What pg_tde calls on the primary, and no more: without "update", no key can ever be overwritten.
@@ -52,8 +55,21 @@ class VaultAddress:
             )
         if not token and not os.environ.get("VAULT_TOKEN") and not Path("~/.vault-token").expanduser().exists():
             raise Problem("vault:token is missing: set VAULT_TOKEN, or `pulumi config set --secret vault:token`")
+        _expect_listener(address)
         # A slash at the end would double in the URLs that pg_tde makes.
         return cls(address.rstrip("/"), token, os.environ.get("VAULT_CACERT"))
+
+
+def _expect_listener(address: str) -> None:
+    """Say how to start a Vault on this machine that is down; one elsewhere may be hidden from here."""
+    parts = urlsplit(address)
+    if parts.hostname in {"127.0.0.1", "::1", "localhost"}:
+        try:
+            socket.create_connection((parts.hostname, parts.port or 8200), timeout=PATIENCE).close()
+        except ConnectionRefusedError:
+            raise Problem(
+                f"nothing listens at {address}: start that Vault; `make vault` starts the embedded one"
+            ) from None
 
 
 class KeyVault(pulumi.ComponentResource):

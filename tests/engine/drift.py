@@ -557,7 +557,7 @@ REFUSALS = [
         "Vault",
         "down",
         lambda cluster: cluster.bao.kill(),
-        "connection",
+        "refused",
         lambda cluster: cluster.bao.start(),
     ),
 ]

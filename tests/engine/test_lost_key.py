@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import hvac
+import hvac.exceptions
 import pytest
 
 from tests.engine.cluster import Cluster, base_directory

@@ -57,7 +57,7 @@ class Output:
     @property
     def errors(self) -> list[str]:
         """The error lines that a person sees, without those that only say that there was one."""
-        lines = re.findall(r"^\s*error: (.*)$", self.text, re.MULTILINE)
+        lines = re.findall(r"^\s*(?:error: |(?=[\w.]*Error: ))(.*)$", self.text, re.MULTILINE)
         return [line for line in lines if line not in {"update failed", "preview failed"}]
 
 

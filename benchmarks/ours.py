@@ -2,17 +2,19 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import yaml
 
-from benchmarks.place import free_ports, run
-from bootstrap import __main__ as bootstrap, environment
+from benchmarks.place import BenchmarkError, free_ports, run
+from bootstrap.plugins import own_home
 from bootstrap.project import HERE
 from bootstrap.vault import Vault
 from components.hosts.account import service_account
 from components.hosts.installation import Installation
 
+INHERITED = ("PATH", "PULUMI_SKIP_UPDATE_CHECK", "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION")
 LINKED = ("__main__.py", "Pulumi.yaml", "components", ".venv")
 START_VAULT = (
     "import sys, pathlib; from bootstrap import vault; from components.hosts.account import service_account; "
@@ -37,16 +39,20 @@ class Ours:
         self.declare("standby1")
 
     def _environment(self) -> dict[str, str]:
-        """That of env.sh, with a home, a state backend and a Vault of this run's own, and nothing of the user's."""
-        bare = {"PATH": os.environ["PATH"], "HOME": str(self.root)}
-        engine, plugins = bootstrap.prepare(HERE, environment.own(os.environ), development=True, aloud=False)
+        """Engine and plugins that are there already, with a home, a state and a Vault of this run's own."""
+        if not shutil.which("pulumi"):
+            raise BenchmarkError("there is no pulumi on PATH: run it as `make bench`, or source env.sh first")
         home, state = self.root / "home", self.root / "state"
         home.mkdir()
         state.mkdir()
-        (home / "plugins").symlink_to(plugins.home / "plugins")
-        own = {"PULUMI_HOME": str(home), "PULUMI_BACKEND_URL": f"file://{state}", "PULUMI_CONFIG_PASSPHRASE": ""}
-        own["PULUMI_DEBUG_COMMANDS"] = "true"  # has --event-log
-        return bare | environment.variables(HERE, engine, plugins, bare, embedded_vault=False) | own
+        (home / "plugins").symlink_to(own_home(os.environ) / "plugins")
+        return {name: os.environ[name] for name in INHERITED if name in os.environ} | {
+            "HOME": str(self.root),
+            "PULUMI_HOME": str(home),
+            "PULUMI_BACKEND_URL": f"file://{state}",
+            "PULUMI_CONFIG_PASSPHRASE": "",
+            "PULUMI_DEBUG_COMMANDS": "true",  # has --event-log
+        }
 
     def directory(self, server: str) -> Path:
         return self.root / server / "data"

@@ -73,7 +73,9 @@ class EncryptedReplication(pulumi.ComponentResource):
         self._stack = f"{pulumi.get_project()}/{pulumi.get_stack()}/{name}"
         self._key = cluster.key.name or f"{name}-principal-key"
         self._mount = cluster.vault.mount or f"tde-{name}"
-        self._primary, *self._standbys = self._places(Surroundings(pulumi.get_stack(), name))
+        self._primary, *self._standbys = self._places(
+            Surroundings(pulumi.get_stack(), name, cluster.vault.network, keep=not cluster.is_disposable)
+        )
         self._reason = self._why_not_encrypted()
         self._refuse_mistakes()
         super().__init__(TYPE, name, None, opts)
@@ -220,6 +222,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             recovery="none" if node is self._primary else "standby",
             restart=node.declared.restart,
             ours=not node.declared.adopt,
+            **({"container": node.ready[-1].id} if node.site.in_container else {}),  # type: ignore[attr-defined]
         )
 
     def _parameters(self, node: Node) -> dict[str, str]:
@@ -247,7 +250,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             _after(opts, last),
             **here,
             provider=provider,
-            url=self._vault_address.address,
+            url=self._cluster.vault.address_from_servers or self._vault_address.address,
             mount_path=key_vault.mount,
             token_path=self._beside_data("vault-token"),
             ca_path=self._beside_data("vault-ca.pem") if self._ca else "",
@@ -368,7 +371,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             return done.apply(lambda _: value)
 
         primary, *standbys = [
-            report.Line(node.name, node.declared.machine, node.site.reach, node.site.port, str(node.site.data), slot)
+            report.Line(node.name, node.declared.machine, *node.site.seen_at, str(node.site.data), slot)
             for node in self._nodes
             for slot in [None if node is self._primary else node.slot]
         ]

@@ -179,6 +179,10 @@ class Vault(Settings):
     """The KV version 2 mount for this cluster's keys and credentials; default ``tde-`` and the stack's name."""
     existing: bool = False
     """Whether that mount was made by somebody else: then it is used, and never changed or removed."""
+    address_from_servers: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+$")] | None = None
+    """Its URL as the servers see it, where that is not vault:address: a container has a loopback of its own."""
+    network: str | None = None
+    """A docker network that servers in containers join to reach it."""
     ca: AbsolutePath | None = None
     """The CA certificate that signed Vault's; default VAULT_CACERT, else the system's."""
     namespace: str | None = None
@@ -241,7 +245,14 @@ class Ssh(Settings):
     """The systemd unit that runs the server, where there is one: ``postgresql@18-main``; else the stack makes its own."""
 
 
-KINDS = ("ssh",)
+class Docker(Settings):
+    """A container by the dockerd that DOCKER_HOST names, or this machine's."""
+
+    docker: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][A-Za-z0-9._/:@-]*$")]
+    """Its image; one that is not there is pulled."""
+
+
+KINDS = ("ssh", "docker")
 
 
 def _kind_of_host(value: Any) -> str | None:
@@ -250,15 +261,15 @@ def _kind_of_host(value: Any) -> str | None:
         return "local"
     if isinstance(value, dict):
         return next((kind for kind in KINDS if kind in value), None)
-    return "ssh" if isinstance(value, Ssh) else None
+    return type(value).__name__.lower() if isinstance(value, Ssh | Docker) else None
 
 
 HostKind = Annotated[
-    Annotated[Literal["local"], Tag("local")] | Annotated[Ssh, Tag("ssh")],
+    Annotated[Literal["local"], Tag("local")] | Annotated[Ssh, Tag("ssh")] | Annotated[Docker, Tag("docker")],
     Discriminator(
         _kind_of_host,
         custom_error_type="kind_of_host",
-        custom_error_message="This must be local, or a mapping such as {ssh: db1.example.net}",
+        custom_error_message="This must be local, or a mapping such as {ssh: db1.example.net} or {docker: IMAGE}",
     ),
 ]
 
@@ -286,8 +297,14 @@ class Server(Settings):
 
     @property
     def machine(self) -> str:
-        """The machine it lives on, for people: "local", or its name."""
-        return self.host if isinstance(self.host, str) else self.host.ssh
+        """The machine it lives on, for people: "local", or its name; a container is a machine of its own."""
+        match self.host:
+            case Ssh():
+                return self.host.ssh
+            case Docker():
+                return f"container {self.name}"
+            case local:
+                return local
 
     @model_validator(mode="before")
     @classmethod
@@ -326,7 +343,7 @@ class Cluster(Settings):
     protect: bool = False
     """Whether Pulumi refuses to destroy the primary's data, and the Vault mount with its keys."""
     disposable: bool | None = None
-    """Whether data may be removed rather than set aside, and keys with it; default on the local host: true."""
+    """Whether data may be removed rather than set aside, and keys with it; default on the local host and in containers: true."""
     vault: Vault = Vault()
     key: Key = Key()
     replication: Replication = Replication()
@@ -344,13 +361,15 @@ class Cluster(Settings):
 
     @property
     def is_disposable(self) -> bool:
-        return all(server.host == "local" for server in self.servers) if self.disposable is None else self.disposable
+        if self.disposable is not None:
+            return self.disposable
+        return all(server.kind in {"local", "docker"} for server in self.servers)
 
     def port(self, server: Server) -> int:
         # By identity: two servers of one name are one mistake, not a clash of ports besides.
         return server.port or (
             LOCAL_PORT + next(n for n, one in enumerate(self.servers) if one is server)
-            if server.host == "local"
+            if server.kind != "ssh"
             else STANDARD_PORT
         )
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from components.hosts.base import Host
     from components.hosts.site import Site, Surroundings
 
-KINDS = ("local", "ssh")
+KINDS = ("local", "ssh", "docker")
 
 
 class Kind(Protocol):

@@ -24,10 +24,12 @@ from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts import relay
 from components.hosts.base import Connection, FileStatus, Host, Postmaster
 from components.hosts.docker_exec import STDOUT, SUPERVISE, Attached, Place, daemon, helper, instant
+from components.hosts.site import Site, Surroundings
+from components.settings import Server
 
 SCHEME = "docker://"
 ACCOUNT = "postgres"
-IMAGE, DIRECTORY, NETWORK = (f"tde-replication.{name}" for name in ("image", "directory", "network"))
+IMAGE, DIRECTORY = "tde-replication.image", "tde-replication.directory"
 """Labels of a volume."""
 RELAY = "/opt/tde-replication/relay"
 LOG_TAIL_BYTES = 16_384
@@ -395,3 +397,14 @@ class _Lines:
         self.lines.append(text)
         if self._on_line:
             self._on_line(text)
+
+
+def open_host(address: str) -> Host:
+    return DockerHost(address)
+
+
+def declare(server: Server, port: int, around: Surroundings) -> Site:
+    """A container of its own for each server. pulumi-docker is loaded here, where there is something to declare with it."""
+    from components.hosts.docker_site import declare_container  # noqa: PLC0415
+
+    return declare_container(server, port, around)

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pulumi
+
+Made = TypeVar("Made", bound=pulumi.Resource)
 
 
 def _nothing(_: pulumi.ResourceOptions) -> Sequence[pulumi.Resource]:
@@ -33,6 +35,15 @@ class Site:
     """Configuration parameters that this kind of host decides."""
     make: Callable[[pulumi.ResourceOptions], Sequence[pulumi.Resource]] = _nothing
     """Registers the resources that make the place, as children; nothing is put there before them."""
+    published: int | None = None
+    """The port of this machine's loopback that leads to the server, where it listens elsewhere."""
+    in_container: bool = False
+    """Whether the last that `make` registers is a container with the server as its main process."""
+
+    @property
+    def seen_at(self) -> tuple[str, int]:
+        """Host and port for the person who runs the stack."""
+        return ("127.0.0.1", self.published) if self.published else (self.reach, self.port)
 
     @property
     def location(self) -> dict[str, Any]:
@@ -45,3 +56,14 @@ class Surroundings:
 
     stack: str
     cluster: str
+    vault_network: str | None = None
+    """A docker network that leads to Vault."""
+    keep: bool = True
+    """Whether what holds data outlives the stack."""
+    made: dict[str, Any] = field(default_factory=dict)
+
+    def shared(self, name: str, make: Callable[[], Made]) -> Made:
+        """A resource that several servers share, made for the first."""
+        if name not in self.made:
+            self.made[name] = make()
+        return cast("Made", self.made[name])

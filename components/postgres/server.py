@@ -14,10 +14,11 @@ from components.errors import Problem, Refused, Unavailable
 from components.postgres.guc import LISTS, auto_conf, elements, same_value
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, session
+from components.progress import progress
 from components.waiting import until
 
-START_DEADLINE = 24 * 3600.0
-"""Seconds for crash recovery; a server that dies is noticed at once."""
+START_DEADLINE = 3600.0
+"""Seconds for crash recovery, or until a clone is consistent; a server that dies is noticed at once."""
 LAUNCH_DEADLINE = 5.0
 STOP_DEADLINE = 120.0
 RELOAD_DEADLINE = 10.0
@@ -250,11 +251,14 @@ def start(server: OnServer, name: str, binaries: str) -> None:
         try:
             with session(server, f"server {name}"):
                 return True
-        except Unavailable:
+        except Unavailable as reason:
+            progress(f"starting: {reason}")
             return False
 
     if not until(answers, seconds=START_DEADLINE):
-        raise Problem(f"server {name} did not accept connections within {START_DEADLINE:g} s")
+        raise Problem(
+            f"server {name} is still starting after {START_DEADLINE:g} s, and goes on by itself: see its log, and run `up` again"
+        )
 
 
 def restart(server: OnServer, name: str, binaries: str) -> None:

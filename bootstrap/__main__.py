@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
     if options.command == "clean":
         return _clean(project)
     if options.command == "destroy" and _nothing_made(project, environ):
-        bare = {**environ, "PULUMI_BACKEND_URL": f"file://{project.state}"}
+        bare = {**environ, "PULUMI_BACKEND_URL": project.backend}
         return Stack(project, options.stack, bare, embedded).destroy()
     aloud = options.command in ("prepare", "env", "up")
     chosen, installed = prepare(project, environ, development=options.development, aloud=aloud)

@@ -46,7 +46,7 @@ def variables(
         if has_backend(environ):
             new["PULUMI_CREDENTIALS_PATH"] = str(_login(environ))
     if not has_backend(environ):
-        new["PULUMI_BACKEND_URL"] = f"file://{project.state}"
+        new["PULUMI_BACKEND_URL"] = project.backend
         if PASSPHRASE not in environ and f"{PASSPHRASE}_FILE" not in environ:
             new[PASSPHRASE] = ""
     if embedded_vault and "VAULT_ADDR" not in environ:

@@ -40,6 +40,12 @@ class Project:
         return self.local / "state"
 
     @property
+    def backend(self) -> str:
+        """PULUMI_BACKEND_URL of that. Without the metadata files beside the state: Pulumi does not write those in one piece,
+        and when it is killed then, it cannot read the state any more ("failed to load checkpoint: EOF")."""
+        return f"file://{self.state}?metadata=skip"
+
+    @property
     def home(self) -> Path:
         """PULUMI_HOME where stand-in plugins are used: in the user's own they would be taken for the official ones."""
         return self.local / "pulumi"

@@ -84,7 +84,7 @@ class Stack:
         return self._capture("stack", "--stack", self.name).returncode == 0
 
     def _own_state(self) -> bool:
-        return self.environ.get("PULUMI_BACKEND_URL") == f"file://{self.project.state}"
+        return self.environ.get("PULUMI_BACKEND_URL") == self.project.backend
 
     def _state_file(self) -> Path:
         return self.project.state / ".pulumi" / "stacks" / self._project_name() / f"{self.name}.json"

@@ -43,7 +43,7 @@ def log_in(home: Path) -> None:
 
 def test_somebody_with_nothing_gets_a_file_backend_and_an_empty_passphrase(project: Project) -> None:
     made = new(project)
-    assert made["PULUMI_BACKEND_URL"] == f"file://{project.state}"
+    assert made["PULUMI_BACKEND_URL"] == project.backend
     assert made["PULUMI_CONFIG_PASSPHRASE"] == ""
     assert made["PULUMI_HOME"] == str(project.home)
     assert made["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] == "true"

@@ -27,7 +27,7 @@ class Trial:
         self.commands.add("pulumi", script)
 
     def stack(self, name: str = "local", *, embedded_vault: bool = True, **more: str) -> Stack:
-        backend = {"PULUMI_BACKEND_URL": f"file://{self.project.state}", **more}
+        backend = {"PULUMI_BACKEND_URL": self.project.backend, **more}
         return Stack(self.project, name, self.commands.environ(**backend), embedded_vault)
 
     def exists(self) -> None:

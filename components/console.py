@@ -4,7 +4,10 @@ Pulumi's provider process has no connection to the engine for this (`pulumi.log`
 again); the engine's address is its first argument.
 """
 
+import os
+import socket
 import sys
+import threading
 from functools import cache
 
 import grpc
@@ -24,7 +27,34 @@ def say(text: str, *, urn: str = "", ephemeral: bool = False) -> None:
 
 
 @cache
+def end_with_engine() -> None:
+    """From now on, end this process when the engine has gone, however it went.
+
+    Pulumi's own never would. Its work would be in no state, and in the way of the next `up`, which does it again.
+    """
+    if address := _address():
+        threading.Thread(target=_watch, args=address.rsplit(":", 1), daemon=True).start()
+
+
+def _watch(host: str, port: str) -> None:
+    while True:
+        try:
+            with socket.create_connection((host, int(port))) as connection:
+                connection.settimeout(None)
+                while connection.recv(4096):
+                    pass
+        except ConnectionResetError:
+            continue
+        except OSError:
+            os._exit(1)
+
+
+def _address() -> str | None:
+    """The engine's; None in a test, or any process but the provider's."""
+    return sys.argv[1] if len(sys.argv) > 1 and ":" in sys.argv[1] else None
+
+
+@cache
 def _engine() -> engine_pb2_grpc.EngineStub | None:
-    if len(sys.argv) < 2 or ":" not in sys.argv[1]:  # noqa: PLR2004 - a test, or any process but the provider's
-        return None
-    return engine_pb2_grpc.EngineStub(grpc.insecure_channel(sys.argv[1]))
+    address = _address()
+    return engine_pb2_grpc.EngineStub(grpc.insecure_channel(address)) if address else None

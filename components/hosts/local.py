@@ -150,7 +150,8 @@ class LocalHost(Host):
     def write(self, path: PurePosixPath, content: bytes, *, mode: int) -> None:
         target = Path(path)
         self.make_directory(path.parent)
-        draft = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.new")
+        draft = target.with_name(f".{target.name}.new")
+        draft.unlink(missing_ok=True)  # of a run that was killed
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:

@@ -14,6 +14,7 @@ from pulumi import ResourceOptions
 from pulumi.dynamic import (
     CheckFailure,
     CheckResult,
+    ConfigureRequest,
     CreateResult,
     DiffResult,
     ReadResult,
@@ -37,6 +38,13 @@ class Provider(ResourceProvider):
 
     serialize_as_secret_always = False
     kind: ClassVar[type[Resource]]
+    leave_unreachable = False
+    """Whether a delete leaves behind what does not answer; ``tde-replication:leaveUnreachable`` of the stack file."""
+
+    def configure(self, req: ConfigureRequest) -> None:
+        """Called once in the provider's process, before anything else."""
+        console.end_with_engine()
+        self.leave_unreachable = str(req.config.get("leaveUnreachable")).lower() == "true"
 
     def check(self, olds: Properties, news: Properties) -> CheckResult:
         """Validate, and complete the inputs with defaults, so that a diff says what a drifted value goes back to."""
@@ -106,7 +114,15 @@ class Provider(ResourceProvider):
     def delete(self, _id: str, props: Properties) -> None:
         last = self.kind.model_validate(_plain(props))
         with _told(last):
-            last.delete()
+            try:
+                last.delete()
+            except Unavailable as error:
+                if not self.leave_unreachable:
+                    raise Unavailable(
+                        f"{str(error).rstrip('.')}. Bring it back and run this again; or leave behind what does not answer: "
+                        "`pulumi config set tde-replication:leaveUnreachable true`"
+                    ) from None
+                console.say(f"left behind, for the stack says leaveUnreachable: {error}")
 
 
 class Managed(DynamicResource):

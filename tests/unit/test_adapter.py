@@ -5,6 +5,7 @@ import traceback
 from typing import Any, ClassVar, Self
 
 import pytest
+from pulumi.dynamic import Config, ConfigureRequest
 from pulumi.output import Unknown
 from pydantic import SecretStr
 
@@ -224,6 +225,33 @@ def test_delete(provider: ThingProvider) -> None:
     assert world.thing is None
 
 
+def configured(provider: ThingProvider, *config: tuple[str, str]) -> ThingProvider:
+    found = {f"tde-replication:{key}": value for key, value in config}
+    provider.configure(ConfigureRequest(Config(found, "tde-replication")))
+    return provider
+
+
+def test_what_does_not_answer_keeps_its_delete_from_ending(provider: ThingProvider) -> None:
+    world.error = Unavailable("thing t: no server runs on /d.")
+    shown = as_pulumi_shows_it(lambda: configured(provider).delete("thing t", STATE))
+    assert shown == (
+        "Unavailable: thing t: no server runs on /d. Bring it back and run this again; or leave behind what does not answer: "
+        "`pulumi config set tde-replication:leaveUnreachable true`\n"
+    )
+
+
+def test_what_does_not_answer_is_left_behind_where_the_stack_says_so(provider: ThingProvider) -> None:
+    world.error = Unavailable("thing t: no server runs on /d.")
+    configured(provider, ("leaveUnreachable", "true")).delete("thing t", STATE)
+    assert world.said == [("left behind, for the stack says leaveUnreachable: thing t: no server runs on /d.", False)]
+
+
+def test_what_answers_and_refuses_is_not_left_behind(provider: ThingProvider) -> None:
+    world.error = Problem("thing t: in use")
+    with pytest.raises(Problem):
+        configured(provider, ("leaveUnreachable", "true")).delete("thing t", STATE)
+
+
 def as_pulumi_shows_it(call: Any) -> str:
     try:
         call()
@@ -235,7 +263,7 @@ def as_pulumi_shows_it(call: Any) -> str:
 @pytest.mark.parametrize("kind", [Problem, Unavailable])
 @pytest.mark.parametrize("call", ["create", "update", "delete", "read"])
 def test_a_problem_is_one_clean_line(provider: ThingProvider, call: str, kind: type[Problem]) -> None:
-    if call == "read" and kind is Unavailable:
+    if call in {"read", "delete"} and kind is Unavailable:
         return
     world.error = kind("thing t: it is somebody else's. Move it away")
     calls = {

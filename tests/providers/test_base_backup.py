@@ -1,0 +1,301 @@
+"""A standby's clone: whole or not there, and whether it can still follow; what its commands and logs give away."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import psutil
+import pytest
+
+from components.errors import Problem, Refused
+from components.hosts.local import PROJECT
+from components.postgres.base_backup import ClonedDirectory
+from components.postgres.control import control_data
+from components.postgres.replication_check import ReplicationCheck
+from components.postgres.replication_slot import ReplicationSlot
+from components.postgres.upstream import passfile
+from components.progress import reported_to
+from components.waiting import until
+from tests.providers.servers import PASSWORD, Node, Servers
+
+
+def follows(clone: ClonedDirectory) -> str:
+    live = clone.read()
+    assert live is not None
+    return live.follows
+
+
+def check(primary: Node, standby: Node) -> ReplicationCheck:
+    clone = standby.directory
+    assert isinstance(clone, ClonedDirectory)
+    return ReplicationCheck.model_validate(
+        {
+            **standby.inside,
+            "made_at": clone.made_at,
+            "standby": standby.server.name,
+            "slot": clone.slot,
+            "primary_host": "local",
+            "primary_directory": str(primary.data),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def standby(servers: Servers, primary: Node) -> Iterator[Node]:
+    made = servers.standby(primary)
+    yield made
+    made.stop()
+    clone = made.directory
+    assert isinstance(clone, ClonedDirectory)
+    ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot}).delete()
+
+
+def test_a_standby_that_streams(primary: Node, standby: Node) -> None:
+    clone = standby.directory
+    assert clone.read() == clone
+    assert clone.create() == clone
+    assert standby.server.read() == standby.server
+    proof = check(primary, standby)
+    assert proof.create() == proof
+    assert proof.read() == proof
+    primary.rows("CREATE TABLE copied AS SELECT 42 AS answer")
+    proof.create()
+    assert standby.value("SELECT answer FROM copied") == 42
+    assert standby.value("SELECT pg_is_in_recovery()") is True
+    primary.rows("DROP TABLE copied")
+
+
+def test_a_clone_tells_its_progress(servers: Servers, primary: Node) -> None:
+    clone = servers.clone(primary)
+    said: list[str] = []
+    with reported_to(said.append):
+        made = clone.create()
+    assert said[-1].startswith("base backup of db1: ")
+    assert "(100 %)" in said[-1]
+    made.delete()
+    ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot}).delete()
+
+
+def test_no_process_shows_the_password_during_a_clone(servers: Servers, primary: Node) -> None:
+    clone = servers.clone(primary)
+    seen: set[str] = set()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.is_set():
+            for process in psutil.process_iter():
+                try:
+                    seen.add("\0".join(process.cmdline()))
+                    if process.name().startswith("pg_basebackup"):
+                        seen.add(str(process.environ()))
+                except psutil.Error:
+                    continue
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        made = clone.create()
+    finally:
+        done.set()
+        watcher.join()
+    assert any("pg_basebackup\0" in line for line in seen)  # it did watch
+    assert not [line for line in seen if PASSWORD in line]
+    files = [*Path(made.data_directory).rglob("postgresql*.conf"), Path(made.data_directory) / "standby.signal"]
+    assert not [file for file in files if file.exists() and PASSWORD in file.read_text()]
+    assert PASSWORD not in primary.log
+    made.delete()
+    ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot}).delete()
+
+
+def test_a_wrong_password_is_told_and_leaves_nothing(servers: Servers, primary: Node) -> None:
+    clone = servers.clone(primary)
+    Path(clone.upstream.passfile).write_text("*:*:*:*:wrong-password\n")
+    with pytest.raises(Problem) as told:
+        clone.create()
+    text = str(told.value)
+    assert 'password authentication failed for user "replicator"' in text
+    assert "Nothing of it is left; `up` tries again" in text
+    assert "\n" not in text
+    assert "wrong-password" not in text
+    assert clone.read() is None
+    assert not list(Path(clone.data_directory).parent.glob(".data*"))
+    primary.host.write(PurePosixPath(clone.upstream.passfile), passfile("replicator", PASSWORD), mode=0o600)
+    made = clone.create()
+    assert follows(made) == "the primary"
+    made.delete()
+    ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot}).delete()
+
+
+CLONE = """
+import sys
+from components.postgres.base_backup import ClonedDirectory
+ClonedDirectory.model_validate_json(sys.argv[1]).create()
+"""
+
+
+def test_a_killed_caller_leaves_no_process_no_slot_in_use_and_nothing_taken_for_whole(
+    servers: Servers, primary: Node
+) -> None:
+    clone = servers.clone(primary)
+    caller = subprocess.Popen(
+        [sys.executable, "-c", CLONE, clone.model_dump_json(by_alias=True)], cwd=PROJECT, stderr=subprocess.DEVNULL
+    )
+    draft = Path(clone.data_directory).with_name(".data.unfinished")
+    assert until(lambda: draft.exists() and any(draft.iterdir()), seconds=30)
+    mine = [p for p in psutil.process_iter() if belongs(p, clone)]
+    caller.kill()
+    caller.wait()
+    assert until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in mine), seconds=10)
+    if draft.exists():
+        assert clone.read() is None
+    made = clone.create()  # it waits for the slot, and uses it again
+    assert follows(made) == "the primary"
+    assert not draft.exists()
+    made.delete()
+    ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot}).delete()
+
+
+def belongs(process: psutil.Process, clone: ClonedDirectory) -> bool:
+    try:
+        return any(clone.slot in word for word in process.cmdline()) and "pg_basebackup" in process.name()
+    except psutil.Error:
+        return False
+
+
+def test_what_cannot_be_followed_any_more(servers: Servers, primary: Node) -> None:
+    made = servers.standby(primary, "lost")
+    clone = made.directory
+    assert isinstance(clone, ClonedDirectory)
+    assert follows(clone) == "the primary"
+    other = clone.but(primary_identifier="1")
+    assert "clone of another cluster" in follows(other)
+    assert other.changed(other.read() or other) == {"follows"} <= ClonedDirectory.replaced_by
+
+    made.rows("SELECT pg_promote()")
+    assert until(lambda: made.value("SELECT pg_is_in_recovery()") is False, seconds=20)
+    made.rows("CHECKPOINT")
+    assert follows(clone) == "it was promoted"
+    live = made.server.read()
+    assert live is not None
+    assert "recovery" in made.server.changed(live)
+    made.stop()
+    assert follows(clone) == "it was promoted"
+    # Create again: ours, and no good: a new clone takes its place.
+    again = clone.create()
+    assert again.made_at != clone.made_at or again.read() == again
+    assert follows(again) == "the primary"
+    again.delete()
+    ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot}).delete()
+
+
+def test_a_clone_can_be_read_while_its_primary_is_down(servers: Servers) -> None:
+    primary = servers.primary("short")
+    clone = servers.clone(primary)
+    made = clone.create()
+    primary.stop()
+    assert made.read() == made
+    with pytest.raises(Problem, match="no server runs on"):
+        clone.but(data_directory=str(servers.place())).create()
+
+
+def test_somebody_elses_directory_is_refused(servers: Servers, primary: Node) -> None:
+    clone = servers.clone(primary)
+    path = Path(clone.data_directory)
+    path.mkdir(parents=True)
+    (path / "precious").touch()
+    with pytest.raises(Refused, match="was not made by this stack"):
+        clone.create()
+    assert [entry.name for entry in path.iterdir()] == ["precious"]
+    ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot}).delete()
+
+
+def test_a_slot_in_use_by_something_else_is_told(
+    servers: Servers, standby: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.postgres.base_backup.SLOT_DEADLINE", 0.2)
+    used = standby.directory
+    assert isinstance(used, ClonedDirectory)
+    with pytest.raises(Problem, match=rf"slot {used.slot} is in use by the server process \d+ of the primary"):
+        used.but(data_directory=str(servers.place())).create()
+
+
+def test_a_stopped_or_slotless_standby_does_not_pass_for_streaming(
+    primary: Node, standby: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.postgres.replication_check.STREAM_DEADLINE", 0.3)
+    proof = check(primary, standby)
+    standby.stop()
+    live = proof.read()
+    assert proof.changed(live) == {"streaming"}
+    with pytest.raises(Problem, match=r"does not stream from slot .*: no server runs on") as told:
+        proof.create()
+    assert "\n" not in str(told.value)
+    standby.server.update(standby.server.but(running=False))
+    monkeypatch.undo()
+    proof.create()
+
+
+def test_paused_replay_is_shown_and_goes_on(primary: Node, standby: Node) -> None:
+    standby.rows("SELECT pg_wal_replay_pause()")
+    assert until(lambda: standby.value("SELECT pg_get_wal_replay_pause_state()") != "not paused", seconds=10)
+    live = standby.server.read()
+    assert live is not None
+    assert standby.server.changed(live) == {"replay"}
+    standby.server.update(live)
+    assert standby.server.read() == standby.server
+    check(primary, standby).create()
+
+
+def test_a_lost_signal_file_is_put_back_before_the_next_start_makes_a_primary_of_it(standby: Node) -> None:
+    standby.file("standby.signal").unlink()
+    live = standby.server.read()
+    assert live is not None
+    assert standby.server.changed(live) == {"recovery"}
+    standby.server.update(live)
+    assert standby.file("standby.signal").exists()
+    assert standby.server.read() == standby.server
+
+
+def test_a_connection_string_that_points_elsewhere_is_put_back(primary: Node, standby: Node) -> None:
+    standby.rows("ALTER SYSTEM SET primary_conninfo = 'host=nowhere.invalid'")
+    standby.rows("SELECT pg_reload_conf()")
+    server = standby.server
+    assert until(lambda: server.changed(server.read() or server) == {"settings"}, seconds=10)
+    server.update(server.read() or server)
+    assert server.read() == server
+    check(primary, standby).create()
+
+
+def test_a_standby_killed_while_it_streams_comes_back(primary: Node, standby: Node) -> None:
+    found = standby.host.postmaster(standby.data)
+    assert found
+    psutil.Process(found.pid).kill()
+    assert until(lambda: not standby.running or dead(found.pid), seconds=10)
+    standby.server.update(standby.server.but(running=False))
+    check(primary, standby).create()
+
+
+def dead(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_slot_is_dropped_though_a_standby_streams_from_it(servers: Servers, primary: Node) -> None:
+    made = servers.standby(primary, "quick")
+    clone = made.directory
+    assert isinstance(clone, ClonedDirectory)
+    made.stop()
+    slot = ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot})
+    slot.delete()
+    assert slot.read() is None
+    assert "slot" not in json.dumps(follows(clone))  # its WAL is still there: a new slot will do
+    clone.delete()
+
+
+def test_control_data_of_a_real_directory(standby: Node, primary: Node) -> None:
+    found = control_data(standby.host, PurePosixPath(standby.server.binaries), standby.data)
+    assert found.system_identifier == primary.directory.system_identifier
+    assert not found.left_recovery
+    assert found.timeline == 1

@@ -1,0 +1,193 @@
+"""Data directories by initdb: whole or not there, ours or left alone, removed or set aside."""
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+
+from components.errors import Problem, Refused
+from components.hosts.local import LocalHost
+from components.postgres import data_directory
+from components.postgres.data_directory import MARKER, AdoptedDirectory, InitializedDirectory, marker
+from tests.providers.servers import Node, Servers
+
+
+def names_beside(directory: InitializedDirectory) -> list[str]:
+    beside = Path(directory.data_directory).parent
+    return sorted(entry.name for entry in beside.iterdir()) if beside.exists() else []
+
+
+def owned(path: PurePosixPath) -> None:
+    """Make a directory and the one above it, the account's own, as packages leave them."""
+    LocalHost().make_directory(path.parent)
+    LocalHost().make_directory(path)
+
+
+@pytest.fixture(scope="module")
+def made(servers: Servers) -> InitializedDirectory:
+    return servers.directory().create()
+
+
+def test_what_initdb_makes(made: InitializedDirectory) -> None:
+    path = Path(made.data_directory)
+    assert names_beside(made) == ["data"]
+    assert path.owner() == LocalHost().account
+    assert path.stat().st_mode & 0o777 == 0o700
+    assert made.system_identifier == made.control().system_identifier
+    assert made.identity == f"{made.system_identifier} {made.made_at}"
+    assert marker(LocalHost(), made.path) == {"stack": made.stack, "madeAt": made.made_at}
+    hba = [line.split() for line in (path / "pg_hba.conf").read_text().splitlines() if line and line[0] != "#"]
+    assert hba[0] == ["local", "all", "postgres", "peer", "map=owner"]
+    assert {line[-1] for line in hba[1:] if line[0] == "host"} == {"scram-sha-256"}
+    assert "trust" not in {word for line in hba for word in line}
+
+
+def test_checksums_are_on(primary: Node) -> None:
+    assert primary.value("SHOW data_checksums") == "on"
+    assert primary.value("SHOW password_encryption") == "scram-sha-256"
+
+
+def test_an_untouched_directory_is_as_it_was_made(made: InitializedDirectory) -> None:
+    assert made.read() == made
+    assert made.create() == made  # taken over: an interrupted run's work
+
+
+def test_a_directory_that_is_gone(servers: Servers) -> None:
+    declared = servers.directory()
+    assert declared.read() is None
+    kept = servers.directory(disposable=False)
+    assert kept.read() is not None  # a disk that is not mounted is no reason to make an empty cluster
+    assert kept.objection(kept.read() or kept)
+
+
+@pytest.mark.parametrize("content", [{}, {MARKER: '{"stack": "another/one", "madeAt": "x"}'}])
+def test_somebody_elses_directory_is_refused_and_untouched(servers: Servers, content: dict[str, str]) -> None:
+    declared = servers.directory()
+    path = Path(declared.data_directory)
+    path.mkdir(parents=True)
+    for name, text in ({"precious": "1"} | content).items():
+        (path / name).write_text(text)
+    with pytest.raises(Refused, match="is not empty and was not made by this stack: it is left as it is"):
+        declared.create()
+    declared.delete()
+    assert {entry.name for entry in path.iterdir()} == {"precious", *content}
+
+
+def test_an_empty_directory_is_filled(servers: Servers) -> None:
+    declared = servers.directory()
+    owned(declared.path)
+    assert declared.create().read()
+
+
+def test_another_cluster_in_its_place_is_told_and_nothing_is_changed(made: InitializedDirectory) -> None:
+    other = made.but(system_identifier="1")
+    live = other.read()
+    assert live is not None
+    assert other.changed(live) == {"holds"}
+    assert f"another cluster (system identifier {made.system_identifier})" in (other.objection(live) or "")
+
+
+def test_an_initdb_that_fails_leaves_nothing(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = servers.directory()
+
+    def fails(_: InitializedDirectory, target: Any) -> None:
+        LocalHost().write(target / "base" / "half", b"", mode=0o600)
+        raise Problem("initdb failed")
+
+    monkeypatch.setattr(InitializedDirectory, "_initdb", fails)
+    with pytest.raises(Problem, match="initdb failed"):
+        declared.create()
+    assert names_beside(declared) == []
+
+
+def test_what_a_killed_run_left_is_not_taken_for_whole(servers: Servers) -> None:
+    declared = servers.directory()
+    draft = Path(declared.data_directory).with_name(".data.unfinished")
+    owned(PurePosixPath(draft))
+    (draft / "PG_VERSION").write_text("18\n")
+    assert declared.read() is None
+    declared.create()
+    assert names_beside(declared) == ["data"]
+
+
+def test_a_disposable_one_is_removed_and_its_server_stopped(servers: Servers) -> None:
+    node = servers.primary("brief")
+    node.directory.delete()
+    assert not node.running
+    assert not Path(node.data).exists()
+    node.directory.delete()
+
+
+def test_any_other_is_set_aside(servers: Servers) -> None:
+    declared = servers.directory(disposable=False)
+    kept = declared.create()
+    kept.delete()
+    [aside] = names_beside(declared)
+    assert aside.startswith("data.set-aside-")
+    assert (Path(declared.data_directory).with_name(aside) / "PG_VERSION").exists()
+    kept.delete()
+    assert names_beside(declared) == [aside]
+
+
+def test_a_directory_that_became_somebody_elses_is_not_taken_away(servers: Servers) -> None:
+    kept = servers.directory().create()
+    (Path(kept.data_directory) / MARKER).write_text(json.dumps({"stack": "another/one"}))
+    kept.delete()
+    assert names_beside(kept) == ["data"]
+
+
+def test_a_removal_that_was_interrupted_goes_on(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = servers.directory().create()
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalHost, "remove", lambda *_: (_ for _ in ()).throw(Problem("interrupted")))
+        with pytest.raises(Problem, match="interrupted"):
+            kept.delete()
+    kept.delete()
+    assert kept.read() is None
+    assert "data" not in names_beside(kept)
+    assert ".data.unfinished" not in names_beside(kept)
+
+
+def test_a_marker_that_is_no_json_is_nobodys(servers: Servers) -> None:
+    declared = servers.directory()
+    path = Path(declared.data_directory)
+    path.mkdir(parents=True)
+    (path / MARKER).write_text("")
+    with pytest.raises(Refused):
+        declared.create()
+    (path / MARKER).write_text("{half")
+    with pytest.raises(Refused):
+        declared.create()
+
+
+def test_a_directory_that_holds_no_cluster_is_told_in_one_sentence(servers: Servers) -> None:
+    declared = servers.directory(system_identifier="1")
+    path = Path(declared.data_directory)
+    path.mkdir(parents=True)
+    (path / "lost+found").touch()
+    with pytest.raises(Problem) as told:
+        declared.read()
+    assert "\n" not in str(told.value)
+
+
+def test_an_adopted_directory_is_never_touched(servers: Servers, made: InitializedDirectory) -> None:
+    adopted = AdoptedDirectory.model_validate(made.model_dump() | {"system_identifier": "", "made_at": ""}).create()
+    assert adopted.system_identifier == made.system_identifier
+    assert adopted.read() == adopted
+    adopted.delete()
+    assert made.read() == made
+    with pytest.raises(Refused, match="there is no server to adopt"):
+        adopted.but(data_directory=str(servers.place())).create()
+
+
+@pytest.mark.parametrize(
+    ("rules", "made_of_them"),
+    [
+        (b"", b"NEW\n"),
+        (b"# c\n\nlocal\n", b"# c\n\nNEW\nlocal\n"),
+        (b"host\n", b"NEW\nhost\n"),
+    ],
+)
+def test_a_line_goes_before_the_first_rule(rules: bytes, made_of_them: bytes) -> None:
+    assert data_directory._before_first_rule(rules, b"NEW\n") == made_of_them

@@ -199,9 +199,11 @@ class AdoptedDirectory(DataDirectory):
 
 def marker(host: Host, path: PurePosixPath) -> dict[str, str]:
     """What says whose a data directory is: `stack`, and `madeAt`; empty for one that no stack made."""
-    content = host.read(path / MARKER)
-    found: dict[str, str] = json.loads(content) if content else {}
-    return found
+    try:
+        found = json.loads(host.read(path / MARKER) or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _before_first_rule(rules: bytes, line: bytes) -> bytes:

@@ -4,6 +4,8 @@ import errno
 import socket
 from pathlib import PurePosixPath
 
+import psycopg
+
 from components import hosts, settings
 from components.errors import Unavailable
 from components.hosts.base import Host
@@ -26,6 +28,27 @@ def objections(place: str, server: settings.Server, site: Site, stack: str) -> l
     except Unavailable:
         return []
     return found
+
+
+def objections_of_keys(cluster: settings.Cluster, primary: Site, mount: str, *, in_force: bool) -> list[str]:
+    """What the keys of the running primary have against the stack file: without them its data cannot be read. A mount that is
+    renamed keeps its keys, but a standby that is down would look for them under the old name, and never start."""
+    try:
+        with hosts.host(primary.address).connect(primary.data, cluster.database) as server:
+            used = server.execute(
+                "SELECT DISTINCT options->>'mountPath' FROM pg_tde_list_all_global_key_providers() "
+                "WHERE id IN (SELECT provider_id FROM pg_tde_server_key_info() UNION SELECT provider_id FROM pg_tde_default_key_info())"
+            ).fetchall()
+    except (Unavailable, psycopg.Error):
+        return []  # it is not there yet, or has no pg_tde
+    if used and not in_force:
+        why = "the running cluster is encrypted, and without pg_tde its tables can no longer be read"
+        return [f"cluster.encryption: {why}: set it back. To have the data in clear, copy it into a new cluster"]
+    return [
+        f'cluster.vault.mount: the keys of the running cluster are in "{found}" and stay there: set it back'
+        for (found,) in used
+        if found != mount
+    ]
 
 
 def _taken(host: Host, data: PurePosixPath, listen: list[str], port: int) -> str | None:

@@ -48,16 +48,18 @@ class Provider(ResourceProvider):
 
     def check(self, olds: Properties, news: Properties) -> CheckResult:
         """Validate, and complete the inputs with defaults, so that a diff says what a drifted value goes back to."""
-        del olds
         for name, field in self.kind.model_fields.items():
             if name not in self.kind.computed and not field.is_required() and field.default is not None:
                 news.setdefault(_alias(self.kind, name), field.default)
         failures = []
         if not any(isinstance(value, Unknown) for value in news.values()):
             try:
-                self.kind.model_validate(_plain(news))
+                declared = self.kind.model_validate(_plain(news))
             except ValidationError as error:
                 failures = [CheckFailure(str(e["loc"][0] if e["loc"] else ""), e["msg"]) for e in error.errors()]
+            else:
+                if not olds:
+                    _tell_cost(declared, None)
         return CheckResult(news, failures)
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
@@ -72,6 +74,8 @@ class Provider(ResourceProvider):
             with _told(new):
                 raise Refused(objection)
         changed = new.changed(old) | late
+        if changed:
+            _tell_cost(new, old)
         replaces = sorted(changed & self.kind.replaced_by)
         stored = any(new_value != old_value for new_value, old_value in _handling(self.kind, new, old))
         return DiffResult(
@@ -162,6 +166,15 @@ def _handling(kind: type[Resource], new: Resource, old: Resource) -> Iterator[tu
 def _plain(props: Mapping[str, Any]) -> Properties:
     """Without Pulumi's own keys and absent values, so that a field's default stands for what is not given."""
     return {k: v for k, v in props.items() if not k.startswith("__") and v is not None and not isinstance(v, Unknown)}
+
+
+def _tell_cost(declared: Resource, live: Resource | None) -> None:
+    try:
+        cost = declared.cost(live)
+    except Problem:
+        return  # what cannot be asked now is told of where it is read
+    if cost:
+        console.say(cost)
 
 
 def _dump(resource: Resource) -> Properties:

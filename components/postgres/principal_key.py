@@ -80,6 +80,8 @@ class PrincipalKey(OnServer):
         return "in Vault"
 
     def objection(self, live: Self) -> str | None:
+        if self.bits != live.bits and not self.changed(live) & self.replaced_by:
+            return f"{self._purpose} has {live.bits} bits and keeps them: for one of {self.bits}, set key.name to another name"
         if not any(f"SQLSTATE {state}" in live.available for state in LOST):
             return None
         return (

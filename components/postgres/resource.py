@@ -73,6 +73,11 @@ class Resource(BaseModel, ABC):
         del live
         return None
 
+    def cost(self, live: Self | None) -> str | None:
+        """What it costs to bring `live` to what is declared (None: to make it), where no diff shows that: told at preview."""
+        del live
+        return None
+
     def _differs(self, name: str, old: Self) -> bool:
         return bool(getattr(self, name) != getattr(old, name))
 

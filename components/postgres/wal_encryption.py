@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, LiteralString, Self
 
 from components.errors import Refused
 from components.postgres.resource import OnServer
-from components.postgres.server import restart
+from components.postgres.server import restart, restart_told
 from components.postgres.session import session
 
 
@@ -21,6 +21,10 @@ class WalEncryption(OnServer):
     @property
     def identity(self) -> str:
         return f"WAL of {self.name}"
+
+    def cost(self, live: Self | None) -> str | None:
+        del live
+        return restart_told(self.name, ["pg_tde.wal_encrypt"], self.restart)
 
     def read(self) -> Self | None:
         with session(self, self.identity) as server:

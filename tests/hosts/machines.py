@@ -10,12 +10,16 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from components import hosts
+from components.hosts import ssh_scripts
 from components.hosts.account import service_account
 from components.hosts.base import Host
 from components.hosts.installation import find_installation
 from components.hosts.local import PROJECT, LocalHost
 from components.settings import SUPPORTED
 from tests.ssh import sshd
+from tests.ssh.booted import BINARIES
+
+UNIT = "tde-contract"
 
 
 @dataclass(frozen=True)
@@ -48,14 +52,14 @@ def _binaries() -> PurePosixPath:
 
 
 @contextmanager
-def local() -> Iterator[Machine]:
+def local(_request: pytest.FixtureRequest) -> Iterator[Machine]:
     with _room() as room:
         host = LocalHost()
         yield Machine(host, PurePosixPath(room), _binaries(), host)
 
 
 @contextmanager
-def ssh() -> Iterator[Machine]:
+def ssh(_request: pytest.FixtureRequest) -> Iterator[Machine]:
     """This machine again, through an sshd on a loopback port."""
     if sshd.MISSING:
         pytest.skip(sshd.MISSING)
@@ -68,4 +72,19 @@ def ssh() -> Iterator[Machine]:
             daemon.stop()
 
 
-KINDS: dict[str, Callable[[], AbstractContextManager[Machine]]] = {"local": local, "ssh": ssh}
+@contextmanager
+def booted(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """A machine of its own with systemd, where another account logs in and becomes the server's by sudo."""
+    machine = request.getfixturevalue("laboratory").boot("contract")[0]
+    room = PurePosixPath("/var/lib/postgresql")
+    values = {"name": "contract", "stack": "tests", "account": "postgres", "unit": UNIT, "binaries": BINARIES}
+    machine.root(ssh_scripts.UNIT, "make", UNIT, ssh_scripts.UNIT_TEXT.format(data=room / "server" / "data", **values))
+    host = hosts.host(machine.login().address(unit=UNIT))
+    yield Machine(host, room, PurePosixPath(BINARIES), host)
+
+
+KINDS: dict[str, Callable[[pytest.FixtureRequest], AbstractContextManager[Machine]]] = {
+    "local": local,
+    "ssh": ssh,
+    "booted": booted,
+}

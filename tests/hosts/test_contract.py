@@ -174,7 +174,7 @@ def test_the_whole_group_ends_with_the_caller(host: Host, room: PurePosixPath) -
 def test_several_threads_share_a_host(host: Host) -> None:
     found: list[str] = []
     threads = [
-        threading.Thread(target=lambda n=n: found.append(host.run(["/bin/echo", str(n)], deadline=30)))  # type: ignore[misc]
+        threading.Thread(target=lambda n=n: found.append(host.run(["/bin/echo", str(n)], deadline=30)))
         for n in range(8)
     ]
     for thread in threads:

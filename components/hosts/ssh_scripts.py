@@ -1,0 +1,92 @@
+"""What `ssh_site` has run as root on a machine: constant scripts, with "make" or "remove" as "$1"; each may run again."""
+
+# $1 verb, $2 system, $3 version. Packages stay when the stack goes: other servers may use them.
+PACKAGES = """
+[ "$1" = make ] || exit 0
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C
+set -eu
+repository=https://repo.percona.com
+case $2 in
+debian)
+    dpkg-query -W "percona-pg-tde$3" "percona-postgresql-$3" >/dev/null 2>&1 && exit 0
+    # Else the package makes a cluster "main", which takes port 5432.
+    mkdir -p /etc/postgresql-common/createcluster.d
+    echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.d/tde-replication.conf
+    apt-get -qq update
+    apt-get -qq -y install ca-certificates curl gnupg lsb-release
+    if ! command -v percona-release >/dev/null; then
+        package=$(mktemp --suffix=.deb)
+        trap 'rm -f -- "$package"' EXIT
+        curl -fsSL -o "$package" "$repository/apt/percona-release_latest.generic_all.deb"
+        apt-get -qq -y install "$package"
+    fi
+    percona-release setup -y "ppg-$3"
+    apt-get -qq update
+    apt-get -qq -y install "percona-postgresql-$3" "percona-pg-tde$3"
+    ;;
+redhat)
+    rpm -q "percona-postgresql$3-server" "percona-pg_tde$3" >/dev/null 2>&1 && exit 0
+    command -v percona-release >/dev/null ||
+        dnf -y install "$repository/yum/percona-release-latest.noarch.rpm"
+    # The distribution's own module hides Percona's packages.
+    dnf -qy module disable postgresql || true
+    percona-release setup -y "ppg-$3"
+    dnf -y install "percona-postgresql$3-server" "percona-postgresql$3-contrib" "percona-pg_tde$3"
+    ;;
+esac
+"""
+# $1 verb, $2 account, $3 directory above the data, $4 whether that is of the stack's own making
+DIRECTORY = """
+set -eu
+if [ "$1" = remove ]; then
+    [ "$4" != yes ] || rmdir --ignore-fail-on-non-empty -- "$3" 2>/dev/null || [ ! -d "$3" ]
+    exit
+fi
+id -u "$2" >/dev/null
+[ -d "$3" ] || install -d -o "$2" -g "$(id -gn "$2")" -m 0700 -- "$3"
+if ! runuser -u "$2" -- test -w "$3"; then
+    echo "$2 cannot write to $3: give it that directory, or name a dataDirectory in one of its own" >&2
+    exit 1
+fi
+"""
+# $1 verb, $2 unit, $3 its text
+UNIT = """
+set -eu
+file=/etc/systemd/system/$2.service
+if [ "$1" = remove ]; then
+    systemctl disable --now "$2" 2>/dev/null || true
+    rm -f -- "$file"
+    systemctl daemon-reload
+    systemctl reset-failed "$2" 2>/dev/null || true
+    exit
+fi
+printf '%s' "$3" >"$file.new"
+chmod 0644 "$file.new"
+mv -f "$file.new" "$file"
+systemctl daemon-reload
+systemctl enable --quiet "$2"
+"""
+UNIT_TEXT = """\
+# Made by tde-replication, which writes it again on `pulumi up`.
+[Unit]
+Description=PostgreSQL server {name} of stack {stack}
+Wants=network-online.target
+After=network-online.target
+ConditionPathExists={data}/PG_VERSION
+StartLimitIntervalSec=0
+
+[Service]
+Type=simple
+User={account}
+RuntimeDirectory={unit}
+Environment=LC_ALL=C.UTF-8 TZ=UTC
+ExecStart={binaries}/postgres -D {data}
+ExecReload=/bin/kill -HUP $MAINPID
+# A fast shutdown by the postmaster, as long as it takes; and nobody kills its processes one by one.
+KillMode=mixed
+KillSignal=SIGINT
+TimeoutSec=infinity
+
+[Install]
+WantedBy=multi-user.target
+"""

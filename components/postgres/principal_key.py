@@ -13,7 +13,7 @@ from psycopg import sql
 
 from components import hosts
 from components.errors import Problem, Unavailable
-from components.postgres.key_provider import refuse_during_backup
+from components.postgres.key_provider import refuse_during_backup, refuse_on_standby
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, server_session, session
 
@@ -91,6 +91,7 @@ class PrincipalKey(OnServer):
 
     def create(self) -> Self:
         with session(self, self._purpose, self.database) as server:
+            refuse_on_standby(server, self._purpose)
             cipher = sql.SQL("SET pg_tde.cipher = {}").format(sql.Literal(f"aes_{self.bits}"))
             server.rows(cipher)
             try:
@@ -134,7 +135,8 @@ class KeyBinding(OnServer):
     """Host and data directory of each standby that must be able to open the key before it is changed."""
 
     replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"scope"}
-    unmanaged: ClassVar[frozenset[str]] = frozenset({"database", "standbys"})
+    unmanaged: ClassVar[frozenset[str]] = frozenset({"database"})
+    passing: ClassVar[frozenset[str]] = frozenset({"standbys"})
 
     @property
     def identity(self) -> str:
@@ -174,6 +176,7 @@ class KeyBinding(OnServer):
             return
 
     def _set(self, server: Session) -> None:
+        refuse_on_standby(server, self.identity)
         refuse_during_backup(server, self.identity)
         server.rows(SCOPES[self.scope].set, [self.key, self.provider])
         server.rows(SCOPES[self.scope].verify)

@@ -15,8 +15,15 @@ def progress(text: str) -> None:
 
 @contextmanager
 def reported_to(listener: Callable[[str], None]) -> Iterator[None]:
-    """Have the progress of the work inside told to `listener`."""
-    token = _listener.set(listener)
+    """Have the progress of the work inside told to `listener`, each text once until another comes."""
+    last: list[str] = []
+
+    def tell(text: str) -> None:
+        if last != [text]:
+            last[:] = [text]
+            listener(text)
+
+    token = _listener.set(tell)
     try:
         yield
     finally:

@@ -23,6 +23,10 @@ def objections(place: str, server: settings.Server, site: Site, stack: str) -> l
                 f"{place}.dataDirectory: {data} is not empty and was not made by this stack: it is never written to. Move it "
                 "away, or name another"
             )
+        if (of := marker(host, data).get("name", server.name)) != server.name:
+            found.append(
+                f"{place}.dataDirectory: {data} is that of server {of}, and a server cannot be renamed with its data: name another"
+            )
         if server.host == "local" and (taken := _taken(host, data, server.listen, port)):
             found.append(f"{place}.port: {port} is in use on {taken} (by something that is not this server)")
     except Unavailable:
@@ -37,7 +41,8 @@ def objections_of_keys(cluster: settings.Cluster, primary: Site, mount: str, *, 
         with hosts.host(primary.address).connect(primary.data, cluster.database) as server:
             used = server.execute(
                 "SELECT DISTINCT options->>'mountPath' FROM pg_tde_list_all_global_key_providers() "
-                "WHERE id IN (SELECT provider_id FROM pg_tde_server_key_info() UNION SELECT provider_id FROM pg_tde_default_key_info())"
+                "WHERE id IN (SELECT provider_id FROM pg_tde_server_key_info()) "
+                "OR id IN (SELECT provider_id FROM pg_tde_default_key_info())"
             ).fetchall()
     except (Unavailable, psycopg.Error):
         return []  # it is not there yet, or has no pg_tde

@@ -140,6 +140,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             **primary.site.location,
             binaries=str(primary.site.binaries),
             stack=self._stack,
+            name=primary.name,
             disposable=cluster.is_disposable,
         )
         server = self._server(primary, directory, self._vault_files(primary, key_vault), {})
@@ -330,6 +331,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             **site.location,
             binaries=str(site.binaries),
             stack=self._stack,
+            name=node.name,
             disposable=self._cluster.is_disposable,
             origin=f"base backup of {primary.name}",
             upstream=upstream.model_dump(by_alias=True, exclude_none=True),

@@ -68,7 +68,7 @@ class Provider(ResourceProvider):
         fields = self.kind.model_fields
         old = self.kind.model_validate(_plain(olds))
         new = self._declared(olds, news, unknown)
-        passed = self.kind.computed | self.kind.unmanaged
+        passed = self.kind.computed | self.kind.unmanaged | self.kind.passing
         late = {name for name in fields if _alias(self.kind, name) in unknown and name not in passed}
         if objection := new.objection(old):
             with _told(new):

@@ -31,6 +31,8 @@ class DataDirectory(OnHost):
     """The directory of initdb, postgres and pg_basebackup on the host."""
     stack: str
     """Whose this directory is; written into it, so that an interrupted run knows its own work again."""
+    name: str = ""
+    """Which of the stack's servers it is of; written into it too, so that a renamed server does not take another's for its own."""
     disposable: bool = False
     """Whether to remove it on destroy or replacement; else it is set aside by rename."""
     system_identifier: str = ""
@@ -39,7 +41,7 @@ class DataDirectory(OnHost):
 
     replaced_by: ClassVar[frozenset[str]] = frozenset({"host", "data_directory"})
     computed: ClassVar[frozenset[str]] = frozenset({"system_identifier", "made_at"})
-    unmanaged: ClassVar[frozenset[str]] = frozenset({"binaries", "stack", "disposable"})
+    unmanaged: ClassVar[frozenset[str]] = frozenset({"binaries", "stack", "name", "disposable"})
 
     @property
     def identity(self) -> str:
@@ -59,6 +61,9 @@ class DataDirectory(OnHost):
     def _marker(self) -> dict[str, str]:
         return marker(self.machine, self.path)
 
+    def _is_ours(self, made: dict[str, str]) -> bool:
+        return made.get("stack") == self.stack and made.get("name", self.name) == self.name
+
     def _create(self, make: Callable[[PurePosixPath], None], wanted: Callable[[ControlData], str | None]) -> Self:
         """Take over a directory that this stack made and that is as `wanted` (None: it is; else why not); set aside one of
         ours that is not; refuse anybody else's; make a new one where there is none."""
@@ -71,6 +76,11 @@ class DataDirectory(OnHost):
                     "or name another dataDirectory"
                 )
             found = self.control()
+            if not self._is_ours(made):
+                raise Refused(
+                    f"{self.data_directory} is that of this stack's server {made['name']}, and not of {self.name}: name another "
+                    "dataDirectory"
+                )
             reason = wanted(found)
             if reason is None:
                 return self.but(system_identifier=found.system_identifier, made_at=made["madeAt"])
@@ -83,7 +93,7 @@ class DataDirectory(OnHost):
         except Problem:
             machine.remove(self._draft)
             raise
-        written = json.dumps({"stack": self.stack, "madeAt": made_at})
+        written = json.dumps({"stack": self.stack, "name": self.name, "madeAt": made_at})
         machine.write(self._draft / MARKER, written.encode(), mode=0o600)
         if not machine.listing(self.path):
             machine.remove(self.path)  # an empty directory, as packages leave it
@@ -115,7 +125,7 @@ class DataDirectory(OnHost):
         machine.remove(self._draft)
         if not machine.listing(self.path):
             return
-        if self._marker().get("stack") != self.stack:
+        if not self._is_ours(self._marker()):
             return  # somebody put another one there: not ours to touch
         machine.halt(PurePosixPath(self.binaries), self.path, deadline=STOP_DEADLINE)
         if self.disposable:
@@ -198,7 +208,7 @@ class AdoptedDirectory(DataDirectory):
 
 
 def marker(host: Host, path: PurePosixPath) -> dict[str, str]:
-    """What says whose a data directory is: `stack`, and `madeAt`; empty for one that no stack made."""
+    """What says whose a data directory is: `stack`, `name`, and `madeAt`; empty for one that no stack made."""
     try:
         found = json.loads(host.read(path / MARKER) or b"{}")
     except ValueError:

@@ -33,6 +33,8 @@ class Resource(BaseModel, ABC):
     secrets: ClassVar[frozenset[str]] = frozenset()
     unmanaged: ClassVar[frozenset[str]] = frozenset()
     """Fields that say how to reach or handle the thing, not what it is: stored when they change, without work."""
+    passing: ClassVar[frozenset[str]] = frozenset()
+    """Fields that only `create` and `update` look at, as they are declared then: that they change is no change."""
 
     @property
     def row(self) -> str:
@@ -65,7 +67,7 @@ class Resource(BaseModel, ABC):
 
     def changed(self, old: Self) -> set[str]:
         """The names of the fields that differ from `old` in a way that needs work."""
-        passed = self.computed | self.unmanaged
+        passed = self.computed | self.unmanaged | self.passing
         return {name for name in type(self).model_fields if name not in passed and self._differs(name, old)}
 
     def objection(self, live: Self) -> str | None:

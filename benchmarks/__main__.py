@@ -27,7 +27,6 @@ from components.hosts.installation import Installation, find_installation
 from components.settings import SUPPORTED
 
 LETTERS = "abcdef"
-OLDEST = SUPPORTED
 
 
 class Bench:
@@ -143,7 +142,7 @@ def main(arguments: list[str]) -> None:
     if not wanted or set(wanted) - set(LETTERS) or options.runs < 1:
         parser.error(f"--only takes letters of {','.join(LETTERS)}, --runs a number from 1 on")
     signal.signal(signal.SIGTERM, _interrupted)
-    installation = find_installation(HERE.root, None, OLDEST)
+    installation = find_installation(HERE.root, None, SUPPORTED)
     before = os.getloadavg()[0]
     with scratch() as root:
         bench = Bench(root, installation, options.runs, wanted)

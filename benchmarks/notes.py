@@ -27,7 +27,10 @@ INCLUDED = {
 
 
 def notes(rows: Sequence[Row], installation: Installation, resources: int, peaks: Sequence[Peak], load: float) -> str:
-    lines = ["", "Each pair is ours, then the script (benchmarks/by_hand.sh); targets are for medians."]
+    lines = [
+        "",
+        "Each pair is ours, then the script (benchmarks/by_hand.sh); targets are for medians. No pg_tde on either side.",
+    ]
     letters = sorted({row.letter for row in rows})
     lines += [f"({letter}) {INCLUDED[letter]}" for letter in letters]
     if resources:

@@ -264,12 +264,30 @@ class Shell:
         login = self.login
         for pattern, kind, sentence in REASONS:
             if found := re.search(pattern, said):
-                values = {"host": login, "account": account or login.account, "user": login.user or "this user"}
+                values = {"host": str(login), "account": account or login.account, "user": login.user or "this user"}
                 return kind(sentence.format(*found.groups(), **values))
         last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
         if code == SSH_FAILED:
-            return Unavailable(f"{login} cannot be reached: {last}")
+            return self._on_the_way() or Unavailable(f"{login} cannot be reached: {last}")
         return Problem(f"the login {login.login} runs no commands (status {code}): {last}")
+
+    def _on_the_way(self) -> Problem | None:
+        """What a jump host says against us: ssh keeps that to itself where connections are shared."""
+        if not self.login.jump:
+            return None
+        *before, last = self.login.jump
+        hop = self.login.hop(last, *before)
+        command = ["ssh", *hop.options(), "--", hop.host, "exit"]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, env=_environment(), timeout=2 * CONNECT_SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return Unavailable(f"{hop}, on the way to {self.login}, does not answer")
+        if done.returncode != SSH_FAILED:
+            return None  # it lets us in, whatever it says to a command
+        reason = Shell(hop).refusal(SSH_FAILED, done.stderr)
+        return type(reason)(f"on the way to {self.login}: {reason}")
 
 
 class Errors:
@@ -310,8 +328,8 @@ REASONS: tuple[tuple[str, type[Problem], str], ...] = (
         "host key is known for|Host key verification failed",
         Problem,
         (
-            "the host key of {host}, or of a host on the way to it, is not in known_hosts: nothing was sent to it. Put it there "
-            "(ssh-keyscan shows it), once you have compared its fingerprint"
+            "the host key of {host} is not in known_hosts: nothing was sent to it. Put it there (ssh-keyscan shows it), once you "
+            "have compared its fingerprint"
         ),
     ),
     (

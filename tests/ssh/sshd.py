@@ -8,6 +8,7 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from components.hosts.openssh import Login
 
@@ -81,11 +82,11 @@ class Sshd:
             self.process.wait()
             self.process = None
 
-    def login(self, account: str = "", **more: object) -> Login:
+    def login(self, account: str = "", **more: Any) -> Login:
         """As the user who runs the tests; `account` by default is that user."""
         user = getpass.getuser()
-        known = {"key": str(self.key), "known_hosts": str(self.known_hosts)}
-        return Login(self.address, self.port, user, account or user, **(known | more))  # type: ignore[arg-type]
+        known: dict[str, Any] = {"host": self.address, "port": self.port, "user": user, "account": account or user}
+        return Login(**(known | {"key": str(self.key), "known_hosts": str(self.known_hosts)} | more))
 
 
 def generate(path: Path) -> None:

@@ -75,7 +75,8 @@ class Stack:
         return self.select() or self._release()
 
     def _confirmed(self) -> list[str]:
-        return ["--yes"] if self.name == LOCAL else []
+        """What a stack that is made and removed many times a day needs no word for."""
+        return ["--yes", "--skip-preview"] if self.name == LOCAL else []
 
     def _exists(self) -> bool:
         """Whether Pulumi knows it; not asked, for that takes an engine, where our own backend has no file of it."""

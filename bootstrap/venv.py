@@ -11,14 +11,13 @@ REQUIREMENTS, DEVELOPMENT = "requirements.txt", "requirements-dev.txt"
 def ensure(project: Project, *, development: bool) -> None:
     """Have `.venv` hold the requirements, and those of tests and lint where asked for."""
     files = [project.root / REQUIREMENTS, project.root / DEVELOPMENT]
-    # Scripts in bin/ name the environment by its path: a moved clone needs a new one.
     wanted = fingerprint(str(project.root), files=files)
     stamp = project.venv / "requirements.stamp"
     made = stamp.read_text().split() if stamp.exists() and project.python.exists() else []
     if made[:1] == [wanted] and (not development or "development" in made):
         return
-    if not made:
-        shutil.rmtree(project.venv, ignore_errors=True)
+    if _moved(project):
+        shutil.rmtree(project.venv)
     say(f".venv: installing {DEVELOPMENT if development else REQUIREMENTS} (about a minute, once)")
     if not project.python.exists():
         run_quietly([sys.executable, "-m", "venv", project.venv], "python -m venv (Debian: install python3-venv)")
@@ -28,3 +27,12 @@ def ensure(project: Project, *, development: bool) -> None:
         "pip install",
     )
     stamp.write_text(f"{wanted} development" if development else wanted)
+
+
+def _moved(project: Project) -> bool:
+    """Whether the clone was moved since: scripts in bin/ name the environment by the path that it was made at."""
+    configuration = project.venv / "pyvenv.cfg"
+    if project.venv.is_symlink() or not configuration.exists():
+        return False
+    made = [line for line in configuration.read_text().splitlines() if line.startswith("command = ")]
+    return bool(made) and not made[0].endswith(str(project.venv))

@@ -62,7 +62,7 @@ def test_up_selects_updates_and_shows_the_summary(trial: Trial) -> None:
     assert trial.stack().up() == 0
     assert trial.asked == [
         "stack select --create local",
-        "up --suppress-outputs --yes --stack local",
+        "up --suppress-outputs --yes --skip-preview --stack local",
         "stack output summary --stack local",
     ]
 
@@ -107,7 +107,7 @@ def test_destroy_takes_all_but_the_settings(trial: Trial) -> None:
     trial.exists()
     trial.settings.write_text("config:\n  a: b\nencryptionsalt: v1:abc=\n")
     assert trial.stack().destroy() == 0
-    assert trial.asked == ["destroy --yes --stack local", "stack rm --yes --preserve-config --stack local"]
+    assert trial.asked == ["destroy --yes --skip-preview --stack local", "stack rm --yes --preserve-config --stack local"]
     assert trial.vault == ["-m bootstrap.vault start", "-m bootstrap.vault remove"]  # its resources lie in it
     assert trial.settings.read_text() == "config:\n  a: b\n"
     assert not trial.project.state.exists()
@@ -132,7 +132,7 @@ def test_an_own_backend_is_left_alone(trial: Trial) -> None:
     trial.settings.write_text("encryptionsalt: v1:abc=\n")
     trial.exists()
     assert trial.stack(PULUMI_BACKEND_URL="s3://mine").destroy() == 0
-    assert "destroy --yes --stack local" in trial.asked
+    assert "destroy --yes --skip-preview --stack local" in trial.asked
     assert trial.project.state.exists()
     assert "encryptionsalt" in trial.settings.read_text()
 

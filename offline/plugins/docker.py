@@ -196,6 +196,10 @@ class RemoteImage(DockerResource):
                 return
 
 
+def _ports(declared: list[Properties] | None) -> list[Properties]:
+    return [{"protocol": "tcp", "ip": "0.0.0.0"} | port for port in declared or []]  # noqa: S104
+
+
 class Container(DockerResource):
     inputs: ClassVar = {
         **{
@@ -207,7 +211,7 @@ class Container(DockerResource):
         "networksAdvanced": Input(replaces=True, canonical=lambda networks: _by_key(networks, "name")),
         "envs": Input(replaces=True, canonical=sorted),
         "labels": Input(replaces=True, computed=True, canonical=lambda labels: _by_key(labels, "label")),
-        "ports": Input(replaces=True),
+        "ports": Input(replaces=True, canonical=_ports),
         "volumes": Input(replaces=True, canonical=lambda volumes: _by_key(volumes, "containerPath")),
         **{
             name: Input()
@@ -239,7 +243,7 @@ class Container(DockerResource):
             entrypoint=inputs.get("entrypoints"),
             environment=inputs.get("envs"),
             labels=_mapping(inputs.get("labels")),
-            ports=[(port["internal"], port["protocol"]) for port in self._ports(inputs)],
+            ports=[(port["internal"], port["protocol"]) for port in _ports(inputs.get("ports"))],
             detach=True,
             stop_signal=inputs.get("stopSignal"),
             stop_timeout=inputs.get("stopTimeout"),
@@ -264,7 +268,7 @@ class Container(DockerResource):
     def _host_config(self, inputs: Properties) -> Any:
         bindings = {
             f"{port['internal']}/{port['protocol']}": [(port["ip"], port.get("external"))]
-            for port in self._ports(inputs)
+            for port in _ports(inputs.get("ports"))
         }
         return self._client.create_host_config(
             port_bindings=bindings,
@@ -288,10 +292,6 @@ class Container(DockerResource):
                 Ulimit(name=one["name"], soft=one["soft"], hard=one["hard"]) for one in inputs.get("ulimits") or []
             ],
         )
-
-    @staticmethod
-    def _ports(inputs: Properties) -> list[Properties]:
-        return [{"protocol": "tcp", "ip": "0.0.0.0"} | port for port in inputs.get("ports") or []]  # noqa: S104
 
     def _wait(self, made: str, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -369,12 +369,8 @@ class Container(DockerResource):
 
 def _like(declared: list[Properties] | None, live: list[Properties]) -> list[Properties]:
     """The declared ports where they are as declared, else the live ones."""
-
-    def key(port: Mapping[str, Any]) -> tuple[Any, ...]:
-        return port["internal"], port.get("external"), port.get("ip") or "0.0.0.0", port.get("protocol") or "tcp"  # noqa: S104
-
-    same = sorted(map(key, declared or [])) == sorted(map(key, live))
-    return list(declared or []) if same else live
+    one, other = (sorted(sorted(port.items()) for port in _ports(ports)) for ports in (declared, live))
+    return list(declared or []) if one == other else live
 
 
 def _remove_unused(remove: Callable[[], None], busy: set[int]) -> None:

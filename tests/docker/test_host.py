@@ -41,7 +41,7 @@ def container(daemon: docker.DockerClient, image: str, binaries: str) -> Iterato
         stop_signal="SIGINT",
         volumes={name: {"bind": str(PLACE), "mode": "rw"}},
         network_mode=name,
-        restart_policy={"Name": "unless-stopped"},
+        restart_policy={"Name": "unless-stopped", "MaximumRetryCount": 0},
     )
     yield name
     eventually(lambda: not helpers(daemon, name))
@@ -289,6 +289,6 @@ def test_secrets_are_in_no_argument(host: DockerHost, container: str, daemon: do
 def test_the_relay_is_what_its_source_says(tmp_path: Path) -> None:
     source = Path(relay.__file__).with_name("x86_64.S")
     subprocess.run(["as", source, "-o", tmp_path / "relay.o"], check=True)
-    command = ["objcopy", "-O", "binary", "-j", ".text", tmp_path / "relay.o", tmp_path / "relay"]
-    subprocess.run(command, check=True)
+    sections = ("-O", "binary", "-j", ".text")
+    subprocess.run(["objcopy", *sections, tmp_path / "relay.o", tmp_path / "relay"], check=True)
     assert (tmp_path / "relay").read_bytes().hex() == relay.CODE["x86_64"]

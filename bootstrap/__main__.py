@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 from bootstrap import embedded, engine, environment, plugins, venv
 from bootstrap.project import HERE, BootstrapError, Project, say
-from bootstrap.stack import LOCAL, Stack
+from bootstrap.stack import LOCAL, VAULTS, Stack
 
 STEPS = ("up", "preview", "drift", "destroy", "vault")
 
@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("rest", nargs=argparse.REMAINDER)
     options = parser.parse_args(arguments)
     project, environ = HERE, environment.own(os.environ)
-    embedded = options.stack == LOCAL and "VAULT_ADDR" not in environ
+    embedded = options.stack in VAULTS and "VAULT_ADDR" not in environ
     if options.command == "clean":
         return _clean(project)
     if options.command == "destroy" and _nothing_made(project, environ):
@@ -71,7 +71,9 @@ def main(arguments: list[str]) -> int:
         code = Stack(project, options.stack, environ, embedded).vault("start", quietly=quietly)
         if code or options.command == "vault":
             return code
-    new = environment.variables(project, chosen, installed, environ, embedded_vault=embedded)
+    new = environment.variables(
+        project, chosen, installed, environ, embedded_vault=embedded, module=VAULTS.get(options.stack, "")
+    )
     stack = Stack(project, options.stack, {**environ, **new, environment.MARK: environment.mark(new)}, embedded)
     if options.command == "env":
         if not environment.has_backend(environ) and stack.name == LOCAL:

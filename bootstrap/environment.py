@@ -35,9 +35,15 @@ def has_backend(environ: Mapping[str, str]) -> bool:
 
 
 def variables(
-    project: Project, engine: Engine, plugins: Plugins, environ: Mapping[str, str], *, embedded_vault: bool
+    project: Project,
+    engine: Engine,
+    plugins: Plugins,
+    environ: Mapping[str, str],
+    *,
+    embedded_vault: bool,
+    module: str = "bootstrap.vault",
 ) -> dict[str, str]:
-    """Work out what to set for a user whose own variables are `environ`."""
+    """Work out what to set for a user whose own variables are `environ`; `module` is what runs the embedded Vault."""
     new = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
     if plugins.stand_ins:
         new["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
@@ -50,7 +56,7 @@ def variables(
         if PASSPHRASE not in environ and f"{PASSPHRASE}_FILE" not in environ:
             new[PASSPHRASE] = ""
     if embedded_vault and "VAULT_ADDR" not in environ:
-        new |= _vault(project)
+        new |= _vault(project, module)
     new["PATH"] = _path([engine.bin, project.venv / "bin"], environ.get("PATH", ""))
     return new
 
@@ -77,10 +83,10 @@ def _path(first: Iterable[Path], path: str) -> str:
     return os.pathsep.join(places + [place for place in path.split(os.pathsep) if place not in places])
 
 
-def _vault(project: Project) -> dict[str, str]:
+def _vault(project: Project, module: str) -> dict[str, str]:
     """Address, CA and token of the embedded Vault; nothing where none was made."""
     done = subprocess.run(
-        [project.python, "-m", "bootstrap.vault", "env"], cwd=project.root, capture_output=True, text=True, check=False
+        [project.python, "-m", module, "env"], cwd=project.root, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise BootstrapError(done.stderr.strip())

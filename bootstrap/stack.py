@@ -1,6 +1,7 @@
 """What `make up`, `preview`, `drift` and `destroy` do with a stack, in the environment of env.sh.
 
-Stack `local` is this project's own: it is made, updated and removed without a question. Any other asks as Pulumi does.
+Stacks `local` and `docker` are this project's own: they are made, updated and removed without a question. Any other asks as
+Pulumi does.
 """
 
 import json
@@ -17,6 +18,8 @@ from bootstrap import embedded
 from bootstrap.project import Project, say
 
 LOCAL = "local"
+VAULTS = {LOCAL: "bootstrap.vault", "docker": "bootstrap.vault_container"}
+"""The stacks of this project's own, each with the module that runs its Vault."""
 _CHANGES = 7  # how Pulumi ends when it was told to expect none
 
 
@@ -45,8 +48,8 @@ class Stack:
         return code
 
     def destroy(self) -> int:
-        if self.name != LOCAL:
-            return self._pulumi("destroy", *self._confirmed())
+        if self.name not in VAULTS:
+            return self._pulumi("destroy")
         if self._exists():
             code = self.vault("start") or self._release() or self._pulumi("destroy", *self._confirmed())
             # Its configuration is committed: `stack rm` would delete it.
@@ -61,7 +64,7 @@ class Stack:
         """Start or remove the embedded Vault, where it is this stack's; without a virtual environment there is none."""
         if not self.embedded_vault or not self.project.python.exists():
             return 0
-        return self._run([str(self.project.python), "-m", "bootstrap.vault", command], quietly=quietly)
+        return self._run([str(self.project.python), "-m", VAULTS[self.name], command], quietly=quietly)
 
     def select(self) -> int:
         """Have the stack, and have `pulumi` mean it where no other is named."""
@@ -76,7 +79,7 @@ class Stack:
 
     def _confirmed(self) -> list[str]:
         """What a stack that is made and removed many times a day needs no word for."""
-        return ["--yes", "--skip-preview"] if self.name == LOCAL else []
+        return ["--yes", "--skip-preview"] if self.name in VAULTS else []
 
     def _exists(self) -> bool:
         """Whether Pulumi knows it; not asked, for that takes an engine, where our own backend has no file of it."""
@@ -105,12 +108,14 @@ class Stack:
     def _tidy(self) -> int:
         """Remove what Pulumi leaves of a stack that is gone: backups, logs, and the salt it wrote into the settings."""
         if self._own_state():
-            shutil.rmtree(self.project.state, ignore_errors=True)
+            if not list(self._state_file().parent.glob("*.json")):  # another stack's
+                shutil.rmtree(self.project.state, ignore_errors=True)
             settings = self.project.root / "stacks" / f"Pulumi.{self.name}.yaml"
             text = settings.read_text() if settings.exists() else ""
             if "secure:" not in text and "encryptionsalt:" in text:  # a secret of the user's needs its salt
                 settings.write_text(re.sub(r"^encryptionsalt:.*\n?", "", text, flags=re.MULTILINE))
-        embedded.remove(self.project)
+        if self.name == LOCAL:  # whose servers it is for
+            embedded.remove(self.project)
         for name in ("logs", "workspaces"):
             shutil.rmtree(self.project.home / name, ignore_errors=True)
         return 0

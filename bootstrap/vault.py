@@ -34,7 +34,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -80,6 +80,28 @@ class Vault:
                 f"{path} is missing. Put the token back, or delete this Vault and the keys in it: "
                 "python -m bootstrap.vault remove"
             ) from None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What its certificate says that it is called, beside 127.0.0.1."""
+        return ("localhost",)
+
+    def configuration(self, port: int, cluster_port: int) -> dict[str, Any]:
+        """Its server.json, for two ports of this machine."""
+        return {
+            "storage": {"raft": {"path": "data", "node_id": "local", "performance_multiplier": "1"}},
+            "listener": {
+                "tcp": {
+                    "address": f"127.0.0.1:{port}",
+                    "cluster_address": f"127.0.0.1:{cluster_port}",
+                    "tls_cert_file": "server.pem",
+                    "tls_key_file": "server.key",
+                }
+            },
+            "seal": {"static": {"current_key_id": "local", "current_key": "file://seal.key"}},
+            "api_addr": f"https://127.0.0.1:{port}",
+            "cluster_addr": f"https://127.0.0.1:{cluster_port}",
+        }
 
     def start(self) -> Literal["made", "started", "already running"]:
         """Return when it is initialised, open and active."""
@@ -145,10 +167,10 @@ class Vault:
         new.chmod(0o755)  # whatever the umask: the account enters here
         (new / "data").mkdir(mode=0o700)
         os.chown(new / "data", self.account.uid, self.account.gid)
-        ca, certificate, key = _certificates()
+        ca, certificate, key = _certificates(self.names)
         port, cluster_port = _free_ports()
         for name, content, mode in (
-            ("server.json", json.dumps(_configuration(port, cluster_port), indent=2).encode(), 0o644),
+            ("server.json", json.dumps(self.configuration(port, cluster_port), indent=2).encode(), 0o644),
             ("ca.pem", ca, 0o644),
             ("server.pem", certificate, 0o644),
         ):
@@ -224,23 +246,6 @@ class Vault:
             time.sleep(0.005)
 
 
-def _configuration(port: int, cluster_port: int) -> dict[str, Any]:
-    return {
-        "storage": {"raft": {"path": "data", "node_id": "local", "performance_multiplier": "1"}},
-        "listener": {
-            "tcp": {
-                "address": f"127.0.0.1:{port}",
-                "cluster_address": f"127.0.0.1:{cluster_port}",
-                "tls_cert_file": "server.pem",
-                "tls_key_file": "server.key",
-            }
-        },
-        "seal": {"static": {"current_key_id": "local", "current_key": "file://seal.key"}},
-        "api_addr": f"https://127.0.0.1:{port}",
-        "cluster_addr": f"https://127.0.0.1:{cluster_port}",
-    }
-
-
 @contextmanager
 def _no_core_dump() -> Iterator[None]:
     """Let what starts meanwhile dump no core: every key would be in it."""
@@ -264,7 +269,7 @@ def _free_ports() -> tuple[int, int]:
     raise VaultError("no free port between 20000 and 32000 on 127.0.0.1")
 
 
-def _certificates() -> tuple[bytes, bytes, bytes]:
+def _certificates(names: Sequence[str]) -> tuple[bytes, bytes, bytes]:
     """Make a CA's certificate, one it signed for this machine, and the key of that; the CA's own key is forgotten."""
     # Here, since only the first start needs it: 0.06 s.
     from cryptography import x509  # noqa: PLC0415
@@ -307,7 +312,7 @@ def _certificates() -> tuple[bytes, bytes, bytes]:
         )
 
     authority = builder(issuer, ca_key.public_key(), ca=True).sign(ca_key, hashes.SHA256())
-    hosts = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")])
+    hosts = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1")), *map(x509.DNSName, names)])
     server = (
         builder(name("localhost"), key.public_key(), ca=False)
         .add_extension(hosts, critical=False)
@@ -438,11 +443,11 @@ def _remove(vault: Vault) -> None:
 COMMANDS = {"start": _start, "stop": _stop, "env": _env, "status": _status, "remove": _remove}
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str], kind: type[Vault] = Vault, below: str = "") -> None:
     if len(arguments) != 1 or arguments[0] not in COMMANDS:
         sys.exit(f"usage: python -m bootstrap.vault {'|'.join(COMMANDS)}")
     try:
-        COMMANDS[arguments[0]](Vault(local_root(Path(__file__).parents[1]), service_account()))
+        COMMANDS[arguments[0]](kind(local_root(Path(__file__).parents[1]) / below, service_account()))
     except (VaultError, OSError, subprocess.SubprocessError) as error:
         sys.exit(f"Vault: {error}")
 

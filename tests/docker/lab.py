@@ -1,6 +1,7 @@
 """A dockerd and an image for the tests: what is there already, else what Debian's packages and the embedded wheel give."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -13,11 +14,8 @@ import docker
 from docker.errors import DockerException
 
 SERVER_PACKAGES = ("docker.io", "containerd", "runc", "tini", "iptables")
-IMAGE_PACKAGES = (
-    *("libc6", "libc-bin", "zlib1g", "libgcc-s1", "libssl3", "dash", "coreutils"),
-    *("libselinux1", "libacl1", "libattr1", "libpcre2-8-0", "libgmp10", "libtinfo6"),
-)
-"""Just what a server needs, and the image of a real one has too: no bash, Perl, Python or socat."""
+IMAGE_PACKAGES = ("libc6", "libc-bin", "zlib1g", "dash", "coreutils", "libtinfo6", "libcurl4")
+"""Just what a server needs, and the image of a real one has too: no bash, Perl, Python or socat. (curl is the double's.)"""
 USERS = "root:x:0:0::/root:/bin/sh\npostgres:x:70:70::/var/lib/postgresql:/bin/sh\n"
 PATIENCE = 30
 
@@ -82,7 +80,7 @@ def make_image(client: docker.DockerClient, name: str, server: Path) -> None:
     with tempfile.TemporaryDirectory() as directory:
         packages, root = Path(directory) / "packages", Path(directory) / "root"
         packages.mkdir(mode=0o755)
-        command = ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", *IMAGE_PACKAGES]
+        command = ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", *_with_libraries(IMAGE_PACKAGES)]
         done = subprocess.run(command, cwd=packages, capture_output=True, text=True, check=False)
         if done.returncode:
             raise CannotRunError(f"Debian's packages cannot be downloaded:\n{done.stderr[-1000:]}")
@@ -103,6 +101,14 @@ def make_image(client: docker.DockerClient, name: str, server: Path) -> None:
         # As Percona's image has several: each container gets a volume without a name, which must go with it.
         changes = ["VOLUME /anonymous", "ENV PATH=/usr/bin"]
         client.api.import_image_from_file(str(archive), repository=repository, tag=tag, changes=changes)
+
+
+def _with_libraries(packages: Sequence[str]) -> set[str]:
+    """These packages and all the libraries that they need; not what their installation would need besides."""
+    kinds = ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
+    command = ["apt-cache", "depends", "--recurse", *(f"--no-{kind}" for kind in kinds), *packages]
+    known = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return {name for name in known if re.fullmatch(r"lib[a-z0-9.+-]+", name) and "perl" not in name} | set(packages)
 
 
 def _merge_usr(root: Path) -> None:

@@ -41,7 +41,7 @@ def container(daemon: docker.DockerClient, image: str, binaries: str) -> Iterato
         stop_signal="SIGINT",
         volumes={name: {"bind": str(PLACE), "mode": "rw"}},
         network_mode=name,
-        restart_policy={"Name": "unless-stopped", "MaximumRetryCount": 0},
+        restart_policy={"Name": "unless-stopped", "MaximumRetryCount": 0},  # type: ignore[arg-type]
     )
     yield name
     eventually(lambda: not helpers(daemon, name))

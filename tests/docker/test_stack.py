@@ -11,9 +11,9 @@ import docker
 import pytest
 
 from components.hosts.docker import DockerHost
+from tests.docker.conftest import OwnVault
 from tests.docker.test_host import DATA, eventually, helpers
 from tests.engine.workspace import Workspace
-from tests.openbao import OpenBao
 
 # Docker's SDK leaves a socket open that could not be connected.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket.socket.*family=1:ResourceWarning")
@@ -28,7 +28,8 @@ class Containers:
         self.workspace = workspace
         self.daemon = daemon
         servers = [{"name": f"db{n + 1}", "host": {"docker": image}, "binaries": binaries} for n in range(count)]
-        workspace.write({"encryption": "off", "primary": servers[0], "standbys": servers[1:]})
+        vault = {"network": OwnVault.name, "addressFromServers": f"https://{OwnVault.name}:8200"}
+        workspace.write({"vault": vault, "primary": servers[0], "standbys": servers[1:]})
 
     def name(self, server: str) -> str:
         return f"tde-{self.workspace.stack}-{server}"
@@ -47,14 +48,15 @@ class Containers:
 
 @pytest.fixture
 def make(
-    tmp_path: Path, daemon: docker.DockerClient, image: str, binaries: str, openbao: OpenBao
+    tmp_path: Path, daemon: docker.DockerClient, image: str, binaries: str, vault: OwnVault
 ) -> Iterator[Callable[[int], Containers]]:
     made: list[Containers] = []
 
     def new(count: int) -> Containers:
         stack = f"test-{secrets.token_hex(3)}"
         (tmp_path / stack).mkdir()
-        workspace = Workspace(tmp_path / stack, stack, openbao.environment)
+        environment = {"VAULT_ADDR": vault.address, "VAULT_CACERT": str(vault.ca), "VAULT_TOKEN": vault.token}
+        workspace = Workspace(tmp_path / stack, stack, environment)
         workspace.init()
         made.append(Containers(workspace, daemon, image, binaries, count))
         return made[-1]
@@ -67,7 +69,7 @@ def make(
 
 
 def test_from_nothing_through_drift_to_nothing(
-    make: Callable[[int], Containers], openbao: OpenBao, daemon: docker.DockerClient
+    make: Callable[[int], Containers], vault: OwnVault, daemon: docker.DockerClient
 ) -> None:
     cluster = make(2)
     workspace = cluster.workspace
@@ -79,8 +81,12 @@ def test_from_nothing_through_drift_to_nothing(
     assert drift.code == 0, drift.text
 
     assert cluster.streaming() == [("tde_db2",)]
-    cluster.sql("db1", "CREATE TABLE kept AS SELECT 1 AS one")
+    cluster.sql("db1", "CREATE TABLE kept USING tde_heap AS SELECT 1 AS one")
     eventually(lambda: cluster.sql("db2", "SELECT to_regclass('kept') IS NOT NULL") == [(True,)])
+
+    assert cluster.sql("db1", "SELECT key_name FROM pg_tde_default_key_info()") == [
+        (f"{workspace.stack}-principal-key",)
+    ]
 
     container = cluster.container("db1").attrs
     [published] = container["HostConfig"]["PortBindings"].values()
@@ -98,7 +104,7 @@ def test_from_nothing_through_drift_to_nothing(
         assert token
         assert token not in shown
         assert not pgpass or pgpass.rpartition(":")[2] not in shown
-        assert openbao.token not in shown
+        assert vault.token not in shown
 
     def stopped() -> None:
         cluster.container("db2").stop()

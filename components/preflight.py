@@ -25,7 +25,7 @@ def objections(place: str, server: settings.Server, site: Site, stack: str) -> l
             )
         if (of := marker(host, data).get("name", server.name)) != server.name:
             found.append(
-                f"{place}.dataDirectory: {data} is that of server {of}, and a server cannot be renamed with its data: name another"
+                f"{place}.dataDirectory: {data} is that of server {of}, and a server is not renamed with its data: name another"
             )
         if server.host == "local" and (taken := _taken(host, data, server.listen, port)):
             found.append(f"{place}.port: {port} is in use on {taken} (by something that is not this server)")

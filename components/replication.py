@@ -240,7 +240,11 @@ class EncryptedReplication(pulumi.ComponentResource):
             }
         if any(libraries):
             needed["shared_preload_libraries"] = ",".join(filter(None, libraries))
-        return node.declared.settings | needed
+        if node is self._primary:
+            return node.declared.settings | needed
+        primary = self._primary.declared.settings
+        followed = {name: value for name, value in primary.items() if name.lower() in settings.FOLLOWED_PARAMETERS}
+        return followed | node.declared.settings | needed
 
     def _keys(self, inside: dict[str, Any], key_vault: KeyVault, opts: ResourceOptions) -> list[Resource]:
         """Extension → key provider → principal key → what it is set for, in the order that pg_tde needs; the last of them."""

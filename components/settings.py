@@ -379,6 +379,18 @@ MANAGED_PARAMETERS = {
     *("max_slot_wal_keep_size", "pg_tde.wal_encrypt", "data_directory", "hba_file", "config_file", "ident_file"),
 }
 
+FOLLOWED_PARAMETERS = {
+    *(
+        "max_connections",
+        "max_worker_processes",
+        "max_wal_senders",
+        "max_prepared_transactions",
+        "max_locks_per_transaction",
+    )
+}
+"""A standby stops replaying where one of these is lower than the primary's: it has the primary's unless it names its own.
+(PostgreSQL documentation, *Administrator's Overview* of hot standby.)"""
+
 
 def parse(file: str, document: Any) -> Cluster:
     """The cluster that a stack file declares. Raises `Mistakes` with all that is wrong in it."""
@@ -412,6 +424,7 @@ def _contradictions(cluster: Cluster) -> list[str]:
     found = _used_twice(cluster)
     for place, server in zip(cluster.places, cluster.servers, strict=True):
         found += [f"{place}.{mistake}" for mistake in _of_server(server)]
+        found += [f"{place}.{mistake}" for mistake in _too_low(server, cluster.primary)]
         if server.adopt and server is not cluster.primary:
             found.append(f"{place}.adopt: only a primary is adopted; a standby is always made by a base backup")
     if cluster.primary.adopt and not cluster.primary.data_directory:
@@ -429,6 +442,16 @@ def _contradictions(cluster: Cluster) -> list[str]:
     if cluster.wal_encryption and "server" not in cluster.key.scope:
         found.append('cluster.walEncryption: WAL is encrypted with the server key: add "server" to key.scope')
     return found
+
+
+def _too_low(standby: Server, primary: Server) -> list[str]:
+    both = sorted(standby.settings.keys() & primary.settings.keys() & FOLLOWED_PARAMETERS)
+    return [
+        f"settings.{name}: {own} is lower than the primary's {least}: the standby would stop replaying"
+        for name in both
+        for own, least in [(standby.settings[name], primary.settings[name])]
+        if own.isdecimal() and least.isdecimal() and int(own) < int(least)
+    ]
 
 
 def _used_twice(cluster: Cluster) -> list[str]:

@@ -37,3 +37,29 @@ def control_data(host: Host, binaries: PurePosixPath, data: PurePosixPath) -> Co
         )
     except KeyError as missing:
         raise Problem(f"pg_controldata does not say {missing} of {data}") from None
+
+
+FOLLOWED = {
+    "max_connections": "max_connections",
+    "max_worker_processes": "max_worker_processes",
+    "max_wal_senders": "max_wal_senders",
+    "max_prepared_xacts": "max_prepared_transactions",
+    "max_locks_per_xact": "max_locks_per_transaction",
+}
+"""Parameters that a standby cannot have lower than its primary, by their names in pg_controldata."""
+
+
+def too_low(host: Host, binaries: PurePosixPath, data: PurePosixPath) -> dict[str, str]:
+    """What a standby must at least have to start, where the next start would give it less: its primary had that when it wrote
+    what is replayed now."""
+    output = host.run([str(binaries / "pg_controldata"), "--pgdata", str(data)], deadline=DEADLINE)
+    least = {
+        FOLLOWED[name]: int(value)
+        for name, value in re.findall(r"^(\w+) setting:\s+(\d+)$", output, re.MULTILINE)
+        if name in FOLLOWED
+    }
+    return {
+        name: str(value)
+        for name, value in least.items()
+        if int(host.run([str(binaries / "postgres"), "-D", str(data), "-C", name], deadline=DEADLINE)) < value
+    }

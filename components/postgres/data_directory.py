@@ -32,7 +32,7 @@ class DataDirectory(OnHost):
     stack: str
     """Whose this directory is; written into it, so that an interrupted run knows its own work again."""
     name: str = ""
-    """Which of the stack's servers it is of; written into it too, so that a renamed server does not take another's for its own."""
+    """Which of the stack's servers it is of; written into it too, so that no other one takes it for its own."""
     disposable: bool = False
     """Whether to remove it on destroy or replacement; else it is set aside by rename."""
     system_identifier: str = ""

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, Self
 from psycopg import sql
 
 from components.errors import Problem, Refused, Unavailable
+from components.postgres.control import FOLLOWED, too_low
 from components.postgres.guc import LISTS, auto_conf, elements, same_value
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, session
@@ -22,6 +23,7 @@ START_DEADLINE = 3600.0
 LAUNCH_DEADLINE = 5.0
 STOP_DEADLINE = 120.0
 RELOAD_DEADLINE = 10.0
+LOWER_DEADLINE = 60.0
 
 
 class Server(OnServer):
@@ -165,6 +167,11 @@ class Server(OnServer):
                     f"server {self.name} is down, and the stack says restart: refused. Start it, and run `up` again"
                 )
             self._configure_stopped(live.settings)
+            if self.recovery == "standby" and (least := too_low(self.machine, self._bin, self.data)):
+                higher = self.but(settings=self.settings | least)
+                higher._configure_stopped(live.settings)  # noqa: SLF001 - our own
+                higher._start()  # noqa: SLF001
+                return self.update(higher)
             return self._start()
         if self.recovery == "standby":
             # A running standby that lost its signal file would come up as a primary at its next start.
@@ -173,13 +180,25 @@ class Server(OnServer):
             self._alter(server, live)
             # One that is no longer declared waits for a restart too.
             late = self.but(settings=live.settings | self.settings).late(server)
-            if self.recovery == "standby" and server.value("SELECT pg_is_wal_replay_paused()"):
+            # Where it is paused because a parameter is lower than the primary's, to go on without a restart would end it.
+            if self.recovery == "standby" and not late and server.value("SELECT pg_is_wal_replay_paused()"):
                 server.rows("SELECT pg_wal_replay_resume()")
         if late:
             self._allowed_to_restart(late)
+            if self.recovery == "standby" and set(FOLLOWED.values()).intersection(late):
+                self._wait_for_lower()
             self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
             return self._start()
         return self
+
+    def _wait_for_lower(self) -> None:
+        """A standby with less than its primary had cannot start before it has replayed that the primary has less too."""
+        if not until(lambda: not too_low(self.machine, self._bin, self.data), seconds=LOWER_DEADLINE):
+            names = ", ".join(too_low(self.machine, self._bin, self.data))
+            raise Problem(
+                f"server {self.name} has not replayed yet that the primary's {names} is lower: with less it would not start. Run "
+                "`up` again when it has caught up"
+            )
 
     def delete(self) -> None:
         if not self.ours:

@@ -128,7 +128,9 @@ def declare(server: Server, port: int, around: Surroundings) -> Site:
         client=server.address or _client(server, declared),
         dsn=make_conninfo(host=sockets, port=port, user="postgres", dbname="postgres"),
         server=f"PostgreSQL {declared.version} on {declared.ssh}",
-        has_pg_tde=True if declared.packages == "percona" else _has_pg_tde(SshHost(address), place, declared.version),
+        has_pg_tde=_has_pg_tde(SshHost(address), place, declared.version)
+        if server.adopt or declared.packages == "none"
+        else True,
         parameters={"unix_socket_directories": sockets} if text else {},
         make=(lambda _: ()) if server.adopt else Maker(server, login, data, unit, text),
     )

@@ -70,8 +70,9 @@ class Booted:
             assert time.monotonic() < deadline, self._systemctl("--failed")
             time.sleep(0.1)
 
-    def reboot(self) -> None:
-        self.container.restart(timeout=20)
+    def reboot(self, *, orderly: bool = True) -> None:
+        """Shut it down and boot it again, or as after a power cut."""
+        self.container.restart(timeout=20 if orderly else 0)
         self.wait()
 
     def _systemctl(self, *arguments: str) -> str:
@@ -111,6 +112,7 @@ class Lab:
                 hostname=name,
                 detach=True,
                 tty=True,
+                stop_signal="SIGRTMIN+3",  # to systemd: halt
                 network=self._name,
                 cap_add=["SYS_ADMIN"],
                 security_opt=["seccomp=unconfined", "apparmor=unconfined"],

@@ -1,0 +1,294 @@
+"""Servers on machines booted by systemd, by ssh and sudo: what a login may be like, and whole stacks by the real engine."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+
+from components.errors import CommandFailed, Problem, Unavailable
+from components.hosts import ssh_scripts
+from components.hosts.ssh import SshHost
+from components.waiting import until
+from tests.engine.workspace import ROOT, Workspace
+from tests.openbao import OpenBao, openbao  # noqa: F401 - a fixture
+from tests.ssh.booted import BINARIES, USER, Booted, Lab
+
+PASSWD = PurePosixPath("/etc/passwd")
+ABOVE = PurePosixPath("/var/lib/postgresql/18")
+
+
+@pytest.fixture(scope="module")
+def machines(laboratory: Lab) -> list[Booted]:
+    return laboratory.boot("db1", "db2")
+
+
+@pytest.fixture
+def machine(machines: list[Booted]) -> Booted:
+    return machines[0]
+
+
+def host(machine: Booted, **more: Any) -> SshHost:
+    return SshHost(machine.login(**more).address(unit="none"))
+
+
+def add_user(machine: Booted, name: str, *, shell: str = "/bin/bash", sudoers: str = "") -> None:
+    machine.root(
+        'useradd --create-home --shell "$2" "$1"; cp -r "/home/$3/.ssh" "/home/$1/"; chown -R "$1": "/home/$1"; '
+        '[ -z "$4" ] || echo "$1 $4" >"/etc/sudoers.d/$1"',
+        *(name, shell, USER, sudoers),
+    )
+
+
+SHELLS = {
+    "fish": ("/usr/bin/fish", ".config/fish/config.fish", "echo welcome to fish; echo trouble >&2"),
+    "tcsh": ("/usr/bin/tcsh", ".tcshrc", 'echo "welcome to csh"'),
+    "bash": ("/bin/bash", ".bashrc", "echo welcome; echo trouble >&2; export LC_ALL=de_DE.UTF-8 PGHOST=x LANG=fr_FR"),
+    "dash": ("/bin/dash", ".profile", "echo welcome"),
+}
+
+
+@pytest.mark.parametrize("name", SHELLS)
+def test_any_login_shell_will_do(machine: Booted, name: str) -> None:
+    shell, file, content = SHELLS[name]
+    user = f"u{name}"
+    add_user(machine, user, shell=shell, sudoers="ALL=(postgres) NOPASSWD: ALL")
+    machine.root(
+        'mkdir -p "$(dirname "$1")"; echo "$2" >"$1"; chmod -R a+rX "$(dirname "$1")"', f"/home/{user}/{file}", content
+    )
+    target = host(machine, user=user)
+    assert target.run(["/bin/echo", "it's $HOME", "a\nb"], deadline=20) == "it's $HOME a\nb\n"
+    assert target.run(["/usr/bin/id", "-un"], deadline=20) == "postgres\n"
+    assert "PGHOST" not in target.run(["/usr/bin/env"], deadline=20)
+    path = PurePosixPath(f"/tmp/{user}/it's")
+    target.write(path, b"x\0\n", mode=0o600)
+    assert target.read(path) == b"x\0\n"
+    with pytest.raises(CommandFailed) as caught:
+        target.run(["/bin/ls", "/no/such"], deadline=20)
+    assert caught.value.output == "/bin/ls: cannot access '/no/such': No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("sudoers", "sentence"),
+    [
+        ("", "sudo on .* asks limited for more than it can give here: allow `limited ALL=.postgres. NOPASSWD: ALL`"),
+        ("ALL=(postgres) ALL", "asks limited for more than it can give here"),
+        ("ALL=(root) NOPASSWD: /usr/bin/systemctl", "asks limited|does not let limited become postgres"),
+    ],
+    ids=["none", "with a password", "others"],
+)
+def test_wrong_sudo_rights_are_told(machine: Booted, sudoers: str, sentence: str) -> None:
+    add_user(machine, "limited", sudoers=sudoers)
+    try:
+        with pytest.raises(Problem, match=sentence) as caught:
+            host(machine, user="limited").status(PASSWD)
+        assert not isinstance(caught.value, Unavailable)
+    finally:
+        machine.root("userdel -r limited 2>/dev/null; rm -f /etc/sudoers.d/limited")
+
+
+def test_systemd_needs_a_right_of_its_own(machine: Booted) -> None:
+    add_user(machine, "half", sudoers="ALL=(postgres) NOPASSWD: ALL")
+    target = host(machine, user="half")
+    assert target.status(PASSWD)
+    with pytest.raises(Problem, match=r"allow `half ALL=.root. NOPASSWD: ALL`"):
+        target.launch(PurePosixPath(BINARIES), ABOVE)
+
+
+def test_the_account_itself_may_log_in(machine: Booted) -> None:
+    machine.root('cp -r "/home/$1/.ssh" /var/lib/postgresql/; chown -R postgres: /var/lib/postgresql/.ssh', USER)
+    assert host(machine, user="postgres").run(["/usr/bin/id", "-un"], deadline=20) == "postgres\n"
+
+
+def test_root_needs_no_sudo(machine: Booted) -> None:
+    machine.root('cp -r "/home/$1/.ssh" /root/; chown -R root: /root/.ssh; mv /usr/bin/sudo /usr/bin/sudo.away', USER)
+    try:
+        assert host(machine, user="root").run(["/usr/bin/id", "-un"], deadline=20) == "postgres\n"
+        with pytest.raises(Problem, match=r"there is no sudo on .*, and deploy is not postgres"):
+            host(machine).status(PASSWD)
+    finally:
+        machine.root("mv /usr/bin/sudo.away /usr/bin/sudo")
+
+
+def test_a_full_disk(machine: Booted) -> None:
+    machine.root("mkdir -p /small; mount -t tmpfs -o size=64k,mode=777 tmpfs /small")
+    target = host(machine)
+    target.write(PurePosixPath("/small/f"), b"small", mode=0o600)
+    with pytest.raises(Problem, match="No space left on device"):
+        target.write(PurePosixPath("/small/f"), b"x" * 1_000_000, mode=0o600)
+    assert target.listing(PurePosixPath("/small")) == ["f"]
+    assert target.read(PurePosixPath("/small/f")) == b"small"
+
+
+def test_a_directory_that_the_account_cannot_write_to(machine: Booted) -> None:
+    machine.root("mkdir -p /srv/roots")
+    status, output = machine.container.exec_run(
+        ["/bin/sh", "-c", ssh_scripts.DIRECTORY, "sh", "make", "postgres", "/srv/roots", "no"]
+    )
+    assert status == 1
+    assert b"postgres cannot write to /srv/roots: give it that directory" in output
+
+
+@pytest.mark.parametrize("gone", [(), ("perl",), ("perl", "python3")], ids=["perl", "python", "none"])
+def test_the_bridge_takes_what_there_is(machine: Booted, gone: tuple[str, ...]) -> None:
+    data = PurePosixPath("/var/lib/postgresql/bridge/data")
+    target = host(machine)
+    if not target.listing(data):
+        target.run([f"{BINARIES}/initdb", "-D", str(data), "-U", "postgres", "--auth-local", "peer"], deadline=60)
+        machine.root(ssh_scripts.UNIT, "make", "tde-bridge", unit_text("bridge", data))
+    target.unit = "tde-bridge"
+    if not target.postmaster(data):
+        target.launch(PurePosixPath(BINARIES), data)
+    for name in gone:
+        machine.root('mv "/usr/bin/$1" "/usr/bin/$1.away"', name)
+    try:
+        if "python3" in gone:
+            assert until(lambda: target.postmaster(data) is not None, seconds=10)
+            with pytest.raises(Unavailable, match="none of perl, python3 and socat is installed there"):
+                target.connect(data, "postgres")
+        else:
+            assert until(lambda: answers(target, data), seconds=10)
+    finally:
+        for name in gone:
+            machine.root('mv "/usr/bin/$1.away" "/usr/bin/$1"', name)
+    if "python3" in gone:
+        target.halt(PurePosixPath(BINARIES), data, deadline=20)
+        machine.root(ssh_scripts.UNIT, "remove", "tde-bridge", "")
+
+
+def unit_text(name: str, data: PurePosixPath) -> str:
+    values = {"stack": "tests", "account": "postgres", "unit": f"tde-{name}", "binaries": BINARIES}
+    # For servers that nobody gave another socket directory.
+    return ssh_scripts.UNIT_TEXT.format(name=name, data=f"{data} -k /tmp", **values).replace(
+        f"{data} -k /tmp/PG", f"{data}/PG"
+    )
+
+
+def answers(target: SshHost, data: PurePosixPath) -> bool:
+    try:
+        with target.connect(data, "postgres") as connection:
+            return connection.execute("SELECT repeat('x', 100000) = %s", ["x" * 100_000]).fetchone() == (True,)
+    except Unavailable:
+        return False
+
+
+# Whole stacks
+
+
+@pytest.fixture
+def workspace(openbao: OpenBao) -> Iterator[Workspace]:  # noqa: F811
+    if not shutil.which("pulumi") or not (ROOT / ".venv").exists():
+        pytest.skip("STACKS OVER SSH DID NOT RUN: no pulumi on PATH; `make test` brings one")
+    made = Workspace(Path(tempfile.mkdtemp(prefix="tde-")), "staging", openbao.environment)
+    made.init()
+    yield made
+    made.close()
+
+
+def server(machine: Booted, name: str, **more: Any) -> dict[str, Any]:
+    known = {"key": str(machine.home / "id"), "knownHosts": str(machine.home / "known_hosts")}
+    return {"name": name, "host": {"ssh": machine.address, "user": USER, "packages": "none", **known, **more}}
+
+
+def found(machine: Booted) -> str:
+    """What a stack could leave behind."""
+    return machine.root(
+        "ls /etc/systemd/system /var/lib/postgresql/18 /run 2>/dev/null | grep tde; pgrep -a postgres | head -1; true"
+    )
+
+
+def test_from_nothing_to_streaming_and_back(machines: list[Booted], workspace: Workspace) -> None:
+    before = [found(machine) for machine in machines]
+    one, two = machines
+    cluster = {
+        "encryption": "if-available",
+        "disposable": True,
+        "primary": server(one, "db1"),
+        "standbys": [server(two, "db2")],
+    }
+    workspace.write(cluster)
+    first = workspace.preview()
+    assert first.code == 0, first.errors or first.text
+    assert [found(machine) for machine in machines] == before  # a preview does nothing
+    workspace.up_well()
+    workspace.unchanged()
+    data = [ABOVE / "tde-staging-db1/data", ABOVE / "tde-staging-db2/data"]
+    with host(one).connect(data[0], "postgres") as primary:
+        query = "SELECT slot_name, client_addr, state FROM pg_stat_replication JOIN pg_replication_slots ON pid = active_pid"
+        assert [(*row[:1], str(row[1]), *row[2:]) for row in primary.execute(query)] == [
+            ("tde_db2", two.address, "streaming")
+        ]
+        assert primary.execute("SHOW data_checksums").fetchone() == ("on",)
+    # Another way to the same machine moves nothing.
+    shutil.copy(one.home / "known_hosts", one.home / "known_too")
+    known = str(one.home / "known_too")
+    workspace.write({**cluster, "standbys": [server(two, "db2", knownHosts=known)]})
+    plan = workspace.preview().plan
+    assert plan
+    assert set(plan.values()) == {"update"}
+    workspace.up_well()
+    workspace.unchanged()
+    # Both come back by themselves.
+    two.reboot()
+    one.reboot(orderly=False)
+    assert until(lambda: answers(host(one), data[0]) and answers(host(two), data[1]), seconds=30)
+    assert until(lambda: workspace.preview("--expect-no-changes").code == 0, seconds=60)
+    # Stopped by hand: seen, and started.
+    one.root("systemctl stop tde-staging-db1")
+    assert workspace.preview().plan == {"Server db1": "update"}
+    workspace.up_well()
+    workspace.unchanged()
+    secrets_of(workspace, one)
+    done = workspace.destroy()
+    assert done.code == 0, done.errors or done.text
+    assert [found(machine) for machine in machines] == before
+
+
+def secrets_of(workspace: Workspace, machine: Booted) -> None:
+    """Keys and tokens are in no state, and in no log of the machine's."""
+    key = (machine.home / "id").read_text().splitlines()[1]
+    state = workspace.state()
+    assert "tde-staging-db1" in state
+    assert key not in state
+    token = machine.root("cat /var/lib/postgresql/18/tde-staging-db1/staging.vault-token")
+    assert len(token) > 10
+    assert token not in state
+    journal = machine.root("journalctl --no-pager -o cat")
+    assert "read -r script" in journal  # sudo logs what it runs
+    assert token not in journal
+
+
+def test_a_primary_that_is_there_is_adopted_and_left(machines: list[Booted], workspace: Workspace) -> None:
+    one, two = machines
+    data = PurePosixPath("/srv/orders/data")
+    one.root("install -d -o postgres /srv/orders")
+    target = host(one)
+    target.run([f"{BINARIES}/initdb", "-D", str(data), "-U", "postgres", "--auth-local", "peer"], deadline=60)
+    settings = b"listen_addresses = '*'\nport = 5555\nunix_socket_directories = '/tmp'\nwork_mem = '7MB'\n"
+    target.write(data / "conf", settings, mode=0o600)
+    target.run(["/bin/sh", "-c", 'cat "$1/conf" >>"$1/postgresql.conf"', "sh", str(data)], deadline=10)
+    one.root(ssh_scripts.UNIT, "make", "orders", unit_text("orders", data).replace("RuntimeDirectory=tde-orders", ""))
+    target.unit = "orders"
+    target.launch(PurePosixPath(BINARIES), data)
+    assert until(lambda: answers(target, data), seconds=20)
+    running = target.postmaster(data)
+    primary = server(one, "db1", unit="orders") | {
+        "adopt": True,
+        "restart": "refused",
+        "port": 5555,
+        "dataDirectory": str(data),
+    }
+    workspace.write({"encryption": "off", "disposable": True, "primary": primary, "standbys": [server(two, "db2")]})
+    workspace.up_well()
+    workspace.unchanged()
+    assert answers(host(two), ABOVE / "tde-staging-db2/data")
+    done = workspace.destroy()
+    assert done.code == 0, done.errors or done.text
+    assert target.postmaster(data) == running  # the same process
+    with target.connect(data, "postgres") as connection:
+        assert connection.execute("SHOW work_mem").fetchone() == ("7MB",)
+        assert connection.execute("SELECT count(*) FROM pg_replication_slots").fetchone() == (0,)
+    target.halt(PurePosixPath(BINARIES), data, deadline=20)
+    one.root(ssh_scripts.UNIT, "remove", "orders", "")

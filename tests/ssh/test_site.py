@@ -1,0 +1,84 @@
+"""The place of a server on a machine reached by ssh, as a stack declares it: no machine is asked anything here."""
+
+import json
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+import yaml
+
+from components import settings
+from components.errors import Problem
+from components.hosts.site import Site, Surroundings
+
+pytestmark = pytest.mark.filterwarnings("ignore:This resource is deprecated:DeprecationWarning")
+ADDRESS = {"address": "192.0.2.11/32"}
+
+
+def declared(host: dict[str, Any], **server: Any) -> Site:
+    from components.hosts import ssh_site  # noqa: PLC0415 - importing pulumi-command warns
+
+    document = {"primary": {"name": "db1", "host": host, **ADDRESS, **server}, "standbys": []}
+    cluster = settings.parse("x.yaml", json.dumps(document))
+    return ssh_site.declare(cluster.primary, cluster.port(cluster.primary), Surroundings("orders", "orders"))
+
+
+def test_the_defaults() -> None:
+    site = declared({"ssh": "db1.example.net", "user": "deploy"})
+    assert site.address == "ssh://deploy@db1.example.net?account=postgres&unit=tde-orders-db1"
+    assert site.data == PurePosixPath("/var/lib/postgresql/18/tde-orders-db1/data")
+    assert site.binaries == PurePosixPath("/usr/lib/postgresql/18/bin")
+    assert (site.port, site.reach, site.client) == (5432, "192.0.2.11", "192.0.2.11/32")
+    assert site.parameters == {"unix_socket_directories": "/run/tde-orders-db1"}
+    assert site.has_pg_tde
+
+
+def test_red_hat() -> None:
+    site = declared({"ssh": "db1", "system": "redhat", "version": 17})
+    assert site.data == PurePosixPath("/var/lib/pgsql/17/tde-orders-db1/data")
+    assert site.binaries == PurePosixPath("/usr/pgsql-17/bin")
+
+
+@pytest.mark.parametrize(
+    ("ssh", "address", "reach", "client"),
+    [
+        ("192.0.2.7", None, "192.0.2.7", "192.0.2.7/32"),
+        ("2001:db8::7", None, "2001:db8::7", "2001:db8::7/128"),
+        ("localhost", "192.0.2.0/24", "localhost", "192.0.2.0/24"),
+        ("alias", "db1.internal", "db1.internal", "db1.internal"),
+    ],
+)
+def test_how_the_others_know_it(ssh: str, address: str | None, reach: str, client: str) -> None:
+    site = declared({"ssh": ssh}, address=address)
+    assert (site.reach, site.client) == (reach, client)
+
+
+def test_a_name_that_is_not_known_here_needs_an_address() -> None:
+    with pytest.raises(Problem, match=r"db1: the name no-such\.invalid is not known here.*set `address`"):
+        declared({"ssh": "no-such.invalid"}, address=None)
+
+
+def test_an_adopted_server_has_its_own_unit_and_nothing_is_made() -> None:
+    site = declared({"ssh": "127.0.0.1", "port": 1}, adopt=True, dataDirectory="/var/lib/postgresql/18/main", port=5432)
+    assert site.address.endswith("unit=postgresql@18-main")
+    assert not site.parameters
+    assert list(site.make(None)) == []  # type: ignore[arg-type]
+
+
+def test_a_unit_of_debian_s_runs_only_what_is_adopted() -> None:
+    with pytest.raises(Problem, match=r"it can be adopted \(adopt: true\)"):
+        declared({"ssh": "db1", "unit": "postgresql@18-main"})
+
+
+def test_a_path_that_a_unit_cannot_have() -> None:
+    with pytest.raises(Problem, match="takes no path with a space or a quote"):
+        declared({"ssh": "db1"}, dataDirectory="/srv/it's mine/data")
+
+
+@pytest.mark.parametrize("stack", ["staging", "production"])
+def test_the_stack_files_are_right(stack: str, request: pytest.FixtureRequest) -> None:
+    file = request.config.rootpath / "stacks" / f"Pulumi.{stack}.yaml"
+    document = yaml.safe_load(file.read_text())["config"]["tde-replication:cluster"]
+    cluster = settings.parse(file.name, json.dumps(document))
+    assert {server.kind for server in cluster.servers} == {"ssh"}
+    assert cluster.encryption == "required"

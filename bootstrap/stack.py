@@ -108,7 +108,7 @@ class Stack:
     def _tidy(self) -> int:
         """Remove what Pulumi leaves of a stack that is gone: backups, logs, and the salt it wrote into the settings."""
         if self._own_state():
-            if not list(self._state_file().parent.glob("*.json")):  # another stack's
+            if not set(self._state_file().parent.glob("*.json")) - {self._state_file()}:  # another stack's
                 shutil.rmtree(self.project.state, ignore_errors=True)
             settings = self.project.root / "stacks" / f"Pulumi.{self.name}.yaml"
             text = settings.read_text() if settings.exists() else ""

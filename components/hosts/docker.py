@@ -47,7 +47,12 @@ path=$2
 case $1 in
 read) [ -e "$path" ] || exit 44; exec cat -- "$path" ;;
 status) [ -e "$path" ] || [ -L "$path" ] || exit 44; exec stat -c '%f %U' -- "$path" ;;
-listing) [ -d "$path" ] || exit 44; exec ls -1A -- "$path" ;;
+listing)
+  cd -- "$path" 2>/dev/null || exit 44
+  for name in * .[!.]* ..?*; do if [ -e "$name" ] || [ -L "$name" ]; then printf '%s\\0' "$name"; fi; done ;;
+postmaster)
+  { read -r pid && cat; } <"$path/postmaster.pid" 2>/dev/null || exit 44
+  [ "/proc/$pid/cwd" -ef "$path" ] || exit 44; echo "$pid" ;;
 make) mkdir -p -- "$path" ;;
 rename) [ ! -e "$3" ] || exit 45; mv -T -- "$path" "$3"; sync "${3%/*}" ;;
 remove) rm -rf -- "$path" ;;
@@ -69,7 +74,8 @@ esac
 CONNECT = """
 read -r _ || exit
 [ -x "$2" ] || exit 46
-{ read -r _; read -r _; read -r _; read -r port; read -r sockets; } <"$1/postmaster.pid" || exit
+{ read -r pid; read -r _; read -r _; read -r port; read -r sockets; } 2>/dev/null <"$1/postmaster.pid" || exit 44
+[ "/proc/$pid/cwd" -ef "$1" ] || exit 44
 exec "$2" "$sockets/.s.PGSQL.$port"
 """
 
@@ -83,6 +89,8 @@ class Found:
     running: bool
     started_at: float
     """Seconds since the epoch, by the clock that the server sees."""
+    variables: tuple[str, ...] = ()
+    """The environment variables that the image sets."""
 
 
 class DockerHost(Host):
@@ -108,7 +116,10 @@ class DockerHost(Host):
             )
             state = info["State"]
             running = state["Running"] and not state["Restarting"]
-            return Found(place, exists=True, running=running, started_at=instant(state["StartedAt"]))
+            variables = tuple(text.partition("=")[0] for text in info["Config"]["Env"] or [])
+            return Found(
+                place, exists=True, running=running, started_at=instant(state["StartedAt"]), variables=variables
+            )
 
     def _find_volume(self, client: Any) -> Found | None:
         try:
@@ -160,9 +171,11 @@ class DockerHost(Host):
         output = []
         errors = _Lines(on_line)
         where = str(directory or "/")
-        variables = {"LC_ALL": "C.UTF-8", "TZ": "UTC"} | dict(environment or {})
-        supervised = ["/bin/sh", "-c", SUPERVISE, "supervise", *command]
-        with self._attached(self._existing(), supervised, directory=where, environment=variables) as attached:
+        variables = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"} | dict(environment or {})
+        found = self._existing()
+        foreign = {"HOME", "HOSTNAME", *found.variables} - variables.keys()
+        supervised = ["/bin/sh", "-c", SUPERVISE, "supervise", " ".join(sorted(foreign)), *command]
+        with self._attached(found, supervised, directory=where, environment=variables) as attached:
 
             def give_up() -> None:
                 late.set()
@@ -185,7 +198,7 @@ class DockerHost(Host):
         if late.is_set():
             raise CommandFailed(name, status, f"it did not end within {deadline:g} s")
         if status:
-            raise CommandFailed(name, status, "\n".join(errors.lines[-20:]))
+            raise CommandFailed(name, status, "".join(errors.lines[-20:]))
         return b"".join(output).decode(errors="replace")
 
     def _files(self, verb: str, path: PurePosixPath, *arguments: str, content: bytes = b"") -> bytes | None:
@@ -221,7 +234,8 @@ class DockerHost(Host):
         return FileStatus(FILE_KINDS.get(bits & 0o170000, "other"), owner, bits & 0o7777)
 
     def listing(self, path: PurePosixPath) -> list[str]:
-        return sorted((self._files("listing", path) or b"").decode().splitlines())
+        names = (self._files("listing", path) or b"").decode(errors="surrogateescape").split("\0")
+        return sorted(names[:-1])
 
     def write(self, path: PurePosixPath, content: bytes, *, mode: int) -> None:
         self._files("write", path, f"{mode:o}", str(len(content)), content=content)
@@ -255,12 +269,13 @@ class DockerHost(Host):
         found = self._find()
         if found is None or not found.running:
             return None
-        lines = (self.read(data_directory / "postmaster.pid") or b"").decode(errors="replace").splitlines()
+        # Its process works in its data directory: no other that has its number by now is taken for it.
+        lines = (self._files("postmaster", data_directory) or b"").decode(errors="replace").splitlines()
         try:
             # One that a killed server left names a process that this container may have again; its start was before.
-            if int(lines[2]) < int(found.started_at):
+            if int(lines[1]) < int(found.started_at):
                 return None
-            return Postmaster(int(lines[0]), int(lines[3]), lines[4])
+            return Postmaster(int(lines[-1]), int(lines[2]), lines[3])
         except (IndexError, ValueError):
             return None  # it is being written, or is none
 
@@ -316,6 +331,8 @@ class DockerHost(Host):
                     bridge.join()
                     if bridge.status == NO_RELAY:
                         raise _NoRelayError from None
+                    if bridge.status == ABSENT:
+                        raise Unavailable(f"no server runs on {command[-2]} of {self._name}") from None
                     raise Unavailable(f"the server in {self._name} does not answer: {str(error).strip()}") from None
         finally:
             shutil.rmtree(directory)
@@ -386,15 +403,15 @@ class _Lines:
     def feed(self, data: bytes) -> None:
         *whole, self._rest = (self._rest + data).replace(b"\r", b"\n").split(b"\n")
         for line in whole:
-            self._tell(line)
+            self._tell(line, "\n")
 
     def end(self) -> None:
         if self._rest:
-            self._tell(self._rest)
+            self._tell(self._rest, "")
 
-    def _tell(self, line: bytes) -> None:
+    def _tell(self, line: bytes, end: str) -> None:
         text = line.decode(errors="replace")
-        self.lines.append(text)
+        self.lines.append(text + end)
         if self._on_line:
             self._on_line(text)
 

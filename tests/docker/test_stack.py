@@ -12,7 +12,8 @@ import pytest
 
 from components.hosts.docker import DockerHost
 from tests.docker.conftest import OwnVault
-from tests.docker.test_host import DATA, eventually, helpers
+from tests.docker.lab import helpers
+from tests.docker.test_host import DATA, eventually
 from tests.engine.workspace import Workspace
 
 # Docker's SDK leaves a socket open that could not be connected.

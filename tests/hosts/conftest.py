@@ -2,6 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.docker.conftest import daemon, image  # noqa: F401 - fixtures
 from tests.hosts.machines import KINDS, Machine
 
 

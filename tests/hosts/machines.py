@@ -16,6 +16,7 @@ from components.hosts.base import Host
 from components.hosts.installation import find_installation
 from components.hosts.local import PROJECT, LocalHost
 from components.settings import SUPPORTED
+from tests.docker import lab
 from tests.ssh import sshd
 from tests.ssh.booted import BINARIES
 
@@ -83,8 +84,18 @@ def booted(request: pytest.FixtureRequest) -> Iterator[Machine]:
     yield Machine(host, room, PurePosixPath(BINARIES), host)
 
 
+@contextmanager
+def container(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """A container, as pulumi-docker makes it."""
+    daemon, image = request.getfixturevalue("daemon"), request.getfixturevalue("image")
+    with lab.server_container(daemon, image, lab.ROOM / "server" / "data") as name:
+        host = hosts.host(f"docker://{name}")
+        yield Machine(host, lab.ROOM, lab.BINARIES, host)
+
+
 KINDS: dict[str, Callable[[pytest.FixtureRequest], AbstractContextManager[Machine]]] = {
     "local": local,
     "ssh": ssh,
     "booted": booted,
+    "docker": container,
 }

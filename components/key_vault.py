@@ -5,10 +5,14 @@ role's credentials. By pulumi-vault; the Vault server itself is there before the
 import json
 import os
 import socket
+import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
-from urllib.parse import urlsplit
+from typing import Any, Self
+from urllib.error import HTTPError
+from urllib.parse import quote, urlsplit
+from urllib.request import Request, urlopen
 
 import pulumi
 import pulumi_vault as vault
@@ -59,6 +63,37 @@ class VaultAddress:
         # A slash at the end would double in the URLs that pg_tde makes.
         return cls(address.rstrip("/"), token, os.environ.get("VAULT_CACERT"))
 
+    def left_by_a_killed_run(self, mount: str, description: str, namespace: str | None) -> bool:
+        """Whether `mount` is there, is described as ours and holds nothing: a run that made it was killed before Pulumi's state
+        knew of it. Vault would refuse to make it again."""
+        try:
+            found = self._ask(f"sys/mounts/{quote(mount)}", namespace)
+            if not found or (found["type"], found["description"]) != ("kv", description):
+                return False
+            return (found["options"] or {}).get("version") == "2" and not self._ask(
+                f"{quote(mount)}/metadata?list=true", namespace
+            )
+        except (OSError, ValueError):
+            return False  # pulumi-vault will say what is wrong
+
+    def _ask(self, path: str, namespace: str | None) -> dict[str, Any] | None:
+        """The data at an API path; None where there is none."""
+        file = Path("~/.vault-token").expanduser()
+        token = pulumi.Config("vault").get("token") or os.environ.get("VAULT_TOKEN") or file.read_text().strip()
+        headers = {"X-Vault-Token": token} | ({"X-Vault-Namespace": namespace} if namespace else {})
+        trust = ssl.create_default_context(cafile=self.ca) if self.address.startswith("https:") else None
+        request = Request(f"{self.address}/v1/{path}", headers=headers)  # noqa: S310 - as configured
+        try:
+            with urlopen(request, timeout=PATIENCE, context=trust) as answer:  # noqa: S310
+                data: dict[str, Any] = json.load(answer)["data"]
+                return data
+        except HTTPError as error:
+            # Vault says 400 for a mount that is not there, and 404 for an empty list.
+            with error:
+                if error.code in {400, 404}:
+                    return None
+            raise
+
 
 def _expect_listener(address: str) -> None:
     """Say how to start a Vault on this machine that is down; one elsewhere may be hidden from here."""
@@ -76,7 +111,8 @@ class KeyVault(pulumi.ComponentResource):
     """The mount, ``<mount>-primary`` and ``<mount>-standby`` policies, a periodic token for each server, and the secret
     ``<mount>/data/replication/<role>``.
 
-    The mount holds principal keys: it stays when the stack goes, unless the stack is disposable.
+    The mount holds principal keys: it stays when the stack goes, unless the stack is disposable; `keep_primary`: so do the
+    primary's policy and token.
     """
 
     mount: Output[str]
@@ -88,7 +124,9 @@ class KeyVault(pulumi.ComponentResource):
         *,
         mount: str,
         existing: bool,
+        left_by_a_killed_run: Callable[[str], bool],
         keep: bool,
+        keep_primary: bool,
         protect: bool,
         primary: str,
         standbys: list[str],
@@ -101,22 +139,31 @@ class KeyVault(pulumi.ComponentResource):
         child = ResourceOptions(parent=self)
         path: pulumi.Input[str] = mount
         if not existing:
+            description = f"principal keys and credentials of {name}"
             made = vault.Mount(
                 f"{name}-mount",
                 path=mount,
                 type="kv",
                 options={"version": "2"},
-                description=f"principal keys and credentials of {name}",
-                opts=ResourceOptions.merge(child, ResourceOptions(retain_on_delete=keep, protect=protect)),
+                description=description,
+                opts=ResourceOptions.merge(
+                    child,
+                    ResourceOptions(
+                        retain_on_delete=keep,
+                        protect=protect,
+                        import_=mount if left_by_a_killed_run(description) else None,
+                    ),
+                ),
             )
             path = made.path
         self.mount = Output.from_input(path)
+        retained = ResourceOptions(retain_on_delete=keep_primary)
         policies = {
             kind: vault.Policy(
                 f"{name}-{kind}-policy",
                 name=f"{mount.replace('/', '-')}-{kind}",
                 policy=self.mount.apply(lambda at, text=text: text.format(mount=at)),  # type: ignore[misc]
-                opts=child,
+                opts=ResourceOptions.merge(child, retained if kind == "primary" else None),
             )
             for kind, text in (("primary", PRIMARY_POLICY), ("standby", STANDBY_POLICY))
         }
@@ -132,7 +179,10 @@ class KeyVault(pulumi.ComponentResource):
                 renew_min_lease=token_period_hours * HOUR // 2,
                 renew_increment=token_period_hours * HOUR,
                 display_name=server,
-                opts=ResourceOptions.merge(child, ResourceOptions(additional_secret_outputs=["clientToken"])),
+                opts=ResourceOptions.merge(
+                    ResourceOptions.merge(child, retained if server == primary else None),
+                    ResourceOptions(additional_secret_outputs=["clientToken"]),
+                ),
             ).client_token
             for server in [primary, *standbys]
         }

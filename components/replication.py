@@ -8,7 +8,7 @@ KeyVault ─ mount, policies, a token per server, the role's secret
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +145,10 @@ class EncryptedReplication(pulumi.ComponentResource):
         )
         server = self._server(primary, directory, self._vault_files(primary, key_vault), {})
         inside = {**primary.site.location, "system_identifier": directory.system_identifier}
-        # Where the whole data directory goes, nothing in it has to be taken away first.
-        on_primary = self._child(depends_on=[server], deleted_with=None if primary.declared.adopt else directory)
+        # Where the whole data directory goes, nothing in it has to be taken away first; one that is set aside or that stays
+        # must not keep a slot, which would fill its disk, or a way in.
+        goes = cluster.is_disposable and not primary.declared.adopt
+        on_primary = self._child(depends_on=[server], deleted_with=directory if goes else None)
         keys = self._keys(inside, key_vault, on_primary) if self._in_force else []
         role = resources.ReplicationRole(
             cluster.replication.role, on_primary, **inside, role=cluster.replication.role, password=password
@@ -175,7 +177,13 @@ class EncryptedReplication(pulumi.ComponentResource):
             self._name,
             mount=self._mount,
             existing=declared.existing,
-            keep=not self._cluster.is_disposable,
+            left_by_a_killed_run=lambda description: replace(self._vault_address, ca=self._ca).left_by_a_killed_run(
+                self._mount, description, declared.namespace
+            ),
+            # An adopted primary goes on after the stack, and its server key can never be unset: without key and token it could
+            # not start again.
+            keep=not self._cluster.is_disposable or self._primary.declared.adopt,
+            keep_primary=self._primary.declared.adopt,
             protect=self._cluster.protect,
             primary=self._primary.name,
             standbys=[node.name for node in self._standbys],
@@ -199,7 +207,7 @@ class EncryptedReplication(pulumi.ComponentResource):
         def file(kind: str, content: pulumi.Input[str], mode: str) -> Resource:
             return resources.HostFile(
                 f"{node.name}-{kind.partition('.')[0]}",
-                self._child(depends_on=node.ready),
+                self._child(depends_on=node.ready, retain_on_delete=node.declared.adopt and self._in_force),
                 host=node.site.address,
                 path=str(node.site.data.parent / f"{self._name}.{kind}"),
                 content=content,

@@ -3,10 +3,12 @@
 import base64
 import hashlib
 import hmac
+import json
 import re
 from typing import ClassVar, Self
 
 from psycopg import sql
+from pydantic import SecretStr
 
 from components.errors import Refused
 from components.postgres.resource import OnServer, Secret
@@ -34,11 +36,13 @@ class ReplicationRole(OnServer):
     member_of: list[str] = []
     """Roles whose rights it has: none is wanted."""
     ours: bool = True
-    """False for a role that was here before this stack: destroy leaves it."""
+    """False for a role that was here before this stack: destroy gives it back as it was."""
+    found: Secret | None = None
+    """Its attributes, limit, expiry and verifier then, as JSON."""
 
     replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"role"}
-    computed: ClassVar[frozenset[str]] = frozenset({"ours"})
-    secrets: ClassVar[frozenset[str]] = frozenset({"password"})
+    computed: ClassVar[frozenset[str]] = frozenset({"ours", "found"})
+    secrets: ClassVar[frozenset[str]] = frozenset({"password", "found"})
 
     @property
     def identity(self) -> str:
@@ -86,8 +90,13 @@ class ReplicationRole(OnServer):
             comment = server.value(
                 "SELECT shobj_description(oid, 'pg_authid') FROM pg_authid WHERE rolname = %s", [self.role]
             )
+            if comment == COMMENT:
+                self._alter(server, found)
+                return self.but(ours=True)
+            verifier = server.value("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [self.role])
+            before = [found.attributes, found.connection_limit, found.valid_until, verifier]
             self._alter(server, found)
-            return self.but(ours=comment == COMMENT)
+            return self.but(ours=False, found=SecretStr(json.dumps(before)))
 
     def _make(self, server: Session) -> Self:
         with server.connection.transaction():
@@ -130,14 +139,30 @@ class ReplicationRole(OnServer):
                 server.rows(revoke.format(*map(sql.Identifier, granted)))
 
     def delete(self) -> None:
-        if not self.ours:
-            return
         with session(self, self._purpose) as server:
+            if not self.ours:
+                self._give_back(server)
+                return
             server.rows(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s AND backend_type = 'walsender'",
                 [self.role],
             )
             server.rows(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(self.role)))
+
+    def _give_back(self, server: Session) -> None:
+        if not self.found or self._live(server) is None:
+            return
+        attributes, limit, valid_until, verifier = json.loads(self.found.get_secret_value())
+        options = [sql.SQL(name if name in attributes else f"NO{name}") for name in ATTRIBUTES.values()]
+        with server.connection.transaction():
+            _quiet(server)
+            server.rows(
+                sql.SQL("ALTER ROLE {} WITH {} CONNECTION LIMIT {} VALID UNTIL {} PASSWORD {}").format(
+                    sql.Identifier(self.role),
+                    sql.SQL(" ").join(options),
+                    *(sql.Literal(value) for value in (limit, valid_until, verifier)),
+                )
+            )
 
 
 COMMENT = "made by tde-replication: standbys log in as this role"

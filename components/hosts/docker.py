@@ -333,7 +333,9 @@ class DockerHost(Host):
                         raise _NoRelayError from None
                     if bridge.status == ABSENT:
                         raise Unavailable(f"no server runs on {command[-2]} of {self._name}") from None
-                    raise Unavailable(f"the server in {self._name} does not answer: {str(error).strip()}") from None
+                    # Without libpq's words on the way there, which is a socket of ours that is gone.
+                    cause = str(error).strip().rpartition(" failed: ")[2]
+                    raise Unavailable(f"the server in {self._name} does not answer: {cause}") from None
         finally:
             shutil.rmtree(directory)
 

@@ -88,13 +88,13 @@ class DataDirectory(OnHost):
             self.delete()
         machine.remove(self._draft)
         made_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        written = json.dumps({"stack": self.stack, "name": self.name, "madeAt": made_at})
         try:
             make(self._draft)
-        except Problem:
+            machine.write(self._draft / MARKER, written.encode(), mode=0o600)
+        except Exception:  # also a full disk, which no tool put into a sentence
             machine.remove(self._draft)
             raise
-        written = json.dumps({"stack": self.stack, "name": self.name, "madeAt": made_at})
-        machine.write(self._draft / MARKER, written.encode(), mode=0o600)
         if not machine.listing(self.path):
             machine.remove(self.path)  # an empty directory, as packages leave it
         machine.rename(self._draft, self.path)

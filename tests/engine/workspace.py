@@ -70,7 +70,7 @@ class Workspace:
         self.environment = {
             **os.environ,
             **environment,
-            "PULUMI_BACKEND_URL": f"file://{directory / 'state'}",
+            "PULUMI_BACKEND_URL": f"file://{directory / 'state'}?metadata=skip",
             "PULUMI_CONFIG_PASSPHRASE": "",
             "NO_COLOR": "1",
         }
@@ -138,6 +138,19 @@ class Workspace:
 
     def destroy(self, *arguments: str) -> Output:
         return self.run("destroy", "--yes", "--skip-preview", *arguments)
+
+    def configure(self, key: str, value: str) -> None:
+        """`pulumi config set`, until the next `write`."""
+        done = self.run("config", "set", f"tde-replication:{key}", value)
+        assert done.code == 0, done.text
+
+    def unlock(self) -> bool:
+        """`pulumi cancel` where a killed command left Pulumi's own lock; whether it did."""
+        locked = any((self.directory / "state").rglob("locks/**/*.json"))
+        if locked:
+            done = self.run("cancel", "--yes")
+            assert done.code == 0, done.text
+        return locked
 
     def output(self, name: str) -> str:
         done = subprocess.run(

@@ -1,0 +1,160 @@
+"""Ends a running `pulumi` at a chosen moment, as a crash or a person would, and tells what is left of it."""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.engine.cluster import Cluster
+from tests.engine.workspace import Output, eventually
+
+STEP = re.compile(
+    r"^\s*[+~-]+\s+(?:pulumi-python:dynamic/postgres|vault:\w+):(\S+) (.+?) "
+    r"(creating|updating|deleting|replacing)(?: \w+)? \(0s\)",
+)
+QUIET = 0.3
+"""Seconds without a change of the provider's and the plugins' processor time: they have done what they were asked to."""
+
+
+@dataclass(frozen=True)
+class Process:
+    pid: int
+    command: str
+
+    @property
+    def ticks(self) -> int:
+        """Its processor time; 0 when it is gone."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0
+        return int(fields[11]) + int(fields[12])
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is Pulumi's provider program that nobody called yet: it has none of our code, and stays for ever when its
+        engine is killed just then."""
+        try:
+            return "pulumi.dynamic" in self.command and "pydantic" not in Path(f"/proc/{self.pid}/maps").read_text()
+        except OSError:
+            return False
+
+
+def processes(cluster: Cluster) -> Iterator[Process]:
+    """All of this stack's: pulumi with its plugins, and what works on the data directories, the servers themselves not."""
+    marks = (str(cluster.workspace.directory), str(cluster.base))
+    for place in Path("/proc").iterdir():
+        if not place.name.isdigit() or int(place.name) == os.getpid():
+            continue
+        try:
+            command = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            environment = (place / "environ").read_bytes().decode(errors="replace")
+            state = (place / "stat").read_text().rpartition(")")[2].split()[0]
+            program = (place / "exe").readlink().name
+        except OSError:
+            continue
+        if state != "Z" and program != "postgres" and any(mark in command or mark in environment for mark in marks):
+            yield Process(int(place.name), command)
+
+
+def providers(cluster: Cluster) -> list[Process]:
+    return [process for process in processes(cluster) if "pulumi.dynamic" in process.command]
+
+
+def strays_gone(cluster: Cluster) -> None:
+    """Everything that was started for the work has ended by itself."""
+    deadline = time.monotonic() + 10
+    while left := [process for process in processes(cluster) if not process.is_idle]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.01)
+    for process in processes(cluster):
+        os.kill(process.pid, signal.SIGKILL)
+
+
+Kill = Callable[[Cluster, int], object]
+"""Ends the `pulumi` of a process id, or something that works for it."""
+
+
+def kill_engine(cluster: Cluster, engine: int) -> None:
+    """Kill -9 of the command, in the middle of a step."""
+    del cluster
+    os.kill(engine, signal.SIGKILL)
+
+
+def lose_state(cluster: Cluster, engine: int) -> None:
+    """Kill -9 of the command when its steps are done and it has not heard of it: what is made now is in no state."""
+    os.kill(engine, signal.SIGSTOP)
+    workers = [process for process in processes(cluster) if process.pid != engine]
+    before, since = -1, time.monotonic()
+    while time.monotonic() - since < QUIET:
+        time.sleep(0.02)
+        busy = sum(process.ticks for process in workers) + sum(
+            process.ticks for process in processes(cluster) if process not in workers and process.pid != engine
+        )
+        if busy != before:
+            before, since = busy, time.monotonic()
+    os.kill(engine, signal.SIGKILL)
+
+
+def kill_provider(cluster: Cluster, engine: int) -> None:
+    """Kill -9 of the dynamic provider's process."""
+    del engine
+    for process in providers(cluster):
+        os.kill(process.pid, signal.SIGKILL)
+
+
+def interrupted(cluster: Cluster, command: list[str], kill: Kill, at: Callable[[str], bool]) -> tuple[Output, str]:
+    """Run `command`, and `kill` at the first step that `at` takes; its output, and that step ("" if it came to its end)."""
+    with cluster.workspace.start(*command, "--yes", "--skip-preview") as process:
+        assert process.stdout
+        lines, step = [], ""
+        for line in process.stdout:
+            lines.append(line)
+            found = STEP.match(line)
+            if found and not step and at(name := " ".join(found.groups())):
+                step = name
+                kill(cluster, process.pid)
+        process.wait(timeout=120)
+    return Output(process.returncode, "".join(lines)), step
+
+
+def at_every_step(cluster: Cluster, command: list[str], kill: Kill, among: str = "") -> list[str]:
+    """Run `command` again and again, each time killed at a step at which it was not killed before, until it comes to its end.
+
+    Each run starts from what the killed one left. `among`: a pattern of the steps that count.
+    """
+    done: list[str] = []
+    while True:
+        output, step = interrupted(
+            cluster, command, kill, lambda name: name not in done and bool(re.search(among, name))
+        )
+        strays_gone(cluster)
+        if not step:
+            assert output.code == 0, output.errors or output.text
+            return done
+        assert output.code != 0
+        done.append(step)
+        cluster.workspace.unlock()
+
+
+def whole(cluster: Cluster) -> None:
+    """The cluster is as declared, once, with nothing beside it."""
+    standbys = cluster.names[1:]
+    assert leftovers(cluster) == []
+    assert cluster.sql("db1", "SELECT slot_name FROM pg_replication_slots ORDER BY 1") == [
+        (f"tde_{name}",) for name in standbys
+    ]
+    assert cluster.sql("db1", "SELECT count(*) FROM pg_roles WHERE rolname = 'replicator'") == [(1,)]
+    hba = (cluster.data("db1") / "pg_hba.conf").read_text()
+    assert hba.count("tde-replication") == 1, hba
+    eventually(lambda: cluster.streaming() == [f"tde_{name}" for name in standbys])
+    cluster.workspace.unchanged()
+
+
+def leftovers(cluster: Cluster) -> list[str]:
+    """Drafts, and directories set aside, anywhere below the cluster's own."""
+    found = [*cluster.base.rglob(".*.new"), *cluster.base.rglob(".*.unfinished"), *cluster.base.rglob("*set-aside*")]
+    return [str(path.relative_to(cluster.base)) for path in found]

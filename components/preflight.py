@@ -2,7 +2,9 @@
 
 import errno
 import socket
+import ssl
 from pathlib import PurePosixPath
+from urllib.parse import urlsplit
 
 import psycopg
 
@@ -11,6 +13,8 @@ from components.errors import Unavailable
 from components.hosts.base import Host
 from components.hosts.site import Site
 from components.postgres.data_directory import marker
+
+PATIENCE = 3.0
 
 
 def objections(place: str, server: settings.Server, site: Site, stack: str) -> list[str]:
@@ -32,6 +36,31 @@ def objections(place: str, server: settings.Server, site: Site, stack: str) -> l
     except Unavailable:
         return []
     return found
+
+
+def objections_of_vault(address: str, ca: str | None) -> list[str]:
+    """Whether the CA that every server is to get is that of the Vault: with another, none could start again."""
+    parts = urlsplit(address)
+    if parts.scheme != "https" or not parts.hostname:
+        return []
+    signer = (
+        f"the CA in {ca} (cluster.vault.ca, VAULT_CACERT)"
+        if ca
+        else "a CA that this machine trusts: set cluster.vault.ca"
+    )
+    try:
+        trust = ssl.create_default_context(cafile=ca)
+        with socket.create_connection((parts.hostname, parts.port or 443), timeout=PATIENCE) as plain:
+            trust.wrap_socket(plain, server_hostname=parts.hostname).close()
+    except ssl.SSLCertVerificationError as error:
+        return [f"vault:address: the certificate of {address} is not signed by {signer}: {error.verify_message}"]
+    except ssl.SSLError as error:
+        return [f"cluster.vault.ca: {ca} holds no certificate ({error.reason})"]
+    except FileNotFoundError:
+        return [f"cluster.vault.ca: there is no file {ca} (cluster.vault.ca, VAULT_CACERT)"]
+    except OSError:
+        return []  # it cannot be reached from here now: whoever needs it says so
+    return []
 
 
 def objections_of_keys(cluster: settings.Cluster, primary: Site, mount: str, *, in_force: bool) -> list[str]:

@@ -22,7 +22,7 @@ from components.hosts.site import Site, Surroundings
 from components.key_vault import KeyVault, VaultAddress
 from components.postgres import resources
 from components.postgres.upstream import Upstream, passfile
-from components.preflight import objections, objections_of_keys
+from components.preflight import objections, objections_of_keys, objections_of_vault
 
 TYPE = "tde:index:EncryptedReplication"
 BASE_BACKUP = "pulumi-python:dynamic/postgres:BaseBackup"
@@ -119,6 +119,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             for place, node in zip(cluster.places, self._nodes, strict=True)
             for line in objections(place, node.declared, node.site, self._stack)
         ]
+        found += objections_of_vault(self._vault_address.address, self._ca)
         found += objections_of_keys(cluster, self._primary.site, self._mount, in_force=self._in_force)
         if cluster.encryption == "required" and self._reason:
             found.append(f"cluster.encryption: required, and {self._reason} (see docs/encryption.md)")

@@ -64,6 +64,30 @@ def _identifier(text: str) -> str:
     return text
 
 
+def _role(text: str) -> str:
+    """A role: its secret in Vault has its name, and may not end up elsewhere there."""
+    if "/" in text or text in {".", ".."}:
+        raise ValueError(f'"{text}" cannot be the name of its secret in Vault (leave out "/")')
+    if text in {"all", "public", "none"} or text.startswith(("+", "@", "pg_")):  # pg_hba_file_rules shows no quotes
+        raise ValueError(f'"{text}" has a meaning of its own in PostgreSQL or pg_hba.conf: name another role')
+    return _identifier(text)
+
+
+def _listener(text: str) -> str:
+    if not re.fullmatch(r"\*|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", text):
+        try:
+            ipaddress.ip_address(text)
+        except ValueError:
+            raise ValueError(f'"{text}" is not an address to listen on (write 192.0.2.7, a host name, or *)') from None
+    return text
+
+
+def _namespace(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*", text.strip("/")):
+        raise ValueError(f'"{text}" is not a namespace of Vault')
+    return text
+
+
 def _label(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", text):
         raise ValueError(f'"{text}" is not a name here (write lower-case letters, digits and hyphens)')
@@ -90,6 +114,8 @@ def _network(text: str) -> str:
     try:
         loose = ipaddress.ip_network(text, strict=False)
     except ValueError:
+        if text.lower() in {"all", "samehost", "samenet"}:  # words of pg_hba.conf, and wider than one server
+            raise ValueError(f'"{text}" is more than one server (write 192.0.2.7/32)') from None
         if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", text) and not re.fullmatch(r"[\d.]+", text):
             return text
     else:
@@ -153,6 +179,9 @@ Hop = Annotated[str, AfterValidator(_hop)]
 Machine = Annotated[str, AfterValidator(_machine)]
 AccountName = Annotated[str, AfterValidator(_account)]
 FilePath = Annotated[str, AfterValidator(_file)]
+Role = Annotated[str, AfterValidator(_role)]
+Listener = Annotated[str, AfterValidator(_listener)]
+Namespace = Annotated[str, AfterValidator(_namespace)]
 Identifier = Annotated[str, AfterValidator(_identifier)]
 Label = Annotated[str, AfterValidator(_label)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
@@ -185,7 +214,7 @@ class Vault(Settings):
     """A docker network that servers in containers join to reach it."""
     ca: AbsolutePath | None = None
     """The CA certificate that signed Vault's; default VAULT_CACERT, else the system's."""
-    namespace: str | None = None
+    namespace: Namespace | None = None
     provider: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,63}$")] = "vault"
     """What the key provider is called in pg_tde."""
     token_period: Annotated[str, StringConstraints(pattern=r"^[1-9]\d*h$")] = "768h"  # noqa: S105
@@ -203,7 +232,7 @@ class Key(Settings):
 
 
 class Replication(Settings):
-    role: Identifier = "replicator"
+    role: Role = "replicator"
     tls: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
     """libpq's sslmode for the standbys' connections; from "require" on, pg_hba takes encrypted connections only."""
     max_slot_wal_keep_size: Size = "4GB"
@@ -282,7 +311,7 @@ class Server(Settings):
     """Default: a directory of the project's own."""
     binaries: AbsolutePath | None = None
     """The directory of ``postgres``; default: see the documentation of the host."""
-    listen: list[str] = ["127.0.0.1"]
+    listen: list[Listener] = ["127.0.0.1"]
     """listen_addresses; default on a machine of its own: all of them (pg_hba.conf says who comes in)."""
     address: Network | None = None
     """How the other servers know it: where its replication connections come from, for pg_hba.conf, and where they find it.

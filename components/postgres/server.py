@@ -88,7 +88,10 @@ class Server(OnServer):
     def _live(self, server: Session, *, has_signal: bool) -> Self:
         # Names in any case; one that no library has claimed is in no view.
         found = server.rows(
-            "SELECT wanted, coalesce(setting, current_setting(wanted, true), ''), unit, coalesce(pending_restart, false) "
+            # A session's own (application_name) says nothing of the server's.
+            "SELECT wanted, coalesce(CASE source WHEN 'client' THEN (SELECT f.setting FROM pg_file_settings f "
+            "WHERE lower(f.name) = lower(wanted) AND f.error IS NULL ORDER BY seqno DESC LIMIT 1) ELSE setting END, "
+            "current_setting(wanted, true), ''), unit, coalesce(pending_restart, false) "
             "FROM unnest(%s::text[]) AS wanted LEFT JOIN pg_settings ON lower(name) = lower(wanted)",
             [list(self.settings)],
         )
@@ -258,8 +261,10 @@ def start(server: OnServer, name: str, binaries: str) -> None:
     machine = server.machine
     mark = machine.launch(PurePosixPath(binaries), server.data)
     alive = until(lambda: machine.postmaster(server.data) is not None, seconds=LAUNCH_DEADLINE)
+    last = ""
 
     def answers() -> bool:
+        nonlocal last
         if not alive or not machine.postmaster(server.data):
             log = machine.log_since(server.data, mark).splitlines()
             fatal = [line for line in log if "FATAL:" in line or "PANIC:" in line]
@@ -271,12 +276,14 @@ def start(server: OnServer, name: str, binaries: str) -> None:
             with session(server, f"server {name}"):
                 return True
         except Unavailable as reason:
-            progress(f"starting: {reason}")
+            last = str(reason)
+            progress(f"starting: {last}")
             return False
 
     if not until(answers, seconds=START_DEADLINE):
         raise Problem(
-            f"server {name} is still starting after {START_DEADLINE:g} s, and goes on by itself: see its log, and run `up` again"
+            f"server {name} is still starting after {START_DEADLINE:g} s, and goes on by itself ({last}): see its log, and run "
+            "`up` again"
         )
 
 

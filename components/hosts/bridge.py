@@ -87,9 +87,13 @@ class Bridge:
         self._door = socket.socket(socket.AF_UNIX)
         self._door.bind(str(self.directory / f".s.PGSQL.{self.port}"))
         self._door.listen(1)
-        self._relay = shell.start(
-            CONNECT, [str(data_directory), PERL, PYTHON], self._marker, errors=self._said.fileno()
-        )
+        try:
+            arguments = [str(data_directory), PERL, PYTHON]
+            self._relay = shell.start(CONNECT, arguments, self._marker, errors=self._said.fileno())
+        except Problem:
+            self.close_door()
+            self._said.close()
+            raise
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 

@@ -188,14 +188,17 @@ class Shell:
         """
         become = "" if as_login else self.login.become(self.login.account)
         text = FRAME.format(marker=marker, script=script, arguments=shlex.join(arguments))
-        child = subprocess.Popen(
-            [*self._command, f"exec env LC_ALL=C {become}{RECEIVE}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env=_environment(),
-            start_new_session=True,
-        )
+        try:
+            child = subprocess.Popen(
+                [*self._command, f"exec env LC_ALL=C {become}{RECEIVE}"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=_environment(),
+                start_new_session=True,
+            )
+        except FileNotFoundError:
+            raise Problem("there is no ssh on this machine: install OpenSSH's client") from None
         with suppress(BrokenPipeError):  # what went wrong is on standard error
             stdin = cast("IO[bytes]", child.stdin)
             stdin.write(base64.b64encode(text.encode()) + b"\n")

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -364,9 +365,19 @@ def test_many_connections_at_once(host: Host, data: PurePosixPath) -> None:
         connection.close()
 
 
-def test_nothing_is_left_of_a_connection(host: Host, data: PurePosixPath) -> None:
+@pytest.fixture
+def directories(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The temporary directories that are made from now on."""
+    made: list[Path] = []
+    make = tempfile.mkdtemp
+    monkeypatch.setattr(
+        tempfile, "mkdtemp", lambda *args, **names: made.append(Path(make(*args, **names))) or str(made[-1])
+    )
+    return made
+
+
+def test_nothing_is_left_of_a_connection(host: Host, data: PurePosixPath, directories: list[Path]) -> None:
     threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-    rooms = set(Path("/tmp").glob("tde-*"))
     for _ in range(3):
         host.connect(data, "postgres").close()
     with pytest.raises(Unavailable):
@@ -378,7 +389,7 @@ def test_nothing_is_left_of_a_connection(host: Host, data: PurePosixPath) -> Non
         assert until(lambda: connection.execute(query).fetchone() == (0,), seconds=10)
     assert until(lambda: threading.active_count() <= threads, seconds=10)
     assert until(lambda: len(os.listdir("/proc/self/fd")) <= files, seconds=10)  # noqa: PTH208
-    assert set(Path("/tmp").glob("tde-*")) <= rooms
+    assert not any(directory.exists() for directory in directories)
 
 
 def test_no_server_is_unavailable(host: Host, room: PurePosixPath) -> None:

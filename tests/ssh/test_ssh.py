@@ -212,6 +212,18 @@ def test_a_name_that_nobody_knows() -> None:
         host(Login("no-such-host.invalid")).status(PASSWD)
 
 
+def test_a_machine_without_ssh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    made: list[str] = []
+    make = tempfile.mkdtemp
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda **names: made.append(make(**names)) or made[-1])
+    for ask in (lambda: host(Login("db1")).status(PASSWD), lambda: host(Login("db1")).connect(PASSWD, "postgres")):
+        with pytest.raises(Problem, match="there is no ssh on this machine"):
+            ask()
+    assert made
+    assert not Path(made[0]).exists()
+
+
 @contextmanager
 def listener(banner: bytes) -> Iterator[int]:
     """Something that takes connections, says `banner`, and no more."""

@@ -107,6 +107,9 @@ class Node:
         self.host.halt(PurePosixPath(self.server.binaries), self.data, deadline=30)
 
 
+_numbers = itertools.count(1)
+
+
 class Servers:
     """Makes servers, and ends them all."""
 
@@ -114,10 +117,9 @@ class Servers:
         self.root = root
         self.programs = programs
         self.made: list[Node] = []
-        self._numbers = itertools.count(1)
 
     def place(self, name: str = "db") -> Path:
-        return self.root / f"{name} {next(self._numbers)}" / "data"
+        return self.root / f"{name} {next(_numbers)}" / "data"
 
     def directory(self, **fields: Any) -> InitializedDirectory:
         declared = {

@@ -168,7 +168,6 @@ def test_spellings_of_addresses(primary: Node, hba: HbaFile, address: str, spell
         'say "hi"',
         "a,b",
         "a#b",
-        "all",
         "replication",
         "+group",
         "@file",

@@ -12,7 +12,7 @@ from components.postgres.replication_role import ReplicationRole
 from tests.providers.servers import PASSWORD, Node
 
 NAMES = [
-    "replicator",
+    "tested",
     "Mixed Case",
     'say "hi"',
     "50%s",

@@ -32,6 +32,7 @@ NAME = "is not a name here (write lower-case letters, digits and hyphens)"
 NETWORK = "is neither a network (write 192.0.2.7/32) nor a host name"
 OWN = "the stack sets this parameter itself"
 TWO_LINES = "a value cannot hold a line break or a zero byte"
+RESERVED = "has a meaning of its own in PostgreSQL or pg_hba.conf: name another role"
 LONG = "a" * 60
 
 
@@ -66,6 +67,9 @@ LONG = "a" * 60
             {"replication": {"role": "é" * 32}},
             f'cluster.replication.role: "{"é" * 32}" is 64 bytes long; PostgreSQL keeps 63',
         ),
+        ({"replication": {"role": "all"}}, f'cluster.replication.role: "all" {RESERVED}'),
+        ({"replication": {"role": "+group"}}, f'cluster.replication.role: "+group" {RESERVED}'),
+        ({"replication": {"role": "pg_x"}}, f'cluster.replication.role: "pg_x" {RESERVED}'),
         (
             {"replication": {"role": "a\nb"}},
             "cluster.replication.role: a name cannot hold line breaks or other unprintable characters",
@@ -105,7 +109,10 @@ LONG = "a" * 60
         (primary(port=54322), "cluster.standbys[0].port: 54322 is used twice"),
         (primary(port=0), "cluster.primary.port: input should be greater than or equal to 1"),
         (primary(port=65536), "cluster.primary.port: input should be less than or equal to 65535"),
-        (primary(host="moon"), "cluster.primary.host: this must be local, or a mapping such as {ssh: db1.example.net} or {docker: IMAGE}"),
+        (
+            primary(host="moon"),
+            "cluster.primary.host: this must be local, or a mapping such as {ssh: db1.example.net} or {docker: IMAGE}",
+        ),
         (primary(dataDirectory="data"), f'cluster.primary.dataDirectory: "data" {ABSOLUTE}'),
         (primary(dataDirectory="/a/../b"), f'cluster.primary.dataDirectory: "/a/../b" {ABSOLUTE}'),
         (primary(dataDirectory="/a\nb"), f'cluster.primary.dataDirectory: "/a\nb" {ABSOLUTE}'),

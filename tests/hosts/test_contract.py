@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import psycopg
 import pytest
@@ -370,9 +371,12 @@ def directories(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The temporary directories that are made from now on."""
     made: list[Path] = []
     make = tempfile.mkdtemp
-    monkeypatch.setattr(
-        tempfile, "mkdtemp", lambda *args, **names: made.append(Path(make(*args, **names))) or str(made[-1])
-    )
+
+    def recorded(*arguments: Any, **names: Any) -> str:
+        made.append(Path(make(*arguments, **names)))
+        return str(made[-1])
+
+    monkeypatch.setattr(tempfile, "mkdtemp", recorded)
     return made
 
 

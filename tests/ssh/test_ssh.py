@@ -216,7 +216,12 @@ def test_a_machine_without_ssh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     made: list[str] = []
     make = tempfile.mkdtemp
-    monkeypatch.setattr(tempfile, "mkdtemp", lambda **names: made.append(make(**names)) or made[-1])
+
+    def recorded(**names: str) -> str:
+        made.append(make(**names))
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", recorded)
     for ask in (lambda: host(Login("db1")).status(PASSWD), lambda: host(Login("db1")).connect(PASSWD, "postgres")):
         with pytest.raises(Problem, match="there is no ssh on this machine"):
             ask()

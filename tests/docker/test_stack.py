@@ -127,9 +127,9 @@ def test_from_nothing_through_drift_to_nothing(
         assert plan.items() <= planned.items(), break_it.__name__
         assert not {"DataDirectory db1", "BaseBackup db2", "Volume db1", "Volume db2"} & planned.keys()
         workspace.up_well()
-        workspace.unchanged()
         assert cluster.sql(server, "SELECT system_identifier FROM pg_control_system()") == identifier
         eventually(lambda: cluster.streaming() == [("tde_db2",)])
+    workspace.unchanged()
     assert cluster.sql("db2", "SELECT one FROM kept") == [(1,)]
 
 

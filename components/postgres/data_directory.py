@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import ClassVar, Self
 
-from components.errors import Problem, Refused
+from components.errors import Refused
 from components.hosts.base import Host
 from components.postgres.control import ControlData, control_data
 from components.postgres.resource import OnHost

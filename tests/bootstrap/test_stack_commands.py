@@ -107,7 +107,10 @@ def test_destroy_takes_all_but_the_settings(trial: Trial) -> None:
     trial.exists()
     trial.settings.write_text("config:\n  a: b\nencryptionsalt: v1:abc=\n")
     assert trial.stack().destroy() == 0
-    assert trial.asked == ["destroy --yes --skip-preview --stack local", "stack rm --yes --preserve-config --stack local"]
+    assert trial.asked == [
+        "destroy --yes --skip-preview --stack local",
+        "stack rm --yes --preserve-config --stack local",
+    ]
     assert trial.vault == ["-m bootstrap.vault start", "-m bootstrap.vault remove"]  # its resources lie in it
     assert trial.settings.read_text() == "config:\n  a: b\n"
     assert not trial.project.state.exists()

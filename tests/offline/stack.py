@@ -47,7 +47,7 @@ class Stack:
 
     def pulumi(self, *arguments: str) -> str:
         done = subprocess.run(
-            ["pulumi", *arguments, "--non-interactive", "--color=never"],  # noqa: S607
+            ["pulumi", *arguments, "--non-interactive", "--color=never"],
             cwd=self._place,
             env=self.environment,
             stdout=subprocess.PIPE,

@@ -223,7 +223,7 @@ class EncryptedReplication(pulumi.ComponentResource):
     ) -> resources.Server:
         return resources.Server(
             node.name,
-            self._child(depends_on=[directory, *files]),
+            self._child(depends_on=[directory, *files], protect=self._cluster.protect and node is self._primary),
             **node.site.location,
             system_identifier=directory.system_identifier,
             made_at=directory.made_at,

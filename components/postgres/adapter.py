@@ -4,6 +4,7 @@ A provider is pickled by reference to its class (module path and class name are 
 code. See Pulumi's *Dynamic resource providers*.
 """
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from components.errors import Problem, Refused, Unavailable
 from components.postgres.resource import Resource
 from components.progress import reported_to
 
+LEAVE_UNREACHABLE = "TDE_REPLICATION_LEAVE_UNREACHABLE"
+
 Properties = dict[str, Any]
 
 
@@ -39,12 +42,14 @@ class Provider(ResourceProvider):
     serialize_as_secret_always = False
     kind: ClassVar[type[Resource]]
     leave_unreachable = False
-    """Whether a delete leaves behind what does not answer; ``tde-replication:leaveUnreachable`` of the stack file."""
+    """Whether a delete leaves behind what does not answer."""
 
     def configure(self, req: ConfigureRequest) -> None:
         """Called once in the provider's process, before anything else."""
         console.end_with_engine()
-        self.leave_unreachable = str(req.config.get("leaveUnreachable")).lower() == "true"
+        # From the environment, for `destroy` is given the stack file's settings as they were at the last `up`.
+        wanted = os.environ.get(LEAVE_UNREACHABLE) or req.config.get("leaveUnreachable")
+        self.leave_unreachable = str(wanted).lower() == "true"
 
     def check(self, olds: Properties, news: Properties) -> CheckResult:
         """Validate, and complete the inputs with defaults, so that a diff says what a drifted value goes back to."""
@@ -118,15 +123,16 @@ class Provider(ResourceProvider):
     def delete(self, _id: str, props: Properties) -> None:
         last = self.kind.model_validate(_plain(props))
         with _told(last):
+            thing = f"{self.kind.__name__} {last.identity}"
             try:
                 last.delete()
             except Unavailable as error:
                 if not self.leave_unreachable:
                     raise Unavailable(
-                        f"{str(error).rstrip('.')}. Bring it back and run this again; or leave behind what does not answer: "
-                        "`pulumi config set tde-replication:leaveUnreachable true`"
+                        f"{thing} is not taken away: {str(error).rstrip('.')}. Bring that back and run this again; or "
+                        f"leave behind what does not answer: `{LEAVE_UNREACHABLE}=true pulumi destroy`"
                     ) from None
-                console.say(f"left behind, for the stack says leaveUnreachable: {error}")
+                console.say(f"left behind: {thing} ({str(error).rstrip('.')})")
 
 
 class Managed(DynamicResource):

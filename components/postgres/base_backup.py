@@ -53,7 +53,11 @@ class ClonedDirectory(DataDirectory):
     def read(self) -> Self | None:
         if not self.machine.listing(self.path):
             return None
-        return self.but(follows=self._hindrance(self.control()) or "the primary")
+        try:
+            clone = self.control()
+        except CommandFailed:
+            return self.but(follows="nothing: it is no data directory")
+        return self.but(follows=self._hindrance(clone) or "the primary")
 
     def create(self) -> Self:
         return self._create(self._base_backup, self._hindrance)

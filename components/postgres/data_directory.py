@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import ClassVar, Self
 
-from components.errors import Refused
+from components.errors import CommandFailed, Refused
 from components.hosts.base import Host
 from components.postgres.control import ControlData, control_data
 from components.postgres.resource import OnHost
@@ -109,7 +109,10 @@ class DataDirectory(OnHost):
         """Which cluster the directory holds now."""
         if not self.machine.listing(self.path):
             return NOTHING
-        found = self.control().system_identifier
+        try:
+            found = self.control().system_identifier
+        except CommandFailed:
+            return "something else, which is no data directory"
         return THIS if found == self.system_identifier else f"another cluster (system identifier {found})"
 
     def _wrong_cluster(self, holds: str, known: str) -> str | None:

@@ -160,8 +160,9 @@ class Server(OnServer):
                 [list(self.settings)],
             )
         before = dict.fromkeys(self.settings, None) | dict(rows)
-        live = self.but(settings={}, pending_restart=[]).read() or self
-        return self.update(live.but(settings={})).but(found=before)
+        # What postgresql.conf says as declared is not written a second time: destroy would have to know whose it is.
+        live = self.but(pending_restart=[]).read() or self
+        return self.update(live).but(found=before)
 
     def update(self, live: Self) -> Self:
         if not self.machine.postmaster(self.data):

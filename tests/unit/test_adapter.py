@@ -235,15 +235,15 @@ def test_what_does_not_answer_keeps_its_delete_from_ending(provider: ThingProvid
     world.error = Unavailable("thing t: no server runs on /d.")
     shown = as_pulumi_shows_it(lambda: configured(provider).delete("thing t", STATE))
     assert shown == (
-        "Unavailable: thing t: no server runs on /d. Bring it back and run this again; or leave behind what does not answer: "
-        "`pulumi config set tde-replication:leaveUnreachable true`\n"
+        "Unavailable: Thing thing t is not taken away: thing t: no server runs on /d. Bring that back and run this again; or "
+        "leave behind what does not answer: `TDE_REPLICATION_LEAVE_UNREACHABLE=true pulumi destroy`\n"
     )
 
 
 def test_what_does_not_answer_is_left_behind_where_the_stack_says_so(provider: ThingProvider) -> None:
     world.error = Unavailable("thing t: no server runs on /d.")
     configured(provider, ("leaveUnreachable", "true")).delete("thing t", STATE)
-    assert world.said == [("left behind, for the stack says leaveUnreachable: thing t: no server runs on /d.", False)]
+    assert world.said == [("left behind: Thing thing t (thing t: no server runs on /d)", False)]
 
 
 def test_what_answers_and_refuses_is_not_left_behind(provider: ThingProvider) -> None:

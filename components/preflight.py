@@ -31,7 +31,10 @@ def objections(place: str, server: settings.Server, site: Site, stack: str) -> l
             found.append(
                 f"{place}.dataDirectory: {data} is that of server {of}, and a server is not renamed with its data: name another"
             )
-        if server.host == "local" and (taken := _taken(host, data, server.listen, port)):
+        moved = (
+            place != "cluster.primary" and _listens(host, site, stack) == server.name
+        )  # it goes before the new one starts
+        if server.host == "local" and not moved and (taken := _taken(host, data, server.listen, port)):
             found.append(f"{place}.port: {port} is in use on {taken} (by something that is not this server)")
     except Unavailable:
         return []
@@ -83,6 +86,14 @@ def objections_of_keys(cluster: settings.Cluster, primary: Site, mount: str, *, 
         for (found,) in used
         if found != mount
     ]
+
+
+def _listens(host: Host, site: Site, stack: str) -> str | None:
+    """Which server of this stack has the port now, as the lock file of its socket says."""
+    sockets = PurePosixPath(site.parameters.get("unix_socket_directories", ""))
+    lock = (host.read(sockets / f".s.PGSQL.{site.port}.lock") or b"").decode(errors="replace").splitlines()
+    found = marker(host, PurePosixPath(lock[1])) if len(lock) > 1 else {}
+    return found.get("name") if found.get("stack") == stack else None
 
 
 def _taken(host: Host, data: PurePosixPath, listen: list[str], port: int) -> str | None:

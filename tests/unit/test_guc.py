@@ -80,7 +80,7 @@ def test_a_size_is_the_same_in_any_smaller_unit(number: int, unit: str, smaller:
     assert not same_value(f"{number}{unit}", f"{count + 1}{smaller}")
 
 
-values = st.text(st.characters(exclude_characters="\n\0", exclude_categories=["Cs"]))
+values = st.text("'\\=, \x1e\u2028a") | st.text(st.characters(exclude_characters="\n\0", exclude_categories=["Cs"]))
 
 
 @given(values)

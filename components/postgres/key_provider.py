@@ -55,7 +55,12 @@ class KeyProvider(OnServer):
         with session(self, self._purpose, self.database) as server:
             found = self._live(server)
             if found is None:
-                self._call(server, "SELECT pg_tde_add_global_key_provider_vault_v2(%s, %s, %s, %s, %s)")
+                try:
+                    self._call(server, "SELECT pg_tde_add_global_key_provider_vault_v2(%s, %s, %s, %s, %s)")
+                except Problem:
+                    if self._live(server):  # taken all the same: the next run would find it, and think that all is well
+                        server.rows("SELECT pg_tde_delete_global_key_provider(%s)", [self.provider])
+                    raise
             elif self.changed(found):
                 self._change(server)
         return self

@@ -15,7 +15,7 @@ import pytest
 from components.hosts.account import service_account
 from components.hosts.local import LocalHost
 from tests.engine.cluster import Cluster, base_directory
-from tests.engine.interruption import interrupted, kill_engine, strays_gone
+from tests.engine.interruption import interrupted, lose_state, strays_gone
 from tests.engine.workspace import Output, Workspace, eventually
 from tests.openbao import OpenBao
 
@@ -204,7 +204,7 @@ def test_a_protected_stack_refuses(cluster: Cluster) -> None:
 )
 def test_a_first_up_that_never_ended(cluster: Cluster, step: str) -> None:
     _declare(cluster, 1)
-    _, reached = interrupted(cluster, ["up"], kill_engine, lambda name: name.startswith(step))
+    _, reached = interrupted(cluster, ["up"], lose_state, lambda name: name.startswith(step))
     assert reached
     strays_gone(cluster)
     cluster.workspace.unlock()

@@ -123,18 +123,30 @@ class Server(OnServer):
     def objection(self, live: Self) -> str | None:
         if self.recovery == "none" and live.recovery == "standby":
             return f"server {self.name} is declared as the primary and is a standby now: nothing is changed"
+        if self.restart == "refused" and (late := self._late(live)):
+            return (
+                f"server {self.name} must be restarted for {', '.join(late)}, and the stack says restart: refused: nothing is "
+                "changed. Set it by ALTER SYSTEM and restart the server in your own time, or say restart: allowed"
+            )
         return None
 
     def cost(self, live: Self | None) -> str | None:
-        if live is None or not live.running:
-            return None
-        names = {name.lower() for name in (*live.pending_restart, *self._changed_settings(live))}
-        with session(self, f"server {self.name}") as server:
-            late = server.rows(
-                "SELECT name FROM pg_settings WHERE lower(name) = ANY(%s) AND context = 'postmaster' ORDER BY name",
-                [list(names)],
-            )
-        return restart_told(self.name, [name for (name,) in late], self.restart) if late else None
+        late = self._late(live)
+        return restart_told(self.name, late, self.restart) if late else None
+
+    def _late(self, live: Self | None) -> list[str]:
+        """The changed parameters that can only change at start."""
+        if live is None or not live.running or not (names := self._changed_settings(live)):
+            return []
+        try:
+            with session(self, f"server {self.name}") as server:
+                rows = server.rows(
+                    "SELECT name FROM pg_settings WHERE lower(name) = ANY(%s) AND context = 'postmaster' ORDER BY name",
+                    [[name.lower() for name in names]],
+                )
+        except Problem:
+            return []  # it does not answer now: whoever reads it says so
+        return [name for (name,) in rows]
 
     def create(self) -> Self:
         """Start it with its settings; a server that an interrupted run left running is brought to them instead."""

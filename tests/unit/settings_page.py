@@ -1,0 +1,143 @@
+"""docs/settings.md, made of the models' own words and a table of costs.
+
+``python -m tests.unit.settings_page > docs/settings.md`` writes it.
+"""
+
+import ast
+import inspect
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from components import settings
+
+HEAD = """\
+# Settings
+
+A stack file, `stacks/Pulumi.<stack>.yaml`, holds `tde-replication:cluster` with the keys below; `vault:address` and
+`vault:token` (or VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT in the environment) say where the Vault is. All mistakes are told at once,
+each with its key, before anything is touched. A preview says which servers will be restarted, and why; the rows about a running
+cluster are tests (`tests/engine/change.py`). This page is made of the settings' own words.
+"""
+SECTIONS: list[tuple[str, str, type[settings.Settings]]] = [
+    ("cluster", "", settings.Cluster),
+    ("vault", "vault.", settings.Vault),
+    ("key", "key.", settings.Key),
+    ("replication", "replication.", settings.Replication),
+    ("primary, and each of standbys", "server.", settings.Server),
+    ("host: a machine reached by ssh", "host.", settings.Ssh),
+    ("host: a container", "host.", settings.Docker),
+]
+RELOAD, RESTART, NOTHING = "in place, reload", "restart of that server", "nothing: used the next time"
+ANOTHER = "another server: a new base backup; for a primary, refused while its data is there or a new cluster"
+COSTS = {
+    "encryption": "off → required: restart of all servers; required → off: refused, for encrypted tables could not be read",
+    "walEncryption": "restart of all servers; WAL is written anew from then on",
+    "database": "in place: the extension there, dropped in the former one if nothing uses it",
+    "protect": NOTHING,
+    "disposable": NOTHING,
+    "vault": "see below",
+    "key": "see below",
+    "replication": "see below",
+    "primary": "see below",
+    "standbys": "only those that come (a base backup) or go; the others are not touched",
+    "vault.mount": "refused on a running encrypted cluster: its keys are there",
+    "vault.existing": "false → true: the stack lets go of its mount; a disposable one removes it, with its keys",
+    "vault.addressFromServers": "in place: the key provider's URL",
+    "vault.network": "replacement of containers; their volumes stay",
+    "vault.ca": "in place: the file on each server; refused where it is not that of the Vault",
+    "vault.namespace": "replacement of all that lies in Vault: raise a new cluster instead",
+    "vault.provider": "in place: the new provider, the same key set by it, the former one forgotten",
+    "vault.tokenPeriod": "in place: new tokens and their files",
+    "key.name": "in place: a rotation. Refused while a standby cannot open keys, and during a base backup",
+    "key.scope": "in place; a key that was set once stays set",
+    "key.bits": "refused: a key keeps its length; set key.name too",
+    "replication.role": "in place: role, pg_hba rules, passfiles, then standbys reconnect; the former role is dropped",
+    "replication.tls": "in place, reload; standbys reconnect",
+    "replication.maxSlotWalKeepSize": RELOAD,
+    "replication.rootCertificate": "in place, reload; standbys reconnect",
+    "replication.passwordVersion": "in place; streaming goes on",
+    "server.name": "of a standby: a new one is made, then the former one goes; it needs a dataDirectory and port of its own",
+    "server.host": ANOTHER,
+    "server.port": "restart of that server; of the primary: standbys follow by reload",
+    "server.dataDirectory": ANOTHER,
+    "server.binaries": NOTHING,
+    "server.listen": RESTART,
+    "server.address": "in place, reload: the pg_hba rule",
+    "server.adopt": "decided when a primary is first declared",
+    "server.restart": NOTHING,
+    "server.settings": "in place, reload; restart where the parameter can only change at start. Standbys follow the primary's "
+    "max_connections, max_worker_processes, max_wal_senders, max_prepared_transactions and max_locks_per_transaction",
+}
+"""What a change of each costs on a running cluster."""
+
+
+def page() -> str:
+    return "".join([HEAD, *(_section(*section) for section in SECTIONS)])
+
+
+def keys() -> Iterator[str]:
+    """All settings, as COSTS names them."""
+    for _, prefix, model in SECTIONS:
+        for name, field in model.model_fields.items():
+            yield prefix + (field.alias or name)
+
+
+def _section(title: str, prefix: str, model: type[settings.Settings]) -> str:
+    meanings, schema = _docstrings(model), model.model_json_schema()
+    lines = [f"\n## {title}\n\n"]
+    if model.__doc__:
+        lines.append(f"{' '.join(model.__doc__.split())}\n\n")
+    with_costs = prefix != "host."
+    lines.append("| key | type | default | meaning |" + (" a change costs |\n" if with_costs else "\n"))
+    lines.append("|---|---|---|---|" + ("---|\n" if with_costs else "\n"))
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        default = "required" if field.is_required() else _default(field.get_default(call_default_factory=False))
+        cells = [f"`{key}`", _type(schema["properties"][key], schema), default, meanings.get(name, "")]
+        if with_costs:
+            cells.append(COSTS[prefix + key])
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
+    return "".join(lines)
+
+
+def _docstrings(model: type[settings.Settings]) -> dict[str, str]:
+    """The text below each field."""
+    definition = ast.parse(inspect.getsource(model)).body[0]
+    assert isinstance(definition, ast.ClassDef)
+    found = {}
+    for field, text in zip(definition.body, definition.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            match text:
+                case ast.Expr(ast.Constant(str(words))):
+                    found[field.target.id] = " ".join(words.replace("``", "`").split())
+    return found
+
+
+def _default(value: Any) -> str:
+    if value is None or isinstance(value, settings.Settings):
+        return ""
+    if isinstance(value, list) and value and isinstance(value[0], settings.Settings):
+        return "one, `standby1`"
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
+
+
+def _type(schema: dict[str, Any], whole: dict[str, Any]) -> str:
+    """A JSON schema in a word or two."""
+    if "anyOf" in schema or "oneOf" in schema:
+        kinds = [_type(one, whole) for one in [*schema.get("anyOf", []), *schema.get("oneOf", [])]]
+        return " or ".join(dict.fromkeys(kind for kind in kinds if kind != "null"))
+    if "$ref" in schema or "allOf" in schema:
+        return "mapping"
+    if "enum" in schema:
+        return " / ".join(f"`{value}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if schema.get("type") == "array":
+        return f"list of {_type(schema['items'], whole)}"
+    words = {"string": "text", "integer": "number", "boolean": "true / false", "object": "mapping", "null": "null"}
+    return words[schema["type"]]
+
+
+if __name__ == "__main__":
+    print(page(), end="")  # noqa: T201 - it is what this is for

@@ -4,10 +4,15 @@ import shutil
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pulumi
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from pulumi.runtime import mocks, rpc
 from pulumi.runtime.proto import resource_pb2
 
@@ -17,6 +22,8 @@ from components.replication import EncryptedReplication
 
 TOKEN = "hvs.of-the-vault"
 PASSWORD = "the-generated-password"
+VAULT = "https://127.0.0.1:1"
+"""Nothing answers there, and says so at once."""
 PROJECT, STACK = "tde-replication", "test"
 SECRET = "4dabf18193072939515e22adb298388d"
 """Pulumi's mark of a value, and what it is for secrets."""
@@ -165,12 +172,22 @@ class Place:
         run(lambda: program(cluster, graph, ca))
         return graph
 
+    def ca(self) -> str:
+        """The file of a certificate."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+        since = datetime(2026, 1, 1, tzinfo=UTC)
+        unsigned = x509.CertificateBuilder(name, name, key.public_key(), 1, since, since + timedelta(days=1))
+        path = self.root / "ca.pem"
+        path.write_bytes(unsigned.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        return str(path)
+
     def end(self) -> None:
         shutil.rmtree(self.root)
 
 
 def program(cluster: settings.Cluster, graph: Graph, ca: str | None) -> pulumi.Output[Any]:
-    vault = VaultAddress("https://vault.example:8200", pulumi.Output.secret(TOKEN), ca)
+    vault = VaultAddress(VAULT, pulumi.Output.secret(TOKEN), ca)
     made = EncryptedReplication("orders", cluster, vault)
     names = ("primary", "standbys", "primary_dsn", "standby_dsns", "vault", "encryption", "summary")
 

@@ -84,7 +84,7 @@ def test_one_rule_for_each_address_that_standbys_come_from(place: Place) -> None
 
 
 def test_no_two_resources_share_a_urn(place: Place) -> None:
-    made = place.build(place.cluster("db2", "db3"), ca=__file__)
+    made = place.build(place.cluster("db2", "db3"), ca=place.ca())
     assert len({resource.urn for resource in made.resources}) == len(made.resources)
 
 
@@ -157,7 +157,7 @@ def test_preload_is_there_before_the_first_start_of_primary_and_clone(place: Pla
 
 def test_the_same_paths_on_every_server(place: Place) -> None:
     """A provider's record is replayed on standbys: the paths in it must be right there too."""
-    made = place.build(place.cluster("db2"), ca=__file__)
+    made = place.build(place.cluster("db2"), ca=place.ca())
     provider = made["KeyProvider vault"].inputs
     for name in ("db1", "db2"):
         data = Path(made[f"Server {name}"].inputs["dataDirectory"])
@@ -199,7 +199,7 @@ def test_secrets_are_marked_where_they_go(place: Place) -> None:
 
 
 def test_no_secret_is_anywhere_else(place: Place) -> None:
-    made = place.build(place.cluster("db2"), ca=__file__)
+    made = place.build(place.cluster("db2"), ca=place.ca())
     seen = [leaf for resource in made.resources for leaf in values_outside_secrets(resource.inputs)]
     text = json.dumps([*seen, {name: made.outputs[name] for name in made.outputs.keys() - made.secret_outputs}])
     for secret in (PASSWORD, TOKEN, "hvs."):

@@ -1,0 +1,197 @@
+"""The table of changes: what somebody edits in the stack file of a running cluster, what `preview` plans, and which servers
+restart for it. Nothing else happens: nobody is cloned again that is not named."""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One edit. `plan` is all that the preview holds; `restarts` are told there, and are all that restarts."""
+
+    what: str
+    edit: Callable[[Document], object]
+    plan: Mapping[str, str]
+    restarts: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.what
+
+
+def _put(section: str, **values: Any) -> Callable[[Document], object]:
+    def edit(cluster: Document) -> None:
+        cluster[section] = cluster.get(section, {}) | values
+
+    return edit
+
+
+def _all(*edits: Callable[[Document], object]) -> Callable[[Document], object]:
+    return lambda cluster: [edit(cluster) for edit in edits]
+
+
+def _settings(server: str, **values: str | None) -> Callable[[Document], object]:
+    """Set parameters of db1 (the primary), db2 or db3; None takes one out."""
+
+    def edit(cluster: Document) -> None:
+        [found] = [one for one in (cluster["primary"], *cluster["standbys"]) if one["name"] == server]
+        settings = found.setdefault("settings", {})
+        for name, value in values.items():
+            if value is None:
+                del settings[name]
+            else:
+                settings[name] = value
+
+    return edit
+
+
+def _server(server: str, **values: Any) -> Callable[[Document], object]:
+    def edit(cluster: Document) -> None:
+        [found] = [one for one in (cluster["primary"], *cluster["standbys"]) if one["name"] == server]
+        found.update(values)
+
+    return edit
+
+
+def edited(cluster: Document, edit: Callable[[Document], object]) -> Document:
+    changed = copy.deepcopy(cluster)
+    edit(changed)
+    return changed
+
+
+DB1, DB2, DB3 = ({f"Server {name}": "update"} for name in ("db1", "db2", "db3"))
+ALL = DB1 | DB2 | DB3
+BACKUPS = {"BaseBackup db2": "update", "BaseBackup db3": "update"}
+"""Where a clone would come from is kept, and makes none."""
+PASSFILES = {"HostFile db2-pgpass": "update", "HostFile db3-pgpass": "update"}
+BINDINGS = {"KeyBinding server key": "update", "KeyBinding default key": "update"}
+CHECKS = {"ReplicationCheck db2": "update", "ReplicationCheck db3": "update"}
+TOKENS = {
+    **{f"Token {name}-token": "replace" for name in ("db1", "db2", "db3")},
+    **{f"HostFile {name}-vault-token": "update" for name in ("db1", "db2", "db3")},
+}
+ODD = 'my "role"$(id)'
+
+CHANGES = [
+    Change(
+        "parameters that a reload takes up, of any context but one",
+        _all(
+            _settings("db1", work_mem="8MB", log_min_duration_statement="250ms", checkpoint_timeout="10min"),
+            _settings("db2", work_mem="9MB"),
+            _put("replication", maxSlotWalKeepSize="5GB"),
+            _server("db1", restart="refused"),
+        ),
+        ALL,
+    ),
+    Change(
+        "the same values in other units; what only says how to do it",
+        _all(
+            _settings("db1", work_mem="8192kB", checkpoint_timeout="600s"),
+            lambda cluster: cluster.update(disposable=True, protect=False),
+        ),
+        {},
+    ),
+    Change(
+        "parameters taken out; a standby's listen",
+        _all(
+            _settings("db1", log_min_duration_statement=None),
+            _settings("db2", work_mem=None),
+            _server("db2", listen=["127.0.0.1", "localhost"]),
+        ),
+        DB1 | DB2,
+        ("db2",),
+    ),
+    Change(
+        "parameters that can only change at start, one of which standbys must follow",
+        _all(_server("db1", restart="allowed"), _settings("db1", shared_buffers="24MB", max_connections="130")),
+        ALL,
+        ("db1", "db2", "db3"),
+    ),
+    Change(
+        "the one taken out, the other lowered",
+        _settings("db1", shared_buffers=None, max_connections="90"),
+        ALL,
+        ("db1", "db2", "db3"),
+    ),
+    Change(
+        "replication.role",
+        _put("replication", role=ODD),
+        {
+            "SecretV2 change-replication-secret": "replace",
+            f"ReplicationRole {ODD}": "create",
+            f"HbaRule {ODD} from 127.0.0.1/32": "create",
+            **PASSFILES,
+            **BACKUPS,
+            **DB2,
+            **DB3,
+            "HbaRule replicator from 127.0.0.1/32": "delete",
+            "ReplicationRole replicator": "delete",
+        },
+    ),
+    Change(
+        "vault.tokenPeriod and a standby's address",
+        _all(_put("vault", tokenPeriod="24h"), _server("db2", address="127.0.0.0/8")),
+        {**TOKENS, f"HbaRule {ODD} from 127.0.0.0/8": "create"},
+    ),
+    Change(
+        "key.name",
+        _put("key", name="second"),
+        {"PrincipalKey second": "create", **BINDINGS, **CHECKS, "PrincipalKey change-principal-key": "delete"},
+    ),
+    Change("key.scope", _put("key", scope=["server"]), {"KeyBinding default key": "delete"}),
+    Change(
+        "vault.provider",
+        _put("vault", provider="other"),
+        {
+            "KeyProvider other": "create",
+            "PrincipalKey second": "replace",
+            "KeyBinding server key": "update",
+            "KeyProvider vault": "delete",
+        },
+    ),
+    Change(
+        "walEncryption on",
+        lambda cluster: cluster.update(walEncryption=True),
+        {"WalEncryption WAL of db1": "create", **BACKUPS, **DB2, **DB3},
+        ("db1", "db2", "db3"),
+    ),
+    Change(
+        "database",
+        lambda cluster: cluster.update(database='app "1"'),
+        {
+            'Extension pg_tde in app "1"': "create",
+            "KeyProvider other": "update",
+            "PrincipalKey second": "update",
+            "KeyBinding server key": "update",
+            **CHECKS,
+            "Extension pg_tde in postgres": "delete",
+        },
+    ),
+]
+
+REFUSED: list[tuple[str, Callable[[Document], object], str]] = [
+    (
+        "another mount",
+        _put("vault", mount="elsewhere"),
+        'cluster.vault.mount: the keys of the running cluster are in "tde-change"',
+    ),
+    (
+        "no encryption any more",
+        lambda cluster: cluster.update(encryption="off", walEncryption=False),
+        "cluster.encryption: the running cluster is encrypted",
+    ),
+    ("a key of another length", _put("key", bits=256), "principal key second has 128 bits and keeps them"),
+    (
+        "a standby with less than its primary has",
+        _settings("db2", max_connections="20"),
+        "cluster.standbys[0].settings.max_connections: 20 is lower than the primary's 90",
+    ),
+    (
+        "a standby renamed with its directory",
+        _server("db3", name="db4"),
+        "is that of server db3, and a server is not renamed with its data",
+    ),
+]

@@ -2,7 +2,7 @@
 
 import pulumi
 
-from components import settings
+from components import stack_file
 from components.errors import Problem
 from components.key_vault import VaultAddress
 from components.replication import EncryptedReplication
@@ -10,7 +10,7 @@ from components.replication import EncryptedReplication
 stack = pulumi.get_stack()
 
 try:
-    cluster = settings.parse(f"stacks/Pulumi.{stack}.yaml", pulumi.Config().get("cluster") or "{}")
+    cluster = stack_file.parse(f"stacks/Pulumi.{stack}.yaml", pulumi.Config().get("cluster") or "{}")
     replication = EncryptedReplication(stack, cluster, VaultAddress.configured())
 except Problem as problem:
     raise pulumi.RunError(str(problem)) from None

@@ -16,13 +16,14 @@ import pulumi
 import pulumi_vault as vault
 from pulumi import Output, Resource, ResourceOptions
 
-from components import hosts, report, settings
+from components import hosts, report, settings, stack_file
 from components.errors import Problem
 from components.hosts.site import Site, Surroundings
 from components.key_vault import KeyVault, VaultAddress
 from components.postgres import resources
 from components.postgres.upstream import Upstream, passfile
 from components.preflight import objections, objections_of_keys, objections_of_vault
+from components.values import SLOT_PREFIX
 
 TYPE = "tde:index:EncryptedReplication"
 BASE_BACKUP = "pulumi-python:dynamic/postgres:BaseBackup"
@@ -44,7 +45,7 @@ class Node:
     @property
     def slot(self) -> str:
         """Its slot on the primary: PostgreSQL allows lower-case letters, digits and underscores."""
-        return f"{settings.SLOT_PREFIX}{self.name.replace('-', '_')}"
+        return f"{SLOT_PREFIX}{self.name.replace('-', '_')}"
 
 
 class EncryptedReplication(pulumi.ComponentResource):
@@ -66,7 +67,7 @@ class EncryptedReplication(pulumi.ComponentResource):
     def __init__(
         self, name: str, cluster: settings.Cluster, vault_address: VaultAddress, opts: ResourceOptions | None = None
     ) -> None:
-        """Raises `components.settings.Mistakes` before any resource is registered."""
+        """Raises `components.stack_file.Mistakes` before any resource is registered."""
         self._name = name
         self._cluster = cluster
         self._vault_address = vault_address
@@ -92,7 +93,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             except Problem as problem:
                 found.append(f"{place}: {problem}")
         if found:
-            raise settings.Mistakes(f"stacks/Pulumi.{pulumi.get_stack()}.yaml", found)
+            raise stack_file.Mistakes(f"stacks/Pulumi.{pulumi.get_stack()}.yaml", found)
         return nodes
 
     @property
@@ -124,7 +125,7 @@ class EncryptedReplication(pulumi.ComponentResource):
         if cluster.encryption == "required" and self._reason:
             found.append(f"cluster.encryption: required, and {self._reason} (see docs/encryption.md)")
         if found:
-            raise settings.Mistakes(f"stacks/Pulumi.{pulumi.get_stack()}.yaml", found)
+            raise stack_file.Mistakes(f"stacks/Pulumi.{pulumi.get_stack()}.yaml", found)
 
     def _build(self) -> None:
         cluster, primary = self._cluster, self._primary

@@ -1,16 +1,9 @@
-"""The stack file as typed models: everything that a person may set, its default, and one sentence for each mistake.
+"""The stack file as typed models: everything that a person may set, with its default. `stack_file` reads it.
 
-The whole is checked before anything is touched; no dictionary of settings travels further than this module.
+No dictionary of settings travels further than these.
 """
 
-import ipaddress
-import json
-import re
-from collections import Counter
-from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -21,173 +14,32 @@ from pydantic import (
     Field,
     StringConstraints,
     Tag,
-    ValidationError,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
 
-from components.errors import Problem
+from components.values import (
+    AbsolutePath,
+    AccountName,
+    FilePath,
+    Hop,
+    Identifier,
+    Label,
+    Listener,
+    Machine,
+    Namespace,
+    Network,
+    Port,
+    Role,
+    Size,
+    VaultPath,
+    distinct,
+)
 
 LOCAL_PORT = 54321
 STANDARD_PORT = 5432
-NAME_BYTES = 63
-"""PostgreSQL cuts longer identifiers (NAMEDATALEN)."""
-SLOT_PREFIX = "tde_"
-"""What the name of a standby's slot begins with."""
 SUPPORTED = 17
 """The oldest major version of PostgreSQL that pg_tde and this project support."""
-
-
-class Mistakes(Problem):
-    """All that is wrong with a stack file; nothing was touched."""
-
-    def __init__(self, file: str, mistakes: list[str]) -> None:
-        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-        super().__init__(f"{file} has {count}; nothing was touched:\n" + "\n".join(f"  {line}" for line in mistakes))
-        self.mistakes = mistakes
-
-
-def _size(text: str) -> str:
-    if text == "-1" or re.fullmatch(r"\d+(kB|MB|GB|TB)", text):
-        return text
-    number = re.match(r"\s*(\d+)", text)
-    raise ValueError(f'"{text}" is not a size (write {number[1] if number else 64}GB)')
-
-
-def _identifier(text: str) -> str:
-    if not text:
-        raise ValueError("an empty name is none")
-    if len(text.encode()) > NAME_BYTES:
-        raise ValueError(f'"{text}" is {len(text.encode())} bytes long; PostgreSQL keeps {NAME_BYTES}')
-    if not text.isprintable():
-        raise ValueError("a name cannot hold line breaks or other unprintable characters")
-    return text
-
-
-def _role(text: str) -> str:
-    """A role: its secret in Vault has its name, and may not end up elsewhere there."""
-    if "/" in text or text in {".", ".."}:
-        raise ValueError(f'"{text}" cannot be the name of its secret in Vault (leave out "/")')
-    if text in {"all", "public", "none"} or text.startswith(("+", "@", "pg_")):  # pg_hba_file_rules shows no quotes
-        raise ValueError(f'"{text}" has a meaning of its own in PostgreSQL or pg_hba.conf: name another role')
-    return _identifier(text)
-
-
-def _listener(text: str) -> str:
-    if not re.fullmatch(r"\*|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", text):
-        try:
-            ipaddress.ip_address(text)
-        except ValueError:
-            raise ValueError(f'"{text}" is not an address to listen on (write 192.0.2.7, a host name, or *)') from None
-    return text
-
-
-def _namespace(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*", text.strip("/")):
-        raise ValueError(f'"{text}" is not a namespace of Vault')
-    return text
-
-
-def _label(text: str) -> str:
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", text):
-        raise ValueError(f'"{text}" is not a name here (write lower-case letters, digits and hyphens)')
-    longest = NAME_BYTES - len(SLOT_PREFIX)
-    if len(text) > longest:
-        raise ValueError(
-            f'"{text}" is {len(text)} characters long; its slot "{SLOT_PREFIX}…" leaves room for {longest}'
-        )
-    return text
-
-
-def _absolute(text: str) -> str:
-    path = PurePosixPath(text)
-    if not path.is_absolute() or ".." in path.parts or not text.isprintable():
-        raise ValueError(f'"{text}" is not an absolute path')
-    return str(path)
-
-
-def _network(text: str) -> str:
-    try:
-        return str(ipaddress.ip_network(text, strict=True))
-    except ValueError:
-        pass
-    try:
-        loose = ipaddress.ip_network(text, strict=False)
-    except ValueError:
-        if text.lower() in {"all", "samehost", "samenet"}:  # words of pg_hba.conf, and wider than one server
-            raise ValueError(f'"{text}" is more than one server (write 192.0.2.7/32)') from None
-        if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", text) and not re.fullmatch(r"[\d.]+", text):
-            return text
-    else:
-        raise ValueError(f'"{text}" has bits set right of its mask (write {loose})')
-    raise ValueError(f'"{text}" is neither a network (write 192.0.2.7/32) nor a host name')
-
-
-def _vault_path(text: str) -> str:
-    """A mount or key name: pg_tde does not escape them in URLs."""
-    text = text.strip("/")
-    if not re.fullmatch(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*", text) or ".." in text.split("/"):
-        raise ValueError(f'"{text}" cannot be used in a Vault path (write letters, digits, ".", "_", "-" and "/")')
-    return text
-
-
-def _distinct(values: list[str]) -> list[str]:
-    for value, times in Counter(values).items():
-        if times > 1:
-            raise ValueError(f'"{value}" is used twice')
-    return values
-
-
-def _hop(text: str) -> str:
-    """A machine as ssh names it, with a user and a port where they are not the usual ones."""
-    try:
-        url = urlsplit(f"ssh://{text}")
-        good = bool(url.hostname) and url.port != 0 and not re.search(r"[\s/?#'\"\\%]", text) and url.password is None
-    except ValueError:
-        good = False
-    if not good or text.startswith("-"):
-        raise ValueError(f'"{text}" is not a host (write ops@bastion.example.net:22)')
-    return text
-
-
-def _machine(text: str) -> str:
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        pass
-    if not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?", text):
-        raise ValueError(
-            f'"{text}" is not a host name or address (write db1.example.net; user and port have keys of their own)'
-        )
-    return text
-
-
-def _account(text: str) -> str:
-    if not re.fullmatch(r"[a-z_][a-z0-9_.-]*", text):
-        raise ValueError(f'"{text}" is not the name of an account')
-    return text
-
-
-def _file(text: str) -> str:
-    if not text or text.startswith("-") or not text.isprintable() or '"' in text:
-        raise ValueError(f'"{text}" is not the path of a file')
-    return text
-
-
-Size = Annotated[str, AfterValidator(_size)]
-Hop = Annotated[str, AfterValidator(_hop)]
-Machine = Annotated[str, AfterValidator(_machine)]
-AccountName = Annotated[str, AfterValidator(_account)]
-FilePath = Annotated[str, AfterValidator(_file)]
-Role = Annotated[str, AfterValidator(_role)]
-Listener = Annotated[str, AfterValidator(_listener)]
-Namespace = Annotated[str, AfterValidator(_namespace)]
-Identifier = Annotated[str, AfterValidator(_identifier)]
-Label = Annotated[str, AfterValidator(_label)]
-AbsolutePath = Annotated[str, AfterValidator(_absolute)]
-Network = Annotated[str, AfterValidator(_network)]
-VaultPath = Annotated[str, AfterValidator(_vault_path)]
-Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Settings(BaseModel):
@@ -224,7 +76,7 @@ class Vault(Settings):
 class Key(Settings):
     name: VaultPath | None = None
     """The principal key; default the stack's name and ``-principal-key``. Another name is a rotation."""
-    scope: Annotated[list[Literal["default", "server"]], Field(min_length=1), AfterValidator(_distinct)] = [
+    scope: Annotated[list[Literal["default", "server"]], Field(min_length=1), AfterValidator(distinct)] = [
         "server",
         "default",
     ]
@@ -419,145 +271,3 @@ FOLLOWED_PARAMETERS = {
 }
 """A standby stops replaying where one of these is lower than the primary's: it has the primary's unless it names its own.
 (PostgreSQL documentation, *Administrator's Overview* of hot standby.)"""
-
-
-def parse(file: str, document: Any) -> Cluster:
-    """The cluster that a stack file declares. Raises `Mistakes` with all that is wrong in it."""
-    if isinstance(document, str):
-        try:
-            document = json.loads(document)
-        except ValueError:
-            raise Mistakes(file, ["cluster: this is no mapping of settings"]) from None
-    try:
-        cluster = Cluster.model_validate(document)
-    except ValidationError as error:
-        details = error.errors()
-        raise Mistakes(file, [*map(_mistake, details), *_besides(document, details)]) from None
-    if mistakes := _contradictions(cluster):
-        raise Mistakes(file, mistakes)
-    return cluster
-
-
-def _besides(document: Any, details: Sequence[Any]) -> list[str]:
-    """Contradictions in what is left without the sections that are wrong in themselves; defaults stand in for those, so
-    servers are compared only where all of them are readable."""
-    wrong = {detail["loc"][0] if detail["loc"] else "primary" for detail in details}
-    if wrong & {"primary", "standbys"}:
-        return []
-    rest = {key: value for key, value in document.items() if key not in wrong}
-    return _contradictions(Cluster.model_validate(rest))
-
-
-def _contradictions(cluster: Cluster) -> list[str]:
-    """Mistakes that no field has alone."""
-    found = _used_twice(cluster)
-    for place, server in zip(cluster.places, cluster.servers, strict=True):
-        found += [f"{place}.{mistake}" for mistake in _of_server(server)]
-        found += [f"{place}.{mistake}" for mistake in _too_low(server, cluster.primary)]
-        if server.adopt and server is not cluster.primary:
-            found.append(f"{place}.adopt: only a primary is adopted; a standby is always made by a base backup")
-    if cluster.primary.adopt and not cluster.primary.data_directory:
-        found.append("cluster.primary.dataDirectory: missing; it says which server is adopted")
-    if cluster.primary.adopt and cluster.primary.port is None:
-        found.append("cluster.primary.port: missing; standbys must know where the adopted server listens")
-    replication = cluster.replication
-    if replication.encrypted and not cluster.primary.adopt and cluster.primary.settings.get("ssl") != "on":
-        found.append(
-            f'cluster.replication.tls: "{replication.tls}" needs a primary that speaks TLS: set ssl: on, ssl_cert_file and '
-            "ssl_key_file in primary.settings"
-        )
-    if replication.tls.startswith("verify") and not replication.root_certificate:
-        found.append(f'cluster.replication.rootCertificate: missing, and tls is "{replication.tls}"')
-    if cluster.wal_encryption and "server" not in cluster.key.scope:
-        found.append('cluster.walEncryption: WAL is encrypted with the server key: add "server" to key.scope')
-    return found
-
-
-def _too_low(standby: Server, primary: Server) -> list[str]:
-    both = sorted(standby.settings.keys() & primary.settings.keys() & FOLLOWED_PARAMETERS)
-    return [
-        f"settings.{name}: {own} is lower than the primary's {least}: the standby would stop replaying"
-        for name in both
-        for own, least in [(standby.settings[name], primary.settings[name])]
-        if own.isdecimal() and least.isdecimal() and int(own) < int(least)
-    ]
-
-
-def _used_twice(cluster: Cluster) -> list[str]:
-    """What each server must have for itself."""
-    found = []
-    values_of: dict[str, list[Any]] = {
-        "name": [server.name for server in cluster.servers],
-        "port": [cluster.port(server) for server in cluster.servers],
-        "dataDirectory": [server.data_directory for server in cluster.servers],
-    }
-    for field, values in values_of.items():
-        seen: Counter[Any] = Counter()
-        for place, server, value in zip(cluster.places, cluster.servers, values, strict=True):
-            where = None if field == "name" else server.machine
-            seen[where, value] += value is not None
-            if seen[where, value] > 1:
-                shown = f'"{value}"' if isinstance(value, str) else value
-                found.append(f"{place}.{field}: {shown} is used twice")
-    above = [
-        (server.machine, PurePosixPath(server.data_directory).parent) if server.data_directory else None
-        for server in cluster.servers
-    ]
-    found += [
-        f"{place}.dataDirectory: {parent[1]} holds another server's directory too; each needs a parent directory of its own for "
-        "its token and log"
-        for place, parent in zip(cluster.places, above, strict=True)
-        if parent and above.count(parent) > 1
-    ]
-    return found
-
-
-def _of_server(server: Server) -> list[str]:
-    found = []
-    for name, value in server.settings.items():
-        place = f"settings.{name}"
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?", name):
-            found.append(f"{place}: this is no name of a parameter")
-        if name.lower() in MANAGED_PARAMETERS:
-            found.append(f"{place}: the stack sets this parameter itself")
-        if "\n" in value or "\0" in value:
-            found.append(f"{place}: a value cannot hold a line break or a zero byte")
-        if name == "shared_preload_libraries" and "pg_tde" in value:
-            found.append(f"{place}: pg_tde is added by the stack itself: leave it out")
-    return found
-
-
-def _mistake(detail: Any) -> str:
-    """One of pydantic's errors as `key: sentence`."""
-    place = "cluster"
-    before: Any = None
-    for part in detail["loc"]:
-        if before == "host" and part in ("local", *KINDS):  # the kind that it was read as: no key of the stack file
-            before = None
-            continue
-        before = part
-        place += f"[{part}]" if isinstance(part, int) else f".{part}"
-    match detail["type"]:
-        case "extra_forbidden":
-            return f"{place}: there is no such setting"
-        case "missing":
-            return f"{place}: this is missing"
-        case "literal_error":
-            return f"{place}: this must be {detail['ctx']['expected']}"
-        case "value_error":
-            return f"{place}: {detail['ctx']['error']}"
-        case kind if kind.endswith(("_type", "_parsing")):
-            return f"{place}: this must be {_TYPES.get(kind, detail['msg'].removeprefix('Input should be '))}"
-        case _:
-            return f"{place}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
-
-
-_TYPES = {
-    "string_type": "a text",
-    "int_type": "a whole number",
-    "bool_type": "true or false",
-    "list_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
-}

@@ -15,6 +15,7 @@ import hvac.exceptions
 import psycopg
 import pytest
 
+from components import stack_file
 from tests.engine.certificates import Authority
 from tests.engine.change import edited
 from tests.engine.cluster import Cluster, base_directory
@@ -401,9 +402,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("place", "document"), BAD, ids=[repr(row) for row in BAD])
 def test_a_name_that_cannot_work_literally_is_refused_with_one_sentence(place: str, document: dict[str, Any]) -> None:
-    from components import settings  # noqa: PLC0415
-
-    with pytest.raises(settings.Mistakes) as told:
-        settings.parse("test", document)
+    with pytest.raises(stack_file.Mistakes) as told:
+        stack_file.parse("test", document)
     assert len(told.value.mistakes) == 1
     assert told.value.mistakes[0].startswith(f"{place}: ")

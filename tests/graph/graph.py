@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from pulumi.runtime import mocks, rpc
 from pulumi.runtime.proto import resource_pb2
 
-from components import settings
+from components import settings, stack_file
 from components.key_vault import VaultAddress
 from components.replication import EncryptedReplication
 
@@ -164,7 +164,7 @@ class Place:
             for name, port in zip(names, free_ports(len(names)), strict=True)
         ]
         servers[0] |= declared.pop("primary", {})
-        return settings.parse("test", {"primary": servers[0], "standbys": servers[1:], **declared})
+        return stack_file.parse("test", {"primary": servers[0], "standbys": servers[1:], **declared})
 
     def build(self, cluster: settings.Cluster, *, preview: bool = False, ca: str | None = None) -> Graph:
         graph = Graph()

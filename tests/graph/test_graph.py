@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from components.settings import Mistakes
+from components.stack_file import Mistakes
 from tests.graph import graph as graphs
 from tests.graph.graph import PASSWORD, TOKEN, Graph, Place, plain, values_outside_secrets
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components import settings
+from components import stack_file
 from components.errors import Problem
 from components.hosts.site import Site, Surroundings
 
@@ -19,7 +19,7 @@ def declared(host: dict[str, Any], **server: Any) -> Site:
     from components.hosts import ssh_site  # noqa: PLC0415 - importing pulumi-command warns
 
     document = {"primary": {"name": "db1", "host": host, **ADDRESS, **server}, "standbys": []}
-    cluster = settings.parse("x.yaml", json.dumps(document))
+    cluster = stack_file.parse("x.yaml", json.dumps(document))
     return ssh_site.declare(cluster.primary, cluster.port(cluster.primary), Surroundings("orders", "orders"))
 
 
@@ -79,6 +79,6 @@ def test_a_path_that_a_unit_cannot_have() -> None:
 def test_the_stack_files_are_right(stack: str, request: pytest.FixtureRequest) -> None:
     file = request.config.rootpath / "stacks" / f"Pulumi.{stack}.yaml"
     document = yaml.safe_load(file.read_text())["config"]["tde-replication:cluster"]
-    cluster = settings.parse(file.name, json.dumps(document))
+    cluster = stack_file.parse(file.name, json.dumps(document))
     assert {server.kind for server in cluster.servers} == {"ssh"}
     assert cluster.encryption == "required"

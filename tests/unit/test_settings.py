@@ -7,15 +7,16 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from components import settings
-from components.settings import Cluster, Mistakes
+from components import stack_file
+from components.settings import Cluster
+from components.stack_file import Mistakes
 
 FILE = "stacks/Pulumi.test.yaml"
 
 
 def mistakes(document: Any) -> list[str]:
     with pytest.raises(Mistakes) as told:
-        settings.parse(FILE, json.dumps(document))
+        stack_file.parse(FILE, json.dumps(document))
     return told.value.mistakes
 
 
@@ -162,7 +163,7 @@ def test_other_mistakes_are_told_at_their_key(document: Any, key: str) -> None:
 
 def test_what_is_no_mapping_at_all() -> None:
     with pytest.raises(Mistakes, match="this is no mapping of settings"):
-        settings.parse(FILE, "encryption: off")
+        stack_file.parse(FILE, "encryption: off")
 
 
 def test_all_mistakes_are_told_at_once_under_one_heading() -> None:
@@ -171,7 +172,7 @@ def test_all_mistakes_are_told_at_once_under_one_heading() -> None:
         "replication": {"maxSlotWalKeepSize": "64 gigs"},
     }
     with pytest.raises(Mistakes) as told:
-        settings.parse(FILE, json.dumps(document))
+        stack_file.parse(FILE, json.dumps(document))
     assert str(told.value) == (
         f"{FILE} has 2 mistakes; nothing was touched:\n"
         '  cluster.replication.maxSlotWalKeepSize: "64 gigs" is not a size (write 64GB)\n'
@@ -181,7 +182,7 @@ def test_all_mistakes_are_told_at_once_under_one_heading() -> None:
 
 def test_one_mistake_is_counted_as_one() -> None:
     with pytest.raises(Mistakes, match=r"^stacks/Pulumi.test.yaml has 1 mistake; nothing was touched:\n  cluster.x: "):
-        settings.parse(FILE, '{"x": 1}')
+        stack_file.parse(FILE, '{"x": 1}')
 
 
 def test_a_wrong_section_brings_no_mistakes_that_follow_from_it() -> None:
@@ -200,7 +201,7 @@ def test_directories_that_share_a_parent() -> None:
 
 
 def test_defaults() -> None:
-    cluster = settings.parse(FILE, "{}")
+    cluster = stack_file.parse(FILE, "{}")
     assert cluster.encryption == "required"
     assert [server.name for server in cluster.servers] == ["primary", "standby1"]
     assert [cluster.port(server) for server in cluster.servers] == [54321, 54322]
@@ -212,7 +213,7 @@ def test_defaults() -> None:
 
 
 def test_no_standby_and_a_kept_cluster() -> None:
-    cluster = settings.parse(FILE, '{"standbys": [], "disposable": false}')
+    cluster = stack_file.parse(FILE, '{"standbys": [], "disposable": false}')
     assert [server.name for server in cluster.servers] == ["primary"]
     assert not cluster.is_disposable
 
@@ -222,12 +223,12 @@ def test_no_standby_and_a_kept_cluster() -> None:
     [("10.0.0.7", "10.0.0.7/32"), ("10.0.0.0/255.0.0.0", "10.0.0.0/8"), ("::1", "::1/128"), ("db1.example", "db1.example")],
 )  # fmt: skip
 def test_networks_are_kept_in_one_spelling(given_: str, kept: str) -> None:
-    assert settings.parse(FILE, json.dumps(primary(address=given_))).primary.address == kept
+    assert stack_file.parse(FILE, json.dumps(primary(address=given_))).primary.address == kept
 
 
 def test_numbers_and_switches_become_texts() -> None:
     declared = {"work_mem": "8MB", "jit": False, "ssl": True, "max_connections": 50, "seq_page_cost": 1.5}
-    assert settings.parse(FILE, json.dumps(primary(settings=declared))).primary.settings == {
+    assert stack_file.parse(FILE, json.dumps(primary(settings=declared))).primary.settings == {
         "work_mem": "8MB",
         "jit": "off",
         "ssl": "on",
@@ -237,7 +238,7 @@ def test_numbers_and_switches_become_texts() -> None:
 
 
 def test_slashes_around_a_mount_go() -> None:
-    assert settings.parse(FILE, '{"vault": {"mount": "/team/tde/"}}').vault.mount == "team/tde"
+    assert stack_file.parse(FILE, '{"vault": {"mount": "/team/tde/"}}').vault.mount == "team/tde"
 
 
 labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,57}[a-z0-9])?", fullmatch=True)
@@ -257,8 +258,8 @@ clusters = st.fixed_dictionaries(
 
 @given(clusters)
 def test_what_is_valid_comes_back_as_it_was(document: dict[str, Any]) -> None:
-    cluster = settings.parse(FILE, json.dumps(document))
-    again = settings.parse(FILE, cluster.model_dump_json(by_alias=True))
+    cluster = stack_file.parse(FILE, json.dumps(document))
+    again = stack_file.parse(FILE, cluster.model_dump_json(by_alias=True))
     assert again == cluster
     assert (
         cluster.model_dump(by_alias=True)["replication"]["maxSlotWalKeepSize"]
@@ -276,7 +277,7 @@ json_values = st.recursive(
 @given(st.dictionaries(st.sampled_from(sorted(f.alias or n for n, f in Cluster.model_fields.items())), json_values))
 def test_whatever_is_written_is_valid_or_told_as_mistakes_with_their_place(document: dict[str, Any]) -> None:
     try:
-        settings.parse(FILE, json.dumps(document))
+        stack_file.parse(FILE, json.dumps(document))
         told = []
     except Mistakes as error:
         told = error.mistakes

@@ -1,0 +1,164 @@
+"""The stack file: read whole, and all that is wrong with it told at once, before anything is touched."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from pydantic import ValidationError
+
+from components.errors import Problem
+from components.settings import FOLLOWED_PARAMETERS, KINDS, MANAGED_PARAMETERS, Cluster, Server
+
+
+class Mistakes(Problem):
+    """All that is wrong with a stack file; nothing was touched."""
+
+    def __init__(self, file: str, mistakes: list[str]) -> None:
+        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        super().__init__(f"{file} has {count}; nothing was touched:\n" + "\n".join(f"  {line}" for line in mistakes))
+        self.mistakes = mistakes
+
+
+def parse(file: str, document: Any) -> Cluster:
+    """The cluster that a stack file declares. Raises `Mistakes` with all that is wrong in it."""
+    if isinstance(document, str):
+        try:
+            document = json.loads(document)
+        except ValueError:
+            raise Mistakes(file, ["cluster: this is no mapping of settings"]) from None
+    try:
+        cluster = Cluster.model_validate(document)
+    except ValidationError as error:
+        details = error.errors()
+        raise Mistakes(file, [*map(_mistake, details), *_besides(document, details)]) from None
+    if mistakes := _contradictions(cluster):
+        raise Mistakes(file, mistakes)
+    return cluster
+
+
+def _besides(document: Any, details: Sequence[Any]) -> list[str]:
+    """Contradictions in what is left without the sections that are wrong in themselves; defaults stand in for those, so
+    servers are compared only where all of them are readable."""
+    wrong = {detail["loc"][0] if detail["loc"] else "primary" for detail in details}
+    if wrong & {"primary", "standbys"}:
+        return []
+    rest = {key: value for key, value in document.items() if key not in wrong}
+    return _contradictions(Cluster.model_validate(rest))
+
+
+def _contradictions(cluster: Cluster) -> list[str]:
+    """Mistakes that no field has alone."""
+    found = _used_twice(cluster)
+    for place, server in zip(cluster.places, cluster.servers, strict=True):
+        found += [f"{place}.{mistake}" for mistake in _of_server(server)]
+        found += [f"{place}.{mistake}" for mistake in _too_low(server, cluster.primary)]
+        if server.adopt and server is not cluster.primary:
+            found.append(f"{place}.adopt: only a primary is adopted; a standby is always made by a base backup")
+    if cluster.primary.adopt and not cluster.primary.data_directory:
+        found.append("cluster.primary.dataDirectory: missing; it says which server is adopted")
+    if cluster.primary.adopt and cluster.primary.port is None:
+        found.append("cluster.primary.port: missing; standbys must know where the adopted server listens")
+    replication = cluster.replication
+    if replication.encrypted and not cluster.primary.adopt and cluster.primary.settings.get("ssl") != "on":
+        found.append(
+            f'cluster.replication.tls: "{replication.tls}" needs a primary that speaks TLS: set ssl: on, ssl_cert_file and '
+            "ssl_key_file in primary.settings"
+        )
+    if replication.tls.startswith("verify") and not replication.root_certificate:
+        found.append(f'cluster.replication.rootCertificate: missing, and tls is "{replication.tls}"')
+    if cluster.wal_encryption and "server" not in cluster.key.scope:
+        found.append('cluster.walEncryption: WAL is encrypted with the server key: add "server" to key.scope')
+    return found
+
+
+def _too_low(standby: Server, primary: Server) -> list[str]:
+    both = sorted(standby.settings.keys() & primary.settings.keys() & FOLLOWED_PARAMETERS)
+    return [
+        f"settings.{name}: {own} is lower than the primary's {least}: the standby would stop replaying"
+        for name in both
+        for own, least in [(standby.settings[name], primary.settings[name])]
+        if own.isdecimal() and least.isdecimal() and int(own) < int(least)
+    ]
+
+
+def _used_twice(cluster: Cluster) -> list[str]:
+    """What each server must have for itself."""
+    found = []
+    values_of: dict[str, list[Any]] = {
+        "name": [server.name for server in cluster.servers],
+        "port": [cluster.port(server) for server in cluster.servers],
+        "dataDirectory": [server.data_directory for server in cluster.servers],
+    }
+    for field, values in values_of.items():
+        seen: Counter[Any] = Counter()
+        for place, server, value in zip(cluster.places, cluster.servers, values, strict=True):
+            where = None if field == "name" else server.machine
+            seen[where, value] += value is not None
+            if seen[where, value] > 1:
+                shown = f'"{value}"' if isinstance(value, str) else value
+                found.append(f"{place}.{field}: {shown} is used twice")
+    above = [
+        (server.machine, PurePosixPath(server.data_directory).parent) if server.data_directory else None
+        for server in cluster.servers
+    ]
+    found += [
+        f"{place}.dataDirectory: {parent[1]} holds another server's directory too; each needs a parent directory of its own for "
+        "its token and log"
+        for place, parent in zip(cluster.places, above, strict=True)
+        if parent and above.count(parent) > 1
+    ]
+    return found
+
+
+def _of_server(server: Server) -> list[str]:
+    found = []
+    for name, value in server.settings.items():
+        place = f"settings.{name}"
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?", name):
+            found.append(f"{place}: this is no name of a parameter")
+        if name.lower() in MANAGED_PARAMETERS:
+            found.append(f"{place}: the stack sets this parameter itself")
+        if "\n" in value or "\0" in value:
+            found.append(f"{place}: a value cannot hold a line break or a zero byte")
+        if name == "shared_preload_libraries" and "pg_tde" in value:
+            found.append(f"{place}: pg_tde is added by the stack itself: leave it out")
+    return found
+
+
+def _mistake(detail: Any) -> str:
+    """One of pydantic's errors as `key: sentence`."""
+    place = "cluster"
+    before: Any = None
+    for part in detail["loc"]:
+        if before == "host" and part in ("local", *KINDS):  # the kind that it was read as: no key of the stack file
+            before = None
+            continue
+        before = part
+        place += f"[{part}]" if isinstance(part, int) else f".{part}"
+    match detail["type"]:
+        case "extra_forbidden":
+            return f"{place}: there is no such setting"
+        case "missing":
+            return f"{place}: this is missing"
+        case "literal_error":
+            return f"{place}: this must be {detail['ctx']['expected']}"
+        case "value_error":
+            return f"{place}: {detail['ctx']['error']}"
+        case kind if kind.endswith(("_type", "_parsing")):
+            return f"{place}: this must be {_TYPES.get(kind, detail['msg'].removeprefix('Input should be '))}"
+        case _:
+            return f"{place}: {detail['msg'][0].lower()}{detail['msg'][1:]}"
+
+
+_TYPES = {
+    "string_type": "a text",
+    "int_type": "a whole number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}

@@ -1,0 +1,329 @@
+"""Every row of the table of changes, on the real engine: the preview plans just that and says who restarts, and `up` does it."""
+
+import json
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import psycopg
+import pytest
+
+from components.hosts.local import LocalHost
+from tests.engine.certificates import Authority
+from tests.engine.change import CHANGES, REFUSED, Change, edited
+from tests.engine.cluster import Cluster, base_directory, free_ports
+from tests.engine.workspace import Workspace, eventually
+from tests.openbao import OpenBao
+
+
+@pytest.fixture(scope="module")
+def cluster(openbao: OpenBao, encrypted_binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    base = base_directory()
+    workspace = Workspace(tmp_path_factory.mktemp("change"), "change", openbao.environment)
+    made = Cluster(workspace, base, 2, openbao, binaries=encrypted_binaries)
+    workspace.init()
+    try:
+        workspace.up_well()
+        made.sql("db1", 'CREATE DATABASE "app ""1"""')
+        made.sql("db1", "CREATE TABLE secret USING tde_heap AS SELECT 'text' AS t")
+        yield made
+    finally:
+        done = workspace.destroy()
+        assert done.code == 0, done.text
+        shutil.rmtree(base)
+
+
+@pytest.fixture(autouse=True)
+def whole(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let no failure spoil the next test."""
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed > failed:
+        cluster.workspace.up()
+
+
+def servers(cluster: Cluster) -> list[dict[str, Any]]:
+    return [cluster.workspace.cluster["primary"], *cluster.workspace.cluster["standbys"]]
+
+
+def made_at(cluster: Cluster) -> dict[str, str]:
+    """When each data directory was made."""
+    return {
+        one["name"]: json.loads((Path(one["dataDirectory"]) / "tde-replication.json").read_text())["madeAt"]
+        for one in servers(cluster)
+    }
+
+
+def pids(cluster: Cluster) -> dict[str, int]:
+    """The process of each server, found by its declared directory."""
+    found = {one["name"]: LocalHost().postmaster(PurePosixPath(one["dataDirectory"])) for one in servers(cluster)}
+    return {name: running.pid for name, running in found.items() if running}
+
+
+def told_to_restart(text: str) -> list[str]:
+    return sorted(set(re.findall(r"server (\S+) will be restarted", text)))
+
+
+def change(
+    cluster: Cluster, edit: Callable[[dict[str, Any]], object], plan: dict[str, str], restarts: list[str]
+) -> None:
+    """Edit the stack file; the preview plans just `plan`, `up` does it, and just `restarts` restart; then nothing is left."""
+    workspace = cluster.workspace
+    before, directories = pids(cluster), made_at(cluster)
+    workspace.write(edited(workspace.cluster, edit))
+    cluster.ports.update({one["name"]: one["port"] for one in servers(cluster)})
+    preview = workspace.preview()
+    assert preview.code == 0, preview.errors
+    assert preview.plan == plan, preview.changes
+    assert told_to_restart(preview.text) == restarts
+    workspace.up_well()
+    after = pids(cluster)
+    assert sorted(name for name in after if name in before and before[name] != after[name]) == restarts
+    assert {name: made for name, made in made_at(cluster).items() if directories.get(name, made) != made} == {}
+    slots = sorted(f"tde_{one['name']}" for one in workspace.cluster["standbys"])
+    eventually(lambda: cluster.streaming() == slots)
+    workspace.unchanged()
+
+
+@pytest.mark.parametrize("row", CHANGES, ids=str)
+def test_a_change_does_what_its_preview_says(cluster: Cluster, row: Change) -> None:
+    change(cluster, row.edit, dict(row.plan), list(row.restarts))
+
+
+@pytest.mark.parametrize(("edit", "says"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
+def test_what_would_harm_is_refused_before_anything_is_touched(
+    cluster: Cluster, edit: Callable[[dict[str, Any]], object], says: str
+) -> None:
+    workspace = cluster.workspace
+    declared, before = workspace.cluster, pids(cluster)
+    workspace.write(edited(declared, edit))
+    try:
+        preview = workspace.preview()
+    finally:
+        workspace.write(declared)
+    assert preview.code != 0
+    assert says in preview.text, preview.text
+    assert pids(cluster) == before
+
+
+def test_a_restart_that_is_refused_is_told_at_preview_and_nothing_is_set(cluster: Cluster) -> None:
+    workspace = cluster.workspace
+    declared, before = workspace.cluster, pids(cluster)
+
+    def edit(document: dict[str, Any]) -> None:
+        document["primary"] |= {"restart": "refused"}
+        document["primary"]["settings"] |= {"max_prepared_transactions": "3"}
+
+    workspace.write(edited(declared, edit))
+    for done in (workspace.preview(), workspace.up()):
+        assert done.code != 0
+        assert any("server db1 must be restarted for max_prepared_transactions" in line for line in done.errors), (
+            done.errors
+        )
+    workspace.write(declared)
+    workspace.unchanged()
+    assert pids(cluster) == before
+    query = "SELECT count(*) FROM pg_file_settings WHERE name = 'max_prepared_transactions'"
+    assert cluster.sql("db1", query) == [(0,)]
+
+
+def test_another_password_does_not_break_streaming(cluster: Cluster) -> None:
+    """Every sample during the `up` sees both standbys; one that is restarted afterwards comes back with the new password."""
+    workspace = cluster.workspace
+    stop, samples = threading.Event(), []
+
+    def watch() -> None:
+        while not stop.wait(0.02):
+            samples.append(
+                cluster.sql("db1", "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'")[0][0]
+            )
+
+    watcher = threading.Thread(target=watch)
+    senders = "SELECT array_agg(pid ORDER BY pid) FROM pg_stat_replication"
+    before = cluster.sql("db1", senders)
+    workspace.write(edited(workspace.cluster, lambda c: c["replication"].update(passwordVersion=2)))
+    watcher.start()
+    try:
+        workspace.up_well()
+    finally:
+        stop.set()
+        watcher.join()
+    assert len(samples) > 10
+    assert set(samples) == {2}
+    assert cluster.sql("db1", senders) == before
+    workspace.unchanged()
+    cluster.stop("db3")
+    cluster.start("db3")
+    eventually(lambda: cluster.streaming() == ["tde_db2", "tde_db3"])
+
+
+def test_a_key_is_not_rotated_while_a_standby_cannot_open_keys(cluster: Cluster) -> None:
+    workspace = cluster.workspace
+    declared = workspace.cluster
+    path = cluster.file("db3", "vault-token")
+    good = path.read_text()
+    workspace.write(edited(declared, lambda c: c["key"].update(name="third")))
+    cluster.bao.client().auth.token.revoke(good)  # the file is as declared: only the Vault knows
+    stop = threading.Event()
+
+    def spoil() -> None:
+        """Keep what `up` repairs broken."""
+        while not stop.wait(0.01):
+            path.write_text("hvs.nothing")
+
+    spoiler = threading.Thread(target=spoil)
+    spoiler.start()
+    try:
+        done = workspace.up()
+    finally:
+        stop.set()
+        spoiler.join()
+    assert done.code != 0
+    assert any("db3/data cannot open its keys" in line for line in done.errors), done.errors
+    assert cluster.sql("db1", "SELECT key_name FROM pg_tde_server_key_info()", 'app "1"') == [("second",)]
+    before = pids(cluster)
+    workspace.up_well()
+    workspace.unchanged()
+    assert cluster.sql("db1", "SELECT key_name FROM pg_tde_server_key_info()", 'app "1"') == [("third",)]
+    assert pids(cluster) == before
+
+
+def test_a_key_is_not_rotated_during_a_base_backup(cluster: Cluster) -> None:
+    workspace = cluster.workspace
+    declared = workspace.cluster
+    workspace.write(edited(declared, lambda c: c["key"].update(name="fourth")))
+    backup = psycopg.connect(
+        f"host=/tmp port={cluster.ports['db1']} user=postgres replication=database dbname=postgres"
+    )
+    try:
+        backup.pgconn.send_query(b"BASE_BACKUP (CHECKPOINT 'fast')")
+        eventually(lambda: cluster.sql("db1", "SELECT count(*) FROM pg_stat_progress_basebackup") == [(1,)])
+        done = workspace.up()
+    finally:
+        backup.close()
+    assert done.code != 0
+    assert any("a base backup of the primary is running: nothing was changed" in line for line in done.errors), (
+        done.errors
+    )
+    workspace.up_well()
+    workspace.unchanged()
+
+
+def new_standby(cluster: Cluster, name: str, like: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "port": free_ports(1)[0],
+        "dataDirectory": str(cluster.data(name)),
+        "binaries": like["binaries"],
+    }
+
+
+def of_standby(name: str, step: str) -> dict[str, str]:
+    kinds = (
+        *("Token {}-token", "HostFile {}-vault-token", "HostFile {}-vault-ca", "HostFile {}-pgpass"),
+        *("ReplicationSlot tde_{}", "BaseBackup {}", "Server {}", "ReplicationCheck {}"),
+    )
+    return {kind.format(name): step for kind in kinds}
+
+
+def test_ports_change_and_everybody_finds_the_primary(cluster: Cluster) -> None:
+    ports = free_ports(2)
+
+    def edit(document: dict[str, Any]) -> None:
+        document["primary"]["port"], document["standbys"][0]["port"] = ports
+
+    plan = dict.fromkeys(("Server db1", "Server db2", "Server db3", "BaseBackup db2", "BaseBackup db3"), "update")
+    change(cluster, edit, plan, ["db1", "db2"])
+
+
+def test_standbys_come_and_go_without_touching_the_others(cluster: Cluster) -> None:
+    [db2, db3] = cluster.workspace.cluster["standbys"]
+    more = [new_standby(cluster, "db4", db2), new_standby(cluster, "db5", db2)]
+    change(cluster, lambda c: c["standbys"].extend(more), of_standby("db4", "create") | of_standby("db5", "create"), [])
+    renamed = new_standby(cluster, "db6", db2)
+    change(
+        cluster,
+        lambda c: c.update(standbys=[db2, db3, renamed, more[1]]),
+        of_standby("db6", "create") | of_standby("db4", "delete"),
+        [],
+    )
+    assert not cluster.data("db4").exists()
+    change(
+        cluster, lambda c: c.update(standbys=[db2, db3]), of_standby("db5", "delete") | of_standby("db6", "delete"), []
+    )
+    assert cluster.sql("db1", "SELECT count(*) FROM pg_replication_slots") == [(2,)]
+
+
+def test_replication_by_tls(cluster: Cluster) -> None:
+    """From in clear to verify-full in two edits; a clone that does not trust the primary's certificate fails with a sentence."""
+    workspace = cluster.workspace
+    if cluster.sql("db1", "SHOW ssl_library") == [("",)]:
+        pytest.skip("this PostgreSQL is built without TLS")
+    authority, stranger = Authority(cluster.base, "ca"), Authority(cluster.base, "stranger")
+    certificate, key = authority.certificate("127.0.0.1")
+    speaks = {"ssl": True, "ssl_cert_file": str(certificate), "ssl_key_file": str(key)}
+
+    def edit(document: dict[str, Any]) -> None:
+        document["primary"]["settings"] |= speaks
+        document["replication"] |= {"tls": "verify-full", "rootCertificate": str(authority.file)}
+
+    [db2, db3] = workspace.cluster["standbys"]
+    role = workspace.cluster["replication"]["role"]
+    plan = dict.fromkeys(("Server db1", "Server db2", "Server db3", "BaseBackup db2", "BaseBackup db3"), "update")
+    plan |= {f"HbaRule {role} from {address}": "update" for address in ("127.0.0.0/8", "127.0.0.1/32")}
+    change(cluster, edit, plan, [])
+    query = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_replication USING (pid) WHERE ssl"
+    eventually(lambda: cluster.sql("db1", query) == [(2,)])
+
+    def misled(document: dict[str, Any]) -> None:
+        document["replication"] |= {"rootCertificate": str(stranger.file)}
+        document["standbys"] = [db2, db3, new_standby(cluster, "db7", db2)]
+
+    declared = workspace.cluster
+    workspace.write(edited(declared, misled))
+    done = workspace.up()
+    assert done.code != 0
+    told = [line for line in done.errors if "the base backup of db1 to" in line]
+    assert len(set(told)) == 1
+    assert "certificate verify failed. Nothing of it is left" in told[0]
+    assert not cluster.data("db7").exists()
+    workspace.write(declared)
+    workspace.up_well()
+    workspace.unchanged()
+    eventually(lambda: cluster.sql("db1", query) == [(2,)])
+
+
+def test_the_table_finds_a_restart_that_nobody_told(cluster: Cluster) -> None:
+    """Proof that `change` can fail: a server restarted by hand during it is found."""
+
+    def edit(document: dict[str, Any]) -> None:
+        document["primary"].setdefault("settings", {})["work_mem"] = "7MB"
+        cluster.stop("db3")
+        cluster.start("db3")
+
+    before = cluster.workspace.cluster
+    with pytest.raises(AssertionError, match="db3"):
+        change(cluster, edit, {"Server db1": "update"}, [])
+    cluster.workspace.write(before)
+    cluster.workspace.up_well()
+
+
+def test_a_standby_moves_to_another_directory(cluster: Cluster) -> None:
+    """Planned as its replacement, and that of nobody else."""
+    workspace = cluster.workspace
+    before = pids(cluster)
+    former = cluster.data("db3")
+    workspace.write(
+        edited(workspace.cluster, lambda c: c["standbys"][1].update(dataDirectory=str(cluster.base / "moved" / "data")))
+    )
+    preview = workspace.preview()
+    gone = of_standby("db3", "replace").keys() - {"Token db3-token", "ReplicationSlot tde_db3"}
+    assert preview.plan == dict.fromkeys(gone, "replace"), preview.changes
+    workspace.up_well()
+    workspace.unchanged()
+    assert not former.exists()
+    after = pids(cluster)
+    assert [name for name in after if before[name] != after[name]] == ["db3"]

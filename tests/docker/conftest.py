@@ -87,6 +87,6 @@ def leaves_nothing(daemon: docker.DockerClient) -> Iterator[None]:
 
 def things(client: docker.DockerClient) -> set[str]:
     """All containers, volumes and networks, by kind and name."""
-    found = {f"container {one.name}" for one in client.containers.list(all=True)}
+    found = {f"container {one.name}" for one in client.containers.list(ignore_removed=True, all=True)}
     found |= {f"volume {one.name}" for one in client.volumes.list()}
     return found | {f"network {one.name}" for one in client.networks.list()}

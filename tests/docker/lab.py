@@ -158,12 +158,12 @@ def server_container(client: docker.DockerClient, image: str, data: PurePosixPat
         yield name
     finally:
         assert until(lambda: not helpers(client, name), seconds=30), "a helper is left"
-        for one in client.containers.list(all=True, filters={"name": name}):
+        for one in client.containers.list(ignore_removed=True, all=True, filters={"name": name}):
             one.remove(v=True, force=True)
         volume.remove()
         network.remove()
 
 
 def helpers(client: docker.DockerClient, name: str) -> list[str]:
-    found = client.containers.list(all=True, filters={"label": f"{HELPER}={name}"})
+    found = client.containers.list(ignore_removed=True, all=True, filters={"label": f"{HELPER}={name}"})
     return [str(one.name) for one in found]

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import docker
 import pytest
+from docker.errors import APIError
 
 from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts import docker_exec, relay
@@ -129,7 +131,7 @@ def test_a_missed_deadline_ends_the_whole_group(host: DockerHost, container: str
     with pytest.raises(CommandFailed, match=r"within 0\.5 s"):
         host.run(["sh", "-c", "sleep 1234 & sleep 1234"], deadline=0.5)
     assert time.monotonic() - started < 10
-    [helper] = daemon.containers.list(filters={"label": f"{docker_exec.HELPER}={container}"})
+    [helper] = daemon.containers.list(ignore_removed=True, filters={"label": f"{docker_exec.HELPER}={container}"})
     eventually(lambda: "sleep 1234" not in str(helper.top()))
 
 
@@ -141,7 +143,11 @@ DockerHost(sys.argv[1]).run(["sh", "-c", "echo started >&2; sleep 1234"], deadli
 
 
 def processes(daemon: docker.DockerClient, name: str) -> str:
-    return "".join(str(one.top()) for one in daemon.containers.list(filters={"name": name}))
+    found = []
+    for one in daemon.containers.list(ignore_removed=True, filters={"name": name}):
+        with suppress(APIError):  # a helper that has ended since it was listed has no processes
+            found.append(str(one.top()))
+    return "".join(found)
 
 
 def killed(address: str) -> subprocess.Popen[str]:
@@ -253,7 +259,7 @@ def test_no_docker(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_secrets_are_in_no_argument(host: DockerHost, container: str, daemon: docker.DockerClient) -> None:
     secret = secrets.token_hex(16)
     host.write(PLACE / "token", secret.encode(), mode=0o600)
-    [helper] = daemon.containers.list(filters={"label": f"{docker_exec.HELPER}={container}"})
+    [helper] = daemon.containers.list(ignore_removed=True, filters={"label": f"{docker_exec.HELPER}={container}"})
     for exec_id in helper.attrs["ExecIDs"] or []:
         assert secret not in str(daemon.api.exec_inspect(exec_id))
     assert secret not in str(helper.attrs)

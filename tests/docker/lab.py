@@ -46,7 +46,7 @@ def answers(address: str | None) -> bool:
 def dockerd() -> Iterator[str]:
     """The address of the dockerd that answers, or of one that is started here and ended afterwards.
 
-    One of our own keeps out of the way of any other: its own directories and socket, no bridge, no firewall rules.
+    One of our own keeps out of the way of any other: its own directories, socket and addresses, no bridge, no firewall rules.
     """
     if answers(None):
         yield os.environ.get("DOCKER_HOST") or DEFAULT
@@ -60,9 +60,10 @@ def dockerd() -> Iterator[str]:
     directories = {name: home / name for name in ("data-root", "exec-root", "pidfile")}
     options = [text for name, path in directories.items() for text in (f"--{name}", str(path))]
     quietly = ("--storage-driver=overlay2", "--bridge=none", "--iptables=false", "--ip6tables=false")
+    pool = f"--default-address-pool=base=10.{64 + secrets.randbelow(128)}.0.0/16,size=24"
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(
-            ["dockerd", "--host", address, *quietly, *options], stdout=log, stderr=log, start_new_session=True
+            ["dockerd", "--host", address, *quietly, pool, *options], stdout=log, stderr=log, start_new_session=True
         )
     try:
         deadline = time.monotonic() + PATIENCE

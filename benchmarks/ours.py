@@ -7,8 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.place import BenchmarkError, free_ports, run
+from benchmarks.place import BenchmarkError, run
 from bootstrap.plugins import own_home
+from bootstrap.ports import free_ports
 from bootstrap.project import HERE
 from bootstrap.vault import Vault
 from components.hosts.account import service_account

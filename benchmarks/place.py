@@ -1,13 +1,11 @@
 """A directory and ports of this run's own, on this machine's scratch space."""
 
-import random
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,18 +27,6 @@ def scratch() -> Iterator[Path]:
     finally:
         processes.end_all()
         shutil.rmtree(root)
-
-
-def free_ports(count: int) -> list[int]:
-    """Below those that the kernel hands out to clients, so that none takes one meanwhile."""
-    found: list[int] = []
-    for port in random.SystemRandom().sample(range(20000, 32000), 400):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            found.append(port)
-            if len(found) == count:
-                return found
-    raise BenchmarkError("no free ports between 20000 and 32000 on 127.0.0.1")
 
 
 @dataclass(frozen=True)

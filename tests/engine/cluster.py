@@ -2,27 +2,17 @@
 
 import os
 import signal
-import socket
 import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import psycopg
 
+from bootstrap.ports import free_ports
 from components.hosts.account import service_account
 from components.hosts.local import LocalHost
 from tests.engine.workspace import Workspace, eventually, sql
 from tests.openbao import OpenBao
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 class Cluster:

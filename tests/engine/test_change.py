@@ -11,10 +11,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from bootstrap.ports import free_ports
 from components.hosts.local import LocalHost
 from tests.engine.certificates import Authority
 from tests.engine.change import CHANGES, REFUSED, Change, edited
-from tests.engine.cluster import Cluster, base_directory, free_ports
+from tests.engine.cluster import Cluster, base_directory
 from tests.engine.workspace import Workspace, eventually
 from tests.openbao import OpenBao
 

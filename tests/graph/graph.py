@@ -1,7 +1,6 @@
 """The component under Pulumi's mocks: what it registers, with which inputs, depending on what."""
 
 import shutil
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from cryptography.x509.oid import NameOID
 from pulumi.runtime import mocks, rpc
 from pulumi.runtime.proto import resource_pb2
 
+from bootstrap.ports import free_ports
 from components import settings, stack_file
 from components.key_vault import VaultAddress
 from components.replication import EncryptedReplication
@@ -138,14 +138,6 @@ def installation(directory: Path, *, pg_tde: bool, version: str = "18.6") -> Pat
         extensions.mkdir(parents=True)
         (extensions / "pg_tde.control").touch()
     return programs
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(one.getsockname()[1]) for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 class Place:

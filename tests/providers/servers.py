@@ -3,7 +3,6 @@
 import itertools
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 from psycopg import sql
 from psycopg.rows import TupleRow
 
+from bootstrap.ports import free_ports
 from components.hosts.account import service_account
 from components.hosts.local import LocalHost
 from components.postgres.base_backup import ClonedDirectory
@@ -50,11 +50,6 @@ def plain_programs(target: Path) -> Path:
         shutil.copytree(tree, target, symlinks=True)
         tree = target
     return tree / "bin"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 @dataclass
@@ -142,7 +137,7 @@ class Servers:
                 "binaries": directory.binaries,
                 "settings": QUICK
                 | {
-                    "port": str(free_port()),
+                    "port": str(free_ports(1)[0]),
                     "listen_addresses": "127.0.0.1",
                     "unix_socket_directories": "/tmp",
                     "max_slot_wal_keep_size": "4GB",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bootstrap.ports import free_ports
 from components.hosts.openssh import Login
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
@@ -48,7 +49,7 @@ class Sshd:
     def start(self) -> "Sshd":
         if not self.key.exists():
             self.make_keys()
-        self.port = self.port or free_port(self.address)
+        self.port = self.port or free_ports(1, self.address)[0]
         if os.geteuid() == 0:
             RUN.mkdir(mode=0o755, exist_ok=True)
         settings = {
@@ -91,12 +92,6 @@ class Sshd:
 
 def generate(path: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
-
-
-def free_port(address: str = "127.0.0.1") -> int:
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
 
 
 def _answers(address: str, port: int) -> bool:

@@ -14,13 +14,14 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
+from bootstrap.ports import free_ports
 from components import hosts
 from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts import openssh, ssh
 from components.hosts.openssh import Login
 from components.hosts.ssh import SshHost
 from components.waiting import until
-from tests.ssh.sshd import MISSING, Sshd, free_port, generate
+from tests.ssh.sshd import MISSING, Sshd, generate
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"SSH TESTS DID NOT RUN: {MISSING}")
 PASSWD = PurePosixPath("/etc/passwd")
@@ -200,7 +201,7 @@ def test_jump_hosts(sshd: Sshd, home: Path, hops: int) -> None:
 
 def test_nobody_listens(home: Path) -> None:
     (home / "known_hosts").write_text("")
-    login = Login("127.0.0.1", free_port(), known_hosts=str(home / "known_hosts"))
+    login = Login("127.0.0.1", free_ports(1)[0], known_hosts=str(home / "known_hosts"))
     started = time.monotonic()
     with pytest.raises(Unavailable, match=r"cannot be reached: .*Connection refused"):
         host(login).status(PASSWD)

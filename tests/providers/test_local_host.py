@@ -154,7 +154,8 @@ def alive(pid: int) -> bool:
 
 
 CALLER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
 from components.hosts.local import LocalHost
 LocalHost().run(["sh", "-c", sys.argv[1], sys.argv[2]], deadline=1000)
 """

@@ -23,6 +23,8 @@ from components.errors import Problem
 HOUR = 3600
 PATIENCE = 3.0
 
+CREDENTIALS = "replication"
+"""Where in the mount the role's credentials are, apart from keys."""
 PRIMARY_POLICY = """\
 # What pg_tde calls on the primary, and no more: without "update", no key can ever be overwritten.
 path "sys/mounts/{mount}" {{ capabilities = ["read"] }}
@@ -64,15 +66,14 @@ class VaultAddress:
         return cls(address.rstrip("/"), token, os.environ.get("VAULT_CACERT"))
 
     def left_by_a_killed_run(self, mount: str, description: str, namespace: str | None) -> bool:
-        """Whether `mount` is there, is described as ours and holds nothing: a run that made it was killed before Pulumi's state
+        """Whether `mount` is there, is described as ours and holds no key: a run that made it was killed before Pulumi's state
         knew of it. Vault would refuse to make it again."""
         try:
             found = self._ask(f"sys/mounts/{quote(mount)}", namespace)
             if not found or (found["type"], found["description"]) != ("kv", description):
                 return False
-            return (found["options"] or {}).get("version") == "2" and not self._ask(
-                f"{quote(mount)}/metadata?list=true", namespace
-            )
+            held = (self._ask(f"{quote(mount)}/metadata?list=true", namespace) or {}).get("keys", [])
+            return (found["options"] or {}).get("version") == "2" and set(held) <= {f"{CREDENTIALS}/"}
         except (OSError, ValueError):
             return False  # pulumi-vault will say what is wrong
 
@@ -189,7 +190,7 @@ class KeyVault(pulumi.ComponentResource):
         vault.kv.SecretV2(
             f"{name}-replication-secret",
             mount=self.mount,
-            name=f"replication/{role}",
+            name=f"{CREDENTIALS}/{role}",
             data_json=password.apply(lambda value: json.dumps({"username": role, "password": value})),
             delete_all_versions=True,
             opts=child,

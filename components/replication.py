@@ -1,15 +1,14 @@
 """`EncryptedReplication`: a primary and its standbys with pg_tde, as one component.
 
 KeyVault ─ mount, policies, a token per server, the role's secret
-└ Primary ─ DataDirectory + token file → Server
+└ Primary ─ Claim → DataDirectory + token file → Server
 ├ Extension → KeyProvider → PrincipalKey → KeyBinding (server, default) → WalEncryption
 ├ ReplicationRole → HbaRule
-└ for each standby: ReplicationSlot → BaseBackup + token file + passfile → Server → ReplicationCheck
+└ for each standby: Claim → ReplicationSlot → BaseBackup + token file + passfile → Server → ReplicationCheck
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import pulumi
@@ -18,34 +17,15 @@ from pulumi import Output, Resource, ResourceOptions
 
 from components import hosts, report, settings, stack_file
 from components.errors import Problem
-from components.hosts.site import Site, Surroundings
+from components.hosts.site import Surroundings
 from components.key_vault import KeyVault, VaultAddress
+from components.node import Around, Node
 from components.postgres import resources
 from components.postgres.upstream import Upstream, passfile
 from components.preflight import objections, objections_of_keys, objections_of_vault
-from components.values import SLOT_PREFIX
 
 TYPE = "tde:index:EncryptedReplication"
 BASE_BACKUP = "pulumi-python:dynamic/postgres:BaseBackup"
-
-
-@dataclass(frozen=True)
-class Node:
-    """One declared server, and its place."""
-
-    declared: settings.Server
-    site: Site
-    ready: list[Resource] = field(default_factory=list)
-    """Resources that make the place."""
-
-    @property
-    def name(self) -> str:
-        return self.declared.name
-
-    @property
-    def slot(self) -> str:
-        """Its slot on the primary: PostgreSQL allows lower-case letters, digits and underscores."""
-        return f"{SLOT_PREFIX}{self.name.replace('-', '_')}"
 
 
 class EncryptedReplication(pulumi.ComponentResource):
@@ -82,6 +62,7 @@ class EncryptedReplication(pulumi.ComponentResource):
         super().__init__(TYPE, name, None, opts)
         if self._reason:
             pulumi.log.warn(f"NOT ENCRYPTED: {self._reason}", self)
+        self._around = Around(name, self._stack, cluster, self._in_force, self._ca, self)
         self._build()
 
     def _places(self, around: Surroundings) -> list[Node]:
@@ -128,41 +109,43 @@ class EncryptedReplication(pulumi.ComponentResource):
             raise stack_file.Mistakes(f"stacks/Pulumi.{pulumi.get_stack()}.yaml", found)
 
     def _build(self) -> None:
-        cluster, primary = self._cluster, self._primary
+        cluster, primary, around = self._cluster, self._primary, self._around
         for node in self._nodes:
-            node.ready.extend(node.site.make(self._child()))
+            node.ready.extend(node.site.make(around.child()))
         password = resources.Password(
-            f"{self._name}-replication-password", self._child(), version=cluster.replication.password_version
+            f"{self._name}-replication-password", around.child(), version=cluster.replication.password_version
         ).output("value")
         key_vault = self._key_vault(password)
-        kind = resources.AdoptedDirectory if primary.declared.adopt else resources.InitializedDirectory
-        directory = kind(
-            primary.name,
-            self._child(depends_on=primary.ready, protect=cluster.protect),
-            **primary.site.location,
-            binaries=str(primary.site.binaries),
-            stack=self._stack,
-            name=primary.name,
-            disposable=cluster.is_disposable,
-        )
-        server = self._server(primary, directory, self._vault_files(primary, key_vault), {})
+        adopted = primary.declared.adopt
+        if not adopted:
+            primary.claim(around, around.token_file, around.ca_file)
+        kind = resources.AdoptedDirectory if adopted else resources.InitializedDirectory
+        opts = around.child(depends_on=list(primary.ready), protect=cluster.protect)
+        directory = kind(primary.name, opts, **primary.directory(around))
         inside = {**primary.site.location, "system_identifier": directory.system_identifier}
+        if adopted:
+            known = {"role": cluster.replication.role, "clients": self._clients(), **_primary(inside)}
+            primary.claim(around, around.token_file, around.ca_file, on_primary=known)
+        vault_files = primary.vault_files(around, key_vault.tokens[primary.name])
+        opts = around.child(depends_on=[directory, *vault_files], protect=cluster.protect)
+        server = primary.server(around, directory, opts, {})
         # Where the whole data directory goes, nothing in it has to be taken away first; one that is set aside or that stays
         # must not keep a slot, which would fill its disk, or a way in.
-        goes = cluster.is_disposable and not primary.declared.adopt
-        on_primary = self._child(depends_on=[server], deleted_with=directory if goes else None)
+        goes = cluster.is_disposable and not adopted
+        on_primary = around.child(depends_on=[server], deleted_with=directory if goes else None)
         keys = self._keys(inside, key_vault, on_primary) if self._in_force else []
         role = resources.ReplicationRole(
             cluster.replication.role, on_primary, **inside, role=cluster.replication.role, password=password
         )
         rules = [self._hba_rule(address, inside, _after(on_primary, role)) for address in self._clients()]
+        for node in self._standbys:
+            slot = {} if goes else {"slot": node.slot, **_primary(inside)}
+            files = (around.token_file, around.ca_file, around.passfile)
+            node.claim(around, *files, after=[server], on_primary=slot)
         checks = [
             self._standby(node, inside, on_primary, [*keys, *rules], key_vault, password) for node in self._standbys
         ]
         self._register([server, *keys, role, *rules, *checks])
-
-    def _child(self, **options: Any) -> ResourceOptions:
-        return ResourceOptions(parent=self, **options)
 
     def _key_vault(self, password: Output[str]) -> KeyVault:
         declared = self._cluster.vault
@@ -173,7 +156,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             ca_cert_file=self._ca,
             namespace=declared.namespace,
             skip_child_token=True,
-            opts=self._child(),
+            opts=self._around.child(),
         )
         return KeyVault(
             self._name,
@@ -192,69 +175,12 @@ class EncryptedReplication(pulumi.ComponentResource):
             token_period_hours=int(declared.token_period.removesuffix("h")),
             role=self._cluster.replication.role,
             password=password,
-            opts=self._child(providers=[provider]),
+            opts=self._around.child(providers=[provider]),
         )
 
     @property
     def _ca(self) -> str | None:
         return self._cluster.vault.ca or self._vault_address.ca
-
-    def _beside_data(self, suffix: str) -> str:
-        """A file beside the data directory, by the path that pg_tde knows: the same on every server, counted from PGDATA."""
-        return f"../{self._name}.{suffix}"
-
-    def _vault_files(self, node: Node, key_vault: KeyVault) -> list[Resource]:
-        """What pg_tde opens before it can talk to Vault: the server's own token, and the CA."""
-
-        def file(kind: str, content: pulumi.Input[str], mode: str) -> Resource:
-            return resources.HostFile(
-                f"{node.name}-{kind.partition('.')[0]}",
-                self._child(depends_on=node.ready, retain_on_delete=node.declared.adopt and self._in_force),
-                host=node.site.address,
-                path=str(node.site.data.parent / f"{self._name}.{kind}"),
-                content=content,
-                mode=mode,
-            )
-
-        token = file("vault-token", key_vault.tokens[node.name], "0600")
-        return [token, file("vault-ca.pem", Path(self._ca).read_text(), "0644")] if self._ca else [token]
-
-    def _server(
-        self, node: Node, directory: resources.DataDirectory, files: Sequence[Resource], parameters: dict[str, str]
-    ) -> resources.Server:
-        return resources.Server(
-            node.name,
-            self._child(depends_on=[directory, *files], protect=self._cluster.protect and node is self._primary),
-            **node.site.location,
-            system_identifier=directory.system_identifier,
-            made_at=directory.made_at,
-            name=node.name,
-            binaries=str(node.site.binaries),
-            settings=self._parameters(node) | parameters,
-            recovery="none" if node is self._primary else "standby",
-            restart=node.declared.restart,
-            ours=not node.declared.adopt,
-            **({"container": node.ready[-1].id} if node.site.in_container else {}),  # type: ignore[attr-defined]
-        )
-
-    def _parameters(self, node: Node) -> dict[str, str]:
-        """A person's own parameters, those that the kind of host decides, and what replication needs."""
-        libraries = [node.declared.settings.get("shared_preload_libraries"), "pg_tde" if self._in_force else None]
-        needed = {"max_slot_wal_keep_size": self._cluster.replication.max_slot_wal_keep_size}
-        if not node.declared.adopt:
-            needed |= {
-                "port": str(node.site.port),
-                "listen_addresses": ",".join(node.declared.listen),
-                "cluster_name": node.name,
-                **node.site.parameters,
-            }
-        if any(libraries):
-            needed["shared_preload_libraries"] = ",".join(filter(None, libraries))
-        if node is self._primary:
-            return node.declared.settings | needed
-        primary = self._primary.declared.settings
-        followed = {name: value for name, value in primary.items() if name.lower() in settings.FOLLOWED_PARAMETERS}
-        return followed | node.declared.settings | needed
 
     def _keys(self, inside: dict[str, Any], key_vault: KeyVault, opts: ResourceOptions) -> list[Resource]:
         """Extension → key provider → principal key → what it is set for, in the order that pg_tde needs; the last of them."""
@@ -268,8 +194,9 @@ class EncryptedReplication(pulumi.ComponentResource):
             provider=provider,
             url=self._cluster.vault.address_from_servers or self._vault_address.address,
             mount_path=key_vault.mount,
-            token_path=self._beside_data("vault-token"),
-            ca_path=self._beside_data("vault-ca.pem") if self._ca else "",
+            # Counted from PGDATA, so that it is the same on every server.
+            token_path=f"../{self._around.token_file}",
+            ca_path=f"../{self._around.ca_file}" if self._around.ca_file else "",
         )
         last = resources.PrincipalKey(
             self._key, _after(opts, last), **here, key=self._key, provider=provider, bits=cluster.key.bits
@@ -320,40 +247,35 @@ class EncryptedReplication(pulumi.ComponentResource):
         key_vault: KeyVault,
         password: Output[str],
     ) -> resources.ReplicationCheck:
-        replication, primary, site = self._cluster.replication, self._primary, node.site
-        slot = resources.ReplicationSlot(node.slot, on_primary, **inside, slot=node.slot)
+        replication, primary, site, around = self._cluster.replication, self._primary, node.site, self._around
+        claimed = _after(on_primary, node.ready[0])
+        slot = resources.ReplicationSlot(node.slot, claimed, **inside, slot=node.slot)
         upstream = Upstream(
             host=primary.site.reach,
             port=primary.site.port,
             role=replication.role,
             tls=replication.tls,
             root_certificate=replication.root_certificate,
-            passfile=str(site.data.parent / f"{self._name}.pgpass"),
+            passfile=node.beside_data(around.passfile),
         )
         pgpass = resources.HostFile(
             f"{node.name}-pgpass",
-            self._child(depends_on=node.ready),
+            around.child(depends_on=node.ready),
             host=site.address,
             path=upstream.passfile,
             content=password.apply(lambda value: passfile(replication.role, value).decode()),
         )
-        files = self._vault_files(node, key_vault)
+        files = node.vault_files(around, key_vault.tokens[node.name])
         encrypt_wal = self._cluster.wal_encryption and self._in_force
         directory = resources.ClonedDirectory(
             node.name,
-            self._child(depends_on=[slot, pgpass, *files, *ready]),
-            **site.location,
-            binaries=str(site.binaries),
-            stack=self._stack,
-            name=node.name,
-            disposable=self._cluster.is_disposable,
+            around.child(depends_on=[slot, pgpass, *files, *ready]),
+            **node.directory(around),
             origin=f"base backup of {primary.name}",
             upstream=upstream.model_dump(by_alias=True, exclude_none=True),
             slot=node.slot,
             encrypt_wal=encrypt_wal,
-            primary_host=primary.site.address,
-            primary_directory=str(primary.site.data),
-            primary_identifier=inside["system_identifier"],
+            **_primary(inside),
             # As text: the component's own URN would make it depend on its children.
             urn=f"urn:pulumi:{pulumi.get_stack()}::{pulumi.get_project()}::{TYPE}${BASE_BACKUP}::{node.name}",
         )
@@ -364,17 +286,17 @@ class EncryptedReplication(pulumi.ComponentResource):
         }
         if encrypt_wal:
             parameters["pg_tde.wal_encrypt"] = "on"
-        server = self._server(node, directory, files, parameters)
+        server = node.server(around, directory, around.child(depends_on=[directory, *files]), parameters)
+        primary_place = {name: value for name, value in _primary(inside).items() if name != "primary_identifier"}
         return resources.ReplicationCheck(
             node.name,
-            self._child(depends_on=[server]),
+            around.child(depends_on=[server]),
             **site.location,
             system_identifier=directory.system_identifier,
             made_at=directory.made_at,
             standby=node.name,
             slot=node.slot,
-            primary_host=primary.site.address,
-            primary_directory=str(primary.site.data),
+            **primary_place,
             database=self._cluster.database,
             encryption=self._in_force,
             key=self._key if self._in_force else "",
@@ -410,3 +332,12 @@ class EncryptedReplication(pulumi.ComponentResource):
 
 def _after(opts: ResourceOptions, resource: Resource) -> ResourceOptions:
     return ResourceOptions.merge(opts, ResourceOptions(depends_on=[resource]))
+
+
+def _primary(inside: dict[str, Any]) -> dict[str, Any]:
+    """The primary, as a resource of another server knows it."""
+    return {
+        "primary_host": inside["host"],
+        "primary_directory": inside["data_directory"],
+        "primary_identifier": inside["system_identifier"],
+    }

@@ -13,6 +13,8 @@ import psycopg
 from psycopg.rows import TupleRow
 
 Connection = psycopg.Connection[TupleRow]
+LOG = "postgresql.log"
+"""A server's log, beside its data directory, on hosts where nothing else keeps one."""
 
 
 @dataclass(frozen=True)

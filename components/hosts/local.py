@@ -22,7 +22,7 @@ from psycopg.conninfo import make_conninfo
 
 from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts.account import local_root, service_account
-from components.hosts.base import Connection, FileStatus, Host, Postmaster
+from components.hosts.base import LOG, Connection, FileStatus, Host, Postmaster
 from components.hosts.installation import find_installation
 from components.hosts.site import Site, Surroundings
 from components.settings import SUPPORTED, Server
@@ -340,7 +340,7 @@ def _somebody_works_in(directory: Path) -> bool:
 
 
 def _log(data_directory: PurePosixPath) -> Path:
-    return Path(data_directory).parent / "postgresql.log"
+    return Path(data_directory).with_name(LOG)
 
 
 def _environment() -> dict[str, str]:

@@ -191,7 +191,7 @@ def _dump(resource: Resource) -> Properties:
 def _told(resource: Resource) -> Iterator[None]:
     """Show progress live; show a problem as its one sentence, any other error with its place in our code."""
     try:
-        with reported_to(lambda text: console.say(text, urn=resource.row, ephemeral=True)):
+        with reported_to(lambda text, kept: console.say(text, urn=resource.row, ephemeral=not kept)):
             yield
     except Problem:
         sys.tracebacklimit = 0

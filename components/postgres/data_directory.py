@@ -15,7 +15,7 @@ from components.errors import CommandFailed, Refused
 from components.hosts.base import Host
 from components.postgres.control import ControlData, control_data
 from components.postgres.resource import OnHost
-from components.progress import progress
+from components.progress import note
 
 MARKER = "tde-replication.json"
 INITDB_DEADLINE = 600.0
@@ -84,7 +84,7 @@ class DataDirectory(OnHost):
             reason = wanted(found)
             if reason is None:
                 return self.but(system_identifier=found.system_identifier, made_at=made["madeAt"])
-            progress(f"{self.data_directory}: an earlier run left it ({reason})")
+            note(f"{self.data_directory}: an earlier run left it, and it is made anew ({reason})")
             self.delete()
         machine.remove(self._draft)
         made_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -123,6 +123,10 @@ class DataDirectory(OnHost):
             "Bring that back, or promote a standby; to start over without its data, destroy the stack first"
         )
 
+    def is_among(self, beside: list[str]) -> bool:
+        """Whether anything of it, also of one half made, is among the names in the directory above it."""
+        return self._draft.name in beside or (self.path.name in beside and self._is_ours(self._marker()))
+
     def delete(self) -> None:
         machine = self.machine
         machine.remove(self._draft)
@@ -138,7 +142,7 @@ class DataDirectory(OnHost):
         else:
             aside = self.path.with_name(f"{self.path.name}.set-aside-{datetime.now(UTC):%Y%m%dT%H%M%S}")
             machine.rename(self.path, aside)
-            progress(f"{self.data_directory} is set aside as {aside}")
+            note(f"{self.data_directory} is set aside as {aside}")
 
 
 class InitializedDirectory(DataDirectory):

@@ -105,12 +105,22 @@ class HbaRule(OnServer):
                 lines.insert(top, self._text())
         return self
 
+    @property
+    def is_marked(self) -> bool:
+        """Whether there is a line of ours."""
+        with session(self, self._purpose) as server:
+            path = str(server.value("SHOW hba_file"))
+            return bool(self._marked(server, path, (self.machine.read(PurePosixPath(path)) or b"").splitlines()))
+
     def delete(self) -> None:
         with self._editing() as (server, path, lines):
-            mine = [rule for rule in replication_rules(server) if self._is_only_for_us(rule, path)]
-            for rule in reversed(mine):
-                if lines[rule.number - 1].rstrip().endswith(MARK.encode()):  # one without our mark was there before us
-                    _take_out(lines, rule.number)
+            for rule in reversed(self._marked(server, path, lines)):
+                _take_out(lines, rule.number)
+
+    def _marked(self, server: Session, path: str, lines: list[bytes]) -> list[Line]:
+        """The lines that may be taken out: one without our mark was there before us."""
+        mine = [rule for rule in replication_rules(server) if self._is_only_for_us(rule, path)]
+        return [rule for rule in mine if lines[rule.number - 1].rstrip().endswith(MARK.encode())]
 
     @contextmanager
     def _editing(self) -> Iterator[tuple[Session, str, list[bytes]]]:

@@ -87,10 +87,7 @@ class ReplicationRole(OnServer):
                     f"{self._purpose}: a role of this name is there already, and can do more than replicate ({has}): it is "
                     "left as it is. Name another role in replication.role"
                 )
-            comment = server.value(
-                "SELECT shobj_description(oid, 'pg_authid') FROM pg_authid WHERE rolname = %s", [self.role]
-            )
-            if comment == COMMENT:
+            if self._is_marked(server):
                 self._alter(server, found)
                 return self.but(ours=True)
             verifier = server.value("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [self.role])
@@ -137,6 +134,16 @@ class ReplicationRole(OnServer):
             for granted in _memberships(server, self.role):
                 revoke = sql.SQL("REVOKE {} FROM {} GRANTED BY {} CASCADE")
                 server.rows(revoke.format(*map(sql.Identifier, granted)))
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether there is such a role, made by us."""
+        with session(self, self._purpose) as server:
+            return self._is_marked(server)
+
+    def _is_marked(self, server: Session) -> bool:
+        query = "SELECT shobj_description(oid, 'pg_authid') FROM pg_authid WHERE rolname = %s"
+        return bool(server.value(query, [self.role]) == COMMENT)
 
     def delete(self) -> None:
         with session(self, self._purpose) as server:

@@ -4,6 +4,7 @@ from pulumi import Output
 
 from components.postgres import (
     base_backup,
+    claim,
     data_directory,
     extension,
     hba_rule,
@@ -26,6 +27,14 @@ class PasswordProvider(Provider):
 
 class Password(Managed, module="postgres", name="Password"):
     provider = PasswordProvider
+
+
+class ClaimProvider(Provider):
+    kind = claim.Claim
+
+
+class Claim(Managed, module="postgres", name="Claim"):
+    provider = ClaimProvider
 
 
 class HostFileProvider(Provider):

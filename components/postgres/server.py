@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, Self
 from psycopg import sql
 
 from components.errors import Problem, Refused, Unavailable
+from components.hosts.base import LOG
 from components.postgres.control import FOLLOWED, too_low
 from components.postgres.guc import LISTS, auto_conf, elements, same_value
 from components.postgres.resource import OnServer
@@ -221,9 +222,7 @@ class Server(OnServer):
             self._give_back()
             return
         self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
-        log = self.data.parent / "postgresql.log"
-        if self.machine.status(log):
-            self.machine.remove(log)
+        self.machine.remove(self.data.with_name(LOG))
 
     def _give_back(self) -> None:
         """Set what was set before. pg_tde stays loaded: without it, tables that are encrypted by now could not be read."""

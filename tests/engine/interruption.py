@@ -140,6 +140,26 @@ def at_every_step(cluster: Cluster, command: list[str], kill: Kill, among: str =
         cluster.workspace.unlock()
 
 
+def destroyed_after_every_step(
+    cluster: Cluster, kill: Kill, among: str, nothing_left: Callable[[], object]
+) -> list[str]:
+    """Run `up` again and again, each time killed at another step and taken away at once, until it comes to its end."""
+    done: list[str] = []
+    while True:
+        output, step = interrupted(
+            cluster, ["up"], kill, lambda name: name not in done and bool(re.search(among, name))
+        )
+        strays_gone(cluster)
+        cluster.workspace.unlock()
+        destroyed = cluster.workspace.destroy()
+        assert destroyed.code == 0, (step, destroyed.errors)
+        nothing_left()
+        if not step:
+            assert output.code == 0, output.errors or output.text
+            return done
+        done.append(step)
+
+
 def whole(cluster: Cluster) -> None:
     """The cluster is as declared, once, with nothing beside it."""
     standbys = cluster.names[1:]

@@ -26,6 +26,8 @@ def place() -> Iterator[Place]:
 # Names and types are in people's states: a change here makes their next `up` replace what they have.
 WHOLE = """\
 BaseBackup db2
+Claim db1
+Claim db2
 DataDirectory db1
 Extension pg_tde in postgres
 HbaRule replicator from 127.0.0.1/32

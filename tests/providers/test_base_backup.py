@@ -71,7 +71,7 @@ def test_a_standby_that_streams(primary: Node, standby: Node) -> None:
 def test_a_clone_tells_its_progress(servers: Servers, primary: Node) -> None:
     clone = servers.clone(primary)
     said: list[str] = []
-    with reported_to(said.append):
+    with reported_to(lambda text, _: said.append(text)):
         made = clone.create()
     assert said[-1].startswith("base backup of db1: ")
     assert "(100 %)" in said[-1]

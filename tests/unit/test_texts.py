@@ -192,7 +192,7 @@ def test_what_is_no_scram_verifier_verifies_nothing(stored: str | None) -> None:
 
 def told(line: str, seconds: float) -> list[str]:
     said: list[str] = []
-    with reported_to(said.append):
+    with reported_to(lambda text, _: said.append(text)):
         _tell("base backup of db1", line, seconds)
     return said
 

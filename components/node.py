@@ -1,0 +1,152 @@
+"""One server of a cluster: its place, and the resources that every server has, primary or standby."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi import Resource, ResourceOptions
+
+from components import settings
+from components.hosts.site import Site
+from components.postgres import resources
+from components.values import SLOT_PREFIX
+
+
+@dataclass(frozen=True)
+class Around:
+    """The cluster around a server."""
+
+    name: str
+    stack: str
+    """Whose a data directory is: written into it."""
+    cluster: settings.Cluster
+    encrypted: bool
+    """Whether pg_tde is used."""
+    ca: str | None
+    """The path of the Vault's CA certificate here."""
+    parent: Resource
+
+    def child(self, **options: Any) -> ResourceOptions:
+        return ResourceOptions(parent=self.parent, **options)
+
+    @property
+    def token_file(self) -> str:
+        """Files beside each data directory have the same names on all servers: pg_tde knows one path of each."""
+        return f"{self.name}.vault-token"
+
+    @property
+    def ca_file(self) -> str | None:
+        return f"{self.name}.vault-ca.pem" if self.ca else None
+
+    @property
+    def passfile(self) -> str:
+        return f"{self.name}.pgpass"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One declared server, and its place."""
+
+    declared: settings.Server
+    site: Site
+    ready: list[Resource] = field(default_factory=list)
+    """Resources that come before anything that lies on it."""
+
+    @property
+    def name(self) -> str:
+        return self.declared.name
+
+    @property
+    def slot(self) -> str:
+        """Its slot on the primary: PostgreSQL allows lower-case letters, digits and underscores."""
+        return f"{SLOT_PREFIX}{self.name.replace('-', '_')}"
+
+    def beside_data(self, name: str) -> str:
+        """The path of a file beside the data directory."""
+        return str(self.site.data.with_name(name))
+
+    def claim(
+        self,
+        around: Around,
+        *files: str | None,
+        after: Sequence[Resource] = (),
+        on_primary: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Before anything is made on it: what a killed `up` may leave there, so that `destroy` finds it."""
+        stays = self.declared.adopt and around.encrypted
+        made = resources.Claim(
+            self.name,
+            around.child(depends_on=[*self.ready, *after]),
+            **self.directory(around),
+            adopted=self.declared.adopt,
+            files=[] if stays else [name for name in files if name],
+            **(on_primary or {}),
+        )
+        self.ready.insert(0, made)
+
+    def directory(self, around: Around) -> dict[str, Any]:
+        """What is declared of a data directory, however it is made."""
+        return {
+            **self.site.location,
+            "binaries": str(self.site.binaries),
+            "stack": around.stack,
+            "name": self.name,
+            "disposable": around.cluster.is_disposable,
+        }
+
+    def vault_files(self, around: Around, token: pulumi.Input[str]) -> list[Resource]:
+        """What pg_tde opens before it can talk to Vault: the server's own token, and the CA."""
+
+        def file(kind: str, name: str, content: pulumi.Input[str], mode: str) -> Resource:
+            # An adopted primary with pg_tde goes on after the stack, and could not start without them.
+            opts = around.child(depends_on=self.ready, retain_on_delete=self.declared.adopt and around.encrypted)
+            path = self.beside_data(name)
+            return resources.HostFile(
+                f"{self.name}-{kind}", opts, host=self.site.address, path=path, content=content, mode=mode
+            )
+
+        made = [file("vault-token", around.token_file, token, "0600")]
+        if around.ca and around.ca_file:
+            made.append(file("vault-ca", around.ca_file, Path(around.ca).read_text(), "0644"))
+        return made
+
+    def server(
+        self, around: Around, directory: resources.DataDirectory, opts: ResourceOptions, parameters: dict[str, str]
+    ) -> resources.Server:
+        """`parameters` are what its part in the cluster needs; for a primary, nothing."""
+        in_container = {"container": self.ready[-1].id} if self.site.in_container else {}  # type: ignore[attr-defined]
+        return resources.Server(
+            self.name,
+            opts,
+            **self.site.location,
+            system_identifier=directory.system_identifier,
+            made_at=directory.made_at,
+            name=self.name,
+            binaries=str(self.site.binaries),
+            settings=self._parameters(around) | parameters,
+            recovery="standby" if parameters else "none",
+            restart=self.declared.restart,
+            ours=not self.declared.adopt,
+            **in_container,
+        )
+
+    def _parameters(self, around: Around) -> dict[str, str]:
+        """A person's own parameters, those that the kind of host decides, and what replication needs."""
+        libraries = [self.declared.settings.get("shared_preload_libraries"), "pg_tde" if around.encrypted else None]
+        needed = {"max_slot_wal_keep_size": around.cluster.replication.max_slot_wal_keep_size}
+        if not self.declared.adopt:
+            needed |= {
+                "port": str(self.site.port),
+                "listen_addresses": ",".join(self.declared.listen),
+                "cluster_name": self.name,
+                **self.site.parameters,
+            }
+        if any(libraries):
+            needed["shared_preload_libraries"] = ",".join(filter(None, libraries))
+        primary = around.cluster.primary
+        if self.declared is primary:
+            return self.declared.settings | needed
+        followed = {n: value for n, value in primary.settings.items() if n.lower() in settings.FOLLOWED_PARAMETERS}
+        return followed | self.declared.settings | needed

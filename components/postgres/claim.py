@@ -1,0 +1,113 @@
+"""What a stack may make for one server, told to Pulumi's state before any of it is made.
+
+What a killed `up` was just making is in no state, so that no resource's `delete` is called for it: a half-made clone, a slot that
+would fill a disk. A claim is there before all that and taken away after it, and looks for what is left.
+"""
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import ClassVar, Self
+
+from pydantic import SecretStr
+
+from components.hosts.base import LOG
+from components.postgres.data_directory import InitializedDirectory
+from components.postgres.hba_rule import HbaRule
+from components.postgres.host_file import HostFile
+from components.postgres.replication_role import ReplicationRole
+from components.postgres.replication_slot import ReplicationSlot
+from components.postgres.resource import OnHost
+from components.progress import note
+
+
+class Claim(OnHost):
+    """Nothing of it lies on the server, so it cannot drift, and a change of it is only stored."""
+
+    name: str
+    data_directory: str
+    binaries: str
+    stack: str
+    disposable: bool = False
+    adopted: bool = False
+    """Whether the data directory is somebody else's."""
+    files: list[str] = []
+    """Names beside the data directory: token, CA, passfile."""
+    slot: str = ""
+    role: str = ""
+    clients: list[str] = []
+    """Addresses of the role's lines in pg_hba.conf."""
+    primary_host: str = ""
+    primary_directory: str = ""
+    primary_identifier: str = ""
+    """The cluster that slot, role and lines are in; empty where its whole directory goes with them."""
+
+    unmanaged: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("host", "name", "data_directory", "binaries", "stack", "disposable", "adopted", "files"),
+            *("slot", "role", "clients", "primary_host", "primary_directory", "primary_identifier"),
+        }
+    )
+
+    @property
+    def identity(self) -> str:
+        return self.name
+
+    def read(self) -> Self:
+        return self
+
+    def create(self) -> Self:
+        return self
+
+    def update(self, live: Self) -> Self:
+        del live
+        return self
+
+    def delete(self) -> None:
+        for found in self._leftovers():
+            note(f"{found}: a killed `up` left it, and it is taken away")
+
+    def _leftovers(self) -> Iterator[str]:
+        """Take away what is there still, each told."""
+        path = PurePosixPath(self.data_directory)
+        beside = self.machine.listing(path.parent)
+        if not self.adopted:
+            directory = InitializedDirectory(
+                host=self.host,
+                data_directory=self.data_directory,
+                binaries=self.binaries,
+                stack=self.stack,
+                name=self.name,
+                disposable=self.disposable,
+            )
+            if directory.is_among(beside):
+                directory.delete()
+                yield f"data directory {path}"
+        for name in [*self.files, *([] if self.adopted else [LOG])]:
+            file = HostFile(host=self.host, path=str(path.with_name(name)), content=SecretStr(""))
+            if name in beside:
+                file.delete()
+                yield f"file {file.path}"
+        if self.primary_identifier:
+            yield from self._on_primary()
+
+    def _on_primary(self) -> Iterator[str]:
+        primary = {
+            "host": self.primary_host,
+            "data_directory": self.primary_directory,
+            "system_identifier": self.primary_identifier,
+        }
+        if self.slot:
+            slot = ReplicationSlot(**primary, slot=self.slot)
+            if (found := slot.read()) and found.slot_type == slot.slot_type:
+                slot.delete()
+                yield f"replication slot {self.slot}"
+        for address in self.clients:
+            rule = HbaRule(**primary, role=self.role, address=address)
+            if rule.is_marked:
+                rule.delete()
+                yield f"pg_hba rule for {self.role} from {address}"
+        if self.role:
+            role = ReplicationRole(**primary, role=self.role, password=SecretStr(""))
+            if role.is_marked:
+                role.delete()
+                yield f"replication role {self.role}"

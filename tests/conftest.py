@@ -13,6 +13,19 @@ settings.register_profile("here", deadline=None, max_examples=50, derandomize=Tr
 settings.load_profile("here")
 
 
+MACHINES = {"docker", "hosts", "ssh"}
+"""Folders whose tests boot machines: one worker takes them all, for their images take a minute to make."""
+LONG = {*MACHINES, "engine"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side (`pytest -n`), a worker takes whole files, the longest first."""
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group("machines" if folder in MACHINES else f"{folder}/{item.path.name}"))
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
+
+
 @pytest.fixture(autouse=True)
 def _whole_tracebacks() -> Iterator[None]:
     """The adapter shortens tracebacks for people; tests want to see theirs."""

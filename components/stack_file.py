@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from components.errors import Problem
+from components.postgres.guc import is_off
 from components.settings import FOLLOWED_PARAMETERS, KINDS, MANAGED_PARAMETERS, Cluster, Server
 
 
@@ -121,11 +122,33 @@ def _of_server(server: Server) -> list[str]:
             found.append(f"{place}: this is no name of a parameter")
         if name.lower() in MANAGED_PARAMETERS:
             found.append(f"{place}: the stack sets this parameter itself")
+        if why := _no_replication(name.lower(), value):
+            found.append(f"{place}: {value}: {why}")
         if "\n" in value or "\0" in value:
             found.append(f"{place}: a value cannot hold a line break or a zero byte")
         if name == "shared_preload_libraries" and "pg_tde" in value:
             found.append(f"{place}: pg_tde is added by the stack itself: leave it out")
     return found
+
+
+def _no_replication(parameter: str, value: str) -> str | None:
+    """Why a standby could not be cloned, stream or be asked with this value."""
+    match parameter:
+        case "wal_level" if value.lower() == "minimal":
+            return "streaming replication needs replica or logical"
+        case "max_wal_senders" | "max_replication_slots" if value.isdecimal() and not int(value):
+            return "streaming replication needs at least one for each standby, and another for each clone"
+        case "hot_standby" if is_off(value):
+            return "a standby that takes no connections cannot be checked"
+        case (
+            "recovery_target"
+            | "recovery_target_lsn"
+            | "recovery_target_name"
+            | "recovery_target_time"
+            | "recovery_target_xid"
+        ):
+            return "a standby would end its recovery there, and follow no more"
+    return None
 
 
 def _mistake(detail: Any) -> str:

@@ -33,6 +33,12 @@ class Postmaster:
     pid: int
     port: int
     socket_directory: str
+    ready: bool
+    """Whether it says that it takes connections: it has started, and is consistent."""
+
+
+READY = "ready"
+"""What the last line of postmaster.pid says of a server that takes connections (PostgreSQL's pidfile.h)."""
 
 
 class Host(ABC):

@@ -22,7 +22,7 @@ from requests.exceptions import RequestException
 
 from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts import relay
-from components.hosts.base import Connection, FileStatus, Host, Postmaster
+from components.hosts.base import READY, Connection, FileStatus, Host, Postmaster
 from components.hosts.docker_exec import STDOUT, SUPERVISE, Attached, Place, daemon, helper, instant
 from components.hosts.site import Site, Surroundings
 from components.settings import Server
@@ -275,7 +275,7 @@ class DockerHost(Host):
             # One that a killed server left names a process that this container may have again; its start was before.
             if int(lines[1]) < int(found.started_at):
                 return None
-            return Postmaster(int(lines[-1]), int(lines[2]), lines[3])
+            return Postmaster(int(lines[-1]), int(lines[2]), lines[3], READY in map(str.strip, lines[4:]))
         except (IndexError, ValueError):
             return None  # it is being written, or is none
 

@@ -22,7 +22,7 @@ from psycopg.conninfo import make_conninfo
 
 from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts.account import local_root, service_account
-from components.hosts.base import LOG, Connection, FileStatus, Host, Postmaster
+from components.hosts.base import LOG, READY, Connection, FileStatus, Host, Postmaster
 from components.hosts.installation import find_installation
 from components.hosts.site import Site, Surroundings
 from components.settings import SUPPORTED, Server
@@ -150,7 +150,7 @@ class LocalHost(Host):
     def write(self, path: PurePosixPath, content: bytes, *, mode: int) -> None:
         target = Path(path)
         self.make_directory(path.parent)
-        draft = target.with_name(f".{target.name}.new")
+        draft = _draft(target)
         draft.unlink(missing_ok=True)  # of a run that was killed
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
@@ -189,6 +189,7 @@ class LocalHost(Host):
         else:
             with suppress(NotADirectoryError):  # nor is anything there below a file
                 target.unlink(missing_ok=True)
+                _draft(target).unlink(missing_ok=True)  # of a write that was killed
         root = local_root(PROJECT)
         # What `up` made on the way to a server goes with the last thing in it, up to the project's own root.
         for parent in target.parents:
@@ -232,7 +233,7 @@ class LocalHost(Host):
             # The postmaster's working directory is its data directory: a recycled pid is not taken for it.
             if not Path(f"/proc/{pid}/cwd").samefile(data_directory):
                 return None
-            return Postmaster(pid, int(lines[PORT_LINE]), lines[SOCKET_LINE])
+            return Postmaster(pid, int(lines[PORT_LINE]), lines[SOCKET_LINE], lines[-1].strip() == READY)
         except (IndexError, ValueError):
             return None  # it is being written, or is none
         except OSError:
@@ -337,6 +338,10 @@ def _somebody_works_in(directory: Path) -> bool:
             if (process / "cwd").samefile(directory):
                 return True
     return False
+
+
+def _draft(file: Path) -> Path:
+    return file.with_name(f".{file.name}.new")
 
 
 def _log(data_directory: PurePosixPath) -> Path:

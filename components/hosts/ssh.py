@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import psycopg
 
 from components.errors import Problem, Unavailable
-from components.hosts.base import Connection, FileStatus, Host, Postmaster
+from components.hosts.base import READY, Connection, FileStatus, Host, Postmaster
 from components.hosts.bridge import Bridge
 from components.hosts.local import SUPERVISE
 from components.hosts.openssh import Ended, Login, Shell, failed
@@ -194,7 +194,7 @@ class SshHost(Host):
             return None
         lines = ended.output.decode(errors="replace").splitlines()
         try:
-            return Postmaster(int(lines[0]), int(lines[3]), lines[4])
+            return Postmaster(int(lines[0]), int(lines[3]), lines[4], lines[-1].strip() == READY)
         except (IndexError, ValueError):
             return None  # it is being written
 

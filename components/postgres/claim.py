@@ -69,7 +69,7 @@ class Claim(OnHost):
     def _leftovers(self) -> Iterator[str]:
         """Take away what is there still, each told."""
         path = PurePosixPath(self.data_directory)
-        beside = self.machine.listing(path.parent)
+        beside = set(self.machine.listing(path.parent))
         if not self.adopted:
             directory = InitializedDirectory(
                 host=self.host,
@@ -84,7 +84,7 @@ class Claim(OnHost):
                 yield f"data directory {path}"
         for name in [*self.files, *([] if self.adopted else [LOG])]:
             file = HostFile(host=self.host, path=str(path.with_name(name)), content=SecretStr(""))
-            if name in beside:
+            if not beside.isdisjoint({name, f".{name}.new"}):
                 file.delete()
                 yield f"file {file.path}"
         if self.primary_identifier:

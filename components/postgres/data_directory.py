@@ -6,7 +6,7 @@ disposable.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import ClassVar, Self
@@ -123,7 +123,7 @@ class DataDirectory(OnHost):
             "Bring that back, or promote a standby; to start over without its data, destroy the stack first"
         )
 
-    def is_among(self, beside: list[str]) -> bool:
+    def is_among(self, beside: Collection[str]) -> bool:
         """Whether anything of it, also of one half made, is among the names in the directory above it."""
         return self._draft.name in beside or (self.path.name in beside and self._is_ours(self._marker()))
 

@@ -24,13 +24,30 @@ _SECONDS: dict[str, Decimal | int] = {
 }
 _NUMBER = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*(?:\*(\d+))?\s*(B|kB|MB|GB|TB|us|ms|s|min|h|d)?\s*")
 _SWITCH = {"on": "on", "true": "on", "yes": "on", "1": "on", "off": "off", "false": "off", "no": "off", "0": "off"}
+_BEGINNINGS = {word[:length]: value for word, value in _SWITCH.items() for length in range(1, len(word) + 1)}
+del _BEGINNINGS["o"]
 
 
-def same_value(one: str, other: str) -> bool:
+def is_off(value: str) -> bool:
+    """Whether a switch or a number is off, in any spelling that PostgreSQL takes."""
+    return switch(value) == "off"
+
+
+def switch(value: str) -> str:
+    """A boolean value as "on" or "off": PostgreSQL takes any beginning of its words that is no other's too."""
+    return _BEGINNINGS.get(value.strip().lower(), value)
+
+
+def same_value(one: str, other: str, kind: str = "string") -> bool:
     """Whether two spellings of a value mean the same: units, switches, spaces in lists ("64MB" and "8192*8kB" do).
 
-    `other` may be what a server made of `one`: it keeps whole numbers of its own unit ("100kB" becomes "12*8kB").
+    `other` may be what a server made of `one`: it keeps whole numbers of its own unit ("100kB" becomes "12*8kB"). `kind` is
+    what pg_settings says of the parameter (vartype): only some are the same in any case.
     """
+    if kind == "bool" and switch(one) == switch(other):
+        return True
+    if kind == "enum" and one.lower() == other.lower():
+        return True
     if one == other or _SWITCH.get(one.lower(), one) == _SWITCH.get(other.lower(), other):
         return True
     first, second = _NUMBER.fullmatch(one), _NUMBER.fullmatch(other)

@@ -4,6 +4,7 @@ Settings lie in postgresql.auto.conf: written to the file before a start, by ALT
 set by hand is found and put back. (PostgreSQL documentation, *Parameter Interaction via the Configuration File*.)
 """
 
+import time
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import ClassVar, Literal, Self
@@ -22,6 +23,8 @@ from components.waiting import until
 START_DEADLINE = 3600.0
 """Seconds for crash recovery, or until a clone is consistent; a server that dies is noticed at once."""
 LAUNCH_DEADLINE = 5.0
+REFUSAL_DEADLINE = 5.0
+"""Seconds in which a server that takes connections must take ours: all may be in use for a moment."""
 STOP_DEADLINE = 120.0
 RELOAD_DEADLINE = 10.0
 LOWER_DEADLINE = 60.0
@@ -92,18 +95,21 @@ class Server(OnServer):
             # A session's own (application_name) says nothing of the server's.
             "SELECT wanted, coalesce(CASE source WHEN 'client' THEN (SELECT f.setting FROM pg_file_settings f "
             "WHERE lower(f.name) = lower(wanted) AND f.error IS NULL ORDER BY seqno DESC LIMIT 1) ELSE setting END, "
-            "current_setting(wanted, true), ''), unit, coalesce(pending_restart, false) "
+            "current_setting(wanted, true), ''), unit, coalesce(pending_restart, false), coalesce(vartype, 'string') "
             "FROM unnest(%s::text[]) AS wanted LEFT JOIN pg_settings ON lower(name) = lower(wanted)",
             [list(self.settings)],
         )
         live = {
             name: value + (unit_of(unit) if unit and value.lstrip("-").isdigit() else "")
-            for name, value, unit, _ in found
+            for name, value, unit, _, _ in found
         }
+        kinds = {name: kind for name, *_, kind in found}
         settings = {
             # As declared where it means the same, so that nothing but a real difference shows.
             # (With archive_mode off, the server shows no archive_command.)
-            name: declared if same_value(declared, live[name]) or live[name] == "(disabled)" else live[name]
+            name: declared
+            if same_value(declared, live[name], kinds[name]) or live[name] == "(disabled)"
+            else live[name]
             for name, declared in self.settings.items()
         }
         recovering, paused = server.row(
@@ -114,7 +120,7 @@ class Server(OnServer):
             settings=settings,
             recovery="standby" if recovering and has_signal else "none",
             replay="paused" if paused else "running",
-            pending_restart=sorted(name for name, _, _, pending in found if pending),
+            pending_restart=sorted(name for name, _, _, pending, _ in found if pending),
         )
 
     def late(self, server: Session) -> list[str]:
@@ -273,11 +279,12 @@ def start(server: OnServer, name: str, binaries: str) -> None:
     machine = server.machine
     mark = machine.launch(PurePosixPath(binaries), server.data)
     alive = until(lambda: machine.postmaster(server.data) is not None, seconds=LAUNCH_DEADLINE)
-    last = ""
+    last, ready_since = "", 0.0
 
     def answers() -> bool:
-        nonlocal last
-        if not alive or not machine.postmaster(server.data):
+        nonlocal last, ready_since
+        found = machine.postmaster(server.data)
+        if not alive or not found:
             log = machine.log_since(server.data, mark).splitlines()
             fatal = [line for line in log if "FATAL:" in line or "PANIC:" in line]
             cause = fatal[-1].split("FATAL:")[-1].split("PANIC:")[-1].strip() if fatal else "its log does not say why"
@@ -289,8 +296,14 @@ def start(server: OnServer, name: str, binaries: str) -> None:
                 return True
         except Unavailable as reason:
             last = str(reason)
-            progress(f"starting: {last}")
-            return False
+        if found.ready:  # and was before it was asked
+            ready_since = ready_since or time.monotonic()
+            if time.monotonic() - ready_since > REFUSAL_DEADLINE:
+                raise Problem(
+                    f"server {name} has started, and does not let in postgres ({last}): see its pg_hba.conf. It is left running"
+                )
+        progress(f"starting: {last}")
+        return False
 
     if not until(answers, seconds=START_DEADLINE):
         raise Problem(

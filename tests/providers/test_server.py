@@ -89,6 +89,9 @@ def test_create_again_restarts_nothing(running: Node) -> None:
         ("timezone", "Europe/Vienna", "Europe/Vienna"),
         ("DateStyle", "ISO, DMY", "ISO, DMY"),
         ("jit", "false", "false"),
+        ("jit", "OF", "OF"),
+        ("Wal_Level", "Replica", "Replica"),
+        ("log_statement", "DDL", "DDL"),
         ("checkpoint_timeout", "10min", "10min"),
         ("log_min_duration_statement", "-1", "-1"),
         ("vacuum_cost_delay", "0.5", "0.5"),
@@ -266,7 +269,7 @@ def test_a_port_that_is_taken_says_so(running: Node, primary: Node) -> None:
 
 def test_a_server_that_nobody_may_enter_is_told_with_the_reason(running: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own pg_hba.conf keeps us out."""
-    monkeypatch.setattr(module, "START_DEADLINE", 0.5)
+    monkeypatch.setattr(module, "REFUSAL_DEADLINE", 0.3)
     hba = running.file("pg_hba.conf")
     original = hba.read_bytes()
     running.stop()
@@ -274,6 +277,7 @@ def test_a_server_that_nobody_may_enter_is_told_with_the_reason(running: Node, m
     try:
         with pytest.raises(Problem) as told:
             running.server.update(live(running.server))
+        assert "has started, and does not let in postgres" in str(told.value)
         assert "pg_hba.conf rejects connection" in str(told.value)
         assert "\n" not in str(told.value)
     finally:

@@ -45,6 +45,16 @@ def test_the_same(declared: str, live: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("declared", "live", "kind"),
+    [("t", "on", "bool"), ("OF", "off", "bool"), ("N", "off", "bool"), ("Replica", "replica", "enum")],
+)
+def test_the_same_for_its_kind(declared: str, live: str, kind: str) -> None:
+    assert same_value(declared, live, kind)
+    assert not same_value(declared, live, "string")
+    assert not same_value(declared, "other", kind)
+
+
+@pytest.mark.parametrize(
     ("declared", "live"),
     [
         ("64MB", "64GB"),

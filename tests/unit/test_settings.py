@@ -31,6 +31,7 @@ ABSOLUTE = "is not an absolute path"
 VAULT = 'cannot be used in a Vault path (write letters, digits, ".", "_", "-" and "/")'
 NAME = "is not a name here (write lower-case letters, digits and hyphens)"
 NETWORK = "is neither a network (write 192.0.2.7/32) nor a host name"
+SENDERS = "streaming replication needs at least one for each standby, and another for each clone"
 OWN = "the stack sets this parameter itself"
 TWO_LINES = "a value cannot hold a line break or a zero byte"
 RESERVED = "has a meaning of its own in PostgreSQL or pg_hba.conf: name another role"
@@ -128,6 +129,26 @@ LONG = "a" * 60
         (primary(address="10.0.0.300"), f'cluster.primary.address: "10.0.0.300" {NETWORK}'),
         (primary(address='db1" trust #'), f'cluster.primary.address: "db1" trust #" {NETWORK}'),
         (primary(settings={"Port": 1}), f"cluster.primary.settings.Port: {OWN}"),
+        (
+            primary(settings={"wal_level": "Minimal"}),
+            "cluster.primary.settings.wal_level: Minimal: streaming replication needs replica or logical",
+        ),
+        (
+            primary(settings={"Max_wal_senders": 0}),
+            f"cluster.primary.settings.Max_wal_senders: 0: {SENDERS}",
+        ),
+        (
+            primary(settings={"max_replication_slots": "00"}),
+            f"cluster.primary.settings.max_replication_slots: 00: {SENDERS}",
+        ),
+        (
+            primary(settings={"hot_standby": "OF"}),
+            "cluster.primary.settings.hot_standby: OF: a standby that takes no connections cannot be checked",
+        ),
+        (
+            primary(settings={"recovery_target_lsn": "0/1"}),
+            "cluster.primary.settings.recovery_target_lsn: 0/1: a standby would end its recovery there, and follow no more",
+        ),
         (primary(settings={"pg_tde.wal_encrypt": True}), f"cluster.primary.settings.pg_tde.wal_encrypt: {OWN}"),
         (primary(settings={"work mem": 1}), "cluster.primary.settings.work mem: this is no name of a parameter"),
         (primary(settings={"x": "1\nport = 1"}), f"cluster.primary.settings.x: {TWO_LINES}"),

@@ -4,8 +4,8 @@ import pulumi
 
 from components import stack_file
 from components.errors import Problem
-from components.key_vault import VaultAddress
 from components.replication import EncryptedReplication
+from components.vault_address import VaultAddress
 
 stack = pulumi.get_stack()
 

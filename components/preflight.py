@@ -13,6 +13,7 @@ from components.errors import Unavailable
 from components.hosts.base import Host
 from components.hosts.site import Site
 from components.postgres.data_directory import marker
+from components.vault_address import VaultAddress
 
 PATIENCE = 3.0
 
@@ -64,6 +65,14 @@ def objections_of_vault(address: str, ca: str | None) -> list[str]:
     except OSError:
         return []  # it cannot be reached from here now: whoever needs it says so
     return []
+
+
+def objections_of_mount(vault: VaultAddress, cluster: settings.Cluster, mount: str, name: str) -> list[str]:
+    """A mount that is called somebody else's leaves the state; of a disposable stack, it would be removed with its keys."""
+    if not cluster.vault.existing or not cluster.is_disposable or not vault.made_for(mount, name):
+        return []
+    why = "was made by this stack, which is disposable and would remove it with its keys"
+    return [f'cluster.vault.existing: "{mount}" {why}: say disposable: false and run `up` first']
 
 
 def objections_of_keys(cluster: settings.Cluster, primary: Site, mount: str, *, in_force: bool) -> list[str]:

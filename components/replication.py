@@ -18,11 +18,12 @@ from pulumi import Output, Resource, ResourceOptions
 from components import hosts, report, settings, stack_file
 from components.errors import Problem
 from components.hosts.site import Surroundings
-from components.key_vault import KeyVault, VaultAddress
+from components.key_vault import KeyVault
 from components.node import Around, Node
 from components.postgres import resources
 from components.postgres.upstream import Upstream, passfile
-from components.preflight import objections, objections_of_keys, objections_of_vault
+from components.preflight import objections, objections_of_keys, objections_of_mount, objections_of_vault
+from components.vault_address import VaultAddress
 
 TYPE = "tde:index:EncryptedReplication"
 BASE_BACKUP = "pulumi-python:dynamic/postgres:BaseBackup"
@@ -50,7 +51,8 @@ class EncryptedReplication(pulumi.ComponentResource):
         """Raises `components.stack_file.Mistakes` before any resource is registered."""
         self._name = name
         self._cluster = cluster
-        self._vault_address = vault_address
+        declared = cluster.vault
+        self._vault_address = replace(vault_address, ca=declared.ca or vault_address.ca, namespace=declared.namespace)
         self._stack = f"{pulumi.get_project()}/{pulumi.get_stack()}/{name}"
         self._key = cluster.key.name or f"{name}-principal-key"
         self._mount = cluster.vault.mount or f"tde-{name}"
@@ -62,7 +64,7 @@ class EncryptedReplication(pulumi.ComponentResource):
         super().__init__(TYPE, name, None, opts)
         if self._reason:
             pulumi.log.warn(f"NOT ENCRYPTED: {self._reason}", self)
-        self._around = Around(name, self._stack, cluster, self._in_force, self._ca, self)
+        self._around = Around(name, self._stack, cluster, self._in_force, self._vault_address.ca, self)
         self._build()
 
     def _places(self, around: Surroundings) -> list[Node]:
@@ -101,7 +103,8 @@ class EncryptedReplication(pulumi.ComponentResource):
             for place, node in zip(cluster.places, self._nodes, strict=True)
             for line in objections(place, node.declared, node.site, self._stack)
         ]
-        found += objections_of_vault(self._vault_address.address, self._ca)
+        found += objections_of_vault(self._vault_address.address, self._vault_address.ca)
+        found += objections_of_mount(self._vault_address, cluster, self._mount, self._name)
         found += objections_of_keys(cluster, self._primary.site, self._mount, in_force=self._in_force)
         if cluster.encryption == "required" and self._reason:
             found.append(f"cluster.encryption: required, and {self._reason} (see docs/encryption.md)")
@@ -153,18 +156,16 @@ class EncryptedReplication(pulumi.ComponentResource):
             f"{self._name}-vault",
             address=self._vault_address.address,
             token=self._vault_address.token,
-            ca_cert_file=self._ca,
-            namespace=declared.namespace,
+            ca_cert_file=self._vault_address.ca,
+            namespace=self._vault_address.namespace,
             skip_child_token=True,
             opts=self._around.child(),
         )
         return KeyVault(
             self._name,
+            address=self._vault_address,
             mount=self._mount,
             existing=declared.existing,
-            left_by_a_killed_run=lambda description: replace(self._vault_address, ca=self._ca).left_by_a_killed_run(
-                self._mount, description, declared.namespace
-            ),
             # An adopted primary goes on after the stack, and its server key can never be unset: without key and token it could
             # not start again.
             keep=not self._cluster.is_disposable or self._primary.declared.adopt,
@@ -177,10 +178,6 @@ class EncryptedReplication(pulumi.ComponentResource):
             password=password,
             opts=self._around.child(providers=[provider]),
         )
-
-    @property
-    def _ca(self) -> str | None:
-        return self._cluster.vault.ca or self._vault_address.ca
 
     def _keys(self, inside: dict[str, Any], key_vault: KeyVault, opts: ResourceOptions) -> list[Resource]:
         """Extension → key provider → principal key → what it is set for, in the order that pg_tde needs; the last of them."""
@@ -212,15 +209,15 @@ class EncryptedReplication(pulumi.ComponentResource):
                 provider=provider,
                 standbys=standbys,
             )
-        if cluster.wal_encryption:
-            last = resources.WalEncryption(
-                f"WAL of {primary.name}",
-                _after(opts, last),
-                **inside,
-                name=primary.name,
-                binaries=str(primary.site.binaries),
-                restart=primary.declared.restart,
-            )
+        last = resources.WalEncryption(
+            f"WAL of {primary.name}",
+            _after(opts, last),
+            **inside,
+            name=primary.name,
+            binaries=str(primary.site.binaries),
+            wal_encrypt="on" if cluster.wal_encryption else "off",
+            restart=primary.declared.restart,
+        )
         return [last]
 
     def _clients(self) -> list[str]:

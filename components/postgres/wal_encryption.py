@@ -13,7 +13,8 @@ class WalEncryption(OnServer):
 
     name: str
     binaries: str
-    wal_encrypt: str = "on"
+    wal_encrypt: str
+    """"on" or "off"; or "on" and what it waits for."""
     restart: Literal["allowed", "refused"] = "allowed"
 
     unmanaged: ClassVar[frozenset[str]] = frozenset({"name", "binaries", "restart"})
@@ -23,7 +24,8 @@ class WalEncryption(OnServer):
         return f"WAL of {self.name}"
 
     def cost(self, live: Self | None) -> str | None:
-        del live
+        if self.wal_encrypt == (live.wal_encrypt if live else "off"):
+            return None
         return restart_told(self.name, ["pg_tde.wal_encrypt"], self.restart)
 
     def read(self) -> Self | None:
@@ -42,13 +44,17 @@ class WalEncryption(OnServer):
 
     def update(self, live: Self) -> Self:
         del live
-        self._set("ALTER SYSTEM SET pg_tde.wal_encrypt = on")
+        self._set()
         return self
 
     def delete(self) -> None:
-        self._set("ALTER SYSTEM RESET pg_tde.wal_encrypt")
+        if self.wal_encrypt != "off":
+            self.but(wal_encrypt="off")._set()  # noqa: SLF001 - our own
 
-    def _set(self, query: LiteralString) -> None:
+    def _set(self) -> None:
+        query: LiteralString = "ALTER SYSTEM SET pg_tde.wal_encrypt = on"
+        if self.wal_encrypt == "off":
+            query = "ALTER SYSTEM RESET pg_tde.wal_encrypt"
         with session(self, self.identity) as server:
             server.rows(query)
         if self.restart == "refused":

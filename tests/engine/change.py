@@ -155,7 +155,13 @@ CHANGES = [
     Change(
         "walEncryption on",
         lambda cluster: cluster.update(walEncryption=True),
-        {"WalEncryption WAL of db1": "create", **BACKUPS, **DB2, **DB3},
+        {"WalEncryption WAL of db1": "update", **BACKUPS, **DB2, **DB3},
+        ("db1", "db2", "db3"),
+    ),
+    Change(
+        "walEncryption off",
+        lambda cluster: cluster.update(walEncryption=False),
+        {"WalEncryption WAL of db1": "update", **BACKUPS, **DB2, **DB3},
         ("db1", "db2", "db3"),
     ),
     Change(
@@ -177,6 +183,11 @@ REFUSED: list[tuple[str, Callable[[Document], object], str]] = [
         "another mount",
         _put("vault", mount="elsewhere"),
         'cluster.vault.mount: the keys of the running cluster are in "tde-change"',
+    ),
+    (
+        "its mount called somebody else's",
+        _put("vault", existing=True),
+        'cluster.vault.existing: "tde-change" was made by this stack, which is disposable',
     ),
     (
         "no encryption any more",

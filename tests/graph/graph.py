@@ -17,8 +17,8 @@ from pulumi.runtime.proto import resource_pb2
 
 from bootstrap.ports import free_ports
 from components import settings, stack_file
-from components.key_vault import VaultAddress
 from components.replication import EncryptedReplication
+from components.vault_address import VaultAddress
 
 TOKEN = "hvs.of-the-vault"
 PASSWORD = "the-generated-password"

@@ -44,6 +44,7 @@ ReplicationRole replicator
 ReplicationSlot tde_db2
 Server db1
 Server db2
+WalEncryption WAL of db1
 pulumi:providers:vault orders-vault
 tde:index:EncryptedReplication orders
 tde:index:KeyVault orders
@@ -54,7 +55,7 @@ vault:index/token:Token db1-token
 vault:index/token:Token db2-token
 vault:kv/secretV2:SecretV2 orders-replication-secret""".splitlines()
 OF_A_STANDBY = {label for label in WHOLE if "db2" in label}
-OF_PG_TDE = {label for label in WHOLE if label.startswith(("Extension", "Key", "Principal"))}
+OF_PG_TDE = {label for label in WHOLE if label.startswith(("Extension", "Key", "Principal", "Wal"))}
 
 
 def test_a_primary_and_a_standby(place: Place) -> None:

@@ -383,7 +383,9 @@ def test_nothing_is_ever_set_on_a_standby(standby: Node, store: KeyStore) -> Non
 
 
 def test_encrypted_wal_and_a_clone_of_it(bound: Node, cluster: Servers, store: KeyStore) -> None:
-    declared = WalEncryption.model_validate({**bound.inside, "name": "crypt", "binaries": str(cluster.programs)})
+    declared = WalEncryption.model_validate(
+        {**bound.inside, "name": "crypt", "binaries": str(cluster.programs), "walEncrypt": "on"}
+    )
     live = declared.read()
     assert live is not None
     assert declared.changed(live) == {"wal_encrypt"}

@@ -32,7 +32,7 @@ RELOAD, RESTART, NOTHING = "in place, reload", "restart of that server", "nothin
 ANOTHER = "another server: a new base backup; for a primary, refused while its data is there or a new cluster"
 COSTS = {
     "encryption": "off → required: restart of all servers; required → off: refused, for encrypted tables could not be read",
-    "walEncryption": "restart of all servers; WAL is written anew from then on",
+    "walEncryption": "restart of all servers; only WAL written from then on is encrypted, or is not",
     "database": "in place: the extension there, dropped in the former one if nothing uses it",
     "protect": NOTHING,
     "disposable": NOTHING,
@@ -42,7 +42,7 @@ COSTS = {
     "primary": "see below",
     "standbys": "only those that come (a base backup) or go; the others are not touched",
     "vault.mount": "refused on a running encrypted cluster: its keys are there",
-    "vault.existing": "false → true: the stack lets go of its mount; a disposable one removes it, with its keys",
+    "vault.existing": "false → true: the stack lets go of its mount, which stays; refused where it is disposable",
     "vault.addressFromServers": "in place: the key provider's URL",
     "vault.network": "replacement of containers; their volumes stay",
     "vault.ca": "in place: the file on each server; refused where it is not that of the Vault",

@@ -3,9 +3,13 @@
 It is the embedded default's, made by the same code in a directory of its own: TLS, raft, and a seal that opens itself.
 """
 
+import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ import hvac
 import pytest
 
 from bootstrap.vault import Vault
+from bootstrap.vault_process import server_in
 from components.hosts.account import service_account
 
 
@@ -50,6 +55,40 @@ class OpenBao:
     def kill(self) -> None:
         """End it as a crash would."""
         self.vault.kill()
+
+    def suspend(self) -> None:
+        """Have it answer nothing, without an error, until `resume`."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    @contextmanager
+    def slow(self, share: float = 0.1) -> Iterator[None]:
+        """Have it work for that share of the time only, as under a load that is too much for it."""
+        done = threading.Event()
+
+        def brake() -> None:
+            while not done.wait(share):
+                self.suspend()
+                done.wait(1 - share)
+                self.resume()
+
+        thread = threading.Thread(target=brake)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _signal(self, number: signal.Signals) -> None:
+        process = server_in(self.vault.directory)
+        assert process is not None
+        try:
+            signal.pidfd_send_signal(process, number)
+        finally:
+            os.close(process)
 
     def seal(self) -> None:
         self.client().sys.seal()

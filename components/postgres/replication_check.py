@@ -1,5 +1,6 @@
 """Proof that a standby does what it is for; an update whose standby does not is a failed update."""
 
+import time
 from pathlib import PurePosixPath
 from typing import Any, ClassVar, Self
 
@@ -13,6 +14,8 @@ from components.waiting import until
 
 STREAM_DEADLINE = 60.0
 """Seconds until a started standby streams."""
+RETURN_DEADLINE = 3.0
+"""Seconds for a supervisor to start a standby that died."""
 RECONNECT_DEADLINE = 3.0
 """Seconds for a running standby to come back after a restart of the primary: it tries every second."""
 REPLAY_DEADLINE = 600.0
@@ -66,9 +69,21 @@ class ReplicationCheck(OnServer):
         )
         return state in {"streaming", "catchup"}
 
+    def _comes_to_stream(self, primary: Session) -> bool:
+        """Wait for it; not for a standby that has gone, and that nothing brings back."""
+        up = time.monotonic()
+
+        def settled() -> bool:
+            nonlocal up
+            if self.machine.postmaster(self.data):
+                up = time.monotonic()
+            return self._streams(primary) or time.monotonic() - up > RETURN_DEADLINE
+
+        return until(settled, seconds=STREAM_DEADLINE) and self._streams(primary)
+
     def create(self) -> Self:
         with self._primary() as primary:
-            if not until(lambda: self._streams(primary), seconds=STREAM_DEADLINE):
+            if not self._comes_to_stream(primary):
                 raise Problem(f"{self._purpose} does not stream from slot {self.slot}: {self._reason()}")
             if self.encryption:
                 self._check_encryption(primary)

@@ -467,6 +467,8 @@ class Refusal:
     says: str
     undo: Callable[[Cluster], object]
     command: str = "preview"
+    slow: bool = False
+    """Whether it takes a minute and more: for `make soak`."""
 
     def __str__(self) -> str:
         return f"{self.resource}: {self.what}"
@@ -552,6 +554,14 @@ REFUSALS = [
         lambda cluster: cluster.bao.seal(),
         "sealed",
         lambda cluster: cluster.bao.unseal(),
+    ),
+    Refusal(
+        "Vault",
+        "does not answer",
+        lambda cluster: cluster.bao.suspend(),
+        "timed out",
+        lambda cluster: cluster.bao.resume(),
+        slow=True,
     ),
     Refusal(
         "Vault",

@@ -56,7 +56,11 @@ def test_drift_is_shown_and_repaired(cluster: Cluster, rows: list[Row]) -> None:
     eventually(lambda: cluster.streaming() == ["tde_db2", "tde_db3"])
 
 
-@pytest.mark.parametrize("refusal", REFUSALS, ids=str)
+@pytest.mark.parametrize(
+    "refusal",
+    [pytest.param(refusal, marks=[pytest.mark.soak] if refusal.slow else []) for refusal in REFUSALS],
+    ids=str,
+)
 def test_what_is_not_ours_to_repair_is_refused(cluster: Cluster, refusal: Refusal) -> None:
     refusal.act(cluster)
     try:
@@ -72,6 +76,16 @@ def test_what_is_not_ours_to_repair_is_refused(cluster: Cluster, refusal: Refusa
 
 def test_an_untouched_cluster_under_load_shows_no_drift(cluster: Cluster) -> None:
     under_load(cluster, previews=3)
+
+
+def test_a_slow_vault_is_no_drift_and_hinders_nobody(cluster: Cluster) -> None:
+    token = cluster.file("db3", "vault-token")
+    with cluster.bao.slow():
+        cluster.workspace.unchanged()
+        token.unlink()
+        cluster.workspace.up_well()
+    assert token.exists()
+    cluster.workspace.unchanged()
 
 
 @pytest.mark.soak

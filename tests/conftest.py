@@ -18,6 +18,7 @@ MACHINES = {"docker", "hosts", "ssh"}
 LONG = {*MACHINES, "engine"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Side by side (`pytest -n`), a worker takes whole files, the longest first."""
     for item in items:

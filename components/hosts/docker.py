@@ -31,9 +31,13 @@ SCHEME = "docker://"
 ACCOUNT = "postgres"
 IMAGE, DIRECTORY = "tde-replication.image", "tde-replication.directory"
 """Labels of a volume."""
+DEATHS = 5
+"""How often a container may end under a file operation, before that is given up."""
 RELAY = "/opt/tde-replication/relay"
 LOG_TAIL_BYTES = 16_384
-ABSENT, EXISTS, NO_RELAY = 44, 45, 46
+ABSENT, EXISTS, NO_DEATHS = 5
+"""How often a container may end under a file operation, before that is given up."""
+RELAY = 44, 45, 46
 """Exit statuses of the scripts below."""
 FILE_KINDS: dict[int, Literal["file", "directory"]] = {0o100000: "file", 0o040000: "directory"}
 
@@ -203,16 +207,19 @@ class DockerHost(Host):
 
     def _files(self, verb: str, path: PurePosixPath, *arguments: str, content: bytes = b"") -> bytes | None:
         """What a file operation says; None where the file does not exist."""
-        found = self._existing() if verb in {"write", "make"} else self._find()
-        if found is None:
-            return None
         script = ["/bin/sh", "-c", FILES, "files", verb, str(path), *arguments]
-        output: dict[int, bytes] = {}
-        with self._attached(found, script) as attached:
-            attached.send(b"\n" + content)
-            for stream, data in attached.frames():
-                output[stream] = output.get(stream, b"") + data
-            status = attached.status()
+        for _ in range(DEATHS):
+            found = self._existing() if verb in {"write", "make"} else self._find()
+            if found is None:
+                return None
+            output: dict[int, bytes] = {}
+            with self._attached(found, script) as attached:
+                attached.send(b"\n" + content)
+                for stream, data in attached.frames():
+                    output[stream] = output.get(stream, b"") + data
+                status = attached.status()
+            if status in {0, ABSENT, EXISTS} or not found.running or self._find() == found:
+                break  # else the server's container ended under it
         if status == ABSENT:
             return None
         if status == EXISTS:

@@ -160,8 +160,9 @@ class Server(OnServer):
         if not self.ours:
             return self._adopt()
         if self.machine.postmaster(self.data):
-            live = self.but(running=True, settings={}, pending_restart=[])
-            return self.update((live.read() or live).but(settings={}))
+            # What it runs with already is not set again: in another spelling, it would wait for a restart.
+            live = self.but(running=True, pending_restart=[])
+            return self.update(live.read() or live)
         self._configure_stopped({})
         return self._start()
 

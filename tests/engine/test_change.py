@@ -225,7 +225,7 @@ def new_standby(cluster: Cluster, name: str, like: dict[str, Any]) -> dict[str, 
 def of_standby(name: str, step: str) -> dict[str, str]:
     kinds = (
         *("Token {}-token", "HostFile {}-vault-token", "HostFile {}-vault-ca", "HostFile {}-pgpass"),
-        *("ReplicationSlot tde_{}", "BaseBackup {}", "Server {}", "ReplicationCheck {}"),
+        *("Claim {}", "ReplicationSlot tde_{}", "BaseBackup {}", "Server {}", "ReplicationCheck {}"),
     )
     return {kind.format(name): step for kind in kinds}
 
@@ -321,8 +321,8 @@ def test_a_standby_moves_to_another_directory(cluster: Cluster) -> None:
         edited(workspace.cluster, lambda c: c["standbys"][1].update(dataDirectory=str(cluster.base / "moved" / "data")))
     )
     preview = workspace.preview()
-    gone = of_standby("db3", "replace").keys() - {"Token db3-token", "ReplicationSlot tde_db3"}
-    assert preview.plan == dict.fromkeys(gone, "replace"), preview.changes
+    gone = of_standby("db3", "replace").keys() - {"Token db3-token", "ReplicationSlot tde_db3", "Claim db3"}
+    assert preview.plan == dict.fromkeys(gone, "replace") | {"Claim db3": "update"}, preview.changes
     workspace.up_well()
     workspace.unchanged()
     assert not former.exists()

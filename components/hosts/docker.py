@@ -35,9 +35,7 @@ DEATHS = 5
 """How often a container may end under a file operation, before that is given up."""
 RELAY = "/opt/tde-replication/relay"
 LOG_TAIL_BYTES = 16_384
-ABSENT, EXISTS, NO_DEATHS = 5
-"""How often a container may end under a file operation, before that is given up."""
-RELAY = 44, 45, 46
+ABSENT, EXISTS, NO_RELAY = 44, 45, 46
 """Exit statuses of the scripts below."""
 FILE_KINDS: dict[int, Literal["file", "directory"]] = {0o100000: "file", 0o040000: "directory"}
 

@@ -41,6 +41,21 @@ READY = "ready"
 """What the last line of postmaster.pid says of a server that takes connections (PostgreSQL's pidfile.h)."""
 
 
+def superuser(directory: str, port: int, database: str, **options: Any) -> Connection:
+    """A connection as ``postgres`` through a socket in `directory`, by peer authentication. Raises `psycopg.OperationalError`."""
+    known: dict[str, Any] = {"connect_timeout": 10, "application_name": "tde-replication"}
+    # The encoding is asked for: of a database in SQL_ASCII, psycopg would give bytes for texts.
+    return psycopg.connect(
+        host=directory,
+        port=port,
+        user="postgres",
+        dbname=database,
+        autocommit=True,
+        client_encoding="UTF8",
+        **(known | options),
+    )
+
+
 class Host(ABC):
     """One machine. Every method raises `Unavailable` when the machine cannot be reached."""
 

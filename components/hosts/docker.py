@@ -22,7 +22,7 @@ from requests.exceptions import RequestException
 
 from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts import relay
-from components.hosts.base import READY, Connection, FileStatus, Host, Postmaster
+from components.hosts.base import READY, Connection, FileStatus, Host, Postmaster, superuser
 from components.hosts.docker_exec import STDOUT, SUPERVISE, Attached, Place, daemon, helper, instant
 from components.hosts.site import Site, Surroundings
 from components.settings import Server
@@ -322,16 +322,7 @@ class DockerHost(Host):
                 bridge = _Bridge(self._name, command, listener)
                 bridge.start()
                 try:
-                    return psycopg.connect(
-                        host=str(directory),
-                        user="postgres",
-                        port=5432,
-                        dbname=database,
-                        connect_timeout=10,
-                        application_name="tde-replication",
-                        autocommit=True,
-                        **options,
-                    )
+                    return superuser(str(directory), 5432, database, **options)
                 except psycopg.OperationalError as error:
                     bridge.join()
                     if bridge.status == NO_RELAY:

@@ -22,7 +22,7 @@ from psycopg.conninfo import make_conninfo
 
 from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts.account import local_root, service_account
-from components.hosts.base import LOG, READY, Connection, FileStatus, Host, Postmaster
+from components.hosts.base import LOG, READY, Connection, FileStatus, Host, Postmaster, superuser
 from components.hosts.installation import find_installation
 from components.hosts.site import Site, Surroundings
 from components.settings import SUPPORTED, Server
@@ -276,17 +276,7 @@ class LocalHost(Host):
         if not found:
             raise Unavailable(f"no server runs on {data_directory}")
         try:
-            return psycopg.connect(
-                host=found.socket_directory,
-                port=found.port,
-                user="postgres",
-                dbname=database,
-                requirepeer=self.account,
-                connect_timeout=10,
-                application_name="tde-replication",
-                autocommit=True,
-                **options,
-            )
+            return superuser(found.socket_directory, found.port, database, requirepeer=self.account, **options)
         except psycopg.OperationalError as error:
             raise Unavailable(f"the server on {data_directory} does not answer: {str(error).strip()}") from None
 

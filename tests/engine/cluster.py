@@ -10,13 +10,20 @@ import psycopg
 
 from bootstrap.ports import free_ports
 from components.hosts.account import service_account
+from components.hosts.base import Host
 from components.hosts.local import LocalHost
 from tests.engine.workspace import Workspace, eventually, sql
 from tests.openbao import OpenBao
 
 
 class Cluster:
-    """Servers db1 (the primary), db2 … in a directory of their own, as a stack file declares them."""
+    """Servers db1 (the primary), db2 … in a directory of their own, as a stack file declares them.
+
+    What the table of drift does goes through `host` and `place`, so that it can be done to servers of any kind.
+    """
+
+    clients = "127.0.0.1/32"
+    """Where the standbys' connections come from."""
 
     def __init__(self, workspace: Workspace, base: Path, standbys: int, bao: OpenBao, **cluster: Any) -> None:
         self.workspace = workspace
@@ -41,6 +48,19 @@ class Cluster:
         """Start a server as a DBA would, and wait until it answers."""
         LocalHost().launch(self.binaries, PurePosixPath(self.data(name)))
         eventually(lambda: self.answers(name))
+
+    def host(self, name: str) -> Host:
+        """Where that server lives."""
+        del name
+        return LocalHost()
+
+    def place(self, name: str) -> PurePosixPath:
+        """Its data directory there."""
+        return PurePosixPath(self.data(name))
+
+    def beside(self, name: str, suffix: str) -> PurePosixPath:
+        """A file of the stack's beside its data directory."""
+        return self.place(name).with_name(f"{self.workspace.stack}.{suffix}")
 
     def answers(self, name: str) -> bool:
         try:
@@ -77,12 +97,12 @@ class Cluster:
         self.signal(name, signal.SIGKILL)
 
     def edit(self, name: str, file: str, change: Any) -> None:
-        """Change a text file in a data directory, keeping owner and mode."""
-        path = self.data(name) / file
-        text = path.read_text()
+        """Change a text file in a data directory."""
+        path, host = self.place(name) / file, self.host(name)
+        text = (host.read(path) or b"").decode()
         new = change(text)
         assert new != text
-        path.write_text(new)
+        host.write(path, new.encode(), mode=0o600)
 
     def streaming(self) -> list[str]:
         rows = self.sql("db1", "SELECT slot_name FROM pg_replication_slots WHERE active ORDER BY 1")

@@ -26,12 +26,28 @@ class Row:
     plan: dict[str, str]
     says: tuple[str, ...] = ()
     repair: str = "in place"
+    here: bool = False
+    """Whether it is done to a process or a file of this machine's: a server in a container is stopped in another way."""
     batch: str = ""
     """Rows of one batch share a preview and an `up`; a row without one stands alone."""
     check: Callable[[Cluster], object] = field(default=lambda _: None)
 
+    def planned(self, cluster: Cluster) -> dict[str, str]:
+        """`plan` for the names and addresses of `cluster`."""
+        called = _called(cluster)
+        return {called(name.replace("127.0.0.1/32", cluster.clients)): step for name, step in self.plan.items()}
+
+    def unsaid(self, cluster: Cluster, preview: str) -> list[str]:
+        """The words that `preview` lacks."""
+        return [words for words in map(_called(cluster), self.says) if words not in preview]
+
     def __str__(self) -> str:
         return f"{self.resource}: {self.what}"
+
+
+def _called(cluster: Cluster) -> Callable[[str], str]:
+    """Names that begin with the stack's, which is "drift" in the table."""
+    return lambda text: text.replace("drift-", f"{cluster.workspace.stack}-")
 
 
 def _sql(query: str, name: str = "db1") -> Callable[[Cluster], object]:
@@ -98,13 +114,26 @@ def _promote(cluster: Cluster) -> None:
 def _remove_data(name: str) -> Callable[[Cluster], object]:
     def act(cluster: Cluster) -> None:
         cluster.stop(name)
-        shutil.rmtree(cluster.data(name))
+        cluster.host(name).remove(cluster.place(name))
 
     return act
 
 
-def _file(path: Callable[[Cluster], object], act: Callable[[object], object]) -> Callable[[Cluster], object]:
-    return lambda cluster: act(path(cluster))
+def _write(name: str, suffix: str, content: bytes, mode: int = 0o600) -> Callable[[Cluster], object]:
+    return lambda cluster: cluster.host(name).write(cluster.beside(name, suffix), content, mode=mode)
+
+
+def _remove(name: str, suffix: str) -> Callable[[Cluster], object]:
+    return lambda cluster: cluster.host(name).remove(cluster.beside(name, suffix))
+
+
+def _let_others_read(cluster: Cluster) -> None:
+    path = str(cluster.beside("db2", "vault-token"))
+    cluster.host("db2").run(["/bin/chmod", "0644", path], deadline=20)
+
+
+def _give_to_root(cluster: Cluster) -> None:
+    os.chown(cluster.file("db3", "vault-token"), 0, 0)
 
 
 def _bounce(name: str) -> Callable[[Cluster], object]:
@@ -117,11 +146,17 @@ def _bounce(name: str) -> Callable[[Cluster], object]:
 
 
 def _policy(text: str) -> Callable[[Cluster], object]:
-    return lambda cluster: cluster.bao.client().sys.create_or_update_policy("tde-drift-standby", text)
+    return lambda cluster: cluster.bao.client().sys.create_or_update_policy(
+        f"tde-{cluster.workspace.stack}-standby", text
+    )
 
 
 def _revoke(name: str) -> Callable[[Cluster], object]:
-    return lambda cluster: cluster.bao.client(cluster.file(name, "vault-token").read_text()).auth.token.revoke_self()
+    def act(cluster: Cluster) -> None:
+        token = (cluster.host(name).read(cluster.beside(name, "vault-token")) or b"").decode()
+        cluster.bao.client(token).auth.token.revoke_self()
+
+    return act
 
 
 def _reboot(cluster: Cluster) -> None:
@@ -131,10 +166,6 @@ def _reboot(cluster: Cluster) -> None:
 
 def _recloned(name: str) -> dict[str, str]:
     return {f"BaseBackup {name}": "replace", f"Server {name}": "replace", f"ReplicationCheck {name}": "replace"}
-
-
-def _token(name: str) -> Callable[[Cluster], object]:
-    return lambda cluster: cluster.file(name, "vault-token")
 
 
 ROWS = [
@@ -167,7 +198,7 @@ ROWS = [
     Row(
         "HostFile (Vault token)",
         "readable by others",
-        _file(_token("db2"), lambda path: path.chmod(0o644)),  # type: ignore[attr-defined]
+        _let_others_read,
         {"HostFile db2-vault-token": "update"},
         ('"0644" => "0600"',),
         batch="1",
@@ -175,7 +206,7 @@ ROWS = [
     Row(
         "HostFile (passfile)",
         "removed",
-        lambda cluster: cluster.file("db3", "pgpass").unlink(),
+        _remove("db3", "pgpass"),
         {"HostFile db3-pgpass": "create"},
         batch="1",
     ),
@@ -204,11 +235,12 @@ ROWS = [
         ("running : false => true",),
         repair="start",
         batch="2",
+        here=True,
     ),
     Row(
         "HostFile (Vault token)",
         "other content",
-        _file(_token("db1"), lambda path: path.write_text("hvs.somebody-else")),  # type: ignore[attr-defined]
+        _write("db1", "vault-token", b"hvs.somebody-else"),
         {"HostFile db1-vault-token": "update", "PrincipalKey drift-principal-key": "update"},
         ("contentMatches: false => true", "failed to retrieve principal key"),
         batch="2",
@@ -238,6 +270,7 @@ ROWS = [
         ("running : false => true",),
         repair="start",
         batch="3",
+        here=True,
     ),
     Row(
         "KeyProvider",
@@ -245,7 +278,7 @@ ROWS = [
         lambda cluster: cluster.sql(
             "db1",
             "SELECT pg_tde_change_global_key_provider_vault_v2('vault', options->>'url', options->>'mountPath', "
-            f"'{cluster.file('db1', 'vault-token')}', options->>'caPath') FROM pg_tde_list_all_global_key_providers()",
+            f"'{cluster.beside('db1', 'vault-token')}', options->>'caPath') FROM pg_tde_list_all_global_key_providers()",
         ),
         {"KeyProvider vault": "update"},
         ("tokenPath",),
@@ -270,7 +303,7 @@ ROWS = [
     Row(
         "Server (standby)",
         "standby.signal removed",
-        lambda cluster: (cluster.data("db2") / "standby.signal").unlink(),
+        lambda cluster: cluster.host("db2").remove(cluster.place("db2") / "standby.signal"),
         {"Server db2": "update"},
         ('recovery : "none" => "standby"',),
         batch="4",
@@ -314,7 +347,7 @@ ROWS = [
     Row(
         "HostFile (Vault token)",
         "removed",
-        lambda c: c.file("db3", "vault-token").unlink(),
+        _remove("db3", "vault-token"),
         {"HostFile db3-vault-token": "create"},
         batch="5",
     ),
@@ -358,6 +391,7 @@ ROWS = [
         {"ReplicationSlot tde_db3": "create", "Server db3": "update", "ReplicationCheck db3": "update"},
         repair="in place: the WAL is still there",
         batch="7",
+        here=True,
     ),
     Row(
         "Policy (Vault)",
@@ -377,7 +411,7 @@ ROWS = [
     Row(
         "Policy (Vault)",
         "removed",
-        lambda cluster: cluster.bao.client().sys.delete_policy("tde-drift-standby"),
+        lambda cluster: cluster.bao.client().sys.delete_policy(f"tde-{cluster.workspace.stack}-standby"),
         {"Policy drift-standby-policy": "update"},
         batch="9",
     ),
@@ -392,10 +426,11 @@ ROWS = [
     Row(
         "HostFile (Vault token)",
         "of another owner",
-        _file(_token("db3"), lambda path: os.chown(path, 0, 0)),  # type: ignore[arg-type]
+        _give_to_root,
         {"HostFile db3-vault-token": "update"},
         ('"root" => "the server\'s account"',),
         batch="9",
+        here=True,
     ),
     Row(
         "Server (primary)",
@@ -404,6 +439,7 @@ ROWS = [
         {"Server db1": "update"},
         ("running : false => true", "shown as last known"),
         repair="start",
+        here=True,
     ),
     Row(
         "Server (primary)",
@@ -412,6 +448,7 @@ ROWS = [
         {"Server db1": "update"},
         ("running : false => true",),
         repair="start",
+        here=True,
     ),
     Row(
         "Server",
@@ -419,6 +456,7 @@ ROWS = [
         _reboot,
         {"Server db1": "update", "Server db2": "update", "Server db3": "update"},
         repair="start",
+        here=True,
     ),
     Row(
         "ReplicationSlot",
@@ -427,6 +465,7 @@ ROWS = [
         {"ReplicationSlot tde_db3": "replace", **_recloned("db3")},
         ('"lost" => "reserved"', '"its WAL is gone from the primary" => "the primary"'),
         repair="a new base backup of this standby",
+        here=True,
     ),
     Row(
         "BaseBackup",
@@ -435,6 +474,7 @@ ROWS = [
         _recloned("db3"),
         ('"it was promoted" => "the primary"',),
         repair="a new base backup of this standby",
+        here=True,
     ),
     Row(
         "BaseBackup",
@@ -442,6 +482,7 @@ ROWS = [
         _remove_data("db2"),
         {"BaseBackup db2": "create", "Server db2": "create", "ReplicationCheck db2": "replace"},
         repair="a new base backup of this standby",
+        here=True,
     ),
     Row(
         "KeyBinding",

@@ -49,8 +49,8 @@ def test_drift_is_shown_and_repaired(cluster: Cluster, rows: list[Row]) -> None:
         row.check(cluster)
     preview = cluster.workspace.preview()
     assert preview.code == 0, preview.errors
-    assert preview.plan == {resource: step for row in rows for resource, step in row.plan.items()}
-    assert [words for row in rows for words in row.says if words not in preview.words] == [], preview.changes
+    assert preview.plan == {resource: step for row in rows for resource, step in row.planned(cluster).items()}
+    assert [words for row in rows for words in row.unsaid(cluster, preview.words)] == [], preview.changes
     cluster.workspace.up_well()
     cluster.workspace.unchanged()
     eventually(lambda: cluster.streaming() == ["tde_db2", "tde_db3"])

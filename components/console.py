@@ -13,6 +13,9 @@ from functools import cache
 import grpc
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
 
+KEEPALIVE = 2
+"""Seconds of silence after which the engine's side is asked whether it is there, between questions, and how many."""
+
 
 def say(text: str, *, urn: str = "", ephemeral: bool = False) -> None:
     """Show `text` in the row of the resource `urn` (the stack's where there is none); what is ephemeral is not kept."""
@@ -41,6 +44,11 @@ def _watch(host: str, port: str) -> None:
         try:
             with socket.create_connection((host, int(port))) as connection:
                 connection.settimeout(None)
+                # An engine that is killed while it takes this connection leaves it open on our side: only being asked, its
+                # machine says that nobody is there.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT):
+                    connection.setsockopt(socket.IPPROTO_TCP, option, KEEPALIVE)
                 while connection.recv(4096):
                     pass
         except ConnectionResetError:

@@ -71,7 +71,7 @@ def test_any_login_shell_will_do(machine: Booted, name: str) -> None:
     assert target.read(path) == b"x\0\n"
     with pytest.raises(CommandFailed) as caught:
         target.run(["/bin/ls", "/no/such"], deadline=20)
-    assert caught.value.output == "/bin/ls: cannot access '/no/such': No such file or directory\n"
+    assert caught.value.output.removeprefix("/bin/") == "ls: cannot access '/no/such': No such file or directory\n"
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,23 @@
 """What a provider tells people: to the engine that its first argument names, and to nobody where there is none."""
 
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 from google.protobuf import empty_pb2  # type: ignore[import-untyped]
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
 
 from components import console
+from components.waiting import until
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +58,22 @@ def test_with_an_engine_it_is_told_in_the_resources_row(monkeypatch: pytest.Monk
     server.stop(None).wait()
     console.say("the engine is gone: no error")
     assert len(engine.told) == 1
+
+
+WATCHER = "import sys, time; from components import console; console.end_with_engine(); time.sleep(60)"
+
+
+def test_it_ends_with_an_engine_that_was_killed_while_it_took_the_connection() -> None:
+    """Such a connection is open on this side only: with TCP_DEFER_ACCEPT the kernel leaves it so for any."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 60)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        provider = subprocess.Popen([sys.executable, "-c", WATCHER, f"127.0.0.1:{port}"], cwd=ROOT)
+        watched = psutil.Process(provider.pid)
+        assert until(lambda: any(c.status == "ESTABLISHED" for c in watched.net_connections()), seconds=20)
+    try:
+        assert provider.wait(timeout=20) == 1
+    finally:
+        provider.kill()

@@ -29,6 +29,7 @@ from components.values import (
     Machine,
     Namespace,
     Network,
+    Packages,
     Port,
     Role,
     Size,
@@ -120,8 +121,9 @@ class Ssh(Settings):
     """Whose layout of files and packages it has: Debian's and Ubuntu's, or that of Red Hat and its kin."""
     version: Annotated[int, Field(ge=SUPPORTED)] = 18
     """The major version of PostgreSQL."""
-    packages: Literal["percona", "none"] = "percona"
-    """Where the server comes from: Percona's repository, set up by the stack; or it is installed already."""
+    packages: Packages = "percona"
+    """Where the server comes from: ``percona``, whose repository is set up by the stack; ``none``, it is installed already; or a
+    directory of .deb or .rpm files, counted from the project, which are copied there and installed."""
     unit: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:_.@\\-]+$")] | None = None
     """The systemd unit that runs the server, where there is one: ``postgresql@18-main``; else the stack makes its own."""
 

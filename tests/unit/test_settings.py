@@ -55,6 +55,10 @@ LONG = "a" * 60
         ({"vault": {"mount": "/"}}, f'cluster.vault.mount: "" {VAULT}'),
         ({"vault": {"mount": "a/../b"}}, f'cluster.vault.mount: "a/../b" {VAULT}'),
         ({"vault": {"mount": "a{b}"}}, f'cluster.vault.mount: "a{{b}}" {VAULT}'),
+        (
+            primary(host={"ssh": "db1", "packages": "debs"}),
+            'cluster.primary.host.packages: "debs" is neither percona, none, nor a directory (write ./debs)',
+        ),
         ({"vault": {"ca": "ca.pem"}}, f'cluster.vault.ca: "ca.pem" {ABSOLUTE}'),
         ({"key": {"name": "k 1"}}, f'cluster.key.name: "k 1" {VAULT}'),
         ({"key": {"scope": ["table"]}}, "cluster.key.scope[0]: this must be 'default' or 'server'"),

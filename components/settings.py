@@ -225,8 +225,8 @@ class Cluster(Settings):
     """Where the extension is made; keys and providers are the whole cluster's."""
     protect: bool = False
     """Whether Pulumi refuses to destroy the primary's data, and the Vault mount with its keys."""
-    disposable: bool | None = None
-    """Whether data may be removed rather than set aside, and keys with it; default on the local host and in containers: true."""
+    disposable: bool = False
+    """Whether data may be removed rather than set aside, and keys with it; a primary whose data is gone is then made anew."""
     vault: Vault = Vault()
     key: Key = Key()
     replication: Replication = Replication()
@@ -241,12 +241,6 @@ class Cluster(Settings):
     def places(self) -> list[str]:
         """Where each of `servers` stands in the stack file."""
         return ["cluster.primary", *(f"cluster.standbys[{n}]" for n in range(len(self.standbys)))]
-
-    @property
-    def is_disposable(self) -> bool:
-        if self.disposable is not None:
-            return self.disposable
-        return all(server.kind in {"local", "docker"} for server in self.servers)
 
     def port(self, server: Server) -> int:
         # By identity: two servers of one name are one mistake, not a clash of ports besides.

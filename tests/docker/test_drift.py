@@ -40,7 +40,7 @@ class Containers(Cluster):
         self.names = ["db1", "db2", "db3"]
         servers = [{"name": name, "host": {"docker": image}, "binaries": binaries} for name in self.names]
         seen = {"network": OwnVault.name, "addressFromServers": f"https://{OwnVault.name}:8200"}
-        workspace.write({"vault": seen, "primary": servers[0], "standbys": servers[1:]})
+        workspace.write({"disposable": True, "vault": seen, "primary": servers[0], "standbys": servers[1:]})
 
     def host(self, name: str) -> Host:
         return DockerHost(f"docker://tde-{self.workspace.stack}-{name}")

@@ -56,12 +56,14 @@ postmaster)
   { read -r pid && cat; } <"$path/postmaster.pid" 2>/dev/null || exit 44
   [ "/proc/$pid/cwd" -ef "$path" ] || exit 44; echo "$pid" ;;
 make) mkdir -p -- "$path" ;;
-rename) [ ! -e "$3" ] || exit 45; mv -T -- "$path" "$3"; sync "${3%/*}" ;;
+rename) if [ -e "$3" ] || [ -L "$3" ]; then exit 45; fi; mv -T -- "$path" "$3"; sync "${3%/*}" ;;
 remove) rm -rf -- "$path" ;;
 write)
   directory=${path%/*}
-  draft=$directory/.${path##*/}.$$.unfinished
+  draft=$directory/.${path##*/}.new
   mkdir -p -- "$directory"
+  rm -f -- "$draft"
+  set -C
   trap 'rm -f -- "$draft"' EXIT
   head -c "$4" >"$draft"
   [ "$(wc -c <"$draft")" -eq "$4" ]

@@ -19,13 +19,14 @@ import stat
 import subprocess
 import tempfile
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import IO, ClassVar, cast
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts import sudo
@@ -54,6 +55,7 @@ OPTIONS = {
 # What follows its line on standard input is left for the script.
 RECEIVE = f"""/bin/sh -c '{sudo.SKIP}; eval "$(echo "${{line#*:}}" | base64 -d)"'"""
 FRAME = """\
+unset LANGUAGE
 export LC_ALL=C.UTF-8 TZ=UTC PATH=/usr/bin:/bin:/usr/sbin:/sbin
 cd /
 echo {marker}; echo {marker} >&2
@@ -107,7 +109,7 @@ class Login:
         pairs = parse_qsl(url.query)
         more = {name: value for name, value in pairs if name != "jump"}
         login = cls(
-            host=unquote(url.hostname or ""),
+            host=_host_of(url),
             port=url.port,
             user=unquote(url.username) if url.username else None,
             account=more.pop("account", "postgres"),
@@ -122,7 +124,7 @@ class Login:
         """The login to a jump host of this one."""
         url = urlsplit(f"ssh://{machine}")
         files = {name: getattr(self, name) for name in self.OPTIONAL}
-        return Login(unquote(url.hostname or ""), url.port, url.username, jump=before, **files)
+        return Login(_host_of(url), url.port, url.username, jump=before, **files)
 
     def become(self, account: str) -> str:
         """What makes a command behind it run as `account`; empty where the login is that account."""
@@ -198,7 +200,7 @@ class Shell:
         text = FRAME.format(marker=marker, script=script, arguments=shlex.join(arguments))
         try:
             child = subprocess.Popen(
-                [*self._command, f"exec env LC_ALL=C {become}{RECEIVE}"],
+                [*self._command, f"exec env -u LANGUAGE LC_ALL=C {become}{RECEIVE}"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -278,10 +280,11 @@ class Shell:
         """
         if not self.login.asks(account):
             return ""
-        with _PROOFS_LOCK:
-            if (self.login, account) not in _PROOFS:
-                _PROOFS[self.login, account] = self._attempt(account)
-        if refused := _PROOFS[self.login, account]:
+        key = (self.login, account)
+        with _PROOFS_LOCKS[key]:
+            if key not in _PROOFS:
+                _PROOFS[key] = self._attempt(account)
+        if refused := _PROOFS[key]:
             raise type(refused)(str(refused))
         return sudo.answer()
 
@@ -289,7 +292,7 @@ class Shell:
         """Why sudo does not let the login become `account` by the password; None where it does. Raises `Unavailable`."""
         try:
             done = subprocess.run(
-                [*self._command, f"exec env LC_ALL=C {self.login.become(account)}/bin/sh -c :"],
+                [*self._command, f"exec env -u LANGUAGE LC_ALL=C {self.login.become(account)}/bin/sh -c :"],
                 input=sudo.answer().encode(),
                 capture_output=True,
                 env=_environment(),
@@ -363,7 +366,8 @@ class Errors:
 
 _PROOFS: dict[tuple[Login, str], Problem | None] = {}
 """By login and account: what became of the password, once it was tried."""
-_PROOFS_LOCK = threading.Lock()
+_PROOFS_LOCKS: defaultdict[tuple[Login, str], threading.Lock] = defaultdict(threading.Lock)
+"""A machine that does not answer holds up nobody but who asks for it."""
 
 REASONS: tuple[tuple[str, type[Problem], str], ...] = (
     (
@@ -448,6 +452,12 @@ def control() -> Path:
 
 def failed(command: str, ended: Ended) -> CommandFailed:
     return CommandFailed(command, ended.status, "".join(ended.errors.splitlines(keepends=True)[-20:]))
+
+
+def _host_of(url: SplitResult) -> str:
+    """As it was written: `hostname` is in lower case, and ssh_config(5) tells `Host DB1` from `Host db1`."""
+    place = url.netloc.rpartition("@")[2]
+    return unquote(place[1 : place.index("]")] if place.startswith("[") else place.partition(":")[0])
 
 
 def _bracketed(host: str) -> str:

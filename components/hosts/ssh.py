@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 
-from components.errors import Problem, Unavailable
+from components.errors import Problem, Refused, Unavailable
 from components.hosts.base import READY, Connection, FileStatus, Host, Postmaster, superuser
 from components.hosts.bridge import Bridge
 from components.hosts.local import SUPERVISE
@@ -28,6 +28,8 @@ LOG_TAIL_BYTES = 16_384
 ABSENT = 44
 EXISTS = 45
 OTHER_DEVICE = 46
+OWN_UNITS = "tde-"
+"""What the names of units begin with that a stack makes."""
 
 # "No such file" is an answer; a directory that may not be entered is none.
 FIND = """
@@ -45,7 +47,9 @@ WRITE = """
 set -e
 umask 077
 mkdir -p -- "$1"
-draft=$(mktemp -- "$1/.$2.XXXXXXXX")
+draft=$1/.$2.new
+rm -f -- "$draft"
+set -C
 trap 'rm -f -- "$draft"' EXIT
 trap 'exit 1' HUP INT TERM
 cat >"$draft"
@@ -76,15 +80,19 @@ cd -- "$1" || exit
 shift
 exec setsid --wait /bin/sh -c "$@"
 """
+# Counted, not by the clock, which may be set meanwhile.
 # $1 pid, $2 data directory, $3 seconds: until that process is gone, or is another's.
 WAIT_FOR_END = """
-end=$(($(date +%s) + $3))
+left=$(($3 * 20))
 while [ "/proc/$1/cwd" -ef "$2" ]; do
-    [ "$(date +%s)" -lt "$end" ] || exit 44
+    [ "$left" -gt 0 ] || exit 44
+    left=$((left - 1))
     sleep 0.05
 done
 """
 SIGNAL = """[ "/proc/$1/cwd" -ef "$2" ] || exit 0; kill -s "$3" "$1" """
+# $1 pid, $2 unit
+RUN_BY = """[ "$(systemctl show --property MainPID --value -- "$2")" = "$1" ]"""
 NOW = "date +%s%6N"
 AS_ROOT = '"$@"'
 
@@ -229,9 +237,15 @@ class SshHost(Host):
         found = self.postmaster(data_directory)
         if not found:
             return
-        self._as_root("systemctl", "stop", "--no-block", self.unit)
+        if not self._do(RUN_BY, str(found.pid), self.unit).status:
+            self._as_root("systemctl", "stop", "--no-block", self.unit)
+        elif not self.unit.startswith(OWN_UNITS):
+            raise Refused(
+                f"{self.login}: the unit {self.unit} does not run the server on {data_directory}, which is left running: name "
+                "the one that does in host.unit"
+            )
         for number in ("INT", "QUIT"):
-            # By signal too: the server may have been started by hand, which its unit knows nothing of.
+            # By signal too: the server may have been started by hand, which our unit knows nothing of.
             self._do(SIGNAL, str(found.pid), str(data_directory), number)
             waited = self._do(
                 WAIT_FOR_END,

@@ -8,21 +8,23 @@ set -eu
 repository=https://repo.percona.com
 case $2 in
 debian)
-    dpkg-query -W "percona-pg-tde$3" "percona-postgresql-$3" >/dev/null 2>&1 && exit 0
+    # One that was removed and not purged is known too, and is not there.
+    found=$(dpkg-query -Wf '${db:Status-Status} ' "percona-pg-tde$3" "percona-postgresql-$3" 2>/dev/null) || true
+    [ "$found" != "installed installed " ] || exit 0
     # Else the package makes a cluster "main", which takes port 5432.
     mkdir -p /etc/postgresql-common/createcluster.d
     echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.d/tde-replication.conf
-    apt-get -qq update
-    apt-get -qq -y install ca-certificates curl gnupg lsb-release
+    apt-get -qq -o DPkg::Lock::Timeout=300 update
+    apt-get -qq -y -o DPkg::Lock::Timeout=300 install ca-certificates curl gnupg lsb-release
     if ! command -v percona-release >/dev/null; then
         package=$(mktemp --suffix=.deb)
         trap 'rm -f -- "$package"' EXIT
         curl -fsSL -o "$package" "$repository/apt/percona-release_latest.generic_all.deb"
-        apt-get -qq -y install "$package"
+        apt-get -qq -y -o DPkg::Lock::Timeout=300 install "$package"
     fi
     percona-release setup -y "ppg-$3"
-    apt-get -qq update
-    apt-get -qq -y install "percona-postgresql-$3" "percona-pg-tde$3"
+    apt-get -qq -o DPkg::Lock::Timeout=300 update
+    apt-get -qq -y -o DPkg::Lock::Timeout=300 install "percona-postgresql-$3" "percona-pg-tde$3"
     ;;
 redhat)
     rpm -q "percona-postgresql$3-server" "percona-pg_tde$3" >/dev/null 2>&1 && exit 0
@@ -51,7 +53,7 @@ case $1 in
 *.deb)
     mkdir -p /etc/postgresql-common/createcluster.d
     echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.d/tde-replication.conf
-    apt-get -qq -y install "$@"
+    apt-get -qq -y -o DPkg::Lock::Timeout=300 install "$@"
     ;;
 *)  dnf -y install "$@" ;;
 esac
@@ -95,6 +97,7 @@ UNIT_TEXT = """\
 Description=PostgreSQL server {name} of stack {stack}
 Wants=network-online.target
 After=network-online.target
+RequiresMountsFor={data}/PG_VERSION
 ConditionPathExists={data}/PG_VERSION
 StartLimitIntervalSec=0
 

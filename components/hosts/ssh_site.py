@@ -10,6 +10,7 @@ import shlex
 import socket
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from pathlib import Path, PurePosixPath
@@ -20,12 +21,12 @@ from psycopg.conninfo import make_conninfo
 from pulumi import ResourceOptions
 from pulumi_command import remote
 
-from components.errors import CommandFailed, Problem
+from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts import sudo
 from components.hosts.installation import EXTENSIONS
-from components.hosts.openssh import PORT, PROJECT, Login, connection_settings
+from components.hosts.openssh import PORT, PROJECT, Login, Shell, connection_settings
 from components.hosts.site import Site, Surroundings
-from components.hosts.ssh import SshHost
+from components.hosts.ssh import OWN_UNITS, SshHost
 from components.hosts.ssh_scripts import DIRECTORY, FILES, PACKAGES, UNIT, UNIT_TEXT
 from components.settings import Server, Ssh
 
@@ -118,6 +119,11 @@ def declare(server: Server, port: int, around: Surroundings) -> Site:
             f"{server.name}: {declared.unit} runs a server that pg_createcluster made; it can be adopted (adopt: true). Leave "
             "out host.unit, and the stack makes a unit of its own"
         )
+    if declared.unit and not server.adopt and not server.data_directory:
+        raise Problem(
+            f"{server.name}: {declared.unit} starts the server of one data directory: name that in dataDirectory. Leave out "
+            "host.unit, and the stack makes a unit of its own"
+        )
     login = Login(
         host=declared.ssh,
         port=declared.port,
@@ -128,7 +134,11 @@ def declare(server: Server, port: int, around: Surroundings) -> Site:
         known_hosts=declared.known_hosts,
         jump=tuple(declared.jump),
     )
-    own = f"tde-{around.stack}-{server.name}"
+    if not server.adopt:
+        # A wrong password of sudo's is told at preview, before pulumi-command tries it three times at each of its commands.
+        with suppress(Unavailable):
+            Shell(login).answer("root")
+    own = f"{OWN_UNITS}{around.stack}-{server.name}"
     unit = declared.unit or (distribution if server.adopt else own)
     data = PurePosixPath(server.data_directory or f"{above}/{own}/data")
     place = PurePosixPath(server.binaries or binaries)

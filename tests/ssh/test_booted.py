@@ -49,7 +49,7 @@ def add_user(machine: Booted, name: str, *, shell: str = "/bin/bash", sudoers: s
 SHELLS = {
     "fish": ("/usr/bin/fish", ".config/fish/config.fish", "echo welcome to fish; echo trouble >&2"),
     "tcsh": ("/usr/bin/tcsh", ".tcshrc", 'echo "welcome to csh"'),
-    "bash": ("/bin/bash", ".bashrc", "echo welcome; echo trouble >&2; export LC_ALL=de_DE.UTF-8 PGHOST=x LANG=fr_FR"),
+    "bash": ("/bin/bash", ".bashrc", "echo welcome; echo trouble >&2; export LC_ALL=de_DE.UTF-8 LANGUAGE=de PGHOST=x"),
     "dash": ("/bin/dash", ".profile", "echo welcome"),
 }
 

@@ -82,6 +82,15 @@ def test_packages_that_are_brought(tmp_path: Path) -> None:
         declared(brought | {"system": "redhat"})
 
 
+def test_a_unit_that_is_there_starts_a_directory_of_its_own() -> None:
+    host = {"ssh": "db1", "system": "redhat", "unit": "postgresql-18"}
+    with pytest.raises(
+        Problem, match="postgresql-18 starts the server of one data directory: name that in dataDirectory"
+    ):
+        declared(host)
+    assert declared(host, dataDirectory="/var/lib/pgsql/18/data").address.endswith("unit=postgresql-18")
+
+
 def test_a_path_that_a_unit_cannot_have() -> None:
     with pytest.raises(Problem, match="takes no path with a space or a quote"):
         declared({"ssh": "db1"}, dataDirectory="/srv/it's mine/data")

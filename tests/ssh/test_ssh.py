@@ -66,7 +66,7 @@ def end_masters() -> Iterator[None]:
 
 LOGINS = [
     Login("db1.example.net"),
-    Login("db1", 2222, "deploy", "postgres"),
+    Login("DB1", 2222, "deploy", "postgres"),
     Login("::1", 22, "o'hara", key="~/.ssh/id rsa", known_hosts="stacks/known_hosts"),
     Login("db1", None, None, "pg", "/k%20/&?#=é", "/c+d", None, ("ops@b1:2222", "[::1]:22", "b3")),
 ]

@@ -289,9 +289,11 @@ class Plugin(ABC, provider_pb2_grpc.ResourceProviderServicer):
             value = found.outputs.get(key)
             if key not in old and old:  # not declared; without any, this is an import
                 continue
+            if key in old and not _differ(resource, declared, old[key], value):
+                continue
             if resource.settle(value) is None:
                 inputs.pop(key, None)
-            elif key not in old or _differ(resource, declared, old[key], value):
+            else:
                 inputs[key] = value
         return provider_pb2.ReadResponse(
             id=found.identity, properties=resource.encode(found.outputs), inputs=resource.encode(inputs)

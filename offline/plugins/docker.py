@@ -23,6 +23,8 @@ from offline.plugins.base import Found, IncompleteError, Input, Plugin, PluginEr
 from offline.plugins.protocol import Properties  # noqa: E402
 
 IN_USE_SECONDS = 30
+MEBIBYTE = 1024 * 1024
+UPDATED = ("restart", "maxRetryCount", "memory")
 NANOSECONDS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000, "h": 3_600_000_000_000}
 
 
@@ -34,14 +36,16 @@ def _told(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def call(*arguments: Any) -> Any:
             try:
                 return method(*arguments)
-            except APIError as error:
-                raise PluginError(f"{what}: Error response from daemon: {error.explanation}") from error
             except (DockerException, OSError) as error:
-                raise PluginError(f"{what}: {error}") from error
+                raise PluginError(f"{what}: {_worded(error)}") from error
 
         return call
 
     return decorate
+
+
+def _worded(error: Exception) -> str:
+    return f"Error response from daemon: {error.explanation}" if isinstance(error, APIError) else str(error)
 
 
 class DockerResource(Resource):
@@ -50,6 +54,17 @@ class DockerResource(Resource):
     def __init__(self, client: Any) -> None:
         """`client` is the SDK's APIClient, whose types leave half of it out."""
         self._client = client
+
+    def _pull(self, name: str, platform: str | None = None) -> None:
+        """Unless it is here: a local image needs no registry."""
+        try:
+            self._client.inspect_image(name)
+        except ImageNotFound:
+            try:
+                self._client.pull(*_repository(name), platform=platform)
+            except DockerException as error:
+                text = f"unable to pull image {name}: error pulling image {name}: {_worded(error)}"
+                raise PluginError(text) from error
 
 
 class Network(DockerResource):
@@ -155,19 +170,15 @@ class RemoteImage(DockerResource):
         "forceRemove": Input(),
     }
     outputs = ("imageId", "repoDigest")
+    delete_before_replace = False
 
     @_told("Unable to read Docker image into resource")
     def create(self, inputs: Properties) -> Found:
         name = inputs["name"]
         try:
-            self._client.inspect_image(name)
-        except ImageNotFound:
-            try:
-                self._client.pull(*_repository(name), platform=inputs.get("platform"))
-            except DockerException as error:
-                raise PluginError(
-                    f"Unable to read Docker image into resource: unable to find or pull image {name}: {error}"
-                ) from error
+            self._pull(name, inputs.get("platform"))
+        except PluginError as error:
+            raise PluginError(f"Unable to read Docker image into resource: {error}") from error
         return Found(name, {})
 
     @_told("Unable to read Docker image into resource")
@@ -202,11 +213,20 @@ def _ports(declared: list[Properties] | None) -> list[Properties]:
 
 class Container(DockerResource):
     inputs: ClassVar = {
+        **{name: Input(replaces=True) for name in ("name", "image", "privileged")},
         **{
-            name: Input(replaces=True)
-            for name in ("name", "image", "command", "hostname", "user", "workingDir", "privileged", "shmSize")
+            name: Input(replaces=True, computed=True)
+            for name in (
+                "command",
+                "entrypoints",
+                "hostname",
+                "user",
+                "workingDir",
+                "shmSize",
+                "stopSignal",
+                "stopTimeout",
+            )
         },
-        **{name: Input(replaces=True, computed=True) for name in ("entrypoints", "stopSignal", "stopTimeout")},
         "networkMode": Input(replaces=True, default="bridge"),
         "networksAdvanced": Input(replaces=True, canonical=lambda networks: _by_key(networks, "name")),
         "envs": Input(replaces=True, canonical=sorted),
@@ -231,8 +251,11 @@ class Container(DockerResource):
 
     @_told("Unable to create container")
     def create(self, inputs: Properties) -> Found:
-        # The plugin connects to networks after it made the container, and leaves the default one.
         client, networks = self._client, inputs.get("networksAdvanced") or []
+        try:
+            self._pull(inputs["image"])
+        except PluginError as error:
+            raise PluginError(f"Unable to create container with image {inputs['image']}: {error}") from error
         made = client.create_container(
             inputs["image"],
             inputs.get("command"),
@@ -250,19 +273,23 @@ class Container(DockerResource):
             healthcheck=_healthcheck(inputs.get("healthcheck")),
             host_config=self._host_config(inputs),
         )["Id"]
+        step = "disconnect the default network"
         try:
+            # The plugin connects to networks after it made the container, and leaves the default one.
+            if networks and inputs["networkMode"] == "bridge":
+                client.disconnect_container_from_network(made, "bridge")
             for network in networks:
+                step = f"connect to network '{network['name']}'"
                 client.connect_container_to_network(made, network["name"], aliases=network.get("aliases"))
             if inputs["start"]:
+                step = "start container"
                 client.start(made)
                 if inputs.get("wait"):
                     self._wait(made, inputs["waitTimeout"])
         except (DockerException, PluginError) as error:
             found = self.read(made, inputs)
-            text = error.explanation if isinstance(error, APIError) else str(error)
-            raise IncompleteError(
-                f"Unable to start container: {text}", made, found.outputs if found else inputs
-            ) from error
+            text = str(error) if isinstance(error, PluginError) else f"Unable to {step}: {_worded(error)}"
+            raise IncompleteError(text, made, found.outputs if found else inputs) from error
         return Found(made, {})
 
     def _host_config(self, inputs: Properties) -> Any:
@@ -318,14 +345,19 @@ class Container(DockerResource):
         known = {
             "name": found["Name"].lstrip("/"),
             "image": state.get("image") if self._same_image(state, found["Image"]) else found["Image"],
+            "hostname": config["Hostname"],
+            "workingDir": config["WorkingDir"],
+            "shmSize": host["ShmSize"] // MEBIBYTE,
+            "memory": host["Memory"] // MEBIBYTE,
             "command": config["Cmd"],
             "entrypoints": config["Entrypoint"],
             "user": config["User"],
             "envs": state.get("envs"),
             "networkMode": host["NetworkMode"],
             # As declared while they stand: what is not set reads as its default.
-            "ports": _like(state.get("ports"), ports),
-            "labels": _listing(config["Labels"], "label"),
+            # One that need not run has none while it is stopped.
+            "ports": _like(state.get("ports"), ports) if running or state.get("mustRun") else state.get("ports"),
+            "labels": state.get("labels"),
             "restart": host["RestartPolicy"]["Name"] or "no",
             "init": host.get("Init"),
             "stopSignal": config.get("StopSignal"),
@@ -347,14 +379,18 @@ class Container(DockerResource):
         except ImageNotFound:
             return state.get("image") == live
 
-    @_told("Unable to update container")
+    @_told("Unable to update a container")
     def update(self, identity: str, inputs: Properties, old: Properties) -> Found:
         """Restart policy and memory apply; mounts, healthcheck and init leave the container as it was: so does the plugin."""
-        policy = {"Name": inputs["restart"], "MaximumRetryCount": inputs.get("maxRetryCount") or 0}
-        more = {"mem_limit": f"{inputs['memory']}m"} if inputs.get("memory") else {}
-        self._client.update_container(identity, restart_policy=policy, **more)
-        if inputs.get("mustRun") and not old.get("mustRun"):
-            self._client.start(identity)
+        if inputs.get("mustRun") and not old.get("mustRun") and inputs["start"]:
+            try:
+                self._client.start(identity)
+            except DockerException as error:
+                raise PluginError(f"Unable to start container: {_worded(error)}") from error
+        if any((inputs.get(name) or None) != (old.get(name) or None) for name in UPDATED):
+            policy = {"Name": inputs["restart"], "MaximumRetryCount": inputs.get("maxRetryCount") or 0}
+            more = {"mem_limit": f"{inputs['memory']}m"} if inputs.get("memory") else {}
+            self._client.update_container(identity, restart_policy=policy, **more)
         return Found(identity, {})
 
     @_told("Unable to remove container")
@@ -434,7 +470,10 @@ class Docker(Plugin):
         try:
             client = docker.APIClient(version="auto", timeout=120, **_connection(settings))
         except DockerException as error:
-            raise PluginError(f"failed to connect to any docker daemon: {error}") from error
+            raise PluginError(
+                "docker native provider returned an unexpected error from Configure: failed to connect to any docker daemon: "
+                f"{error}"
+            ) from error
         return {
             "docker:index/network:Network": Network(client),
             "docker:index/volume:Volume": Volume(client),

@@ -39,7 +39,7 @@ class KeyProvider(OnServer):
             return self._live(server)
 
     def _live(self, server: Session) -> Self | None:
-        row = server.row(
+        row = server.shown(
             "SELECT type, options->>'url', options->>'mountPath', options->>'tokenPath', coalesce(options->>'caPath', '') "
             "FROM pg_tde_list_all_global_key_providers() WHERE lower(name) = lower(%s)",
             [self.provider],

@@ -67,7 +67,7 @@ class PrincipalKey(OnServer):
         """Only a key that is in use can be asked for: pg_tde has no call that lists keys."""
         with session(self, self._purpose, self.database) as server:
             for calls in SCOPES.values():
-                bound = server.row(calls.info)
+                bound = server.shown(calls.info)
                 if bound and bound[:2] == (self.key, self.provider):
                     return self.but(available=self._verified(server, calls))
         return self
@@ -147,7 +147,7 @@ class KeyBinding(OnServer):
             return self._live(server)
 
     def _live(self, server: Session) -> Self | None:
-        key, provider, *_ = server.row(SCOPES[self.scope].info) or (None, None)
+        key, provider, *_ = server.shown(SCOPES[self.scope].info) or (None, None)
         return self.but(key=key, provider=provider) if key else None
 
     def create(self) -> Self:

@@ -1,12 +1,13 @@
 """Extension, key provider, principal key, what it is set for, and encrypted WAL: on the contract double and a real OpenBao."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 
-from components.errors import Problem
+from components.errors import Problem, Unavailable
 from components.key_vault import PRIMARY_POLICY, STANDBY_POLICY
 from components.postgres.base_backup import ClonedDirectory
 from components.postgres.extension import Extension
@@ -287,6 +288,32 @@ def test_a_token_that_may_not_is_told_and_repaired(bound: Node, store: KeyStore)
         bound.host.write(token, good, mode=0o600)
     assert key(bound).update(key(bound)) == key(bound)
     assert key(bound).read() == key(bound)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda path: path.unlink(), r"\(SQLSTATE 58P01\)"),
+        (lambda path: os.chown(path, 0, 0), r"\(SQLSTATE 42501\)"),
+    ],
+    ids=["removed", "of another owner"],
+)
+def test_a_token_file_that_cannot_be_read_is_answered_for_by_its_own_resource(
+    bound: Node, store: KeyStore, spoil: Callable[[Path], None], says: str
+) -> None:
+    """pg_tde opens it even to list providers."""
+    if os.geteuid() != 0:
+        pytest.skip("who is not root cannot give a file away")
+    token = bound.data.parent / "orders.vault-token"
+    good = bound.host.read(token) or b""
+    spoil(Path(token))
+    try:
+        for declared in (provider(bound, store), key(bound), binding(bound, "server"), binding(bound, "default")):
+            with pytest.raises(Unavailable, match=says):
+                declared.read()
+    finally:
+        bound.host.write(token, good, mode=0o600)
+    assert provider(bound, store).read() == provider(bound, store)
 
 
 def test_nothing_is_changed_during_a_base_backup(bound: Node, monkeypatch: pytest.MonkeyPatch) -> None:

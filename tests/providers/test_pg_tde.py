@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import hvac
 import pytest
 
 from components.errors import Problem, Unavailable
@@ -34,8 +35,20 @@ class KeyStore:
         for kind, policy in KINDS.items():
             self.client.sys.create_or_update_policy(f"orders-{kind}", policy.format(mount=MOUNT))
 
-    def token(self, kind: str) -> str:
-        made = self.client.auth.token.create(policies=[f"orders-{kind}"], no_default_policy=True, no_parent=True)
+    def in_namespace(self, namespace: str) -> Any:
+        """A client of a new namespace that has a mount and the primary's policy."""
+        self.client.write_data(f"sys/namespaces/{namespace}")
+        client = hvac.Client(
+            url=self.client.url, token=self.client.token, verify=str(self.openbao.ca), namespace=namespace
+        )
+        client.sys.enable_secrets_engine("kv", path=MOUNT, options={"version": "2"})
+        client.sys.create_or_update_policy("orders-primary", PRIMARY_POLICY.format(mount=MOUNT))
+        return client
+
+    def token(self, kind: str, client: Any = None) -> str:
+        made = (client or self.client).auth.token.create(
+            policies=[f"orders-{kind}"], no_default_policy=True, no_parent=True
+        )
         return str(made["auth"]["client_token"])
 
     def equip(self, host: Any, data: PurePosixPath, kind: str) -> None:
@@ -210,6 +223,36 @@ def test_a_provider_that_was_taken_with_a_warning_is_no_success_the_next_time_ei
             declared.create()
     finally:
         declared.delete()
+
+
+def test_a_provider_in_a_namespace(node: Node, extension: Extension, store: KeyStore) -> None:
+    """Mount, policy and token are in it, so pg_tde must ask there."""
+    assert extension.ours
+    client = store.in_namespace("department")
+    node.host.write(node.data.parent / "department.vault-token", store.token("primary", client).encode(), mode=0o600)
+    fields = {"provider": "apart", "token_path": "../department.vault-token"}
+    declared = provider(node, store, namespace="department", **fields)
+    with pytest.raises(Problem, match="key provider apart: "):
+        declared.but(namespace="").create()
+    assert declared.read() is None
+    assert declared.create() == declared
+    assert declared.read() == declared
+    key(node, "of-the-department", provider="apart").create()
+    stored = client.secrets.kv.v2.read_secret_version(
+        "of-the-department", mount_point=MOUNT, raise_on_deleted_version=True
+    )
+    assert stored["data"]["data"]["key"]
+
+    node.rows(
+        "SELECT pg_tde_change_global_key_provider_vault_v2(%s, %s, %s, '../orders.vault-token', %s)",
+        ["apart", store.openbao.address, MOUNT, "../orders.vault-ca.pem"],
+    )
+    live = declared.read()
+    assert live is not None
+    assert declared.changed(live) == {"namespace", "token_path"}
+    declared.update(live)
+    assert declared.read() == declared
+    declared.delete()
 
 
 def test_the_same_untouched_writes_nothing(bound: Node, store: KeyStore) -> None:

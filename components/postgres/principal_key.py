@@ -153,17 +153,22 @@ class KeyBinding(OnServer):
     def create(self) -> Self:
         with session(self, self.identity, self.database) as server:
             found = self._live(server)
-            if found is None or self.changed(found):
+            if found is None:
                 self._set(server)
+            elif self.changed(found):
+                self._rotate(server)
         return self
 
     def update(self, live: Self) -> Self:
         del live
+        with session(self, self.identity, self.database) as server:
+            self._rotate(server)
+        return self
+
+    def _rotate(self, server: Session) -> None:
         for host, data in self.standbys:
             self._check_standby(host, PurePosixPath(data))
-        with session(self, self.identity, self.database) as server:
-            self._set(server)
-        return self
+        self._set(server)
 
     def _check_standby(self, host: str, data: PurePosixPath) -> None:
         """A standby that cannot reach Vault would die of the rotation; one that is down opens the key when it starts."""

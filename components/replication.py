@@ -222,6 +222,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             binaries=str(primary.site.binaries),
             wal_encrypt="on" if cluster.wal_encryption else "off",
             restart=primary.declared.restart,
+            ours=not primary.declared.adopt,
         )
         return [last]
 

@@ -8,7 +8,7 @@ from typing import Any
 import hvac
 import pytest
 
-from components.errors import Problem, Unavailable
+from components.errors import Problem, Refused, Unavailable
 from components.key_vault import PRIMARY_POLICY, STANDBY_POLICY
 from components.postgres.base_backup import ClonedDirectory
 from components.postgres.extension import Extension
@@ -18,6 +18,7 @@ from components.postgres.replication_check import ReplicationCheck
 from components.postgres.replication_slot import ReplicationSlot
 from components.postgres.session import Session
 from components.postgres.wal_encryption import WalEncryption
+from components.progress import reported_to
 from tests.openbao import OpenBao
 from tests.providers.servers import Node, Servers
 
@@ -422,9 +423,10 @@ def test_a_rotation_waits_for_a_standby_that_could_not_open_the_key(
     before = set_at(bound, "server")
     standby.host.write(token, b"revoked", mode=0o600)
     try:
-        for rotate in (lambda: declared.update(binding(bound, "server")), declared.create):  # that finds another key
-            with pytest.raises(Problem, match=f"the standby on {standby.data} cannot open its keys: "):
-                rotate()
+        with pytest.raises(Problem, match=f"the standby on {standby.data} cannot open its keys: "):
+            declared.update(binding(bound, "server"))
+        with pytest.raises(Problem, match=f"the standby on {standby.data} cannot open its keys: "):
+            declared.create()  # that finds another key
     finally:
         standby.host.write(token, good, mode=0o600)
     assert set_at(bound, "server") == before
@@ -453,13 +455,48 @@ def test_nothing_is_ever_set_on_a_standby(standby: Node, store: KeyStore) -> Non
     assert {file.name: file.read_bytes() for file in files.iterdir()} == before
 
 
-def test_encrypted_wal_and_a_clone_of_it(bound: Node, cluster: Servers, store: KeyStore) -> None:
-    declared = WalEncryption.model_validate(
-        {**bound.inside, "name": "crypt", "binaries": str(cluster.programs), "walEncrypt": "on"}
+def wal(node: Node, cluster: Servers, **fields: str | bool) -> WalEncryption:
+    declared = {"name": "crypt", "binaries": str(cluster.programs), "wal_encrypt": "on"}
+    return WalEncryption.model_validate(node.inside | declared | fields)
+
+
+def test_encrypted_wal_waits_where_no_restart_is_allowed(bound: Node, cluster: Servers) -> None:
+    """And nothing is set that the next restart by somebody else would bring into force."""
+    declared = wal(bound, cluster, restart="refused")
+    says = (
+        "server crypt must be restarted for pg_tde.wal_encrypt, and the stack says restart: refused: nothing is changed"
     )
-    live = declared.read()
-    assert live is not None
-    assert declared.changed(live) == {"wal_encrypt"}
+    assert says in (declared.objection(declared.read()) or "")
+    with pytest.raises(Refused, match=says):
+        declared.create()
+    with pytest.raises(Refused, match=says):
+        declared.update(declared.read())
+    assert declared.read().wal_encrypt == "off"
+
+
+def test_encrypted_wal_of_an_adopted_primary_goes_back_without_a_restart(bound: Node, cluster: Servers) -> None:
+    declared = wal(bound, cluster, ours=False)
+    made = declared.create()
+    assert made.read() == made
+    started = bound.value("SELECT pg_postmaster_start_time()")
+    told: list[str] = []
+    with reported_to(lambda text, _: told.append(text)):
+        made.delete()
+    assert told == ["WAL of crypt: pg_tde.wal_encrypt is off again from the next start of server crypt on"]
+    assert bound.value("SELECT pg_postmaster_start_time()") == started
+    assert made.read().wal_encrypt == "on, waiting for a restart"
+    assert declared.create().found == "off"
+    assert bound.value("SELECT pg_postmaster_start_time()") == started
+
+    declared.create().delete()
+    assert declared.read() == declared  # it was so before
+    wal(bound, cluster, wal_encrypt="off").create()
+    assert bound.value("SHOW pg_tde.wal_encrypt") == "off"
+
+
+def test_encrypted_wal_and_a_clone_of_it(bound: Node, cluster: Servers, store: KeyStore) -> None:
+    declared = wal(bound, cluster)
+    assert declared.changed(declared.read()) == {"wal_encrypt"}
     declared.create()
     assert declared.read() == declared
     assert bound.value("SHOW pg_tde.wal_encrypt") == "on"
@@ -475,4 +512,4 @@ def test_encrypted_wal_and_a_clone_of_it(bound: Node, cluster: Servers, store: K
     made.delete()
     ReplicationSlot.model_validate({**bound.inside, "slot": clone.slot}).delete()
     declared.delete()
-    assert bound.value("SHOW pg_tde.wal_encrypt") == "off"
+    assert declared.read().wal_encrypt == "on, waiting for a restart"

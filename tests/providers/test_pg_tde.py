@@ -455,6 +455,25 @@ def test_nothing_is_ever_set_on_a_standby(standby: Node, store: KeyStore) -> Non
     assert {file.name: file.read_bytes() for file in files.iterdir()} == before
 
 
+def test_a_standby_of_a_primary_that_has_only_a_server_key(cluster: Servers, store: KeyStore) -> None:
+    """No table can be encrypted there: what there is to prove is that it opens the server key."""
+    primary = cluster.primary("single", shared_preload_libraries="pg_tde")
+    store.equip(primary.host, primary.data, "primary")
+    Extension.model_validate(here(primary)).create()
+    provider(primary, store).create()
+    key(primary, "single").create()
+    binding(primary, "server", "single").create()
+    clone = cluster.clone(primary, "single2")
+    store.equip(primary.host, clone.path, "standby")
+    standby = cluster.on_clone(clone.create(), "single2", primary)
+    proof = check(primary, standby)
+    assert proof.create() == proof
+    standby.host.write(standby.data.parent / "orders.vault-token", b"revoked", mode=0o600)
+    with pytest.raises(Problem, match=f"standby {standby.server.name}: .*failed to retrieve principal key"):
+        proof.create()
+    standby.stop()
+
+
 def wal(node: Node, cluster: Servers, **fields: str | bool) -> WalEncryption:
     declared = {"name": "crypt", "binaries": str(cluster.programs), "wal_encrypt": "on"}
     return WalEncryption.model_validate(node.inside | declared | fields)

@@ -52,7 +52,11 @@ class EncryptedReplication(pulumi.ComponentResource):
         self._name = name
         self._cluster = cluster
         declared = cluster.vault
-        self._vault_address = replace(vault_address, ca=declared.ca or vault_address.ca, namespace=declared.namespace)
+        self._vault_address = replace(
+            vault_address,
+            ca=declared.ca or vault_address.ca,
+            namespace=declared.namespace or vault_address.namespace,
+        )
         self._stack = f"{pulumi.get_project()}/{pulumi.get_stack()}/{name}"
         self._key = cluster.key.name or f"{name}-principal-key"
         self._mount = cluster.vault.mount or f"tde-{name}"
@@ -194,6 +198,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             # Counted from PGDATA, so that it is the same on every server.
             token_path=f"../{self._around.token_file}",
             ca_path=f"../{self._around.ca_file}" if self._around.ca_file else "",
+            namespace=self._vault_address.namespace or "",
         )
         last = resources.PrincipalKey(
             self._key, _after(opts, last), **here, key=self._key, provider=provider, bits=cluster.key.bits
@@ -217,6 +222,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             binaries=str(primary.site.binaries),
             wal_encrypt="on" if cluster.wal_encryption else "off",
             restart=primary.declared.restart,
+            ours=not primary.declared.adopt,
         )
         return [last]
 

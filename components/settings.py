@@ -68,6 +68,7 @@ class Vault(Settings):
     ca: AbsolutePath | None = None
     """The CA certificate that signed Vault's; default VAULT_CACERT, else the system's."""
     namespace: Namespace | None = None
+    """Vault's namespace that the mount, policies and tokens are in; default VAULT_NAMESPACE, else the root's."""
     provider: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,63}$")] = "vault"
     """What the key provider is called in pg_tde."""
     token_period: Annotated[str, StringConstraints(pattern=r"^[1-9]\d*h$")] = "768h"  # noqa: S105

@@ -53,7 +53,7 @@ def _listener(text: str) -> str:
 def _namespace(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._~-]+(/[A-Za-z0-9._~-]+)*", text.strip("/")):
         raise ValueError(f'"{text}" is not a namespace of Vault')
-    return text
+    return text.strip("/")
 
 
 def _label(text: str) -> str:

@@ -30,10 +30,14 @@ class VaultAddress:
     """None where pulumi-vault takes it from VAULT_TOKEN or ~/.vault-token, so that no state holds it."""
     ca: str | None
     namespace: str | None = None
+    """The namespace that all paths are in; None: the root's."""
 
     @classmethod
     def configured(cls) -> Self:
-        """From ``vault:address`` and ``vault:token`` of the stack file, else the environment. Raises `Problem`."""
+        """From ``vault:address`` and ``vault:token`` of the stack file, else the environment. Raises `Problem`.
+
+        CA and namespace are from the environment, as pulumi-vault takes them.
+        """
         config = pulumi.Config("vault")
         address = config.get("address") or os.environ.get("VAULT_ADDR")
         token = config.get_secret("token")
@@ -45,7 +49,8 @@ class VaultAddress:
             raise Problem("vault:token is missing: set VAULT_TOKEN, or `pulumi config set --secret vault:token`")
         _expect_listener(address)
         # A slash at the end would double in the URLs that pg_tde makes.
-        return cls(address.rstrip("/"), token, os.environ.get("VAULT_CACERT"))
+        ca, namespace = os.environ.get("VAULT_CACERT"), os.environ.get("VAULT_NAMESPACE", "").strip("/")
+        return cls(address.rstrip("/"), token, ca, namespace or None)
 
     def made_for(self, mount: str, name: str) -> bool:
         """Whether `mount` was made by the stack of that name; not where Vault does not answer."""

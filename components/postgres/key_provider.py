@@ -3,9 +3,10 @@
 Compared before it is set: changing a provider writes WAL, which every standby replays.
 """
 
-from typing import ClassVar, LiteralString, Self
+from typing import ClassVar, Self
 
 import psycopg
+from psycopg import sql
 
 from components.errors import Problem, Refused
 from components.postgres.resource import OnServer
@@ -22,6 +23,8 @@ class KeyProvider(OnServer):
     mount_path: str
     token_path: str
     ca_path: str = ""
+    namespace: str = ""
+    """Vault's namespace that the mount is in; empty: the root's."""
 
     replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"provider"}
     unmanaged: ClassVar[frozenset[str]] = frozenset({"database"})
@@ -39,24 +42,27 @@ class KeyProvider(OnServer):
             return self._live(server)
 
     def _live(self, server: Session) -> Self | None:
-        row = server.row(
-            "SELECT type, options->>'url', options->>'mountPath', options->>'tokenPath', coalesce(options->>'caPath', '') "
+        row = server.shown(
+            "SELECT type, options->>'url', options->>'mountPath', options->>'tokenPath', "
+            "coalesce(options->>'caPath', ''), coalesce(options->>'namespace', '') "
             "FROM pg_tde_list_all_global_key_providers() WHERE lower(name) = lower(%s)",
             [self.provider],
         )
         if row is None:
             return None
-        kind, url, mount_path, token_path, ca_path = row
+        kind, url, mount_path, token_path, ca_path, namespace = row
         if kind != "vault-v2":
             raise Refused(f"{self._purpose}: one of type {kind} has this name: name another in vault.provider")
-        return self.but(url=url, mount_path=mount_path, token_path=token_path, ca_path=ca_path)
+        return self.but(
+            url=url, mount_path=mount_path, token_path=token_path, ca_path=ca_path, namespace=namespace.strip("/")
+        )
 
     def create(self) -> Self:
         with session(self, self._purpose, self.database) as server:
             found = self._live(server)
             if found is None:
                 try:
-                    self._call(server, "SELECT pg_tde_add_global_key_provider_vault_v2(%s, %s, %s, %s, %s)")
+                    self._call(server, "pg_tde_add_global_key_provider_vault_v2")
                 except Problem:
                     if self._live(server):  # taken all the same: the next run would find it, and think that all is well
                         server.rows("SELECT pg_tde_delete_global_key_provider(%s)", [self.provider])
@@ -73,15 +79,22 @@ class KeyProvider(OnServer):
 
     def _change(self, server: Session) -> None:
         refuse_during_backup(server, self._purpose)
-        self._call(server, "SELECT pg_tde_change_global_key_provider_vault_v2(%s, %s, %s, %s, %s)")
+        self._call(server, "pg_tde_change_global_key_provider_vault_v2")
 
-    def _call(self, server: Session, query: LiteralString) -> None:
+    def _call(self, server: Session, function: str) -> None:
         """A warning is a failure that pg_tde tells later: a wrong mount or URL is taken with no more than that."""
         refuse_on_standby(server, self._purpose)
         warnings: list[str] = []
         server.connection.add_notice_handler(lambda notice: warnings.append(notice.message_primary or ""))
-        ca = self.ca_path or None
-        server.rows(query, [self.provider, self.url, self.mount_path, self.token_path, ca])
+        arguments = [self.provider, self.url, self.mount_path, self.token_path, self.ca_path or None]
+        if self.namespace:  # without one, the call that every pg_tde 2 has
+            arguments.append(self.namespace)
+        server.rows(
+            sql.SQL("SELECT {}({})").format(
+                sql.Identifier(function), sql.SQL(", ").join([sql.Placeholder()] * len(arguments))
+            ),
+            arguments,
+        )
         if warnings:
             raise Problem(
                 f"{self._purpose}: {warnings[0]}: check vault.address, vault.mount and the server's Vault policy"

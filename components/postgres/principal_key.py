@@ -67,7 +67,7 @@ class PrincipalKey(OnServer):
         """Only a key that is in use can be asked for: pg_tde has no call that lists keys."""
         with session(self, self._purpose, self.database) as server:
             for calls in SCOPES.values():
-                bound = server.row(calls.info)
+                bound = server.shown(calls.info)
                 if bound and bound[:2] == (self.key, self.provider):
                     return self.but(available=self._verified(server, calls))
         return self
@@ -147,23 +147,28 @@ class KeyBinding(OnServer):
             return self._live(server)
 
     def _live(self, server: Session) -> Self | None:
-        key, provider, *_ = server.row(SCOPES[self.scope].info) or (None, None)
+        key, provider, *_ = server.shown(SCOPES[self.scope].info) or (None, None)
         return self.but(key=key, provider=provider) if key else None
 
     def create(self) -> Self:
         with session(self, self.identity, self.database) as server:
             found = self._live(server)
-            if found is None or self.changed(found):
+            if found is None:
                 self._set(server)
+            elif self.changed(found):
+                self._rotate(server)
         return self
 
     def update(self, live: Self) -> Self:
         del live
+        with session(self, self.identity, self.database) as server:
+            self._rotate(server)
+        return self
+
+    def _rotate(self, server: Session) -> None:
         for host, data in self.standbys:
             self._check_standby(host, PurePosixPath(data))
-        with session(self, self.identity, self.database) as server:
-            self._set(server)
-        return self
+        self._set(server)
 
     def _check_standby(self, host: str, data: PurePosixPath) -> None:
         """A standby that cannot reach Vault would die of the rotation; one that is down opens the key when it starts."""

@@ -24,7 +24,8 @@ REPLAY_DEADLINE = 600.0
 
 class ReplicationCheck(OnServer):
     """On the standby (`host`, `data_directory`): it is in recovery, streams from its own slot, and replays; where pg_tde is in
-    force it can open the key, and holds a table made with tde_heap on the primary as an encrypted one."""
+    force it can open the key, and holds a table made with tde_heap on the primary as an encrypted one (where there is a default
+    key: without, there can be no such table)."""
 
     standby: str
     slot: str
@@ -100,7 +101,17 @@ class ReplicationCheck(OnServer):
         """A proof leaves nothing behind."""
 
     def _check_encryption(self, primary: Session) -> None:
-        """A table made with tde_heap on the primary arrives encrypted, and the standby opens the key by itself."""
+        """The standby opens the server key by itself; where there is a default key, tables can be encrypted, and arrive so."""
+        default, *_ = primary.shown("SELECT key_name FROM pg_tde_default_key_info()") or (None,)
+        if default:
+            self._check_table(primary)
+            return
+        with session(self, self._purpose, self.database) as standby:
+            self._replayed(primary, standby)
+            standby.rows("SELECT pg_tde_verify_server_key()")
+
+    def _check_table(self, primary: Session) -> None:
+        """A table made with tde_heap on the primary arrives encrypted, and the standby opens both keys."""
         table = sql.Identifier(f"tde_replication_check_{self.slot}")
         try:
             primary.rows(sql.SQL("DROP TABLE IF EXISTS {}").format(table))

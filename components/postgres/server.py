@@ -131,10 +131,7 @@ class Server(OnServer):
         if self.recovery == "none" and live.recovery == "standby":
             return f"server {self.name} is declared as the primary and is a standby now: nothing is changed"
         if self.restart == "refused" and (late := self._late(live)):
-            return (
-                f"server {self.name} must be restarted for {', '.join(late)}, and the stack says restart: refused: nothing is "
-                "changed. Set it by ALTER SYSTEM and restart the server in your own time, or say restart: allowed"
-            )
+            return restart_objected(self.name, late)
         return None
 
     def cost(self, live: Self | None) -> str | None:
@@ -346,6 +343,14 @@ def restart_told(name: str, parameters: Sequence[str], allowed: str) -> str:
     if allowed == "refused":
         return f"server {name} would have to be restarted ({late}), and the stack says restart: refused: `up` will fail"
     return f"server {name} will be restarted: {late}"
+
+
+def restart_objected(name: str, parameters: Sequence[str]) -> str:
+    """Why such a change is not made where no restart is allowed."""
+    return (
+        f"server {name} must be restarted for {', '.join(parameters)}, and the stack says restart: refused: nothing is changed. "
+        "Set it by ALTER SYSTEM and restart the server in your own time, or say restart: allowed"
+    )
 
 
 def _alter_system(server: Session, name: str, value: str | None) -> None:

@@ -37,6 +37,18 @@ class Session:
         found = self.row(query, parameters)
         return found[0] if found else None
 
+    def shown(self, query: LiteralString, parameters: Sequence[Any] = ()) -> tuple[Any, ...] | None:
+        """The first row of what pg_tde shows of its providers and keys.
+
+        It opens the Vault token files even to list them. Raises `Unavailable` where one is missing or cannot be read: the
+        file's own resource answers for that.
+        """
+        with told(self._purpose):
+            try:
+                return self.connection.execute(query, parameters or None).fetchone()
+            except (psycopg.errors.UndefinedFile, psycopg.errors.InsufficientPrivilege) as error:
+                raise Unavailable(str(sentence(self._purpose, error))) from None
+
     def unless(self, expected: type[psycopg.Error], query: LiteralString, parameters: Sequence[Any] = ()) -> None:
         """Run one statement, and leave things as they are where the server answers with the `expected` error."""
         with told(self._purpose), suppress(expected):

@@ -4,8 +4,9 @@ from typing import ClassVar, Literal, LiteralString, Self
 
 from components.errors import Refused
 from components.postgres.resource import OnServer
-from components.postgres.server import restart, restart_told
+from components.postgres.server import reload_configuration, restart, restart_objected, restart_told
 from components.postgres.session import session
+from components.progress import note
 
 
 class WalEncryption(OnServer):
@@ -16,19 +17,33 @@ class WalEncryption(OnServer):
     wal_encrypt: str
     """"on" or "off"; or "on" and what it waits for."""
     restart: Literal["allowed", "refused"] = "allowed"
+    ours: bool = True
+    """False for a server that was here before the stack."""
+    found: Literal["on", "off"] = "off"
+    """How the stack found the WAL of such a server; one that waits to be "off" is."""
 
-    unmanaged: ClassVar[frozenset[str]] = frozenset({"name", "binaries", "restart"})
+    computed: ClassVar[frozenset[str]] = frozenset({"found"})
+    unmanaged: ClassVar[frozenset[str]] = frozenset({"name", "binaries", "restart", "ours"})
 
     @property
     def identity(self) -> str:
         return f"WAL of {self.name}"
 
     def cost(self, live: Self | None) -> str | None:
-        if self.wal_encrypt == (live.wal_encrypt if live else "off"):
+        if not self._restarts(live):
             return None
         return restart_told(self.name, ["pg_tde.wal_encrypt"], self.restart)
 
-    def read(self) -> Self | None:
+    def objection(self, live: Self) -> str | None:
+        if self.restart == "refused" and self._restarts(live):
+            return restart_objected(self.name, ["pg_tde.wal_encrypt"])
+        return None
+
+    def _restarts(self, live: Self | None) -> bool:
+        """Whether `live` runs with another value, whatever it waits for."""
+        return self.wal_encrypt != (live.wal_encrypt.partition(",")[0] if live else "off")
+
+    def read(self) -> Self:
         with session(self, self.identity) as server:
             value, pending = server.row(
                 "SELECT setting, pending_restart FROM pg_settings WHERE name = 'pg_tde.wal_encrypt'"
@@ -40,25 +55,31 @@ class WalEncryption(OnServer):
 
     def create(self) -> Self:
         live = self.read()
-        return self.update(live) if live and self.changed(live) else self
+        made = self.update(live) if self.changed(live) else self
+        return made if self.ours else made.but(found="on" if live.wal_encrypt == "on" else "off")
 
     def update(self, live: Self) -> Self:
-        del live
-        self._set()
+        if objection := self.objection(live):
+            raise Refused(objection)
+        self._set(self.wal_encrypt)
+        if self._restarts(live):
+            restart(self, self.name, self.binaries)
         return self
 
     def delete(self) -> None:
-        if self.wal_encrypt != "off":
-            self.but(wal_encrypt="off")._set()  # noqa: SLF001 - our own
+        """As it was, from the server's next start on: nothing is worth a restart now."""
+        before = "off" if self.ours else self.found
+        if self.wal_encrypt != before:
+            self._set(before)
+            if not self.ours:
+                note(
+                    f"{self.identity}: pg_tde.wal_encrypt is {before} again from the next start of server {self.name} on"
+                )
 
-    def _set(self) -> None:
+    def _set(self, value: str) -> None:
         query: LiteralString = "ALTER SYSTEM SET pg_tde.wal_encrypt = on"
-        if self.wal_encrypt == "off":
+        if value == "off":
             query = "ALTER SYSTEM RESET pg_tde.wal_encrypt"
         with session(self, self.identity) as server:
             server.rows(query)
-        if self.restart == "refused":
-            raise Refused(
-                f"{self.identity}: server {self.name} must be restarted for it, and the stack says restart: refused"
-            )
-        restart(self, self.name, self.binaries)
+            reload_configuration(server)

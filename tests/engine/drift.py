@@ -132,8 +132,8 @@ def _let_others_read(cluster: Cluster) -> None:
     cluster.host("db2").run(["/bin/chmod", "0644", path], deadline=20)
 
 
-def _give_to_root(cluster: Cluster) -> None:
-    os.chown(cluster.file("db3", "vault-token"), 0, 0)
+def _give_to_root(name: str) -> Callable[[Cluster], object]:
+    return lambda cluster: os.chown(cluster.file(name, "vault-token"), 0, 0)
 
 
 def _bounce(name: str) -> Callable[[Cluster], object]:
@@ -378,6 +378,14 @@ ROWS = [
         batch="6",
     ),
     Row(
+        "HostFile (CA)",
+        "removed, on the primary",
+        _remove("db1", "vault-ca.pem"),
+        {"HostFile db1-vault-ca": "create", "PrincipalKey drift-principal-key": "update"},
+        ("failed to retrieve principal key",),
+        batch="6",
+    ),
+    Row(
         "ReplicationRole",
         "dropped",
         _sql("DROP ROLE replicator"),
@@ -392,6 +400,14 @@ ROWS = [
         repair="in place: the WAL is still there",
         batch="7",
         here=True,
+    ),
+    Row(
+        "HostFile (Vault token)",
+        "removed, on the primary",
+        _remove("db1", "vault-token"),
+        {"HostFile db1-vault-token": "create"},
+        ("No such file or directory (SQLSTATE 58P01)", "shown as last known"),
+        batch="7",
     ),
     Row(
         "Policy (Vault)",
@@ -426,9 +442,18 @@ ROWS = [
     Row(
         "HostFile (Vault token)",
         "of another owner",
-        _give_to_root,
+        _give_to_root("db3"),
         {"HostFile db3-vault-token": "update"},
         ('"root" => "the server\'s account"',),
+        batch="9",
+        here=True,
+    ),
+    Row(
+        "HostFile (Vault token)",
+        "of another owner, on the primary",
+        _give_to_root("db1"),
+        {"HostFile db1-vault-token": "update"},
+        ("Permission denied (SQLSTATE 42501)", "shown as last known"),
         batch="9",
         here=True,
     ),

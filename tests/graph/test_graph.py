@@ -152,6 +152,15 @@ def test_wal_encryption_comes_after_the_server_key_and_before_any_clone(place: P
     assert "pg_tde.wal_encrypt" not in made["Server db1"].inputs["settings"]
 
 
+@pytest.mark.parametrize(("declared", "expected"), [({}, None), ({"namespace": "/team/a/"}, "team/a")])
+def test_pulumi_vault_and_pg_tde_ask_in_one_namespace(
+    place: Place, declared: dict[str, str], expected: str | None
+) -> None:
+    made = place.build(place.cluster("db2", vault=declared))
+    assert made["pulumi:providers:vault orders-vault"].inputs.get("namespace") == expected
+    assert made["KeyProvider vault"].inputs["namespace"] == (expected or "")
+
+
 def test_preload_is_there_before_the_first_start_of_primary_and_clone(place: Place) -> None:
     made = place.build(place.cluster("db2", primary={"settings": {"shared_preload_libraries": "auto_explain"}}))
     assert made["Server db1"].inputs["settings"]["shared_preload_libraries"] == "auto_explain,pg_tde"

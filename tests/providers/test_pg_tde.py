@@ -1,12 +1,14 @@
 """Extension, key provider, principal key, what it is set for, and encrypted WAL: on the contract double and a real OpenBao."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import hvac
 import pytest
 
-from components.errors import Problem
+from components.errors import Problem, Refused, Unavailable
 from components.key_vault import PRIMARY_POLICY, STANDBY_POLICY
 from components.postgres.base_backup import ClonedDirectory
 from components.postgres.extension import Extension
@@ -16,6 +18,7 @@ from components.postgres.replication_check import ReplicationCheck
 from components.postgres.replication_slot import ReplicationSlot
 from components.postgres.session import Session
 from components.postgres.wal_encryption import WalEncryption
+from components.progress import reported_to
 from tests.openbao import OpenBao
 from tests.providers.servers import Node, Servers
 
@@ -33,8 +36,20 @@ class KeyStore:
         for kind, policy in KINDS.items():
             self.client.sys.create_or_update_policy(f"orders-{kind}", policy.format(mount=MOUNT))
 
-    def token(self, kind: str) -> str:
-        made = self.client.auth.token.create(policies=[f"orders-{kind}"], no_default_policy=True, no_parent=True)
+    def in_namespace(self, namespace: str) -> Any:
+        """A client of a new namespace that has a mount and the primary's policy."""
+        self.client.write_data(f"sys/namespaces/{namespace}")
+        client = hvac.Client(
+            url=self.client.url, token=self.client.token, verify=str(self.openbao.ca), namespace=namespace
+        )
+        client.sys.enable_secrets_engine("kv", path=MOUNT, options={"version": "2"})
+        client.sys.create_or_update_policy("orders-primary", PRIMARY_POLICY.format(mount=MOUNT))
+        return client
+
+    def token(self, kind: str, client: Any = None) -> str:
+        made = (client or self.client).auth.token.create(
+            policies=[f"orders-{kind}"], no_default_policy=True, no_parent=True
+        )
         return str(made["auth"]["client_token"])
 
     def equip(self, host: Any, data: PurePosixPath, kind: str) -> None:
@@ -211,6 +226,36 @@ def test_a_provider_that_was_taken_with_a_warning_is_no_success_the_next_time_ei
         declared.delete()
 
 
+def test_a_provider_in_a_namespace(node: Node, extension: Extension, store: KeyStore) -> None:
+    """Mount, policy and token are in it, so pg_tde must ask there."""
+    assert extension.ours
+    client = store.in_namespace("department")
+    node.host.write(node.data.parent / "department.vault-token", store.token("primary", client).encode(), mode=0o600)
+    fields = {"provider": "apart", "token_path": "../department.vault-token"}
+    declared = provider(node, store, namespace="department", **fields)
+    with pytest.raises(Problem, match="key provider apart: "):
+        declared.but(namespace="").create()
+    assert declared.read() is None
+    assert declared.create() == declared
+    assert declared.read() == declared
+    key(node, "of-the-department", provider="apart").create()
+    stored = client.secrets.kv.v2.read_secret_version(
+        "of-the-department", mount_point=MOUNT, raise_on_deleted_version=True
+    )
+    assert stored["data"]["data"]["key"]
+
+    node.rows(
+        "SELECT pg_tde_change_global_key_provider_vault_v2(%s, %s, %s, '../orders.vault-token', %s)",
+        ["apart", store.openbao.address, MOUNT, "../orders.vault-ca.pem"],
+    )
+    live = declared.read()
+    assert live is not None
+    assert declared.changed(live) == {"namespace", "token_path"}
+    declared.update(live)
+    assert declared.read() == declared
+    declared.delete()
+
+
 def test_the_same_untouched_writes_nothing(bound: Node, store: KeyStore) -> None:
     """Setting a key again is a rotation: a second `up` must not."""
     before = [set_at(bound, scope) for scope in ("server", "default")]
@@ -289,6 +334,32 @@ def test_a_token_that_may_not_is_told_and_repaired(bound: Node, store: KeyStore)
     assert key(bound).read() == key(bound)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda path: path.unlink(), r"\(SQLSTATE 58P01\)"),
+        (lambda path: os.chown(path, 0, 0), r"\(SQLSTATE 42501\)"),
+    ],
+    ids=["removed", "of another owner"],
+)
+def test_a_token_file_that_cannot_be_read_is_answered_for_by_its_own_resource(
+    bound: Node, store: KeyStore, spoil: Callable[[Path], None], says: str
+) -> None:
+    """pg_tde opens it even to list providers."""
+    if os.geteuid() != 0:
+        pytest.skip("who is not root cannot give a file away")
+    token = bound.data.parent / "orders.vault-token"
+    good = bound.host.read(token) or b""
+    spoil(Path(token))
+    try:
+        for declared in (provider(bound, store), key(bound), binding(bound, "server"), binding(bound, "default")):
+            with pytest.raises(Unavailable, match=says):
+                declared.read()
+    finally:
+        bound.host.write(token, good, mode=0o600)
+    assert provider(bound, store).read() == provider(bound, store)
+
+
 def test_nothing_is_changed_during_a_base_backup(bound: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session of the server's own that is in the middle of one; slowed down, the real one would make this a timed test."""
     asked = Session.row
@@ -354,6 +425,8 @@ def test_a_rotation_waits_for_a_standby_that_could_not_open_the_key(
     try:
         with pytest.raises(Problem, match=f"the standby on {standby.data} cannot open its keys: "):
             declared.update(binding(bound, "server"))
+        with pytest.raises(Problem, match=f"the standby on {standby.data} cannot open its keys: "):
+            declared.create()  # that finds another key
     finally:
         standby.host.write(token, good, mode=0o600)
     assert set_at(bound, "server") == before
@@ -382,13 +455,67 @@ def test_nothing_is_ever_set_on_a_standby(standby: Node, store: KeyStore) -> Non
     assert {file.name: file.read_bytes() for file in files.iterdir()} == before
 
 
-def test_encrypted_wal_and_a_clone_of_it(bound: Node, cluster: Servers, store: KeyStore) -> None:
-    declared = WalEncryption.model_validate(
-        {**bound.inside, "name": "crypt", "binaries": str(cluster.programs), "walEncrypt": "on"}
+def test_a_standby_of_a_primary_that_has_only_a_server_key(cluster: Servers, store: KeyStore) -> None:
+    """No table can be encrypted there: what there is to prove is that it opens the server key."""
+    primary = cluster.primary("single", shared_preload_libraries="pg_tde")
+    store.equip(primary.host, primary.data, "primary")
+    Extension.model_validate(here(primary)).create()
+    provider(primary, store).create()
+    key(primary, "single").create()
+    binding(primary, "server", "single").create()
+    clone = cluster.clone(primary, "single2")
+    store.equip(primary.host, clone.path, "standby")
+    standby = cluster.on_clone(clone.create(), "single2", primary)
+    proof = check(primary, standby)
+    assert proof.create() == proof
+    standby.host.write(standby.data.parent / "orders.vault-token", b"revoked", mode=0o600)
+    with pytest.raises(Problem, match=f"standby {standby.server.name}: .*failed to retrieve principal key"):
+        proof.create()
+    standby.stop()
+
+
+def wal(node: Node, cluster: Servers, **fields: str | bool) -> WalEncryption:
+    declared = {"name": "crypt", "binaries": str(cluster.programs), "wal_encrypt": "on"}
+    return WalEncryption.model_validate(node.inside | declared | fields)
+
+
+def test_encrypted_wal_waits_where_no_restart_is_allowed(bound: Node, cluster: Servers) -> None:
+    """And nothing is set that the next restart by somebody else would bring into force."""
+    declared = wal(bound, cluster, restart="refused")
+    says = (
+        "server crypt must be restarted for pg_tde.wal_encrypt, and the stack says restart: refused: nothing is changed"
     )
-    live = declared.read()
-    assert live is not None
-    assert declared.changed(live) == {"wal_encrypt"}
+    assert says in (declared.objection(declared.read()) or "")
+    with pytest.raises(Refused, match=says):
+        declared.create()
+    with pytest.raises(Refused, match=says):
+        declared.update(declared.read())
+    assert declared.read().wal_encrypt == "off"
+
+
+def test_encrypted_wal_of_an_adopted_primary_goes_back_without_a_restart(bound: Node, cluster: Servers) -> None:
+    declared = wal(bound, cluster, ours=False)
+    made = declared.create()
+    assert made.read() == made
+    started = bound.value("SELECT pg_postmaster_start_time()")
+    told: list[str] = []
+    with reported_to(lambda text, _: told.append(text)):
+        made.delete()
+    assert told == ["WAL of crypt: pg_tde.wal_encrypt is off again from the next start of server crypt on"]
+    assert bound.value("SELECT pg_postmaster_start_time()") == started
+    assert made.read().wal_encrypt == "on, waiting for a restart"
+    assert declared.create().found == "off"
+    assert bound.value("SELECT pg_postmaster_start_time()") == started
+
+    declared.create().delete()
+    assert declared.read() == declared  # it was so before
+    wal(bound, cluster, wal_encrypt="off").create()
+    assert bound.value("SHOW pg_tde.wal_encrypt") == "off"
+
+
+def test_encrypted_wal_and_a_clone_of_it(bound: Node, cluster: Servers, store: KeyStore) -> None:
+    declared = wal(bound, cluster)
+    assert declared.changed(declared.read()) == {"wal_encrypt"}
     declared.create()
     assert declared.read() == declared
     assert bound.value("SHOW pg_tde.wal_encrypt") == "on"
@@ -404,4 +531,4 @@ def test_encrypted_wal_and_a_clone_of_it(bound: Node, cluster: Servers, store: K
     made.delete()
     ReplicationSlot.model_validate({**bound.inside, "slot": clone.slot}).delete()
     declared.delete()
-    assert bound.value("SHOW pg_tde.wal_encrypt") == "off"
+    assert declared.read().wal_encrypt == "on, waiting for a restart"

@@ -15,9 +15,9 @@ HEAD = """\
 # Settings
 
 A stack file, `stacks/Pulumi.<stack>.yaml`, holds `tde-replication:cluster` with the keys below; `vault:address` and
-`vault:token` (or VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT in the environment) say where the Vault is. All mistakes are told at once,
-each with its key, before anything is touched. A preview says which servers will be restarted, and why; the rows about a running
-cluster are tests (`tests/engine/change.py`). This page is made of the settings' own words.
+`vault:token` (or VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT, VAULT_NAMESPACE in the environment) say where the Vault is. All
+mistakes are told at once, each with its key, before anything is touched. A preview says which servers will be restarted, and
+why; the rows about a running cluster are tests (`tests/engine/change.py`). This page is made of the settings' own words.
 """
 SECTIONS: list[tuple[str, str, type[settings.Settings]]] = [
     ("cluster", "", settings.Cluster),

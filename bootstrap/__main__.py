@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from bootstrap import embedded, engine, environment, plugins, venv
 from bootstrap.project import HERE, BootstrapError, Project, say
 from bootstrap.stack import LOCAL, VAULTS, Stack
+from components.hosts.account import local_root, service_account
 
 STEPS = ("up", "preview", "drift", "destroy", "vault")
 
@@ -36,6 +37,11 @@ def prepare(
         say(f"engine: {chosen.why}")
         if installed.stand_ins:
             say(f"plugins: offline stand-in for {installed.stand_ins}")
+    account = service_account()
+    if aloud and account.switches:
+        say(
+            f"servers: on this machine as {account.name}, for PostgreSQL does not run as root; {local_root(project.root)}"
+        )
     if aloud and not environment.has_backend(environ):
         say(f"state: {project.state}, for there is no Pulumi login or backend of your own")
     return chosen, installed

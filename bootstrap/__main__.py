@@ -80,6 +80,8 @@ def main(arguments: list[str]) -> int:
     new = environment.variables(
         project, chosen, installed, environ, embedded_vault=embedded, module=VAULTS.get(options.stack, "")
     )
+    if new.get("PULUMI_BACKEND_URL") == project.backend:
+        project.state.mkdir(parents=True, exist_ok=True)  # without it, every `pulumi` by hand fails
     stack = Stack(project, options.stack, {**environ, **new, environment.MARK: environment.mark(new)}, embedded)
     if options.command == "env":
         if not environment.has_backend(environ) and stack.name == LOCAL:
@@ -94,14 +96,18 @@ def main(arguments: list[str]) -> int:
 
 def _nothing_made(project: Project, environ: Mapping[str, str]) -> bool:
     """Whether there is no state of ours and no backend of the user's: no engine need be built to destroy nothing."""
-    return not environment.has_backend(environ) and not project.state.exists()
+    return not environment.has_backend(environ) and not _has_state(project)
+
+
+def _has_state(project: Project) -> bool:
+    return project.state.exists() and any(project.state.iterdir())
 
 
 def _clean(project: Project) -> int:
     """Remove what the bootstrap made: only once nothing runs that it would be needed to take away."""
     vault = [str(project.python), "-m", "bootstrap.vault", "env"]
     made = project.python.exists() and subprocess.run(vault, cwd=project.root, capture_output=True, check=False).stdout
-    if made or project.state.exists():
+    if made or _has_state(project):
         raise BootstrapError("there still is a stack, or a Vault: make destroy first")
     for place in (project.local, project.venv):
         shutil.rmtree(place, ignore_errors=True)

@@ -79,7 +79,6 @@ class Stack:
 
     def select(self) -> int:
         """Have the stack, and have `pulumi` mean it where no other is named."""
-        self.project.state.mkdir(parents=True, exist_ok=True)
         done = self._capture("stack", "select", "--create", self.name)
         if done.returncode:
             say(done.stderr.strip())

@@ -137,6 +137,13 @@ def test_up_again_drift_and_destroy(clone: Clone) -> None:
     assert clone.files() == before
 
 
+def test_a_stack_of_ones_own_by_hand(clone: Clone) -> None:
+    (clone.project.root / "stacks" / "Pulumi.orders.yaml").write_text("config: {}\n")
+    clone.environ["STACK"] = "orders"
+    done = clone.run("bash", "-c", ". ./env.sh && pulumi stack init orders && pulumi stack rm --yes --preserve-config")
+    assert done.returncode == 0, done.stdout
+
+
 def test_root_is_told_whose_the_servers_are_with_a_vault_of_its_own_too(clone: Clone) -> None:
     clone.environ |= {"VAULT_ADDR": "http://127.0.0.1:1", "VAULT_TOKEN": "a token"}
     done = clone.run("make", "up")

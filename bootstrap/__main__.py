@@ -70,6 +70,7 @@ def main(arguments: list[str]) -> int:
     if options.command == "destroy" and _nothing_made(project, environ):
         bare = {**environ, "PULUMI_BACKEND_URL": project.backend}
         return Stack(project, options.stack, bare, embedded).destroy()
+    _expect_stack_file(project, options.stack, options.command)
     aloud = options.command in ("prepare", "env", "up")
     chosen, installed = prepare(project, environ, development=options.development, aloud=aloud)
     if options.command in ("up", "preview", "drift", "vault"):
@@ -92,6 +93,18 @@ def main(arguments: list[str]) -> int:
     elif options.command in STEPS:
         return int(getattr(stack, options.command)())
     return 0
+
+
+def _expect_stack_file(project: Project, stack: str, command: str) -> None:
+    """Without its file a stack would be made of defaults alone."""
+    if command not in ("up", "preview", "drift"):
+        return
+    files = sorted((project.root / "stacks").glob("Pulumi.*.yaml"))
+    names = [file.name.removeprefix("Pulumi.").removesuffix(".yaml") for file in files]
+    if stack not in names:
+        raise BootstrapError(
+            f"there is no stacks/Pulumi.{stack}.yaml: write it, or set STACK to one of {', '.join(names)}"
+        )
 
 
 def _nothing_made(project: Project, environ: Mapping[str, str]) -> bool:

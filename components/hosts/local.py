@@ -14,8 +14,9 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, Literal, ParamSpec, TypeVar, cast
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -49,6 +50,24 @@ kill "$watcher" 2>/dev/null
 wait "$watcher" 2>/dev/null
 exit "$status"
 """
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _told(method: Callable[P, T]) -> Callable[P, T]:
+    """Say in a sentence that a file is another account's."""
+
+    @wraps(method)
+    def asked(*arguments: P.args, **options: P.kwargs) -> T:
+        try:
+            return method(*arguments, **options)
+        except PermissionError as error:
+            user = pwd.getpwuid(os.geteuid()).pw_name
+            raise Problem(f"{error.filename}: {user}, who runs this, has no permission there") from None
+
+    return asked
 
 
 class LocalHost(Host):
@@ -123,12 +142,14 @@ class LocalHost(Host):
             raise CommandFailed(name, status, "".join(errors[-20:]))
         return "".join(output)
 
+    @_told
     def read(self, path: PurePosixPath) -> bytes | None:
         try:
             return Path(path).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    @_told
     def status(self, path: PurePosixPath) -> FileStatus | None:
         try:
             found = Path(path).lstat()
@@ -142,12 +163,14 @@ class LocalHost(Host):
             owner = str(found.st_uid)
         return FileStatus(kind, owner, stat.S_IMODE(found.st_mode))
 
+    @_told
     def listing(self, path: PurePosixPath) -> list[str]:
         try:
             return sorted(entry.name for entry in Path(path).iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return []
 
+    @_told
     def write(self, path: PurePosixPath, content: bytes, *, mode: int) -> None:
         target = Path(path)
         self.make_directory(path.parent)
@@ -167,6 +190,7 @@ class LocalHost(Host):
             raise
         _flush(target.parent)
 
+    @_told
     def make_directory(self, path: PurePosixPath) -> None:
         missing = [parent for parent in (Path(path), *Path(path).parents) if not parent.exists()]
         for directory in reversed(missing):
@@ -178,12 +202,14 @@ class LocalHost(Host):
                 else:
                     self._own(descriptor)
 
+    @_told
     def rename(self, old: PurePosixPath, new: PurePosixPath) -> None:
         if os.path.lexists(new):  # a link that points nowhere would be overwritten
             raise Problem(f"{old} was not moved to {new}: that exists already")
         Path(old).rename(new)
         _flush(Path(new).parent)
 
+    @_told
     def remove(self, path: PurePosixPath) -> None:
         target = Path(path)
         if target.is_dir() and not target.is_symlink():

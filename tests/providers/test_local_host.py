@@ -303,6 +303,23 @@ def test_what_is_not_there(host: LocalHost, root: Path) -> None:
         host.remove(nowhere)
 
 
+def test_what_is_another_accounts_is_told_in_a_sentence(host: LocalHost, root: Path) -> None:
+    """Asked as an ordinary user, whom a directory of others does not let in."""
+    closed = root / "closed"
+    closed.mkdir()
+    closed.chmod(0)
+    user, account = os.geteuid(), service_account()
+    os.seteuid(account.uid)
+    try:
+        for ask in (host.read, host.status, host.listing, host.remove, host.make_directory):
+            with pytest.raises(Problem, match=f": {account.name}, who runs this, has no permission there"):
+                ask(pure(closed / "data"))
+        with pytest.raises(Problem, match=f"{closed}: {account.name}, who"):
+            host.listing(pure(closed))
+    finally:
+        os.seteuid(user)
+
+
 def test_rename_refuses_what_is_there(host: LocalHost, root: Path) -> None:
     host.write(pure(root / "r" / "old"), b"old", mode=0o600)
     host.write(pure(root / "r" / "new"), b"new", mode=0o600)

@@ -84,7 +84,7 @@ class KeyProvider(OnServer):
         server.rows(query, [self.provider, self.url, self.mount_path, self.token_path, ca])
         if warnings:
             raise Problem(
-                f"{self._purpose}: {warnings[0]}: check vault.address, vault.mount and the server's Vault policy"
+                f"{self._purpose}: {warnings[0]}: check vault:address, vault.mount and the server's Vault policy"
             )
 
     def delete(self) -> None:

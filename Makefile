@@ -38,7 +38,7 @@ check: ## lint, format, types
 	@$(WITH_TOOLS) ruff format --check
 	@$(WITH_TOOLS) mypy --explicit-package-bases .
 
-test: ## the whole test suite, from nothing
+test: ## all tests but those of `make soak`, from nothing
 	@$(WITH_TOOLS) pytest -n logical --maxprocesses 4 --no-loadscope-reorder
 
 soak: ## the tests that take long, marked soak

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from bootstrap import embedded, engine, environment, plugins, venv
 from bootstrap.project import HERE, BootstrapError, Project, say
 from bootstrap.stack import LOCAL, VAULTS, Stack
+from components.hosts.account import local_root, service_account
 
 STEPS = ("up", "preview", "drift", "destroy", "vault")
 
@@ -36,6 +37,11 @@ def prepare(
         say(f"engine: {chosen.why}")
         if installed.stand_ins:
             say(f"plugins: offline stand-in for {installed.stand_ins}")
+    account = service_account()
+    if aloud and account.switches:
+        say(
+            f"servers: on this machine as {account.name}, for PostgreSQL does not run as root; {local_root(project.root)}"
+        )
     if aloud and not environment.has_backend(environ):
         say(f"state: {project.state}, for there is no Pulumi login or backend of your own")
     return chosen, installed
@@ -64,6 +70,7 @@ def main(arguments: list[str]) -> int:
     if options.command == "destroy" and _nothing_made(project, environ):
         bare = {**environ, "PULUMI_BACKEND_URL": project.backend}
         return Stack(project, options.stack, bare, embedded).destroy()
+    _expect_stack_file(project, options.stack, options.command)
     aloud = options.command in ("prepare", "env", "up")
     chosen, installed = prepare(project, environ, development=options.development, aloud=aloud)
     if options.command in ("up", "preview", "drift", "vault"):
@@ -74,6 +81,8 @@ def main(arguments: list[str]) -> int:
     new = environment.variables(
         project, chosen, installed, environ, embedded_vault=embedded, module=VAULTS.get(options.stack, "")
     )
+    if new.get("PULUMI_BACKEND_URL") == project.backend:
+        project.state.mkdir(parents=True, exist_ok=True)  # without it, every `pulumi` by hand fails
     stack = Stack(project, options.stack, {**environ, **new, environment.MARK: environment.mark(new)}, embedded)
     if options.command == "env":
         if not environment.has_backend(environ) and stack.name == LOCAL:
@@ -86,16 +95,32 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+def _expect_stack_file(project: Project, stack: str, command: str) -> None:
+    """Without its file a stack would be made of defaults alone."""
+    if command not in ("up", "preview", "drift"):
+        return
+    files = sorted((project.root / "stacks").glob("Pulumi.*.yaml"))
+    names = [file.name.removeprefix("Pulumi.").removesuffix(".yaml") for file in files]
+    if stack not in names:
+        raise BootstrapError(
+            f"there is no stacks/Pulumi.{stack}.yaml: write it, or set STACK to one of {', '.join(names)}"
+        )
+
+
 def _nothing_made(project: Project, environ: Mapping[str, str]) -> bool:
     """Whether there is no state of ours and no backend of the user's: no engine need be built to destroy nothing."""
-    return not environment.has_backend(environ) and not project.state.exists()
+    return not environment.has_backend(environ) and not _has_state(project)
+
+
+def _has_state(project: Project) -> bool:
+    return project.state.exists() and any(project.state.iterdir())
 
 
 def _clean(project: Project) -> int:
     """Remove what the bootstrap made: only once nothing runs that it would be needed to take away."""
     vault = [str(project.python), "-m", "bootstrap.vault", "env"]
     made = project.python.exists() and subprocess.run(vault, cwd=project.root, capture_output=True, check=False).stdout
-    if made or project.state.exists():
+    if made or _has_state(project):
         raise BootstrapError("there still is a stack, or a Vault: make destroy first")
     for place in (project.local, project.venv):
         shutil.rmtree(place, ignore_errors=True)

@@ -33,7 +33,18 @@ class Stack:
 
     def up(self) -> int:
         code = self._ready() or self._pulumi("up", "--suppress-outputs", *self._confirmed())
-        return code or self._pulumi("stack", "output", "summary")
+        code = code or self._pulumi("stack", "output", "summary")
+        if code == 0:
+            self._tell_what_next()
+        return code
+
+    def _tell_what_next(self) -> None:
+        if self.name == LOCAL:
+            say('try:   . ./env.sh; psql "$(pulumi stack output primaryDsn --show-secrets)"')
+        stack = "" if self.name == LOCAL else f" STACK={self.name}"
+        say(
+            f"then:  make drift{stack} · edit stacks/Pulumi.{self.name}.yaml and make preview{stack} · make destroy{stack}"
+        )
 
     def preview(self) -> int:
         return self._ready() or self._pulumi("preview")
@@ -68,7 +79,6 @@ class Stack:
 
     def select(self) -> int:
         """Have the stack, and have `pulumi` mean it where no other is named."""
-        self.project.state.mkdir(parents=True, exist_ok=True)
         done = self._capture("stack", "select", "--create", self.name)
         if done.returncode:
             say(done.stderr.strip())

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from components import hosts, settings
-from components.errors import Unavailable
+from components.errors import Problem, Unavailable
 from components.hosts.base import Host
 from components.hosts.site import Site
 from components.postgres.data_directory import marker
@@ -44,6 +44,10 @@ def objections(place: str, server: settings.Server, site: Site, stack: str) -> l
 
 def objections_of_vault(address: str, ca: str | None) -> list[str]:
     """Whether the CA that every server is to get is that of the Vault: with another, none could start again."""
+    try:
+        trust = _trust(ca)
+    except Problem as problem:
+        return [f"cluster.vault.ca: {problem}"]
     parts = urlsplit(address)
     if parts.scheme != "https" or not parts.hostname:
         return []
@@ -53,18 +57,28 @@ def objections_of_vault(address: str, ca: str | None) -> list[str]:
         else "a CA that this machine trusts: set cluster.vault.ca"
     )
     try:
-        trust = ssl.create_default_context(cafile=ca)
         with socket.create_connection((parts.hostname, parts.port or 443), timeout=PATIENCE) as plain:
             trust.wrap_socket(plain, server_hostname=parts.hostname).close()
     except ssl.SSLCertVerificationError as error:
         return [f"vault:address: the certificate of {address} is not signed by {signer}: {error.verify_message}"]
+    except ssl.SSLEOFError:
+        pass  # it was ended meanwhile
     except ssl.SSLError as error:
-        return [f"cluster.vault.ca: {ca} holds no certificate ({error.reason})"]
-    except FileNotFoundError:
-        return [f"cluster.vault.ca: there is no file {ca} (cluster.vault.ca, VAULT_CACERT)"]
+        return [f"vault:address: {address} does not speak TLS as it should ({error.reason}): is it http?"]
     except OSError:
-        return []  # it cannot be reached from here now: whoever needs it says so
+        pass  # it cannot be reached from here now: whoever needs it says so
     return []
+
+
+def _trust(ca: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except FileNotFoundError:
+        raise Problem(f"there is no file {ca} (cluster.vault.ca, VAULT_CACERT)") from None
+    except ssl.SSLError as error:
+        raise Problem(f"{ca} holds no certificate ({error.reason})") from None
+    except OSError as error:
+        raise Problem(f"{ca} cannot be read: {error.strerror}") from None
 
 
 def objections_of_mount(vault: VaultAddress, cluster: settings.Cluster, mount: str, name: str) -> list[str]:

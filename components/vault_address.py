@@ -71,7 +71,7 @@ class VaultAddress:
         return self.made_for(mount, name) and set(held.get("keys", [])) <= {f"{CREDENTIALS}/"}
 
     def _ask(self, path: str) -> dict[str, Any] | None:
-        """The data at an API path; None where there is none."""
+        """The data at an API path; None where there is none, or where something else than Vault answers."""
         file = Path("~/.vault-token").expanduser()
         token = pulumi.Config("vault").get("token") or os.environ.get("VAULT_TOKEN") or file.read_text().strip()
         headers = {"X-Vault-Token": token} | ({"X-Vault-Namespace": self.namespace} if self.namespace else {})
@@ -79,8 +79,9 @@ class VaultAddress:
         request = Request(f"{self.address}/v1/{path}", headers=headers)  # noqa: S310 - as configured
         try:
             with urlopen(request, timeout=PATIENCE, context=trust) as answer:  # noqa: S310
-                data: dict[str, Any] = json.load(answer)["data"]
-                return data
+                found = json.load(answer)
+                data = found.get("data") if isinstance(found, dict) else None
+                return data if isinstance(data, dict) else None
         except HTTPError as error:
             # Vault says 400 for a mount that is not there, and 404 for an empty list.
             with error:

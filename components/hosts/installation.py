@@ -45,7 +45,9 @@ def find_installation(project: Path, binaries: str | None, oldest: int) -> Insta
     if binaries:
         found = installation(Path(binaries))
         if not found:
-            raise Problem(f"{binaries} holds no PostgreSQL server (there is no postgres or no initdb in it)")
+            raise Problem(
+                f"{binaries} holds no PostgreSQL server (postgres, initdb and pg_basebackup must be in it, and run)"
+            )
         if found.major < oldest:
             raise Problem(f"{binaries} holds PostgreSQL {found.version}: version {oldest} or newer is needed")
         return found
@@ -57,9 +59,13 @@ def find_installation(project: Path, binaries: str | None, oldest: int) -> Insta
 
 
 def installation(binaries: Path) -> Installation | None:
+    """What is in that directory, where it runs."""
     if not all((binaries / program).is_file() for program in ("postgres", "initdb", "pg_basebackup")):
         return None
-    output = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+    try:
+        output = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None  # half removed, or for another machine
     version = re.search(r"\d+(\.\d+)?", output)
     return Installation(binaries, version[0]) if version else None
 

@@ -12,15 +12,16 @@ import signal
 import stat
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, Literal, ParamSpec, TypeVar, cast
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from components.errors import CommandFailed, Problem, Unavailable
+from components.errors import CommandFailed, Problem, Refused, Unavailable
 from components.hosts.account import local_root, service_account
 from components.hosts.base import LOG, READY, Connection, FileStatus, Host, Postmaster, superuser
 from components.hosts.installation import find_installation
@@ -51,6 +52,24 @@ exit "$status"
 """
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _told(method: Callable[P, T]) -> Callable[P, T]:
+    """Say in a sentence that a file is another account's."""
+
+    @wraps(method)
+    def asked(*arguments: P.args, **options: P.kwargs) -> T:
+        try:
+            return method(*arguments, **options)
+        except PermissionError as error:
+            user = pwd.getpwuid(os.geteuid()).pw_name
+            raise Problem(f"{error.filename}: {user}, who runs this, has no permission there") from None
+
+    return asked
+
+
 class LocalHost(Host):
     address = "local"
 
@@ -66,9 +85,10 @@ class LocalHost(Host):
         ids = (f"--reuid={self._account.uid}", f"--regid={self._account.gid}")
         return ["setpriv", *ids, "--init-groups", "--", *command]
 
-    def _own(self, path: Path) -> None:
+    def _own(self, descriptor: int) -> None:
+        """Give the account what is open: a path in a directory of its own may lead elsewhere by now."""
         if self._account.switches:
-            os.chown(path, self._account.uid, self._account.gid)
+            os.fchown(descriptor, self._account.uid, self._account.gid)
 
     def run(
         self,
@@ -122,12 +142,14 @@ class LocalHost(Host):
             raise CommandFailed(name, status, "".join(errors[-20:]))
         return "".join(output)
 
+    @_told
     def read(self, path: PurePosixPath) -> bytes | None:
         try:
             return Path(path).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    @_told
     def status(self, path: PurePosixPath) -> FileStatus | None:
         try:
             found = Path(path).lstat()
@@ -141,12 +163,14 @@ class LocalHost(Host):
             owner = str(found.st_uid)
         return FileStatus(kind, owner, stat.S_IMODE(found.st_mode))
 
+    @_told
     def listing(self, path: PurePosixPath) -> list[str]:
         try:
             return sorted(entry.name for entry in Path(path).iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return []
 
+    @_told
     def write(self, path: PurePosixPath, content: bytes, *, mode: int) -> None:
         target = Path(path)
         self.make_directory(path.parent)
@@ -157,31 +181,35 @@ class LocalHost(Host):
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
                 file.flush()
-                os.fchmod(file.fileno(), mode)
-                os.fsync(file.fileno())
-            self._own(draft)
+                os.fchmod(descriptor, mode)
+                self._own(descriptor)
+                os.fsync(descriptor)
             draft.rename(target)
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
         _flush(target.parent)
 
+    @_told
     def make_directory(self, path: PurePosixPath) -> None:
         missing = [parent for parent in (Path(path), *Path(path).parents) if not parent.exists()]
         for directory in reversed(missing):
             directory.mkdir(mode=0o700, exist_ok=True)
-            # Directories on the way to the servers' own may hold other accounts' things: those may be passed through.
-            if directory != Path(path) and self._account.switches:
-                directory.chmod(0o711)
-            else:
-                self._own(directory)
+            with _opened(directory, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
+                # Directories on the way to the servers' own may hold other accounts' things: those may be passed through.
+                if directory != Path(path) and self._account.switches:
+                    os.fchmod(descriptor, 0o711)
+                else:
+                    self._own(descriptor)
 
+    @_told
     def rename(self, old: PurePosixPath, new: PurePosixPath) -> None:
         if os.path.lexists(new):  # a link that points nowhere would be overwritten
             raise Problem(f"{old} was not moved to {new}: that exists already")
         Path(old).rename(new)
         _flush(Path(new).parent)
 
+    @_told
     def remove(self, path: PurePosixPath) -> None:
         target = Path(path)
         if target.is_dir() and not target.is_symlink():
@@ -205,10 +233,10 @@ class LocalHost(Host):
     def launch(self, binaries: PurePosixPath, data_directory: PurePosixPath) -> int:
         _bury(Path(data_directory))
         log = _log(data_directory)
-        if not log.exists():
-            self.write(PurePosixPath(log), b"", mode=0o600)
-        with log.open("ab") as output:
-            mark = output.tell()
+        self.make_directory(PurePosixPath(log.parent))
+        with _opened(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as output:
+            self._own(output)
+            mark = os.fstat(output).st_size
             # setsid --fork hands the server to init: it outlives us, and nobody here has to wait for it.
             subprocess.run(
                 self._as_account(["setsid", "--fork", str(binaries / "postgres"), "-D", str(data_directory)]),
@@ -222,9 +250,9 @@ class LocalHost(Host):
         return mark
 
     def log_since(self, data_directory: PurePosixPath, mark: int) -> str:
-        with _log(data_directory).open("rb") as log:
-            log.seek(max(mark, log.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
-            return log.read().decode(errors="replace")
+        with _opened(_log(data_directory), os.O_RDONLY) as log:
+            size = os.fstat(log).st_size
+            return os.pread(log, LOG_TAIL_BYTES, max(mark, size - LOG_TAIL_BYTES)).decode(errors="replace")
 
     def postmaster(self, data_directory: PurePosixPath) -> Postmaster | None:
         lines = (self.read(data_directory / "postmaster.pid") or b"").decode(errors="replace").splitlines()
@@ -330,6 +358,21 @@ def _somebody_works_in(directory: Path) -> bool:
     return False
 
 
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    """A descriptor of what is there itself: the account may have put a link in its place. A new file has mode 0600."""
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        if not path.is_symlink():
+            raise
+        raise Refused(f"{path} is a link, and none is followed there: move it away") from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def _draft(file: Path) -> Path:
     return file.with_name(f".{file.name}.new")
 
@@ -345,7 +388,7 @@ def _environment() -> dict[str, str]:
 
 def _flush(directory: Path) -> None:
     """Make a new or renamed entry of `directory` outlive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)  # by a link too, as where it was written to
     try:
         os.fsync(descriptor)
     finally:

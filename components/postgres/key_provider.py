@@ -97,7 +97,7 @@ class KeyProvider(OnServer):
         )
         if warnings:
             raise Problem(
-                f"{self._purpose}: {warnings[0]}: check vault.address, vault.mount and the server's Vault policy"
+                f"{self._purpose}: {warnings[0]}: check vault:address, vault.mount and the server's Vault policy"
             )
 
     def delete(self) -> None:

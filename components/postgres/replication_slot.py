@@ -53,7 +53,7 @@ class ReplicationSlot(OnServer):
             if found is not None and found.slot_type != "physical":
                 raise Refused(
                     f"{self._purpose}: a {found.slot_type} slot of this name is there already: it is left as it is. Drop it by "
-                    "hand, or give the standby another slot name"
+                    "hand, or give the standby another name: its slot is named after it"
                 )
             if found is not None and found.wal_status == "lost":
                 self._drop(server)

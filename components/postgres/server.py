@@ -268,8 +268,8 @@ class Server(OnServer):
         """Bring the file of a server that is down to the declared settings, before its first start too."""
         machine = self.machine
         path = self.data / "postgresql.auto.conf"
-        content = auto_conf((machine.read(path) or b"").decode(), former, self.settings)
-        machine.write(path, content.encode(), mode=0o600)
+        content = auto_conf((machine.read(path) or b"").decode(errors="surrogateescape"), former, self.settings)
+        machine.write(path, content.encode(errors="surrogateescape"), mode=0o600)  # in the databases' encoding
         if self.recovery == "standby":
             machine.write(self.data / "standby.signal", b"", mode=0o600)
 

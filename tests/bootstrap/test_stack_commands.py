@@ -58,8 +58,9 @@ def trial(project: Project, commands: Commands) -> Trial:
     return Trial(project, commands)
 
 
-def test_up_selects_updates_and_shows_the_summary(trial: Trial) -> None:
+def test_up_selects_updates_and_shows_the_summary(trial: Trial, capsys: pytest.CaptureFixture[str]) -> None:
     assert trial.stack().up() == 0
+    assert "psql" in capsys.readouterr().err
     assert trial.asked == [
         "stack select --create local",
         "up --suppress-outputs --yes --skip-preview --stack local",
@@ -67,16 +68,20 @@ def test_up_selects_updates_and_shows_the_summary(trial: Trial) -> None:
     ]
 
 
-def test_a_failed_up_shows_no_summary(trial: Trial) -> None:
+def test_a_failed_up_shows_no_summary(trial: Trial, capsys: pytest.CaptureFixture[str]) -> None:
     trial.pulumi(f'{PULUMI}; [ "$1" != up ]')
     assert trial.stack().up() == 1
+    assert capsys.readouterr().err == ""
     assert trial.asked[-1].startswith("up ")
 
 
-def test_a_stack_that_is_not_ours_is_never_confirmed_for_the_user(trial: Trial) -> None:
+def test_a_stack_that_is_not_ours_is_never_confirmed_for_the_user(
+    trial: Trial, capsys: pytest.CaptureFixture[str]
+) -> None:
     stack = trial.stack("production", embedded_vault=False)
     assert (stack.up(), stack.destroy()) == (0, 0)
     assert "up --suppress-outputs --stack production" in trial.asked
+    assert "make preview STACK=production" in capsys.readouterr().err
     assert trial.asked[-1] == "destroy --stack production"
     assert trial.vault == []
 

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import psutil
 import pytest
 
-from components.errors import CommandFailed, Problem, Unavailable
+from components.errors import CommandFailed, Problem, Refused, Unavailable
 from components.hosts import local
 from components.hosts.account import service_account
 from components.hosts.local import LocalHost
@@ -240,12 +240,84 @@ def test_a_link_in_the_place_of_a_file_is_not_followed(host: LocalHost, root: Pa
     assert not link.is_symlink()
 
 
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root owns what its servers' account does not")
+
+
+@AS_ROOT
+def test_a_draft_that_is_exchanged_for_a_link_changes_nobodys_owner(
+    host: LocalHost, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim, path = root / "victim", root / "exchanged" / "file"
+    victim.write_bytes(b"root's")
+    flush = os.fsync
+
+    def exchange(descriptor: int) -> None:
+        flush(descriptor)
+        if (draft := path.with_name(".file.new")).exists():
+            draft.unlink()
+            draft.symlink_to(victim)
+
+    monkeypatch.setattr(os, "fsync", exchange)
+    host.write(pure(path), b"", mode=0o600)
+    assert victim.stat().st_uid == 0
+
+
+@AS_ROOT
+@pytest.mark.parametrize("below", ["", "data"])
+def test_a_directory_that_is_exchanged_for_a_link_changes_nobodys_owner(
+    host: LocalHost, root: Path, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    victim, path = root / f"victim {below}", root / f"exchanged {below}"
+    victim.mkdir(mode=0o700)
+    mkdir = Path.mkdir
+
+    def exchange(self: Path, *arguments: int, **options: int) -> None:
+        if self == path:
+            self.symlink_to(victim)
+        else:
+            mkdir(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "mkdir", exchange)
+    with pytest.raises(Refused, match="is a link, and none is followed there"):
+        host.make_directory(pure(path / below))
+    assert (victim.stat().st_uid, stat.S_IMODE(victim.stat().st_mode)) == (0, 0o700)
+
+
+def test_a_link_in_the_place_of_a_log_is_not_followed(host: LocalHost, root: Path) -> None:
+    victim, data = root / "precious log", root / "linked" / "data"
+    victim.write_bytes(b"")
+    host.make_directory(pure(data))
+    data.with_name("postgresql.log").symlink_to(victim)
+    with pytest.raises(Refused, match="is a link, and none is followed there"):
+        host.launch(pure(root), pure(data))
+    with pytest.raises(Refused, match="is a link, and none is followed there"):
+        host.log_since(pure(data), 0)
+    assert victim.read_bytes() == b""
+
+
 def test_what_is_not_there(host: LocalHost, root: Path) -> None:
     for nowhere in (pure(root / "nowhere"), pure(root / "private" / "below a file")):
         assert host.read(nowhere) is None
         assert host.status(nowhere) is None
         assert host.listing(nowhere) == []
         host.remove(nowhere)
+
+
+def test_what_is_another_accounts_is_told_in_a_sentence(host: LocalHost, root: Path) -> None:
+    """Asked as an ordinary user, whom a directory of others does not let in."""
+    closed = root / "closed"
+    closed.mkdir()
+    closed.chmod(0)
+    user, account = os.geteuid(), service_account()
+    os.seteuid(account.uid)
+    try:
+        for ask in (host.read, host.status, host.listing, host.remove, host.make_directory):
+            with pytest.raises(Problem, match=f": {account.name}, who runs this, has no permission there"):
+                ask(pure(closed / "data"))
+        with pytest.raises(Problem, match=f"{closed}: {account.name}, who"):
+            host.listing(pure(closed))
+    finally:
+        os.seteuid(user)
 
 
 def test_rename_refuses_what_is_there(host: LocalHost, root: Path) -> None:

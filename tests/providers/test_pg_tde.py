@@ -217,7 +217,7 @@ def test_a_provider_that_was_taken_with_a_warning_is_no_success_the_next_time_ei
     node.host.write(node.data.parent / "root.vault-token", store.openbao.token.encode(), mode=0o600)
     token = "../root.vault-token"  # with less, this is an error at once
     declared = provider(node, store, provider="half", mount_path="no-such-mount", token_path=token)
-    with pytest.raises(Problem, match=r"failed to get mount info.*: check vault.address, vault.mount"):
+    with pytest.raises(Problem, match=r"failed to get mount info.*: check vault:address, vault.mount"):
         declared.create()
     try:
         with pytest.raises(Problem, match="failed to get mount info"):

@@ -238,6 +238,14 @@ def test_a_stopped_server_gets_its_new_settings_before_it_starts(running: Node) 
     running.server.update(wanted)
 
 
+def test_a_file_in_another_encoding_is_kept_as_it_is(running: Node) -> None:
+    running.stop()
+    file = running.file("postgresql.auto.conf")
+    file.write_bytes(file.read_bytes() + b"# caf\xe9\n")
+    running.server.create()
+    assert b"# caf\xe9\n" in file.read_bytes()
+
+
 def test_a_server_that_dies_says_why(running: Node) -> None:
     running.stop()
     broken = declared(running, max_connections="-5")

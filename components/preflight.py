@@ -9,10 +9,12 @@ from urllib.parse import urlsplit
 import psycopg
 
 from components import hosts, settings
-from components.errors import Unavailable
+from components.errors import Problem, Unavailable
 from components.hosts.base import Host
 from components.hosts.site import Site
 from components.postgres.data_directory import marker
+from components.postgres.server import Server
+from components.postgres.session import server_session
 from components.vault_address import VaultAddress
 
 PATIENCE = 3.0
@@ -40,6 +42,28 @@ def objections(place: str, server: settings.Server, site: Site, stack: str) -> l
     except Unavailable:
         return []
     return found
+
+
+def adoption(primary: settings.Server, site: Site, parameters: dict[str, str]) -> tuple[str | None, str | None]:
+    """What the primary that is to be adopted has against these parameters, and what they cost it: so told before it is in any
+    state. Nothing where it does not answer now."""
+    try:
+        with server_session(hosts.host(site.address), site.data, primary.name) as session:
+            identifier = str(session.value("SELECT system_identifier FROM pg_control_system()"))
+        declared = Server(
+            **site.location,
+            system_identifier=identifier,
+            made_at="adopted",
+            name=primary.name,
+            binaries=str(site.binaries),
+            settings=parameters,
+            restart=primary.restart,
+            ours=False,
+        )
+        live = declared.read()
+        return (declared.objection_to_adoption(live), declared.cost(live)) if live else (None, None)
+    except Problem:
+        return None, None
 
 
 def objections_of_vault(address: str, ca: str | None) -> list[str]:

@@ -6,6 +6,7 @@ set by hand is found and put back. (PostgreSQL documentation, *Parameter Interac
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import ClassVar, Literal, Self
 
@@ -137,6 +138,16 @@ class Server(OnServer):
             )
         return None
 
+    def objection_to_adoption(self, live: Self) -> str | None:
+        """The same of a server that was here before the stack, as it is."""
+        loaded, wanted = (elements(one.settings.get("shared_preload_libraries", "")) for one in (live, self))
+        if lost := sorted(set(loaded) - set(wanted) - {""}):
+            return (
+                f"server {self.name} loads {', '.join(lost)} at its start, and the stack file does not: name all but pg_tde in "
+                "settings.shared_preload_libraries, or have the server load no more"
+            )
+        return self.objection(live)
+
     def cost(self, live: Self | None) -> str | None:
         late = self._late(live)
         return restart_told(self.name, late, self.restart) if late else None
@@ -166,18 +177,18 @@ class Server(OnServer):
         return self._start_stopped({})
 
     def _adopt(self) -> Self:
-        with session(self, f"server {self.name}") as server:
-            loaded = server.value("SHOW shared_preload_libraries")
-            wanted = self.settings.get("shared_preload_libraries", loaded)
-            if missing := sorted(set(elements(loaded)) - set(elements(wanted)) - {""}):
-                raise Refused(
-                    f"server {self.name} loads {', '.join(missing)} at its start, and the stack file does not: name all but "
-                    "pg_tde in settings.shared_preload_libraries"
-                )
         # What postgresql.conf says as declared is not written a second time: destroy would have to know whose it is.
         live = self.but(pending_restart=[]).read() or self
-        before = self._set_before(self.settings)
-        return self._bring(live).but(found=before)
+        if objection := self.objection_to_adoption(live):
+            raise Refused(objection)
+        adopted = self.but(found=self._set_before(self.settings))
+        try:
+            return adopted._bring(live)  # noqa: SLF001 - our own
+        except Problem:
+            # Pulumi keeps nothing of a `create` that fails: the next one would take our values for theirs.
+            with suppress(Problem):
+                adopted._set_back(self.settings)  # noqa: SLF001 - our own
+            raise
 
     def _set_before(self, names: Iterable[str]) -> dict[str, str]:
         """What somebody has set by ALTER SYSTEM."""
@@ -255,8 +266,11 @@ class Server(OnServer):
 
     def _give_back(self) -> None:
         """Set what was set before. pg_tde stays loaded: without it, tables that are encrypted by now could not be read."""
+        self._set_back(self.settings.keys() - {"shared_preload_libraries"})
+
+    def _set_back(self, names: Iterable[str]) -> None:
         with session(self, f"server {self.name}") as server:
-            for name in self.settings.keys() - {"shared_preload_libraries"}:
+            for name in names:
                 _alter_system(server, name, self.found.get(name))
             reload_configuration(server)
 

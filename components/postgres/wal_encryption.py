@@ -6,6 +6,7 @@ from components.errors import Refused
 from components.postgres.resource import OnServer
 from components.postgres.server import restart, restart_told
 from components.postgres.session import session
+from components.progress import note
 
 
 class WalEncryption(OnServer):
@@ -49,16 +50,22 @@ class WalEncryption(OnServer):
 
     def delete(self) -> None:
         if self.wal_encrypt != "off":
+            if self.restart == "refused":
+                note(
+                    f"{self.identity} goes on being encrypted: that can only change at start, and restarts are refused"
+                )
+                return
             self.but(wal_encrypt="off")._set()  # noqa: SLF001 - our own
 
     def _set(self) -> None:
+        if self.restart == "refused":
+            raise Refused(
+                f"{self.identity}: server {self.name} must be restarted for it, and the stack says restart: refused: nothing is "
+                "changed. Set pg_tde.wal_encrypt by ALTER SYSTEM and restart the server in your own time, or say restart: allowed"
+            )
         query: LiteralString = "ALTER SYSTEM SET pg_tde.wal_encrypt = on"
         if self.wal_encrypt == "off":
             query = "ALTER SYSTEM RESET pg_tde.wal_encrypt"
         with session(self, self.identity) as server:
             server.rows(query)
-        if self.restart == "refused":
-            raise Refused(
-                f"{self.identity}: server {self.name} must be restarted for it, and the stack says restart: refused"
-            )
         restart(self, self.name, self.binaries)

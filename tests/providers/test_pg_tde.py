@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from components.errors import Problem
+from components.errors import Problem, Refused
 from components.key_vault import PRIMARY_POLICY, STANDBY_POLICY
 from components.postgres.base_backup import ClonedDirectory
 from components.postgres.extension import Extension
@@ -389,6 +389,9 @@ def test_encrypted_wal_and_a_clone_of_it(bound: Node, cluster: Servers, store: K
     live = declared.read()
     assert live is not None
     assert declared.changed(live) == {"wal_encrypt"}
+    with pytest.raises(Refused, match="restart: refused: nothing is changed"):
+        declared.but(restart="refused").create()
+    assert declared.read() == live
     declared.create()
     assert declared.read() == declared
     assert bound.value("SHOW pg_tde.wal_encrypt") == "on"
@@ -403,5 +406,7 @@ def test_encrypted_wal_and_a_clone_of_it(bound: Node, cluster: Servers, store: K
     assert made.read() == made
     made.delete()
     ReplicationSlot.model_validate({**bound.inside, "slot": clone.slot}).delete()
+    declared.but(restart="refused").delete()
+    assert declared.read() == declared
     declared.delete()
     assert bound.value("SHOW pg_tde.wal_encrypt") == "off"

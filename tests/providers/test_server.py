@@ -197,6 +197,51 @@ def test_where_restarts_are_refused_it_says_for_what_and_goes_on_showing_it(runn
     running.server.update(allowed)
 
 
+@pytest.fixture
+def somebodys(running: Node) -> Iterator[Node]:
+    """With a value that somebody set."""
+    running.rows("ALTER SYSTEM SET wal_keep_size = '32MB'")
+    running.rows("SELECT pg_reload_conf()")
+    yield running
+    running.rows("ALTER SYSTEM RESET wal_keep_size")
+
+
+def set_by_hand(node: Node) -> list[str]:
+    return sorted(node.file("postgresql.auto.conf").read_text().replace('"', "").splitlines())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (
+            {"max_connections": "25"},
+            "must be restarted for max_connections, and .* restart: refused: nothing is changed",
+        ),
+        ({"work_mem": "lots"}, 'invalid value for parameter "work_mem"'),
+    ],
+)
+def test_an_adoption_that_fails_leaves_the_settings_as_they_were(
+    somebodys: Node, wrong: dict[str, str], told: str
+) -> None:
+    """`create` keeps nothing of it: a later one would take our values for theirs, and give those back."""
+    before = set_by_hand(somebodys)
+    adopting = declared(somebodys, wal_keep_size="64MB", **wrong).but(ours=False, restart="refused")
+    with pytest.raises(Problem, match=told):
+        adopting.create()
+    assert set_by_hand(somebodys) == before
+    made = declared(somebodys, wal_keep_size="64MB").but(ours=False, restart="refused").create()
+    assert made.found["wal_keep_size"] == "32MB"
+    made.delete()
+    assert set_by_hand(somebodys) == before
+
+
+def test_an_adopted_server_keeps_its_libraries(running: Node) -> None:
+    adopting = declared(running, shared_preload_libraries="").but(ours=False, restart="refused")
+    found = live(adopting).but(settings=adopting.settings | {"shared_preload_libraries": "auto_explain"})
+    assert "loads auto_explain at its start, and the stack file does not" in str(adopting.objection_to_adoption(found))
+    assert adopting.objection_to_adoption(live(adopting)) is None
+
+
 def test_a_value_that_postgresql_refuses_is_told_in_one_line(running: Node) -> None:
     before = live(running.server)
     with pytest.raises(Problem, match=r"^server db3: invalid value for parameter \"work_mem\": \"lots\" ") as told:

@@ -73,7 +73,7 @@ class Server(OnServer):
     def _changed_settings(self, old: Self) -> set[str]:
         """The parameters that are set, changed or taken out."""
         both = self.settings.keys() & old.settings.keys()
-        changed = {name for name in both if not same_value(self.settings[name], old.settings[name])}
+        changed = {name for name in both if not same_value(name, self.settings[name], old.settings[name])}
         return changed | (self.settings.keys() ^ old.settings.keys())
 
     def read(self) -> Self | None:
@@ -101,7 +101,7 @@ class Server(OnServer):
             [list(self.settings)],
         )
         live = {
-            name: value + (unit_of(unit) if unit and value.lstrip("-").isdigit() else "")
+            name: value + (unit_of(unit) if unit and value.lstrip("-").replace(".", "", 1).isdigit() else "")
             for name, value, unit, _, _ in found
         }
         kinds = {name: kind for name, *_, kind in found}
@@ -109,7 +109,7 @@ class Server(OnServer):
             # As declared where it means the same, so that nothing but a real difference shows.
             # (With archive_mode off, the server shows no archive_command.)
             name: declared
-            if same_value(declared, live[name], kinds[name]) or live[name] == "(disabled)"
+            if same_value(name, declared, live[name], kinds[name]) or live[name] == "(disabled)"
             else live[name]
             for name, declared in self.settings.items()
         }
@@ -294,7 +294,11 @@ class Server(OnServer):
         for name in sorted(live.settings.keys() - self.settings.keys()):
             _alter_system(server, name, self.found.get(name))
         for name, value in sorted(self.settings.items()):
-            if name not in live.settings or not same_value(value, live.settings[name]) or name in live.pending_restart:
+            if (
+                name not in live.settings
+                or not same_value(name, value, live.settings[name])
+                or name in live.pending_restart
+            ):
                 _alter_system(server, name, value)
         reload_configuration(server)
 
@@ -368,7 +372,7 @@ def _alter_system(server: Session, name: str, value: str | None) -> None:
     if value is None:
         server.rows(sql.SQL("ALTER SYSTEM RESET {}").format(parameter))
         return
-    values = sql.SQL(", ").join(sql.Literal(part) for part in (elements(value) if name in LISTS else [value]))
+    values = sql.SQL(", ").join(sql.Literal(part) for part in (elements(value) if name.lower() in LISTS else [value]))
     server.rows(sql.SQL("ALTER SYSTEM SET {} = {}").format(parameter, values))
 
 

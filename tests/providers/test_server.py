@@ -95,6 +95,10 @@ def test_create_again_restarts_nothing(running: Node) -> None:
         ("checkpoint_timeout", "10min", "10min"),
         ("log_min_duration_statement", "-1", "-1"),
         ("vacuum_cost_delay", "0.5", "0.5"),
+        ("vacuum_cost_delay", "500us", "500us"),
+        ("log_line_prefix", "%m ", "%m "),
+        ("DateStyle", "ISO,DMY", "ISO,DMY"),
+        ("Search_Path", "a, b", "a, b"),
         ("random_page_cost", "1.10", "1.10"),
         ("archive_command", "cp '%p' \"/ar chive/%f\" \\ 100%", "cp '%p' \"/ar chive/%f\" \\ 100%"),
         ("search_path", '"$user", "Mixed Case", public', '"$user", "Mixed Case", public'),
@@ -154,6 +158,24 @@ def test_a_setting_changed_by_hand_is_shown_and_put_back(
     assert drift(running.server) == set()
     if name:
         assert pid(running) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("work_mem", "64", "64MB"),
+        ("work_mem", "1MB", "1500kB"),
+        ("log_line_prefix", "%m", "%m "),
+    ],
+)
+def test_a_correction_in_the_stack_file_is_a_change(running: Node, name: str, before: str, after: str) -> None:
+    wrong, right = declared(running, **{name: before}), declared(running, **{name: after})
+    wrong.update(live(running.server))
+    assert right.changed(live(wrong)) == right.changed(wrong) == {"settings"}
+    right.update(wrong)
+    assert drift(right) == set()
+    assert drift(wrong) == {"settings"}
+    running.server.update(right)
 
 
 def test_a_setting_that_needs_a_restart_gets_one(running: Node) -> None:

@@ -100,25 +100,34 @@ def objections_of_mount(vault: VaultAddress, cluster: settings.Cluster, mount: s
 
 
 def objections_of_keys(cluster: settings.Cluster, primary: Site, mount: str, *, in_force: bool) -> list[str]:
-    """What the keys of the running primary have against the stack file: without them its data cannot be read. A mount that is
-    renamed keeps its keys, but a standby that is down would look for them under the old name, and never start."""
+    """What the primary's keys have against the stack file: without them its data cannot be read. A mount that is renamed keeps
+    its keys, but a standby that is down would look for them under the old name, and never start."""
+    host = hosts.host(primary.address)
     try:
-        with hosts.host(primary.address).connect(primary.data, cluster.database) as server:
+        with host.connect(primary.data, cluster.database) as server:
             used = server.execute(
                 "SELECT DISTINCT options->>'mountPath' FROM pg_tde_list_all_global_key_providers() "
                 "WHERE id IN (SELECT provider_id FROM pg_tde_server_key_info()) "
                 "OR id IN (SELECT provider_id FROM pg_tde_default_key_info())"
             ).fetchall()
     except (Unavailable, psycopg.Error):
-        return []  # it is not there yet, or has no pg_tde
-    if used and not in_force:
-        why = "the running cluster is encrypted, and without pg_tde its tables can no longer be read"
+        used = []  # it is not there yet, or down, or has no pg_tde there
+    if not in_force and (used or _has_keys(host, primary.data)):
+        why = "the cluster is encrypted, and without pg_tde its tables can no longer be read"
         return [f"cluster.encryption: {why}: set it back. To have the data in clear, copy it into a new cluster"]
     return [
         f'cluster.vault.mount: the keys of the running cluster are in "{found}" and stay there: set it back'
         for (found,) in used
         if found != mount
     ]
+
+
+def _has_keys(host: Host, data: PurePosixPath) -> bool:
+    """Whether pg_tde has files of keys in a data directory: of the server, of the default, or of a database."""
+    try:
+        return any(name.endswith("_keys") for name in host.listing(data / "pg_tde"))
+    except Unavailable:
+        return False
 
 
 def _listens(host: Host, site: Site, stack: str) -> str | None:

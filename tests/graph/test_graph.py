@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from components.postgres.data_directory import MARKER
 from components.stack_file import Mistakes
 from tests.graph import graph as graphs
 from tests.graph.graph import PASSWORD, TOKEN, Graph, Place, plain, values_outside_secrets
@@ -308,6 +309,24 @@ def test_encryption_required_without_pg_tde_is_refused(place: Place) -> None:
         "stacks/Pulumi.test.yaml has 1 mistake; nothing was touched:\n"
         "  cluster.encryption: required, and this PostgreSQL (18.6) has no pg_tde (see docs/encryption.md)"
     )
+
+
+@pytest.mark.parametrize("file", ["wal_keys", "1663_keys", "5_keys"])
+def test_a_cluster_with_keys_that_is_down_stays_encrypted(place: Place, file: str) -> None:
+    """Its servers would start without pg_tde, and a standby would replay plain text over encrypted tables."""
+    data = place.root / "db1" / "data"
+    (data / "pg_tde").mkdir(parents=True)
+    (data / MARKER).write_text(json.dumps({"stack": "tde-replication/test/orders", "name": "db1"}))
+    (data / "pg_tde" / "keys_version").touch()
+    place.build(place.cluster(encryption="off"))
+    (data / "pg_tde" / file).touch()
+    for declared in ({"encryption": "off"}, {"encryption": "if-available", "pg_tde": False}):
+        assert refused(place, **declared) == (
+            "stacks/Pulumi.test.yaml has 1 mistake; nothing was touched:\n"
+            "  cluster.encryption: the cluster is encrypted, and without pg_tde its tables can no longer be read: set it back. "
+            "To have the data in clear, copy it into a new cluster"
+        )
+    place.build(place.cluster())
 
 
 def test_a_data_directory_of_somebody_else_is_refused(place: Place) -> None:

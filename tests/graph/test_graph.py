@@ -413,6 +413,23 @@ def test_an_existing_mount_is_used_and_not_made(place: Place) -> None:
     assert made["KeyProvider vault"].inputs["mountPath"] == "shared"
 
 
+def test_two_stacks_on_one_mount_have_nothing_in_it_in_common(place: Place) -> None:
+    def names(**vault: Any) -> list[str]:
+        made = place.build(place.cluster(vault={"mount": "team/tde", **vault}))
+        labels = ("index/policy:Policy orders-primary-policy", "index/policy:Policy orders-standby-policy")
+        return [
+            made[f"vault:{label}"].inputs["name"]
+            for label in (*labels, "kv/secretV2:SecretV2 orders-replication-secret")
+        ]
+
+    assert names() == ["team-tde-primary", "team-tde-standby", "replication/replicator"]
+    assert names(existing=True) == [
+        "team-tde-orders-primary",
+        "team-tde-orders-standby",
+        "replication/orders/replicator",
+    ]
+
+
 def test_in_a_disposable_cluster_what_goes_with_the_directory_is_not_taken_away_by_sql(place: Place) -> None:
     made = place.build(place.cluster("db2"))
     directory = made["DataDirectory db1"].urn

@@ -6,10 +6,8 @@ import ssl
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-import psycopg
-
 from components import hosts, settings
-from components.errors import Problem, Unavailable
+from components.errors import NoDatabase, Problem, Unavailable
 from components.hosts.base import Host
 from components.hosts.site import Site
 from components.postgres.data_directory import marker
@@ -103,22 +101,26 @@ def objections_of_keys(cluster: settings.Cluster, primary: Site, mount: str, *, 
     """What the primary's keys have against the stack file: without them its data cannot be read. A mount that is renamed keeps
     its keys, but a standby that is down would look for them under the old name, and never start."""
     host = hosts.host(primary.address)
+    used, found = [], []
     try:
-        with host.connect(primary.data, cluster.database) as server:
-            used = server.execute(
+        with server_session(host, primary.data, "cluster.database", cluster.database) as server:
+            used = server.rows(
                 "SELECT DISTINCT options->>'mountPath' FROM pg_tde_list_all_global_key_providers() "
                 "WHERE id IN (SELECT provider_id FROM pg_tde_server_key_info()) "
                 "OR id IN (SELECT provider_id FROM pg_tde_default_key_info())"
-            ).fetchall()
-    except (Unavailable, psycopg.Error):
-        used = []  # it is not there yet, or down, or has no pg_tde there
+            )
+    except NoDatabase as missing:
+        if cluster.primary.adopt and in_force:
+            found = [f"{missing}: make it there, or name another"]
+    except Problem:
+        pass  # it is not there yet, or down, or has no pg_tde there
     if not in_force and (used or _has_keys(host, primary.data)):
         why = "the cluster is encrypted, and without pg_tde its tables can no longer be read"
         return [f"cluster.encryption: {why}: set it back. To have the data in clear, copy it into a new cluster"]
-    return [
-        f'cluster.vault.mount: the keys of the running cluster are in "{found}" and stay there: set it back'
-        for (found,) in used
-        if found != mount
+    return found + [
+        f'cluster.vault.mount: the keys of the running cluster are in "{other}" and stay there: set it back'
+        for (other,) in used
+        if other != mount
     ]
 
 

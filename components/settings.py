@@ -228,7 +228,8 @@ class Cluster(Settings):
     encryption: Literal["required", "if-available", "off"] = "required"
     wal_encryption: bool = False
     database: Identifier = "postgres"
-    """Where the extension is made; keys and providers are the whole cluster's."""
+    """Where the extension is made; keys and providers are the whole cluster's. One that is missing is made (not on an adopted
+    primary), and never dropped."""
     protect: bool = False
     """Whether Pulumi refuses to destroy the primary's data, and the Vault mount with its keys."""
     disposable: bool | None = None

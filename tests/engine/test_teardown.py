@@ -310,6 +310,10 @@ class Adopted:
 @pytest.mark.parametrize("encryption", [True, False], ids=["pg_tde", "plain"])
 def test_an_adopted_primary_comes_back_as_it_was(cluster: Cluster, encryption: bool) -> None:  # noqa: FBT001
     adopted = Adopted(cluster, encryption=encryption)
+    if encryption:
+        _declare(cluster, 1, database="nowhere")
+        assert f"the server on {cluster.data('db1')} has no database nowhere" in cluster.workspace.preview().text
+        _declare(cluster, 1, database="postgres")
     cluster.workspace.up_well()
     assert cluster.streaming() == ["tde_db2"]
     assert adopted.look()["pid"] == adopted.before["pid"]

@@ -21,6 +21,12 @@ class AnotherCluster(Unavailable):
     __module__ = "builtins"
 
 
+class NoDatabase(Unavailable):
+    """A server answers, and has no database of the name that was asked for: the extension's resource makes it."""
+
+    __module__ = "builtins"
+
+
 class Refused(Problem):
     """Something is there that is not ours to change."""
 

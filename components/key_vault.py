@@ -29,7 +29,8 @@ path "{mount}/data/replication/*" {{ capabilities = ["deny"] }}
 
 class KeyVault(pulumi.ComponentResource):
     """The mount, ``<mount>-primary`` and ``<mount>-standby`` policies, a periodic token for each server, and the secret
-    ``<mount>/data/replication/<role>``.
+    ``<mount>/data/replication/<role>``; on a mount that is somebody else's, ``<mount>-<stack>-…`` and
+    ``…/replication/<stack>/<role>``.
 
     The mount holds principal keys: it stays when the stack goes, unless the stack is disposable; `keep_primary`: so do the
     primary's policy and token.
@@ -76,11 +77,13 @@ class KeyVault(pulumi.ComponentResource):
             )
             path = made.path
         self.mount = Output.from_input(path)
+        # Other stacks may use a mount that is not this one's: what is named after it alone would be theirs too.
+        apart = [name] if existing else []
         retained = ResourceOptions(retain_on_delete=keep_primary)
         policies = {
             kind: vault.Policy(
                 f"{name}-{kind}-policy",
-                name=f"{mount.replace('/', '-')}-{kind}",
+                name="-".join([*mount.split("/"), *apart, kind]),
                 policy=self.mount.apply(lambda at, text=text: text.format(mount=at)),  # type: ignore[misc]
                 opts=ResourceOptions.merge(child, retained if kind == "primary" else None),
             )
@@ -108,7 +111,7 @@ class KeyVault(pulumi.ComponentResource):
         vault.kv.SecretV2(
             f"{name}-replication-secret",
             mount=self.mount,
-            name=f"{CREDENTIALS}/{role}",
+            name="/".join([CREDENTIALS, *apart, role]),
             data_json=password.apply(lambda value: json.dumps({"username": role, "password": value})),
             delete_all_versions=True,
             opts=child,

@@ -125,17 +125,17 @@ class Node:
             made_at=directory.made_at,
             name=self.name,
             binaries=str(self.site.binaries),
-            settings=self._parameters(around) | parameters,
+            settings=self.parameters(around.cluster, encrypted=around.encrypted) | parameters,
             recovery="standby" if parameters else "none",
             restart=self.declared.restart,
             ours=not self.declared.adopt,
             **in_container,
         )
 
-    def _parameters(self, around: Around) -> dict[str, str]:
+    def parameters(self, cluster: settings.Cluster, *, encrypted: bool) -> dict[str, str]:
         """A person's own parameters, those that the kind of host decides, and what replication needs."""
-        libraries = [self.declared.settings.get("shared_preload_libraries"), "pg_tde" if around.encrypted else None]
-        needed = {"max_slot_wal_keep_size": around.cluster.replication.max_slot_wal_keep_size}
+        libraries = [self.declared.settings.get("shared_preload_libraries"), "pg_tde" if encrypted else None]
+        needed = {"max_slot_wal_keep_size": cluster.replication.max_slot_wal_keep_size}
         if not self.declared.adopt:
             needed |= {
                 "port": str(self.site.port),
@@ -145,7 +145,7 @@ class Node:
             }
         if any(libraries):
             needed["shared_preload_libraries"] = ",".join(filter(None, libraries))
-        primary = around.cluster.primary
+        primary = cluster.primary
         if self.declared is primary:
             return self.declared.settings | needed
         followed = {n: value for n, value in primary.settings.items() if n.lower() in settings.FOLLOWED_PARAMETERS}

@@ -6,13 +6,13 @@ import ssl
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-import psycopg
-
 from components import hosts, settings
-from components.errors import Problem, Unavailable
+from components.errors import NoDatabase, Problem, Unavailable
 from components.hosts.base import Host
 from components.hosts.site import Site
 from components.postgres.data_directory import marker
+from components.postgres.server import Server
+from components.postgres.session import server_session
 from components.vault_address import VaultAddress
 
 PATIENCE = 3.0
@@ -40,6 +40,28 @@ def objections(place: str, server: settings.Server, site: Site, stack: str) -> l
     except Unavailable:
         return []
     return found
+
+
+def adoption(primary: settings.Server, site: Site, parameters: dict[str, str]) -> tuple[str | None, str | None]:
+    """What the primary that is to be adopted has against these parameters, and what they cost it: so told before it is in any
+    state. Nothing where it does not answer now."""
+    try:
+        with server_session(hosts.host(site.address), site.data, primary.name) as session:
+            identifier = str(session.value("SELECT system_identifier FROM pg_control_system()"))
+        declared = Server(
+            **site.location,
+            system_identifier=identifier,
+            made_at="adopted",
+            name=primary.name,
+            binaries=str(site.binaries),
+            settings=parameters,
+            restart=primary.restart,
+            ours=False,
+        )
+        live = declared.read()
+        return (declared.objection_to_adoption(live), declared.cost(live)) if live else (None, None)
+    except Problem:
+        return None, None
 
 
 def objections_of_vault(address: str, ca: str | None) -> list[str]:
@@ -90,25 +112,38 @@ def objections_of_mount(vault: VaultAddress, cluster: settings.Cluster, mount: s
 
 
 def objections_of_keys(cluster: settings.Cluster, primary: Site, mount: str, *, in_force: bool) -> list[str]:
-    """What the keys of the running primary have against the stack file: without them its data cannot be read. A mount that is
-    renamed keeps its keys, but a standby that is down would look for them under the old name, and never start."""
+    """What the primary's keys have against the stack file: without them its data cannot be read. A mount that is renamed keeps
+    its keys, but a standby that is down would look for them under the old name, and never start."""
+    host = hosts.host(primary.address)
+    used, found = [], []
     try:
-        with hosts.host(primary.address).connect(primary.data, cluster.database) as server:
-            used = server.execute(
+        with server_session(host, primary.data, "cluster.database", cluster.database) as server:
+            used = server.rows(
                 "SELECT DISTINCT options->>'mountPath' FROM pg_tde_list_all_global_key_providers() "
                 "WHERE id IN (SELECT provider_id FROM pg_tde_server_key_info()) "
                 "OR id IN (SELECT provider_id FROM pg_tde_default_key_info())"
-            ).fetchall()
-    except (Unavailable, psycopg.Error):
-        return []  # it is not there yet, or has no pg_tde
-    if used and not in_force:
-        why = "the running cluster is encrypted, and without pg_tde its tables can no longer be read"
+            )
+    except NoDatabase as missing:
+        if cluster.primary.adopt and in_force:
+            found = [f"{missing}: make it there, or name another"]
+    except Problem:
+        pass  # it is not there yet, or down, or has no pg_tde there
+    if not in_force and (used or _has_keys(host, primary.data)):
+        why = "the cluster is encrypted, and without pg_tde its tables can no longer be read"
         return [f"cluster.encryption: {why}: set it back. To have the data in clear, copy it into a new cluster"]
-    return [
-        f'cluster.vault.mount: the keys of the running cluster are in "{found}" and stay there: set it back'
-        for (found,) in used
-        if found != mount
+    return found + [
+        f'cluster.vault.mount: the keys of the running cluster are in "{other}" and stay there: set it back'
+        for (other,) in used
+        if other != mount
     ]
+
+
+def _has_keys(host: Host, data: PurePosixPath) -> bool:
+    """Whether pg_tde has files of keys in a data directory: of the server, of the default, or of a database."""
+    try:
+        return any(name.endswith("_keys") for name in host.listing(data / "pg_tde"))
+    except Unavailable:
+        return False
 
 
 def _listens(host: Host, site: Site, stack: str) -> str | None:

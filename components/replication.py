@@ -22,7 +22,7 @@ from components.key_vault import KeyVault
 from components.node import Around, Node
 from components.postgres import resources
 from components.postgres.upstream import Upstream, passfile
-from components.preflight import objections, objections_of_keys, objections_of_mount, objections_of_vault
+from components.preflight import adoption, objections, objections_of_keys, objections_of_mount, objections_of_vault
 from components.vault_address import VaultAddress
 
 TYPE = "tde:index:EncryptedReplication"
@@ -64,10 +64,13 @@ class EncryptedReplication(pulumi.ComponentResource):
             Surroundings(pulumi.get_stack(), name, cluster.vault.network, keep=not cluster.disposable)
         )
         self._reason = self._why_not_encrypted()
+        self._adoption = self._ask_adopted()
         self._refuse_mistakes()
         super().__init__(TYPE, name, None, opts)
         if self._reason:
             pulumi.log.warn(f"NOT ENCRYPTED: {self._reason}", self)
+        if cost := self._adoption[1]:
+            pulumi.log.warn(cost, self)
         self._around = Around(name, self._stack, cluster, self._in_force, self._vault_address.ca, self)
         self._build()
 
@@ -100,6 +103,12 @@ class EncryptedReplication(pulumi.ComponentResource):
                 return f"this {node.site.server} has no pg_tde"
         return ""
 
+    def _ask_adopted(self) -> tuple[str | None, str | None]:
+        primary = self._primary
+        if not primary.declared.adopt:
+            return None, None
+        return adoption(primary.declared, primary.site, primary.parameters(self._cluster, encrypted=self._in_force))
+
     def _refuse_mistakes(self) -> None:
         cluster = self._cluster
         found = [
@@ -110,6 +119,8 @@ class EncryptedReplication(pulumi.ComponentResource):
         found += objections_of_vault(self._vault_address.address, self._vault_address.ca)
         found += objections_of_mount(self._vault_address, cluster, self._mount, self._name)
         found += objections_of_keys(cluster, self._primary.site, self._mount, in_force=self._in_force)
+        if objection := self._adoption[0]:
+            found.append(f"cluster.primary: {objection}")
         if cluster.encryption == "required" and self._reason:
             found.append(f"cluster.encryption: required, and {self._reason} (see docs/encryption.md)")
         if found:

@@ -175,7 +175,7 @@ class Server(Settings):
     """For a primary that is there already: it is never made, moved or removed, and keeps all settings but what
     replication needs; destroy leaves it as it was found."""
     restart: Literal["allowed", "refused"] = "allowed"
-    """Whether `up` may restart it, for parameters that can only change at start."""
+    """Whether `up` may restart it, for parameters that can only change at start; default under `adopt`: refused."""
     settings: dict[str, str] = {}
     """More parameters for postgresql.conf."""
 
@@ -196,6 +196,14 @@ class Server(Settings):
         """A server on a machine of its own that listened to that alone could have no standby elsewhere."""
         if isinstance(values, dict) and isinstance(values.get("host"), dict):
             return {"listen": ["*"]} | values
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _left_running(cls, values: Any) -> Any:
+        """Somebody uses a primary that is there already."""
+        if isinstance(values, dict) and values.get("adopt") is True:
+            return {"restart": "refused"} | values
         return values
 
     @property
@@ -223,7 +231,8 @@ class Cluster(Settings):
     encryption: Literal["required", "if-available", "off"] = "required"
     wal_encryption: bool = False
     database: Identifier = "postgres"
-    """Where the extension is made; keys and providers are the whole cluster's."""
+    """Where the extension is made; keys and providers are the whole cluster's. One that is missing is made (not on an adopted
+    primary), and never dropped."""
     protect: bool = False
     """Whether Pulumi refuses to destroy the primary's data, and the Vault mount with its keys."""
     disposable: bool = False

@@ -1,15 +1,19 @@
 """The extension pg_tde, in each database that holds encrypted tables; standbys get it by replication."""
 
+from contextlib import suppress
 from typing import ClassVar, Self
 
 import psycopg
+from psycopg import sql
 
+from components.errors import NoDatabase
 from components.postgres.resource import OnServer
 from components.postgres.session import session
+from components.progress import note
 
 
 class Extension(OnServer):
-    """``CREATE EXTENSION pg_tde`` in one database."""
+    """``CREATE EXTENSION pg_tde`` in one database, which is made where it is missing and never dropped."""
 
     database: str
     ours: bool = True
@@ -22,10 +26,17 @@ class Extension(OnServer):
         return f"pg_tde in {self.database}"
 
     def read(self) -> Self | None:
-        with session(self, self.identity, self.database) as server:
-            return self if server.row("SELECT 1 FROM pg_extension WHERE extname = 'pg_tde'") else None
+        try:
+            with session(self, self.identity, self.database) as server:
+                return self if server.row("SELECT 1 FROM pg_extension WHERE extname = 'pg_tde'") else None
+        except NoDatabase:
+            return None
 
     def create(self) -> Self:
+        with session(self, self.identity) as server:
+            if not server.row("SELECT 1 FROM pg_database WHERE datname = %s", [self.database]):
+                server.rows(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.database)))
+                note(f"database {self.database} is made")
         with session(self, self.identity, self.database) as server:
             there = server.row("SELECT 1 FROM pg_extension WHERE extname = 'pg_tde'")
             if not there:
@@ -39,5 +50,5 @@ class Extension(OnServer):
     def delete(self) -> None:
         """Drop it where this stack made it and nothing uses it: encrypted tables keep it."""
         if self.ours:
-            with session(self, self.identity, self.database) as server:
+            with suppress(NoDatabase), session(self, self.identity, self.database) as server:
                 server.unless(psycopg.errors.DependentObjectsStillExist, "DROP EXTENSION IF EXISTS pg_tde")

@@ -12,6 +12,8 @@ LISTS = {
     *("temp_tablespaces", "unix_socket_directories"),
 }
 """Parameters whose elements are quoted one by one (GUC_LIST_QUOTE): as one literal they would become one element."""
+REWRITTEN = {"datestyle"}
+"""Other lists that the server puts into its own spelling."""
 
 _BYTES: dict[str, Decimal | int] = {"B": 1, "kB": 1024, "MB": 1024**2, "GB": 1024**3, "TB": 1024**4}
 _SECONDS: dict[str, Decimal | int] = {
@@ -38,24 +40,34 @@ def switch(value: str) -> str:
     return _BEGINNINGS.get(value.strip().lower(), value)
 
 
-def same_value(one: str, other: str, kind: str = "string") -> bool:
-    """Whether two spellings of a value mean the same: units, switches, spaces in lists ("64MB" and "8192*8kB" do).
+def same_value(name: str, one: str, other: str, kind: str = "") -> bool:
+    """Whether two values of a parameter mean the same: units, switches, spaces in lists ("64MB" and "65536kB" do).
 
-    `other` may be what a server made of `one`: it keeps whole numbers of its own unit ("100kB" becomes "12*8kB"). `kind` is
-    what pg_settings says of the parameter (vartype): only some are the same in any case.
+    With `kind`, which is what pg_settings says of the parameter (vartype), `other` is what its server made of `one`: it counts in
+    the parameter's own unit, as a number without one does, and keeps whole numbers of it ("100kB" becomes "12*8kB").
     """
-    if kind == "bool" and switch(one) == switch(other):
+    if one == other:
         return True
-    if kind == "enum" and one.lower() == other.lower():
-        return True
-    if one == other or _SWITCH.get(one.lower(), one) == _SWITCH.get(other.lower(), other):
-        return True
+    if name.lower() in LISTS | REWRITTEN:
+        return elements(one) == elements(other)
     first, second = _NUMBER.fullmatch(one), _NUMBER.fullmatch(other)
-    if first and second:
-        if not (first[3] and second[3]):  # a number without a unit counts in the parameter's own
-            return Decimal(first[1]) == Decimal(second[1])
-        return _kept(first, second)
-    return elements(one) == elements(other)
+    if first and second and kind in {"", "integer", "real"}:
+        return _same_number(first, second, kept=bool(kind))
+    if kind == "bool":
+        return switch(one) == switch(other)
+    same_word = _SWITCH.get(one.lower(), one) == _SWITCH.get(other.lower(), other)
+    return kind in {"", "enum"} and (same_word or (kind == "enum" and one.lower() == other.lower()))
+
+
+def _same_number(one: re.Match[str], other: re.Match[str], *, kept: bool) -> bool:
+    if one[3] and other[3]:
+        return _kept(one, other) if kept else _exactly(one, other)
+    return bool(kept or one[3] == other[3]) and Decimal(one[1]) == Decimal(other[1])
+
+
+def _exactly(one: re.Match[str], other: re.Match[str]) -> bool:
+    (number, size, in_bytes), (another, step, also_in_bytes) = _quantity(one), _quantity(other)
+    return in_bytes == also_in_bytes and number * size == another * step
 
 
 def _quantity(match: re.Match[str]) -> tuple[Decimal, Decimal, bool]:

@@ -48,12 +48,12 @@ class ReplicationCheck(OnServer):
     def _purpose(self) -> str:
         return f"standby {self.standby}"
 
-    def _primary(self) -> Any:
+    def _primary(self, database: str = "postgres") -> Any:
         return server_session(
             hosts.host(self.primary_host),
             PurePosixPath(self.primary_directory),
             f"the primary of {self.standby}",
-            self.database,
+            database,
         )
 
     def read(self) -> Self:
@@ -86,11 +86,11 @@ class ReplicationCheck(OnServer):
         with self._primary() as primary:
             if not self._comes_to_stream(primary):
                 raise Problem(f"{self._purpose} does not stream from slot {self.slot}: {self._reason()}")
-            if self.encryption:
+            with session(self, self._purpose) as standby:
+                self._replayed(primary, standby)
+        if self.encryption:
+            with self._primary(self.database) as primary:
                 self._check_encryption(primary)
-            else:
-                with session(self, self._purpose) as standby:
-                    self._replayed(primary, standby)
         return self
 
     def update(self, live: Self) -> Self:

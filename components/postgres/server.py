@@ -6,6 +6,7 @@ set by hand is found and put back. (PostgreSQL documentation, *Parameter Interac
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import ClassVar, Literal, Self
 
@@ -72,7 +73,7 @@ class Server(OnServer):
     def _changed_settings(self, old: Self) -> set[str]:
         """The parameters that are set, changed or taken out."""
         both = self.settings.keys() & old.settings.keys()
-        changed = {name for name in both if not same_value(self.settings[name], old.settings[name])}
+        changed = {name for name in both if not same_value(name, self.settings[name], old.settings[name])}
         return changed | (self.settings.keys() ^ old.settings.keys())
 
     def read(self) -> Self | None:
@@ -100,7 +101,7 @@ class Server(OnServer):
             [list(self.settings)],
         )
         live = {
-            name: value + (unit_of(unit) if unit and value.lstrip("-").isdigit() else "")
+            name: value + (unit_of(unit) if unit and value.lstrip("-").replace(".", "", 1).isdigit() else "")
             for name, value, unit, _, _ in found
         }
         kinds = {name: kind for name, *_, kind in found}
@@ -108,7 +109,7 @@ class Server(OnServer):
             # As declared where it means the same, so that nothing but a real difference shows.
             # (With archive_mode off, the server shows no archive_command.)
             name: declared
-            if same_value(declared, live[name], kinds[name]) or live[name] == "(disabled)"
+            if same_value(name, declared, live[name], kinds[name]) or live[name] == "(disabled)"
             else live[name]
             for name, declared in self.settings.items()
         }
@@ -133,6 +134,16 @@ class Server(OnServer):
         if self.restart == "refused" and (late := self._late(live)):
             return restart_objected(self.name, late)
         return None
+
+    def objection_to_adoption(self, live: Self) -> str | None:
+        """The same of a server that was here before the stack, as it is."""
+        loaded, wanted = (elements(one.settings.get("shared_preload_libraries", "")) for one in (live, self))
+        if lost := sorted(set(loaded) - set(wanted) - {""}):
+            return (
+                f"server {self.name} loads {', '.join(lost)} at its start, and the stack file does not: name all but pg_tde in "
+                "settings.shared_preload_libraries, or have the server load no more"
+            )
+        return self.objection(live)
 
     def cost(self, live: Self | None) -> str | None:
         late = self._late(live)
@@ -163,18 +174,18 @@ class Server(OnServer):
         return self._start_stopped({})
 
     def _adopt(self) -> Self:
-        with session(self, f"server {self.name}") as server:
-            loaded = server.value("SHOW shared_preload_libraries")
-            wanted = self.settings.get("shared_preload_libraries", loaded)
-            if missing := sorted(set(elements(loaded)) - set(elements(wanted)) - {""}):
-                raise Refused(
-                    f"server {self.name} loads {', '.join(missing)} at its start, and the stack file does not: name all but "
-                    "pg_tde in settings.shared_preload_libraries"
-                )
         # What postgresql.conf says as declared is not written a second time: destroy would have to know whose it is.
         live = self.but(pending_restart=[]).read() or self
-        before = self._set_before(self.settings)
-        return self._bring(live).but(found=before)
+        if objection := self.objection_to_adoption(live):
+            raise Refused(objection)
+        adopted = self.but(found=self._set_before(self.settings))
+        try:
+            return adopted._bring(live)  # noqa: SLF001 - our own
+        except Problem:
+            # Pulumi keeps nothing of a `create` that fails: the next one would take our values for theirs.
+            with suppress(Problem):
+                adopted._set_back(self.settings)  # noqa: SLF001 - our own
+            raise
 
     def _set_before(self, names: Iterable[str]) -> dict[str, str]:
         """What somebody has set by ALTER SYSTEM."""
@@ -252,8 +263,11 @@ class Server(OnServer):
 
     def _give_back(self) -> None:
         """Set what was set before. pg_tde stays loaded: without it, tables that are encrypted by now could not be read."""
+        self._set_back(self.settings.keys() - {"shared_preload_libraries"})
+
+    def _set_back(self, names: Iterable[str]) -> None:
         with session(self, f"server {self.name}") as server:
-            for name in self.settings.keys() - {"shared_preload_libraries"}:
+            for name in names:
                 _alter_system(server, name, self.found.get(name))
             reload_configuration(server)
 
@@ -277,7 +291,11 @@ class Server(OnServer):
         for name in sorted(live.settings.keys() - self.settings.keys()):
             _alter_system(server, name, self.found.get(name))
         for name, value in sorted(self.settings.items()):
-            if name not in live.settings or not same_value(value, live.settings[name]) or name in live.pending_restart:
+            if (
+                name not in live.settings
+                or not same_value(name, value, live.settings[name])
+                or name in live.pending_restart
+            ):
                 _alter_system(server, name, value)
         reload_configuration(server)
 
@@ -359,7 +377,7 @@ def _alter_system(server: Session, name: str, value: str | None) -> None:
     if value is None:
         server.rows(sql.SQL("ALTER SYSTEM RESET {}").format(parameter))
         return
-    values = sql.SQL(", ").join(sql.Literal(part) for part in (elements(value) if name in LISTS else [value]))
+    values = sql.SQL(", ").join(sql.Literal(part) for part in (elements(value) if name.lower() in LISTS else [value]))
     server.rows(sql.SQL("ALTER SYSTEM SET {} = {}").format(parameter, values))
 
 

@@ -8,7 +8,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from components.errors import AnotherCluster, Problem, Unavailable
+from components.errors import AnotherCluster, NoDatabase, Problem, Unavailable
 from components.hosts.base import Connection, Host
 from components.postgres.resource import OnServer
 
@@ -77,9 +77,23 @@ def sentence(purpose: str, error: psycopg.Error) -> Problem:
 
 @contextmanager
 def server_session(host: Host, data: PurePosixPath, purpose: str, database: str = "postgres") -> Iterator[Session]:
-    """A superuser's session on whatever server runs on `data`."""
-    with host.connect(data, database) as connection:
+    """A superuser's session on whatever server runs on `data`. Raises `NoDatabase` where that has none of this name."""
+    try:
+        connection = host.connect(data, database)
+    except Unavailable:
+        if _has_database(host, data, database):
+            raise
+        raise NoDatabase(f"{purpose}: the server on {data} has no database {database}") from None
+    with connection:
         yield Session(connection, purpose)
+
+
+def _has_database(host: Host, data: PurePosixPath, name: str) -> bool:
+    """Asked, for a refused connection has no SQLSTATE, and says why in the server's language."""
+    if name == "postgres":
+        return True
+    with host.connect(data, "postgres") as connection:
+        return connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone() is not None
 
 
 @contextmanager

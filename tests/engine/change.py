@@ -193,7 +193,7 @@ REFUSED: list[tuple[str, Callable[[Document], object], str]] = [
     (
         "no encryption any more",
         lambda cluster: cluster.update(encryption="off", walEncryption=False),
-        "cluster.encryption: the running cluster is encrypted",
+        "cluster.encryption: the cluster is encrypted",
     ),
     ("a key of another length", _put("key", bits=256), "principal key second has 128 bits and keeps them"),
     (

@@ -28,7 +28,6 @@ def cluster(openbao: OpenBao, encrypted_binaries: Path, tmp_path_factory: pytest
     workspace.init()
     try:
         workspace.up_well()
-        made.sql("db1", 'CREATE DATABASE "app ""1"""')
         made.sql("db1", "CREATE TABLE secret USING tde_heap AS SELECT 'text' AS t")
         yield made
     finally:

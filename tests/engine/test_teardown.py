@@ -310,6 +310,10 @@ class Adopted:
 @pytest.mark.parametrize("encryption", [True, False], ids=["pg_tde", "plain"])
 def test_an_adopted_primary_comes_back_as_it_was(cluster: Cluster, encryption: bool) -> None:  # noqa: FBT001
     adopted = Adopted(cluster, encryption=encryption)
+    if encryption:
+        _declare(cluster, 1, database="nowhere")
+        assert f"the server on {cluster.data('db1')} has no database nowhere" in cluster.workspace.preview().text
+        _declare(cluster, 1, database="postgres")
     cluster.workspace.up_well()
     assert cluster.streaming() == ["tde_db2"]
     assert adopted.look()["pid"] == adopted.before["pid"]
@@ -335,6 +339,21 @@ def test_an_adopted_primary_comes_back_as_it_was(cluster: Cluster, encryption: b
         cluster.stop("db1")
         cluster.start("db1")
         assert cluster.sql("db1", "SELECT a FROM t") == [(42,)]
+
+
+def test_a_restart_of_a_primary_that_is_to_be_adopted_is_told_at_preview(cluster: Cluster) -> None:
+    adopted = Adopted(cluster, encryption=False)
+    primary = cluster.workspace.cluster["primary"] | {"settings": {"max_connections": "130"}}
+    del primary["restart"]
+    _declare(cluster, 1, primary=primary)
+    refused = cluster.workspace.preview()
+    assert refused.code != 0
+    assert any("db1 must be restarted for max_connections" in line for line in refused.errors), refused.errors
+    _declare(cluster, 1, primary=primary | {"restart": "allowed"})
+    allowed = cluster.workspace.preview()
+    assert allowed.code == 0, allowed.errors
+    assert "server db1 will be restarted: max_connections can only change at start" in allowed.text
+    assert adopted.look() == adopted.before
 
 
 def test_an_adopted_primary_that_is_dead(cluster: Cluster) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from components.postgres.data_directory import MARKER
 from components.stack_file import Mistakes
 from tests.graph import graph as graphs
 from tests.graph.graph import PASSWORD, TOKEN, Graph, Place, plain, values_outside_secrets
@@ -319,6 +320,24 @@ def test_encryption_required_without_pg_tde_is_refused(place: Place) -> None:
     )
 
 
+@pytest.mark.parametrize("file", ["wal_keys", "1663_keys", "5_keys"])
+def test_a_cluster_with_keys_that_is_down_stays_encrypted(place: Place, file: str) -> None:
+    """Its servers would start without pg_tde, and a standby would replay plain text over encrypted tables."""
+    data = place.root / "db1" / "data"
+    (data / "pg_tde").mkdir(parents=True)
+    (data / MARKER).write_text(json.dumps({"stack": "tde-replication/test/orders", "name": "db1"}))
+    (data / "pg_tde" / "keys_version").touch()
+    place.build(place.cluster(encryption="off"))
+    (data / "pg_tde" / file).touch()
+    for declared in ({"encryption": "off"}, {"encryption": "if-available", "pg_tde": False}):
+        assert refused(place, **declared) == (
+            "stacks/Pulumi.test.yaml has 1 mistake; nothing was touched:\n"
+            "  cluster.encryption: the cluster is encrypted, and without pg_tde its tables can no longer be read: set it back. "
+            "To have the data in clear, copy it into a new cluster"
+        )
+    place.build(place.cluster())
+
+
 def test_a_data_directory_of_somebody_else_is_refused(place: Place) -> None:
     data = place.root / "db1" / "data"
     data.mkdir(parents=True)
@@ -401,6 +420,23 @@ def test_an_existing_mount_is_used_and_not_made(place: Place) -> None:
     made = place.build(place.cluster(vault={"mount": "shared", "existing": True}))
     assert not [resource for resource in made.resources if "Mount" in resource.type]
     assert made["KeyProvider vault"].inputs["mountPath"] == "shared"
+
+
+def test_two_stacks_on_one_mount_have_nothing_in_it_in_common(place: Place) -> None:
+    def names(**vault: Any) -> list[str]:
+        made = place.build(place.cluster(vault={"mount": "team/tde", **vault}))
+        labels = ("index/policy:Policy orders-primary-policy", "index/policy:Policy orders-standby-policy")
+        return [
+            made[f"vault:{label}"].inputs["name"]
+            for label in (*labels, "kv/secretV2:SecretV2 orders-replication-secret")
+        ]
+
+    assert names() == ["team-tde-primary", "team-tde-standby", "replication/replicator"]
+    assert names(existing=True) == [
+        "team-tde-orders-primary",
+        "team-tde-orders-standby",
+        "replication/orders/replicator",
+    ]
 
 
 def test_in_a_disposable_cluster_what_goes_with_the_directory_is_not_taken_away_by_sql(place: Place) -> None:

@@ -53,6 +53,11 @@ def standby(servers: Servers, primary: Node) -> Iterator[Node]:
     ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot}).delete()
 
 
+def test_without_pg_tde_no_database_of_its_own_is_needed(primary: Node, standby: Node) -> None:
+    proof = check(primary, standby).but(database="nowhere")
+    assert proof.read() == proof.create() == proof
+
+
 def test_a_standby_that_streams(primary: Node, standby: Node) -> None:
     clone = standby.directory
     assert clone.read() == clone

@@ -8,7 +8,7 @@ from typing import Any
 import hvac
 import pytest
 
-from components.errors import Problem, Refused, Unavailable
+from components.errors import NoDatabase, Problem, Refused, Unavailable
 from components.key_vault import PRIMARY_POLICY, STANDBY_POLICY
 from components.postgres.base_backup import ClonedDirectory
 from components.postgres.extension import Extension
@@ -129,7 +129,6 @@ def set_at(node: Node, scope: str) -> Any:
 @pytest.mark.parametrize("database", ["apart", 'It\'s "a" 100% dätabase'])
 def test_extension_from_nothing_to_nothing(node: Node, database: str) -> None:
     quoted = '"' + database.replace('"', '""') + '"'
-    node.rows(f"CREATE DATABASE {quoted}")
     declared = Extension.model_validate({**node.inside, "database": database})
     assert declared.read() is None
     made = declared.create()
@@ -142,7 +141,15 @@ def test_extension_from_nothing_to_nothing(node: Node, database: str) -> None:
     made.delete()
     assert declared.read() is None
     made.delete()
-    node.rows(f"DROP DATABASE {quoted}")
+    node.rows(f"DROP DATABASE {quoted}")  # as made: no destroy drops it
+    assert declared.read() is None
+    made.delete()
+
+
+def test_a_database_that_is_missing_is_told_as_such(node: Node, store: KeyStore) -> None:
+    with pytest.raises(NoDatabase) as told:
+        provider(node, store, database="nowhere").read()
+    assert str(told.value) == f"key provider vault: the server on {node.data} has no database nowhere"
 
 
 def test_provider_from_nothing_to_nothing(node: Node, extension: Extension, store: KeyStore) -> None:

@@ -95,6 +95,10 @@ def test_create_again_restarts_nothing(running: Node) -> None:
         ("checkpoint_timeout", "10min", "10min"),
         ("log_min_duration_statement", "-1", "-1"),
         ("vacuum_cost_delay", "0.5", "0.5"),
+        ("vacuum_cost_delay", "500us", "500us"),
+        ("log_line_prefix", "%m ", "%m "),
+        ("DateStyle", "ISO,DMY", "ISO,DMY"),
+        ("Search_Path", "a, b", "a, b"),
         ("random_page_cost", "1.10", "1.10"),
         ("archive_command", "cp '%p' \"/ar chive/%f\" \\ 100%", "cp '%p' \"/ar chive/%f\" \\ 100%"),
         ("search_path", '"$user", "Mixed Case", public', '"$user", "Mixed Case", public'),
@@ -156,6 +160,24 @@ def test_a_setting_changed_by_hand_is_shown_and_put_back(
         assert pid(running) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("work_mem", "64", "64MB"),
+        ("work_mem", "1MB", "1500kB"),
+        ("log_line_prefix", "%m", "%m "),
+    ],
+)
+def test_a_correction_in_the_stack_file_is_a_change(running: Node, name: str, before: str, after: str) -> None:
+    wrong, right = declared(running, **{name: before}), declared(running, **{name: after})
+    wrong.update(live(running.server))
+    assert right.changed(live(wrong)) == right.changed(wrong) == {"settings"}
+    right.update(wrong)
+    assert drift(right) == set()
+    assert drift(wrong) == {"settings"}
+    running.server.update(right)
+
+
 def test_a_setting_that_needs_a_restart_gets_one(running: Node) -> None:
     before = pid(running)
     wanted = declared(running, max_connections="25")
@@ -195,6 +217,51 @@ def test_where_restarts_are_refused_it_says_for_what_and_goes_on_showing_it(runn
     allowed.update(found)
     assert drift(allowed) == set()
     running.server.update(allowed)
+
+
+@pytest.fixture
+def somebodys(running: Node) -> Iterator[Node]:
+    """With a value that somebody set."""
+    running.rows("ALTER SYSTEM SET wal_keep_size = '32MB'")
+    running.rows("SELECT pg_reload_conf()")
+    yield running
+    running.rows("ALTER SYSTEM RESET wal_keep_size")
+
+
+def set_by_hand(node: Node) -> list[str]:
+    return sorted(node.file("postgresql.auto.conf").read_text().replace('"', "").splitlines())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (
+            {"max_connections": "25"},
+            "must be restarted for max_connections, and .* restart: refused: nothing is changed",
+        ),
+        ({"work_mem": "lots"}, 'invalid value for parameter "work_mem"'),
+    ],
+)
+def test_an_adoption_that_fails_leaves_the_settings_as_they_were(
+    somebodys: Node, wrong: dict[str, str], told: str
+) -> None:
+    """`create` keeps nothing of it: a later one would take our values for theirs, and give those back."""
+    before = set_by_hand(somebodys)
+    adopting = declared(somebodys, wal_keep_size="64MB", **wrong).but(ours=False, restart="refused")
+    with pytest.raises(Problem, match=told):
+        adopting.create()
+    assert set_by_hand(somebodys) == before
+    made = declared(somebodys, wal_keep_size="64MB").but(ours=False, restart="refused").create()
+    assert made.found["wal_keep_size"] == "32MB"
+    made.delete()
+    assert set_by_hand(somebodys) == before
+
+
+def test_an_adopted_server_keeps_its_libraries(running: Node) -> None:
+    adopting = declared(running, shared_preload_libraries="").but(ours=False, restart="refused")
+    found = live(adopting).but(settings=adopting.settings | {"shared_preload_libraries": "auto_explain"})
+    assert "loads auto_explain at its start, and the stack file does not" in str(adopting.objection_to_adoption(found))
+    assert adopting.objection_to_adoption(live(adopting)) is None
 
 
 def test_a_value_that_postgresql_refuses_is_told_in_one_line(running: Node) -> None:

@@ -42,7 +42,7 @@ COSTS = {
     "primary": "see below",
     "standbys": "only those that come (a base backup) or go; the others are not touched",
     "vault.mount": "refused on a running encrypted cluster: its keys are there",
-    "vault.existing": "false → true: the stack lets go of its mount, which stays; refused where it is disposable",
+    "vault.existing": "false → true: new policies and tokens; the former mount stays; refused where it is disposable",
     "vault.addressFromServers": "in place: the key provider's URL",
     "vault.network": "replacement of containers; their volumes stay",
     "vault.ca": "in place: the file on each server; refused where it is not that of the Vault",

@@ -320,3 +320,9 @@ def test_whatever_is_written_is_valid_or_told_as_mistakes_with_their_place(docum
     except Mistakes as error:
         told = error.mistakes
     assert all(re.match(r"cluster.*: .", line, re.DOTALL) for line in told)
+
+
+def test_an_adopted_primary_is_not_restarted_unless_the_stack_file_says_so() -> None:
+    there = {"adopt": True, "dataDirectory": "/srv/pg", "port": 5432}
+    for declared, restart in (({}, "allowed"), (there, "refused"), (there | {"restart": "allowed"}, "allowed")):
+        assert stack_file.parse(FILE, json.dumps(primary(**declared))).primary.restart == restart

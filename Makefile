@@ -30,7 +30,7 @@ destroy: ## take the stack away, and for STACK=local its Vault with all it holds
 vault: ## start the Vault of stack local (part of `make up`); does nothing where VAULT_ADDR is yours
 	@$(BOOTSTRAP) vault
 
-bench: ## measure it against a shell script that does the same steps
+bench: ## measure it against plain commands that do the same work
 	@$(WITH_TOOLS) benchmarks
 
 check: ## lint, format, types

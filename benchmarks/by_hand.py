@@ -1,4 +1,4 @@
-"""The script's side: by_hand.sh with the binaries that the stack uses."""
+"""The plain side on this machine: by_hand.sh with the binaries that the stack uses."""
 
 import os
 from pathlib import Path

@@ -1,59 +1,20 @@
-"""Our side: stack and Vault in a directory of their own, by the commands that people use."""
+"""Our side on this machine: what `make up` makes."""
 
-import json
-import os
-import shutil
 from pathlib import Path
 
-import yaml
-
-from benchmarks.place import BenchmarkError, run
-from bootstrap.plugins import own_home
+from benchmarks.stack import Stack
 from bootstrap.ports import free_ports
-from bootstrap.project import HERE
-from bootstrap.vault import Vault
-from components.hosts.account import service_account
 from components.hosts.installation import Installation
 
-INHERITED = ("PATH", "PULUMI_SKIP_UPDATE_CHECK", "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION")
-LINKED = ("__main__.py", "Pulumi.yaml", "components", ".venv")
-START_VAULT = (
-    "import sys, pathlib; from bootstrap import vault; from components.hosts.account import service_account; "
-    "vault.Vault(pathlib.Path(sys.argv[1]), service_account()).start()"
-)
 
-
-class Ours:
-    """A stack `bench` and its Vault, below `root`."""
+class Ours(Stack):
+    """A primary and its standbys below `root`."""
 
     def __init__(self, root: Path, installation: Installation) -> None:
-        self.root = root
+        super().__init__(root)
         self._binaries = str(installation.binaries)
-        self.project = root / "project"
-        (self.project / "stacks").mkdir(parents=True)
-        for name in LINKED:
-            (self.project / name).symlink_to(HERE.root / name)
-        self.stack = f"bench-{os.getpid()}"
         self.port = free_ports(1)[0]
-        self._vault = Vault(root, service_account())
-        self._environ = self._environment()
         self.declare("standby1")
-
-    def _environment(self) -> dict[str, str]:
-        """Engine and plugins that are there already, with a home, a state and a Vault of this run's own."""
-        if not shutil.which("pulumi"):
-            raise BenchmarkError("there is no pulumi on PATH: run it as `make bench`, or source env.sh first")
-        home, state = self.root / "home", self.root / "state"
-        home.mkdir()
-        state.mkdir()
-        (home / "plugins").symlink_to(own_home(os.environ) / "plugins")
-        return {name: os.environ[name] for name in INHERITED if name in os.environ} | {
-            "HOME": str(self.root),
-            "PULUMI_HOME": str(home),
-            "PULUMI_BACKEND_URL": f"file://{state}",
-            "PULUMI_CONFIG_PASSPHRASE": "",
-            "PULUMI_DEBUG_COMMANDS": "true",  # has --event-log
-        }
 
     def directory(self, server: str) -> Path:
         return self.root / server / "data"
@@ -64,43 +25,10 @@ class Ours:
         def server(name: str, port: int) -> dict[str, object]:
             return {"name": name, "port": port, "dataDirectory": str(self.directory(name)), "binaries": self._binaries}
 
-        cluster = {
-            "encryption": "off",  # the script has none either, whatever server this machine has
-            "disposable": True,
-            "primary": server("primary", self.port),
-            "standbys": [server(*place) for place in zip(standbys, free_ports(len(standbys)), strict=True)],
-        }
-        file = self.project / "stacks" / f"Pulumi.{self.stack}.yaml"
-        salt = yaml.safe_load(file.read_text()) if file.exists() else {}  # Pulumi keeps it there
-        file.write_text(yaml.safe_dump({**salt, "config": {"tde-replication:cluster": cluster}}))
-
-    def vault(self) -> None:
-        run([HERE.python, "-c", START_VAULT, str(self.root)], cwd=HERE.root, environ=self._environ)
-        self._environ |= {
-            "VAULT_ADDR": self._vault.address,
-            "VAULT_CACERT": str(self._vault.ca),
-            "VAULT_TOKEN": self._vault.token,
-        }
-
-    def init(self) -> None:
-        self.pulumi("stack", "init", self.stack)
-
-    def up(self, *options: str) -> None:
-        self.pulumi("up", "--yes", "--skip-preview", "--stack", self.stack, *options)
+        ports = free_ports(len(standbys)) if standbys else []
+        places = zip(standbys, ports, strict=True)
+        self.write({"primary": server("primary", self.port), "standbys": [server(*place) for place in places]})
 
     def from_nothing(self) -> None:
         self.vault()
         self.up()
-
-    def drift(self) -> None:
-        self.pulumi("refresh", "--preview-only", "--expect-no-changes", "--stack", self.stack)
-
-    def destroy(self) -> None:
-        self.pulumi("destroy", "--yes", "--skip-preview", "--stack", self.stack)
-
-    def resources(self) -> int:
-        state = json.loads(self.pulumi("stack", "export", "--stack", self.stack))
-        return len(state["deployment"]["resources"])
-
-    def pulumi(self, *arguments: str) -> str:
-        return run(["pulumi", *arguments], cwd=self.project, environ=self._environ)

@@ -23,19 +23,22 @@ def objections(place: str, server: settings.Server, site: Site, stack: str) -> l
     host, data, port = hosts.host(site.address), site.data, site.port
     try:
         found = []
-        if not server.adopt and host.listing(data) and marker(host, data).get("stack") != stack:
+        made = marker(host, data)
+        if not server.adopt and made.get("stack") != stack and host.listing(data):
             found.append(
                 f"{place}.dataDirectory: {data} is not empty and was not made by this stack: it is never written to. Move it "
                 "away, or name another"
             )
-        if (of := marker(host, data).get("name", server.name)) != server.name:
+        if (of := made.get("name", server.name)) != server.name:
             found.append(
                 f"{place}.dataDirectory: {data} is that of server {of}, and a server is not renamed with its data: name another"
             )
-        moved = (
-            place != "cluster.primary" and _listens(host, site, stack) == server.name
-        )  # it goes before the new one starts
-        if server.host == "local" and not moved and (taken := _taken(host, data, server.listen, port)):
+        if (
+            server.host == "local"
+            and (taken := _taken(host, data, server.listen, port))
+            # A standby that moves: the old one goes before the new one starts.
+            and (place == "cluster.primary" or _listens(host, site, stack) != server.name)
+        ):
             found.append(f"{place}.port: {port} is in use on {taken} (by something that is not this server)")
     except Unavailable:
         return []

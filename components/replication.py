@@ -23,6 +23,7 @@ from components.node import Around, Node
 from components.postgres import resources
 from components.postgres.upstream import Upstream, passfile
 from components.preflight import adoption, objections, objections_of_keys, objections_of_mount, objections_of_vault
+from components.side_by_side import side_by_side
 from components.vault_address import VaultAddress
 
 TYPE = "tde:index:EncryptedReplication"
@@ -76,15 +77,20 @@ class EncryptedReplication(pulumi.ComponentResource):
 
     def _places(self, around: Surroundings) -> list[Node]:
         """Every declared server's place; where there can be none for some, all of them are told."""
-        nodes, found = [], []
-        for place, server in zip(self._cluster.places, self._cluster.servers, strict=True):
+
+        def place(server: settings.Server) -> Node | Problem:
             try:
-                nodes.append(Node(server, hosts.place(server, self._cluster.port(server), around)))
+                return Node(server, hosts.place(server, self._cluster.port(server), around))
             except Problem as problem:
-                found.append(f"{place}: {problem}")
-        if found:
-            raise stack_file.Mistakes(f"stacks/Pulumi.{pulumi.get_stack()}.yaml", found)
-        return nodes
+                return problem
+
+        found = side_by_side(place, self._cluster.servers)
+        mistakes = [
+            f"{key}: {one}" for key, one in zip(self._cluster.places, found, strict=True) if isinstance(one, Problem)
+        ]
+        if mistakes:
+            raise stack_file.Mistakes(f"stacks/Pulumi.{pulumi.get_stack()}.yaml", mistakes)
+        return [one for one in found if isinstance(one, Node)]
 
     @property
     def _in_force(self) -> bool:
@@ -111,11 +117,11 @@ class EncryptedReplication(pulumi.ComponentResource):
 
     def _refuse_mistakes(self) -> None:
         cluster = self._cluster
-        found = [
-            line
-            for place, node in zip(cluster.places, self._nodes, strict=True)
-            for line in objections(place, node.declared, node.site, self._stack)
-        ]
+        told = side_by_side(
+            lambda each: objections(each[0], each[1].declared, each[1].site, self._stack),
+            zip(cluster.places, self._nodes, strict=True),
+        )
+        found = [line for lines in told for line in lines]
         found += objections_of_vault(self._vault_address.address, self._vault_address.ca)
         found += objections_of_mount(self._vault_address, cluster, self._mount, self._name)
         found += objections_of_keys(cluster, self._primary.site, self._mount, in_force=self._in_force)

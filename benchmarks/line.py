@@ -1,0 +1,52 @@
+"""A line that takes its time: a proxy for TCP, for not every kernel has netem."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+
+CHUNK = 65_536
+
+
+@contextmanager
+def slow_line(host: str, port: int, *, here: str, way: float) -> Iterator[int]:
+    """The port on `here`, of this machine's loopback, that leads there; each way takes `way` seconds, to connect a round trip."""
+    loop = asyncio.new_event_loop()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(2 * way)
+        there, back = await asyncio.open_connection(host, port)
+        with closing(writer), closing(back):
+            await asyncio.gather(_carry(reader, back, way), _carry(there, writer, way), return_exceptions=True)
+
+    server = loop.run_until_complete(asyncio.start_server(connected, here, 0))
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        loop.call_soon_threadsafe(server.close)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: float) -> None:
+    """Write what comes, as late as `way` says, however much is under way."""
+    clock = asyncio.get_running_loop().time
+    under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+
+    async def deliver() -> None:
+        while True:
+            due, data = await under_way.get()
+            await asyncio.sleep(due - clock())
+            if not data:
+                writer.write_eof()
+                return
+            writer.write(data)
+
+    delivery = asyncio.create_task(deliver())
+    data = b"-"
+    while data:
+        data = await reader.read(CHUNK)
+        await under_way.put((clock() + way, data))
+    await delivery

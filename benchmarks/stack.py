@@ -1,0 +1,89 @@
+"""A stack and its Vault in a directory of their own, by the commands that people use."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.place import BenchmarkError, run
+from bootstrap.plugins import own_home
+from bootstrap.project import HERE
+from bootstrap.vault import Vault
+from components.hosts.account import service_account
+
+INHERITED = ("PATH", "DOCKER_HOST", "PULUMI_SKIP_UPDATE_CHECK", "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION")
+LINKED = ("__main__.py", "Pulumi.yaml", "components", ".venv")
+START_VAULT = (
+    "import sys, pathlib; from bootstrap import vault; from components.hosts.account import service_account; "
+    "vault.Vault(pathlib.Path(sys.argv[1]), service_account()).start()"
+)
+
+
+class Stack:
+    """What lies below `root`: engine and plugins are those that are there already; home, state and Vault are its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.project = root / "project"
+        (self.project / "stacks").mkdir(parents=True)
+        for name in LINKED:
+            (self.project / name).symlink_to(HERE.root / name)
+        self.stack = f"bench-{os.getpid()}"
+        self._vault = Vault(root, service_account())
+        self._environ = self._environment()
+
+    def _environment(self) -> dict[str, str]:
+        if not shutil.which("pulumi"):
+            raise BenchmarkError("there is no pulumi on PATH: run it as `make bench`, or source env.sh first")
+        home, state = self.root / "home", self.root / "state"
+        home.mkdir()
+        state.mkdir()
+        (home / "plugins").symlink_to(own_home(os.environ) / "plugins")
+        return {name: os.environ[name] for name in INHERITED if name in os.environ} | {
+            "HOME": str(self.root),
+            "PULUMI_HOME": str(home),
+            "PULUMI_BACKEND_URL": f"file://{state}",
+            "PULUMI_CONFIG_PASSPHRASE": "",
+            "PULUMI_DEBUG_COMMANDS": "true",  # has --event-log
+        }
+
+    def write(self, cluster: Mapping[str, Any]) -> None:
+        """Declare this cluster; without encryption, whatever server the machine has: the plain side has none either."""
+        file = self.project / "stacks" / f"Pulumi.{self.stack}.yaml"
+        salt = yaml.safe_load(file.read_text()) if file.exists() else {}  # Pulumi keeps it there
+        declared = {"tde-replication:cluster": {"encryption": "off", "disposable": True, **cluster}}
+        file.write_text(yaml.safe_dump({**salt, "config": declared}))
+
+    def vault(self) -> None:
+        run([HERE.python, "-c", START_VAULT, str(self.root)], cwd=HERE.root, environ=self._environ)
+        self._environ |= {
+            "VAULT_ADDR": self._vault.address,
+            "VAULT_CACERT": str(self._vault.ca),
+            "VAULT_TOKEN": self._vault.token,
+        }
+
+    def init(self) -> None:
+        self.pulumi("stack", "init", self.stack)
+
+    def up(self, *options: str) -> None:
+        self.pulumi("up", "--yes", "--skip-preview", "--stack", self.stack, *options)
+
+    def preview(self) -> None:
+        self.pulumi("preview", "--expect-no-changes", "--stack", self.stack)
+
+    def drift(self) -> None:
+        self.pulumi("refresh", "--preview-only", "--expect-no-changes", "--stack", self.stack)
+
+    def destroy(self) -> None:
+        self.pulumi("destroy", "--yes", "--skip-preview", "--stack", self.stack)
+
+    def resources(self) -> int:
+        state = json.loads(self.pulumi("stack", "export", "--stack", self.stack))
+        return len(state["deployment"]["resources"])
+
+    def pulumi(self, *arguments: str) -> str:
+        return run(["pulumi", *arguments], cwd=self.project, environ=self._environ)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from components.errors import Problem
+from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts.base import Host
 
 DEADLINE = 30.0
@@ -25,8 +25,17 @@ class ControlData:
 
 
 def control_data(host: Host, binaries: PurePosixPath, data: PurePosixPath) -> ControlData:
-    """Read global/pg_control by the server's own tool. Raises `Problem` where that is no data directory."""
-    output = host.run([str(binaries / "pg_controldata"), "--pgdata", str(data)], deadline=DEADLINE)
+    """Read global/pg_control by the server's own tool.
+
+    Raises `CommandFailed` where there is none, so that this is no data directory, and `Unavailable` where it cannot be read now.
+    """
+    try:
+        output = host.run([str(binaries / "pg_controldata"), "--pgdata", str(data)], deadline=DEADLINE)
+    except CommandFailed as failure:
+        # A program that is missing or a disk that hangs says nothing of what is there.
+        if host.status(data / "global" / "pg_control"):
+            raise Unavailable(f"{data}: {failure}") from None
+        raise
     lines = dict(re.findall(r"^([^:\n]+):\s*(.*)$", output, re.MULTILINE))
     try:
         return ControlData(

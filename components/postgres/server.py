@@ -12,13 +12,13 @@ from typing import ClassVar, Literal, Self
 
 from psycopg import sql
 
-from components.errors import Problem, Refused, Unavailable
+from components.errors import CommandFailed, Problem, Refused, Unavailable
 from components.hosts.base import LOG
-from components.postgres.control import FOLLOWED, too_low
+from components.postgres.control import FOLLOWED, control_data, too_low
 from components.postgres.guc import LISTS, auto_conf, elements, same_value
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, session
-from components.progress import progress
+from components.progress import note, progress
 from components.waiting import until
 
 START_DEADLINE = 3600.0
@@ -258,8 +258,19 @@ class Server(OnServer):
         if not self.ours:
             self._give_back()
             return
+        if self.machine.listing(self.data) and (found := self._found_instead()):
+            note(f"{self.data_directory} holds {found}, and not server {self.name}: it is left as it is")
+            return
         self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
         self.machine.remove(self.data.with_name(LOG))
+
+    def _found_instead(self) -> str | None:
+        """What the directory holds where that is not this server's cluster."""
+        try:
+            found = control_data(self.machine, self._bin, self.data).system_identifier
+        except CommandFailed:
+            return "no cluster"
+        return None if found == self.system_identifier else f"another cluster (system identifier {found})"
 
     def _give_back(self) -> None:
         """Set what was set before. pg_tde stays loaded: without it, tables that are encrypted by now could not be read."""

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import psutil
 import pytest
 
-from components.errors import Problem, Refused
+from components.errors import Problem, Refused, Unavailable
 from components.hosts.local import PROJECT
 from components.postgres.base_backup import ClonedDirectory
 from components.postgres.control import control_data
@@ -193,6 +193,18 @@ def test_what_cannot_be_followed_any_more(servers: Servers, primary: Node) -> No
     assert again.made_at != clone.made_at or again.read() == again
     assert follows(again) == "the primary"
     again.delete()
+    ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot}).delete()
+
+
+def test_only_a_clone_without_a_control_file_is_condemned(servers: Servers, primary: Node) -> None:
+    """Not one whose programs are missing, or whose disk hangs: it would be replaced for nothing."""
+    clone = servers.clone(primary).create()
+    with pytest.raises(Unavailable, match="pg_controldata failed "):
+        clone.but(binaries="/nowhere").read()
+    assert follows(clone) == "the primary"
+    (Path(clone.data_directory) / "global" / "pg_control").unlink()
+    assert follows(clone) == "nothing: it is no data directory"
+    clone.delete()
     ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot}).delete()
 
 

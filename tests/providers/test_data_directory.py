@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from components.errors import Problem, Refused
+from components.errors import Problem, Refused, Unavailable
 from components.hosts.local import LocalHost
 from components.postgres import data_directory
 from components.postgres.data_directory import MARKER, AdoptedDirectory, InitializedDirectory, marker
@@ -171,6 +171,11 @@ def test_a_directory_that_holds_no_cluster_is_told_in_one_sentence(servers: Serv
     told = declared.objection(live) or ""
     assert f"{path} holds something else, which is no data directory" in told
     assert "\n" not in told
+
+
+def test_a_directory_whose_control_file_cannot_be_read_now_is_not_condemned(made: InitializedDirectory) -> None:
+    with pytest.raises(Unavailable, match=f"^{made.path}: pg_controldata failed "):
+        made.but(binaries="/nowhere").read()
 
 
 def test_an_adopted_directory_is_never_touched(servers: Servers, made: InitializedDirectory) -> None:

@@ -16,6 +16,7 @@ from components.hosts import base
 from components.postgres import server as module
 from components.postgres.server import Server
 from components.postgres.session import Session
+from components.progress import reported_to
 from components.waiting import until
 from tests.providers.servers import Node, Servers
 
@@ -390,6 +391,26 @@ def test_destroy_stops_it_and_takes_its_log(servers: Servers) -> None:
     made.directory.delete()
     assert made.server.read() is None
     made.server.delete()
+
+
+def test_destroy_leaves_a_stranger_on_its_directory_running(servers: Servers, running: Node) -> None:
+    before = pid(running)
+    said: list[str] = []
+    with reported_to(lambda text, _: said.append(text)):
+        running.server.but(system_identifier="1").delete()
+    assert pid(running) == before
+    assert running.log
+    identifier = running.directory.system_identifier
+    assert said == [
+        f"{running.data} holds another cluster (system identifier {identifier}), and not server db3: it is left as it is"
+    ]
+    foreign = servers.place()
+    foreign.mkdir(parents=True)
+    (foreign / "precious").touch()
+    log = foreign.with_name("postgresql.log")
+    log.touch()
+    running.server.but(data_directory=str(foreign)).delete()
+    assert log.exists()
 
 
 def test_the_server_outlives_whoever_started_it(servers: Servers, primary: Node) -> None:

@@ -130,14 +130,14 @@ LONG = "a" * 60
         (primary(address="10.0.0.1/33"), f'cluster.primary.address: "10.0.0.1/33" {NETWORK}'),
         (primary(address="10.0.0.300"), f'cluster.primary.address: "10.0.0.300" {NETWORK}'),
         (primary(address='db1" trust #'), f'cluster.primary.address: "db1" trust #" {NETWORK}'),
-        (primary(settings={"Port": 1}), f"cluster.primary.settings.Port: {OWN}"),
+        (primary(settings={"Port": 1}), f"cluster.primary.settings.port: {OWN}"),
         (
             primary(settings={"wal_level": "Minimal"}),
             "cluster.primary.settings.wal_level: Minimal: streaming replication needs replica or logical",
         ),
         (
             primary(settings={"Max_wal_senders": 0}),
-            f"cluster.primary.settings.Max_wal_senders: 0: {SENDERS}",
+            f"cluster.primary.settings.max_wal_senders: 0: {SENDERS}",
         ),
         (
             primary(settings={"max_replication_slots": "00"}),
@@ -150,6 +150,19 @@ LONG = "a" * 60
         (
             primary(settings={"recovery_target_lsn": "0/1"}),
             "cluster.primary.settings.recovery_target_lsn: 0/1: a standby would end its recovery there, and follow no more",
+        ),
+        (
+            primary(settings={"SHARED_preload_libraries": "pg_tde"}),
+            "cluster.primary.settings.shared_preload_libraries: pg_tde is added by the stack itself: leave it out",
+        ),
+        (
+            primary(settings={"work_mem": "1MB", "Work_mem": "2MB"}),
+            'cluster.primary.settings: "work_mem" is there in two spellings: write one',
+        ),
+        (
+            primary(settings={"Max_Connections": 200})
+            | {"standbys": [{"name": "db2", "settings": {"max_connections": 100}}]},
+            "cluster.standbys[0].settings.max_connections: 100 is lower than the primary's 200: the standby would stop replaying",
         ),
         (primary(settings={"pg_tde.wal_encrypt": True}), f"cluster.primary.settings.pg_tde.wal_encrypt: {OWN}"),
         (primary(settings={"work mem": 1}), "cluster.primary.settings.work mem: this is no name of a parameter"),
@@ -182,6 +195,17 @@ def test_each_mistake_is_one_sentence_at_its_key(document: Any, sentence: str) -
 def test_other_mistakes_are_told_at_their_key(document: Any, key: str) -> None:
     [line] = mistakes(document)
     assert line.startswith(f"{key}: ")
+
+
+@pytest.mark.parametrize("spelling", [True, "on", "yes", "True", "1", 1, "tr"])
+def test_any_spelling_turns_tls_on(spelling: Any) -> None:
+    stack_file.parse(FILE, json.dumps(primary(settings={"ssl": spelling}) | {"replication": {"tls": "require"}}))
+
+
+@pytest.mark.parametrize("spelling", [False, "off", "no", "perhaps"])
+def test_no_other_does(spelling: Any) -> None:
+    [told] = mistakes(primary(settings={"ssl": spelling}) | {"replication": {"tls": "require"}})
+    assert told.startswith("cluster.replication.tls: ")
 
 
 def test_what_is_no_mapping_at_all() -> None:

@@ -10,7 +10,8 @@ from components.vault_address import VaultAddress
 stack = pulumi.get_stack()
 
 try:
-    cluster = stack_file.parse(f"stacks/Pulumi.{stack}.yaml", pulumi.Config().get("cluster") or "{}")
+    declared = pulumi.Config().get("cluster") or "{}"
+    cluster = stack_file.parse(f"stacks/Pulumi.{stack}.yaml", declared, VaultAddress.missing())
     replication = EncryptedReplication(stack, cluster, VaultAddress.configured())
 except Problem as problem:
     raise pulumi.RunError(str(problem)) from None

@@ -23,24 +23,24 @@ class Mistakes(Problem):
         self.mistakes = mistakes
 
 
-def parse(file: str, document: Any) -> Cluster:
-    """The cluster that a stack file declares. Raises `Mistakes` with all that is wrong in it."""
+def parse(file: str, document: Any, besides: Sequence[str] = ()) -> Cluster:
+    """The cluster that a stack file declares. Raises `Mistakes` with all that is wrong in it, and what is `besides`."""
     if isinstance(document, str):
         try:
             document = json.loads(document)
         except ValueError:
-            raise Mistakes(file, ["cluster: this is no mapping of settings"]) from None
+            raise Mistakes(file, ["cluster: this is no mapping of settings", *besides]) from None
     try:
         cluster = Cluster.model_validate(document)
     except ValidationError as error:
         details = error.errors()
-        raise Mistakes(file, [*map(_mistake, details), *_besides(document, details)]) from None
-    if mistakes := _contradictions(cluster):
+        raise Mistakes(file, [*map(_mistake, details), *_left(document, details), *besides]) from None
+    if mistakes := [*_contradictions(cluster), *besides]:
         raise Mistakes(file, mistakes)
     return cluster
 
 
-def _besides(document: Any, details: Sequence[Any]) -> list[str]:
+def _left(document: Any, details: Sequence[Any]) -> list[str]:
     """Contradictions in what is left without the sections that are wrong in themselves; defaults stand in for those, so
     servers are compared only where all of them are readable."""
     wrong = {detail["loc"][0] if detail["loc"] else "primary" for detail in details}

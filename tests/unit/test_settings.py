@@ -2,8 +2,10 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
+import pulumi
 import pytest
 import yaml
 from hypothesis import given, strategies as st
@@ -12,6 +14,7 @@ from bootstrap.project import HERE
 from components import stack_file
 from components.settings import Cluster
 from components.stack_file import Mistakes
+from components.vault_address import VaultAddress
 
 FILE = "stacks/Pulumi.test.yaml"
 
@@ -225,6 +228,24 @@ def test_all_mistakes_are_told_at_once_under_one_heading() -> None:
         '  cluster.replication.maxSlotWalKeepSize: "64 gigs" is not a size (write 64GB)\n'
         '  cluster.standbys[1].name: "db2" is used twice'
     )
+
+
+def test_mistakes_of_the_vault_are_told_with_those_of_the_cluster(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("VAULT_ADDR", "VAULT_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(pulumi, "get_project", lambda: "tde-replication")
+    missing = VaultAddress.missing()
+    assert [line.split(";")[0] for line in missing] == ["vault:address: missing", "vault:token: missing"]
+    for document in ("encryption: off", '{"x": 1}', "{}"):
+        with pytest.raises(Mistakes) as told:
+            stack_file.parse(FILE, document, missing)
+        assert told.value.mistakes[-2:] == missing
+    monkeypatch.setenv("VAULT_ADDR", "https://127.0.0.1:1")
+    monkeypatch.setenv("VAULT_TOKEN", "a token")
+    assert VaultAddress.missing() == []
 
 
 def test_one_mistake_is_counted_as_one() -> None:

@@ -12,7 +12,8 @@ stack = pulumi.get_stack()
 sudo.configure(pulumi.Config().get(sudo.SETTING))
 
 try:
-    cluster = stack_file.parse(f"stacks/Pulumi.{stack}.yaml", pulumi.Config().get("cluster") or "{}")
+    declared = pulumi.Config().get("cluster") or "{}"
+    cluster = stack_file.parse(f"stacks/Pulumi.{stack}.yaml", declared, VaultAddress.missing())
     replication = EncryptedReplication(stack, cluster, VaultAddress.configured())
 except Problem as problem:
     raise pulumi.RunError(str(problem)) from None

@@ -148,5 +148,5 @@ class Node:
         primary = cluster.primary
         if self.declared is primary:
             return self.declared.settings | needed
-        followed = {n: value for n, value in primary.settings.items() if n.lower() in settings.FOLLOWED_PARAMETERS}
+        followed = {n: value for n, value in primary.settings.items() if n in settings.FOLLOWED_PARAMETERS}
         return followed | self.declared.settings | needed

@@ -33,12 +33,9 @@ def objections(place: str, server: settings.Server, site: Site, stack: str) -> l
             found.append(
                 f"{place}.dataDirectory: {data} is that of server {of}, and a server is not renamed with its data: name another"
             )
-        if (
-            server.host == "local"
-            and (taken := _taken(host, data, server.listen, port))
-            # A standby that moves: the old one goes before the new one starts.
-            and (place == "cluster.primary" or _listens(host, site, stack) != server.name)
-        ):
+        taken = _taken(host, data, server.listen, port) if server.host == "local" else None
+        # A standby that moves elsewhere goes before the new one starts.
+        if taken and (place == "cluster.primary" or _listens(host, site, stack) != server.name):
             found.append(f"{place}.port: {port} is in use on {taken} (by something that is not this server)")
     except Unavailable:
         return []

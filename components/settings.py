@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     StringConstraints,
     Tag,
+    field_validator,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
@@ -158,6 +159,13 @@ HostKind = Annotated[
 ]
 
 
+def _text(value: Any) -> Any:
+    """A parameter's value as PostgreSQL takes it; what can be none is left for the mistake that it is."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value) if isinstance(value, int | float) else value
+
+
 class Server(Settings):
     name: Label
     host: HostKind = "local"
@@ -177,7 +185,7 @@ class Server(Settings):
     restart: Literal["allowed", "refused"] = "allowed"
     """Whether `up` may restart it, for parameters that can only change at start; default under `adopt`: refused."""
     settings: dict[str, str] = {}
-    """More parameters for postgresql.conf."""
+    """More parameters for postgresql.conf; their names count in any case."""
 
     @property
     def machine(self) -> str:
@@ -211,18 +219,18 @@ class Server(Settings):
         """Which module of `components.hosts` serves its host."""
         return self.host if isinstance(self.host, str) else type(self.host).__name__.lower()
 
-    @model_validator(mode="before")
+    @field_validator("settings", mode="before")
     @classmethod
     def _texts(cls, values: Any) -> Any:
-        """YAML's numbers and switches are texts to PostgreSQL."""
-        if isinstance(values, dict) and isinstance(values.get("settings"), dict):
-            texts = {
-                key: ("on" if value else "off") if isinstance(value, bool) else str(value)
-                for key, value in values["settings"].items()
-                if isinstance(value, str | bool | int | float)
-            }
-            return values | {"settings": values["settings"] | texts}
-        return values
+        """YAML's numbers and switches are texts to PostgreSQL, and names are the same in any case."""
+        if not isinstance(values, dict):
+            return values
+        texts: dict[str, Any] = {}
+        for name, value in values.items():
+            if name.lower() in texts:
+                raise ValueError(f'"{name.lower()}" is there in two spellings: write one')
+            texts[name.lower()] = _text(value)
+        return texts
 
 
 class Cluster(Settings):

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from components.errors import Problem
-from components.postgres.guc import is_off
+from components.postgres.guc import is_off, switch
 from components.settings import FOLLOWED_PARAMETERS, KINDS, MANAGED_PARAMETERS, Cluster, Server
 
 
@@ -23,24 +23,24 @@ class Mistakes(Problem):
         self.mistakes = mistakes
 
 
-def parse(file: str, document: Any) -> Cluster:
-    """The cluster that a stack file declares. Raises `Mistakes` with all that is wrong in it."""
+def parse(file: str, document: Any, besides: Sequence[str] = ()) -> Cluster:
+    """The cluster that a stack file declares. Raises `Mistakes` with all that is wrong in it, and what is `besides`."""
     if isinstance(document, str):
         try:
             document = json.loads(document)
         except ValueError:
-            raise Mistakes(file, ["cluster: this is no mapping of settings"]) from None
+            raise Mistakes(file, ["cluster: this is no mapping of settings", *besides]) from None
     try:
         cluster = Cluster.model_validate(document)
     except ValidationError as error:
         details = error.errors()
-        raise Mistakes(file, [*map(_mistake, details), *_besides(document, details)]) from None
-    if mistakes := _contradictions(cluster):
+        raise Mistakes(file, [*map(_mistake, details), *_left(document, details), *besides]) from None
+    if mistakes := [*_contradictions(cluster), *besides]:
         raise Mistakes(file, mistakes)
     return cluster
 
 
-def _besides(document: Any, details: Sequence[Any]) -> list[str]:
+def _left(document: Any, details: Sequence[Any]) -> list[str]:
     """Contradictions in what is left without the sections that are wrong in themselves; defaults stand in for those, so
     servers are compared only where all of them are readable."""
     wrong = {detail["loc"][0] if detail["loc"] else "primary" for detail in details}
@@ -63,7 +63,11 @@ def _contradictions(cluster: Cluster) -> list[str]:
     if cluster.primary.adopt and cluster.primary.port is None:
         found.append("cluster.primary.port: missing; standbys must know where the adopted server listens")
     replication = cluster.replication
-    if replication.encrypted and not cluster.primary.adopt and cluster.primary.settings.get("ssl") != "on":
+    if (
+        replication.encrypted
+        and not cluster.primary.adopt
+        and switch(cluster.primary.settings.get("ssl", "off")) != "on"
+    ):
         found.append(
             f'cluster.replication.tls: "{replication.tls}" needs a primary that speaks TLS: set ssl: on, ssl_cert_file and '
             "ssl_key_file in primary.settings"
@@ -118,11 +122,11 @@ def _of_server(server: Server) -> list[str]:
     found = []
     for name, value in server.settings.items():
         place = f"settings.{name}"
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)?", name):
+        if not re.fullmatch(r"[a-z_][a-z0-9_$]*(\.[a-z_][a-z0-9_$]*)?", name):
             found.append(f"{place}: this is no name of a parameter")
-        if name.lower() in MANAGED_PARAMETERS:
+        if name in MANAGED_PARAMETERS:
             found.append(f"{place}: the stack sets this parameter itself")
-        if why := _no_replication(name.lower(), value):
+        if why := _no_replication(name, value):
             found.append(f"{place}: {value}: {why}")
         if "\n" in value or "\0" in value:
             found.append(f"{place}: a value cannot hold a line break or a zero byte")

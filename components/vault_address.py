@@ -34,23 +34,30 @@ class VaultAddress:
 
     @classmethod
     def configured(cls) -> Self:
-        """From ``vault:address`` and ``vault:token`` of the stack file, else the environment. Raises `Problem`.
+        """From ``vault:address`` and ``vault:token`` of the stack file, else the environment, where none is `missing`. CA and
+        namespace are from the environment, as pulumi-vault takes them.
 
-        CA and namespace are from the environment, as pulumi-vault takes them.
+        Raises `Problem`.
         """
-        config = pulumi.Config("vault")
-        address = config.get("address") or os.environ.get("VAULT_ADDR")
-        token = config.get_secret("token")
-        if not address:
-            raise Problem(
-                "vault:address is missing: set it in the stack file, or VAULT_ADDR; `make vault` starts the embedded one"
-            )
-        if not token and not os.environ.get("VAULT_TOKEN") and not Path("~/.vault-token").expanduser().exists():
-            raise Problem("vault:token is missing: set VAULT_TOKEN, or `pulumi config set --secret vault:token`")
+        address = _configured_address()
         _expect_listener(address)
+        token = pulumi.Config("vault").get_secret("token")
         # A slash at the end would double in the URLs that pg_tde makes.
         ca, namespace = os.environ.get("VAULT_CACERT"), os.environ.get("VAULT_NAMESPACE", "").strip("/")
         return cls(address.rstrip("/"), token, ca, namespace or None)
+
+    @staticmethod
+    def missing() -> list[str]:
+        """Mistakes: what is set nowhere."""
+        found = []
+        if not _configured_address():
+            found.append(
+                "vault:address: missing; set it in the stack file, or VAULT_ADDR; `make vault` starts the embedded one"
+            )
+        token = pulumi.Config("vault").get_secret("token") or os.environ.get("VAULT_TOKEN")
+        if not token and not Path("~/.vault-token").expanduser().exists():
+            found.append("vault:token: missing; set VAULT_TOKEN, or `pulumi config set --secret vault:token`")
+        return found
 
     def made_for(self, mount: str, name: str) -> bool:
         """Whether `mount` was made by the stack of that name; not where Vault does not answer."""
@@ -88,6 +95,10 @@ class VaultAddress:
                 if error.code in {400, 404}:
                     return None
             raise
+
+
+def _configured_address() -> str:
+    return pulumi.Config("vault").get("address") or os.environ.get("VAULT_ADDR") or ""
 
 
 def description(name: str) -> str:

@@ -7,7 +7,7 @@ own affair (`components.postgres.server`). Names hold the stack's, so that clust
 import re
 import socket
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
@@ -46,7 +46,8 @@ def declare_container(server: Server, port: int, around: Surroundings) -> Site:
     binaries = _binaries(server, image)
     data = PurePosixPath(server.data_directory or DATA)
     owner = f"{pulumi.get_project()}/{around.stack}/{around.cluster}"
-    published = _examine(name, cluster, owner, server, port - LOCAL_PORT)
+    published = _examine(name, cluster, owner, server, port - LOCAL_PORT, around.ports)
+    around.ports.add(published)
 
     def make(opts: ResourceOptions) -> Sequence[pulumi.Resource]:
         return [_make(server.name, name, image, binaries, data, published, owner, around, opts)]
@@ -83,8 +84,8 @@ def _binaries(server: Server, image: str) -> PurePosixPath:
     raise Problem(f"binaries is missing: name the directory of postgres in the image {image}")
 
 
-def _examine(name: str, network: str, owner: str, server: Server, index: int) -> int:
-    """Refuse what is there and not ours; the port of this machine that leads to the server.
+def _examine(name: str, network: str, owner: str, server: Server, index: int, given: Collection[int]) -> int:
+    """Refuse what is there and not ours; the port of this machine that leads to the server, none of those `given` to others.
 
     pulumi-docker takes over a volume of the same name without a word, and deletes it on destroy.
     """
@@ -110,7 +111,7 @@ def _examine(name: str, network: str, owner: str, server: Server, index: int) ->
     if own:
         return own[0]
     first = 20000 + zlib.crc32(network.encode()) % 750 * 16 + index
-    return next(port for port in range(first, 65536) if not _taken(port))
+    return next(port for port in range(first, 65536) if port not in given and not _taken(port))
 
 
 def _taken(port: int) -> bool:

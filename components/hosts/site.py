@@ -61,6 +61,8 @@ class Surroundings:
     keep: bool = True
     """Whether what holds data outlives the stack."""
     made: dict[str, Any] = field(default_factory=dict)
+    ports: set[int] = field(default_factory=set)
+    """Those of this machine that servers of this cluster have been given."""
 
     def shared(self, name: str, make: Callable[[], Made]) -> Made:
         """A resource that several servers share, made for the first."""

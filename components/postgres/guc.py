@@ -92,8 +92,11 @@ def elements(text: str) -> list[str]:
 
 
 def auto_conf(content: str, former: Mapping[str, str], settings: Mapping[str, str]) -> str:
-    """The text of postgresql.auto.conf with `settings` in it, and without `former` ones that are no longer wanted."""
-    ours = {name.lower() for name in (*former, *settings)}
+    """The text of postgresql.auto.conf with `settings` in it, and without `former` ones that are no longer wanted.
+
+    Theirs are names in lower case; the file may have any.
+    """
+    ours = {*former, *settings}
     # Not splitlines(): a value may hold what Unicode, and not PostgreSQL, takes for the end of a line.
     lines = content.removesuffix("\n").split("\n") if content else []
     kept = [line for line in lines if line.partition("=")[0].strip().lower() not in ours]

@@ -37,7 +37,7 @@ class Server(OnServer):
     made_at: str
     """When its data directory was made: another directory is another server."""
     settings: dict[str, str]
-    """Parameters by name, as postgresql.conf would hold them (units allowed)."""
+    """Parameters by their names in lower case, as postgresql.conf would hold them (units allowed)."""
     recovery: Literal["none", "standby"] = "none"
     """"none" for a primary; "standby" for a server with a standby.signal that replays the primary's WAL."""
     replay: Literal["running", "paused"] = "running"
@@ -91,13 +91,13 @@ class Server(OnServer):
             raise Unavailable(f"server {self.name} runs and does not answer yet: {reason}") from None
 
     def _live(self, server: Session, *, has_signal: bool) -> Self:
-        # Names in any case; one that no library has claimed is in no view.
+        # PostgreSQL's own names are in any case (TimeZone); one that no library has claimed is in no view.
         found = server.rows(
             # A session's own (application_name) says nothing of the server's.
             "SELECT wanted, coalesce(CASE source WHEN 'client' THEN (SELECT f.setting FROM pg_file_settings f "
-            "WHERE lower(f.name) = lower(wanted) AND f.error IS NULL ORDER BY seqno DESC LIMIT 1) ELSE setting END, "
+            "WHERE lower(f.name) = wanted AND f.error IS NULL ORDER BY seqno DESC LIMIT 1) ELSE setting END, "
             "current_setting(wanted, true), ''), unit, coalesce(pending_restart, false), coalesce(vartype, 'string') "
-            "FROM unnest(%s::text[]) AS wanted LEFT JOIN pg_settings ON lower(name) = lower(wanted)",
+            "FROM unnest(%s::text[]) AS wanted LEFT JOIN pg_settings ON lower(name) = wanted",
             [list(self.settings)],
         )
         live = {
@@ -157,7 +157,7 @@ class Server(OnServer):
             with session(self, f"server {self.name}") as server:
                 rows = server.rows(
                     "SELECT name FROM pg_settings WHERE lower(name) = ANY(%s) AND context = 'postmaster' ORDER BY name",
-                    [[name.lower() for name in names]],
+                    [list(names)],
                 )
         except Problem:
             return []  # it does not answer now: whoever reads it says so
@@ -190,12 +190,11 @@ class Server(OnServer):
     def _set_before(self, names: Iterable[str]) -> dict[str, str]:
         """What somebody has set by ALTER SYSTEM."""
         query = (
-            "SELECT name, setting FROM pg_file_settings "
+            "SELECT lower(name), setting FROM pg_file_settings "
             "WHERE sourcefile LIKE '%%postgresql.auto.conf' AND lower(name) = ANY(%s)"
         )
         with session(self, f"server {self.name}") as server:
-            values = dict(server.rows(query, [[name.lower() for name in names]]))
-        return {name: values[name.lower()] for name in names if name.lower() in values}
+            return dict(server.rows(query, [list(names)]))
 
     def update(self, live: Self) -> Self:
         added = self.settings.keys() - live.settings.keys()

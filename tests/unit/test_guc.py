@@ -149,7 +149,7 @@ def test_others_lines_stay_ours_are_set_and_former_ones_go() -> None:
 
 
 def test_a_name_is_the_same_in_upper_and_lower_case() -> None:
-    assert auto_conf("timezone = 'UTC'\n", {}, {"TimeZone": "GMT"}) == "TimeZone = 'GMT'\n"
+    assert auto_conf("TimeZone = 'UTC'\n", {}, {"timezone": "GMT"}) == "timezone = 'GMT'\n"
 
 
 def test_a_parameter_of_which_ours_is_the_beginning_stays() -> None:

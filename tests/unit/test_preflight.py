@@ -5,11 +5,15 @@ import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from unittest.mock import Mock
 
 import pytest
 
-from components.preflight import objections_of_vault
+from components import hosts
+from components.hosts.site import Site
+from components.preflight import objections, objections_of_vault
+from components.settings import Docker, Server
 from components.vault_address import VaultAddress
 
 
@@ -61,3 +65,15 @@ def test_what_is_no_vault_has_no_mount(port: int, content: bytes, monkeypatch: p
     vault = VaultAddress(f"http://127.0.0.1:{port}", None, None)
     assert not vault.made_for("tde-orders", "orders")
     assert not vault.left_by_a_killed_run("tde-orders", "orders")
+
+
+def test_a_container_is_not_asked_who_has_a_port_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look into a container that is down starts a helper."""
+    host = Mock(listing=Mock(return_value=[]), read=Mock(return_value=None))
+    monkeypatch.setattr(hosts, "host", lambda _: host)
+    data = PurePosixPath("/data")
+    parameters = {"unix_socket_directories": "/tmp"}
+    site = Site("docker://db2", data, data, 5432, "db2", "samenet", "", "", has_pg_tde=True, parameters=parameters)
+    server = Server(name="db2", host=Docker(docker="postgres"))
+    assert objections("cluster.standbys[0]", server, site, "stack") == []
+    assert {call.args[0].parent for call in host.read.call_args_list} == {data}

@@ -2,8 +2,10 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
+import pulumi
 import pytest
 import yaml
 from hypothesis import given, strategies as st
@@ -12,6 +14,7 @@ from bootstrap.project import HERE
 from components import stack_file
 from components.settings import Cluster
 from components.stack_file import Mistakes
+from components.vault_address import VaultAddress
 
 FILE = "stacks/Pulumi.test.yaml"
 
@@ -134,14 +137,14 @@ LONG = "a" * 60
         (primary(address="10.0.0.1/33"), f'cluster.primary.address: "10.0.0.1/33" {NETWORK}'),
         (primary(address="10.0.0.300"), f'cluster.primary.address: "10.0.0.300" {NETWORK}'),
         (primary(address='db1" trust #'), f'cluster.primary.address: "db1" trust #" {NETWORK}'),
-        (primary(settings={"Port": 1}), f"cluster.primary.settings.Port: {OWN}"),
+        (primary(settings={"Port": 1}), f"cluster.primary.settings.port: {OWN}"),
         (
             primary(settings={"wal_level": "Minimal"}),
             "cluster.primary.settings.wal_level: Minimal: streaming replication needs replica or logical",
         ),
         (
             primary(settings={"Max_wal_senders": 0}),
-            f"cluster.primary.settings.Max_wal_senders: 0: {SENDERS}",
+            f"cluster.primary.settings.max_wal_senders: 0: {SENDERS}",
         ),
         (
             primary(settings={"max_replication_slots": "00"}),
@@ -154,6 +157,19 @@ LONG = "a" * 60
         (
             primary(settings={"recovery_target_lsn": "0/1"}),
             "cluster.primary.settings.recovery_target_lsn: 0/1: a standby would end its recovery there, and follow no more",
+        ),
+        (
+            primary(settings={"SHARED_preload_libraries": "pg_tde"}),
+            "cluster.primary.settings.shared_preload_libraries: pg_tde is added by the stack itself: leave it out",
+        ),
+        (
+            primary(settings={"work_mem": "1MB", "Work_mem": "2MB"}),
+            'cluster.primary.settings: "work_mem" is there in two spellings: write one',
+        ),
+        (
+            primary(settings={"Max_Connections": 200})
+            | {"standbys": [{"name": "db2", "settings": {"max_connections": 100}}]},
+            "cluster.standbys[0].settings.max_connections: 100 is lower than the primary's 200: the standby would stop replaying",
         ),
         (primary(settings={"pg_tde.wal_encrypt": True}), f"cluster.primary.settings.pg_tde.wal_encrypt: {OWN}"),
         (primary(settings={"work mem": 1}), "cluster.primary.settings.work mem: this is no name of a parameter"),
@@ -188,6 +204,17 @@ def test_other_mistakes_are_told_at_their_key(document: Any, key: str) -> None:
     assert line.startswith(f"{key}: ")
 
 
+@pytest.mark.parametrize("spelling", [True, "on", "yes", "True", "1", 1, "tr"])
+def test_any_spelling_turns_tls_on(spelling: Any) -> None:
+    stack_file.parse(FILE, json.dumps(primary(settings={"ssl": spelling}) | {"replication": {"tls": "require"}}))
+
+
+@pytest.mark.parametrize("spelling", [False, "off", "no", "perhaps"])
+def test_no_other_does(spelling: Any) -> None:
+    [told] = mistakes(primary(settings={"ssl": spelling}) | {"replication": {"tls": "require"}})
+    assert told.startswith("cluster.replication.tls: ")
+
+
 def test_what_is_no_mapping_at_all() -> None:
     with pytest.raises(Mistakes, match="this is no mapping of settings"):
         stack_file.parse(FILE, "encryption: off")
@@ -205,6 +232,24 @@ def test_all_mistakes_are_told_at_once_under_one_heading() -> None:
         '  cluster.replication.maxSlotWalKeepSize: "64 gigs" is not a size (write 64GB)\n'
         '  cluster.standbys[1].name: "db2" is used twice'
     )
+
+
+def test_mistakes_of_the_vault_are_told_with_those_of_the_cluster(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("VAULT_ADDR", "VAULT_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(pulumi, "get_project", lambda: "tde-replication")
+    missing = VaultAddress.missing()
+    assert [line.split(";")[0] for line in missing] == ["vault:address: missing", "vault:token: missing"]
+    for document in ("encryption: off", '{"x": 1}', "{}"):
+        with pytest.raises(Mistakes) as told:
+            stack_file.parse(FILE, document, missing)
+        assert told.value.mistakes[-2:] == missing
+    monkeypatch.setenv("VAULT_ADDR", "https://127.0.0.1:1")
+    monkeypatch.setenv("VAULT_TOKEN", "a token")
+    assert VaultAddress.missing() == []
 
 
 def test_one_mistake_is_counted_as_one() -> None:

@@ -159,7 +159,12 @@ class EncryptedReplication(pulumi.ComponentResource):
         on_primary = around.child(depends_on=[server], deleted_with=directory if goes else None)
         keys = self._keys(inside, key_vault, on_primary) if self._in_force else []
         role = resources.ReplicationRole(
-            cluster.replication.role, on_primary, **inside, role=cluster.replication.role, password=password
+            cluster.replication.role,
+            on_primary,
+            **inside,
+            role=cluster.replication.role,
+            password=password,
+            stack=self._stack,
         )
         rules = [self._hba_rule(address, inside, _after(on_primary, role)) for address in self._clients()]
         for node in self._standbys:
@@ -269,7 +274,15 @@ class EncryptedReplication(pulumi.ComponentResource):
     ) -> resources.ReplicationCheck:
         replication, primary, site, around = self._cluster.replication, self._primary, node.site, self._around
         claimed = _after(on_primary, node.ready[0])
-        slot = resources.ReplicationSlot(node.slot, claimed, **inside, slot=node.slot)
+        slot = resources.ReplicationSlot(
+            node.slot,
+            claimed,
+            **inside,
+            slot=node.slot,
+            stack=self._stack,
+            standby_host=site.address,
+            standby_directory=str(site.data),
+        )
         upstream = Upstream(
             host=primary.site.reach,
             port=primary.site.port,

@@ -98,16 +98,18 @@ class Claim(OnHost):
         }
         if self.slot:
             slot = ReplicationSlot(**primary, slot=self.slot)
-            if (found := slot.read()) and found.slot_type == slot.slot_type:
+            if slot.is_free:  # our standby has gone by now: who still streams from it is another's
                 slot.delete()
                 yield f"replication slot {self.slot}"
+        role = ReplicationRole(**primary, role=self.role, password=SecretStr(""), stack=self.stack)
+        maker = role.maker if self.role else None
+        if maker not in {self.stack, None}:
+            return  # another stack's, and so are its lines
         for address in self.clients:
             rule = HbaRule(**primary, role=self.role, address=address)
             if rule.is_marked:
                 rule.delete()
                 yield f"pg_hba rule for {self.role} from {address}"
-        if self.role:
-            role = ReplicationRole(**primary, role=self.role, password=SecretStr(""))
-            if role.is_marked:
-                role.delete()
-                yield f"replication role {self.role}"
+        if maker is not None:
+            role.delete()
+            yield f"replication role {self.role}"

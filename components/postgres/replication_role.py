@@ -35,6 +35,8 @@ class ReplicationRole(OnServer):
     valid_until: str = "infinity"
     member_of: list[str] = []
     """Roles whose rights it has: none is wanted."""
+    stack: str = ""
+    """Whose it is: written into the role's comment, so that no other stack takes it for its own."""
     ours: bool = True
     """False for a role that was here before this stack: destroy gives it back as it was."""
     found: Secret | None = None
@@ -43,6 +45,7 @@ class ReplicationRole(OnServer):
     replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"role"}
     computed: ClassVar[frozenset[str]] = frozenset({"ours", "found"})
     secrets: ClassVar[frozenset[str]] = frozenset({"password", "found"})
+    passing: ClassVar[frozenset[str]] = frozenset({"stack"})
 
     @property
     def identity(self) -> str:
@@ -87,7 +90,13 @@ class ReplicationRole(OnServer):
                     f"{self._purpose}: a role of this name is there already, and can do more than replicate ({has}): it is "
                     "left as it is. Name another role in replication.role"
                 )
-            if self._is_marked(server):
+            maker = self._maker(server)
+            if maker not in {self.stack, None}:
+                raise Refused(
+                    f"{self._purpose}: it is that of another stack ({maker}): it is left as it is. Name another role in "
+                    "replication.role"
+                )
+            if maker is not None:
                 self._alter(server, found)
                 return self.but(ours=True)
             verifier = server.value("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [self.role])
@@ -99,7 +108,11 @@ class ReplicationRole(OnServer):
         with server.connection.transaction():
             _quiet(server)
             server.rows(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(self.role)))
-            server.rows(sql.SQL("COMMENT ON ROLE {} IS {}").format(sql.Identifier(self.role), sql.Literal(COMMENT)))
+            server.rows(
+                sql.SQL("COMMENT ON ROLE {} IS {}").format(
+                    sql.Identifier(self.role), sql.Literal(COMMENT.format(f" for {self.stack}"))
+                )
+            )
             self._alter(server, self.but(attributes=[], password_matches=False))
         return self.but(ours=True)
 
@@ -136,14 +149,18 @@ class ReplicationRole(OnServer):
                 server.rows(revoke.format(*map(sql.Identifier, granted)))
 
     @property
-    def is_marked(self) -> bool:
-        """Whether there is such a role, made by us."""
+    def maker(self) -> str | None:
+        """The stack that made it; None where there is none, or somebody else made it."""
         with session(self, self._purpose) as server:
-            return self._is_marked(server)
+            return self._maker(server)
 
-    def _is_marked(self, server: Session) -> bool:
+    def _maker(self, server: Session) -> str | None:
         query = "SELECT shobj_description(oid, 'pg_authid') FROM pg_authid WHERE rolname = %s"
-        return bool(server.value(query, [self.role]) == COMMENT)
+        comment = str(server.value(query, [self.role]))
+        if comment == COMMENT.format(""):
+            return self.stack  # made before comments said whose
+        found = re.fullmatch(COMMENT.format(" for (.*)"), comment)
+        return found[1] if found else None
 
     def delete(self) -> None:
         with session(self, self._purpose) as server:
@@ -172,7 +189,7 @@ class ReplicationRole(OnServer):
             )
 
 
-COMMENT = "made by tde-replication: standbys log in as this role"
+COMMENT = "made by tde-replication{}: standbys log in as this role"
 
 
 def _memberships(server: Session, role: str) -> list[tuple[str, str, str]]:

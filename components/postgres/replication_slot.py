@@ -1,8 +1,11 @@
 """A standby's physical slot on the primary: made apart from the base backup, so that a failed backup can be retried."""
 
+from pathlib import PurePosixPath
 from typing import ClassVar, Self
 
+from components import hosts
 from components.errors import Problem, Refused
+from components.postgres.data_directory import marker
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, session
 from components.waiting import until
@@ -16,6 +19,12 @@ class ReplicationSlot(OnServer):
     """"reserved" while the WAL that the standby needs is there ("extended" and "unreserved" still have it), else "lost"."""
     slot_type: str = "physical"
 
+    stack: str = ""
+    standby_host: str = ""
+    standby_directory: str = ""
+    """Where its standby lies: another one that streams from a slot of this name is not disturbed."""
+
+    passing: ClassVar[frozenset[str]] = frozenset({"stack", "standby_host", "standby_directory"})
     replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"slot", "wal_status", "slot_type"}
 
     @property
@@ -55,6 +64,11 @@ class ReplicationSlot(OnServer):
                     f"{self._purpose}: a {found.slot_type} slot of this name is there already: it is left as it is. Drop it by "
                     "hand, or give the standby another name: its slot is named after it"
                 )
+            if found is not None and not self._is_free(server) and not self._has_its_standby():
+                raise Refused(
+                    f"{self._purpose}: something else streams from a slot of this name: it is left as it is. Give the standby "
+                    "another name"
+                )
             if found is not None and found.wal_status == "lost":
                 self._drop(server)
                 found = None
@@ -71,15 +85,33 @@ class ReplicationSlot(OnServer):
             if self.slot_type == "physical":  # one that is not was put there by somebody else
                 self._drop(server)
 
+    @property
+    def is_free(self) -> bool:
+        """Whether it is a slot of its type from which nobody streams."""
+        with session(self, self._purpose) as server:
+            found = self._live(server)
+            return found is not None and found.slot_type == self.slot_type and self._is_free(server)
+
+    def _is_free(self, server: Session, seconds: float = 1.0) -> bool:
+        """Whether nobody streams from it, or who did has gone within that time: a server notices within milliseconds."""
+        query = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s"
+        return until(lambda: server.value(query, [self.slot]) is None, seconds=seconds)
+
+    def _has_its_standby(self) -> bool:
+        """Whether its own standby runs, of which Pulumi's state may have been lost."""
+        if not self.standby_host:
+            return False
+        machine, data = hosts.host(self.standby_host), PurePosixPath(self.standby_directory)
+        return marker(machine, data).get("stack") == self.stack and machine.postmaster(data) is not None
+
     def _drop(self, server: Session) -> None:
         """Drop it, once nobody streams from it; whoever still does after a moment is disconnected."""
-        query = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s"
-        if not until(lambda: server.value(query, [self.slot]) is None, seconds=1.0):
+        if not self._is_free(server):
             server.rows(
                 "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s AND active",
                 [self.slot],
             )
-            if not until(lambda: server.value(query, [self.slot]) is None, seconds=RELEASE_DEADLINE):
+            if not self._is_free(server, RELEASE_DEADLINE):
                 raise Problem(
                     f"{self._purpose}: something reconnects to it faster than it can be dropped: stop the standby that streams "
                     "from it"

@@ -13,13 +13,16 @@ import pytest
 from components.errors import Problem, Refused, Unavailable
 from components.hosts.local import PROJECT
 from components.postgres.base_backup import ClonedDirectory
+from components.postgres.claim import Claim
 from components.postgres.control import control_data
+from components.postgres.hba_rule import HbaRule
 from components.postgres.replication_check import ReplicationCheck
+from components.postgres.replication_role import ReplicationRole
 from components.postgres.replication_slot import ReplicationSlot
 from components.postgres.upstream import passfile
 from components.progress import reported_to
 from components.waiting import until
-from tests.providers.servers import PASSWORD, Node, Servers
+from tests.providers.servers import PASSWORD, STACK, Node, Servers
 
 
 def follows(clone: ClonedDirectory) -> str:
@@ -56,6 +59,43 @@ def standby(servers: Servers, primary: Node) -> Iterator[Node]:
 def test_without_pg_tde_no_database_of_its_own_is_needed(primary: Node, standby: Node) -> None:
     proof = check(primary, standby).but(database="nowhere")
     assert proof.read() == proof.create() == proof
+
+
+def test_a_slot_that_another_standby_streams_from_is_left_to_it(primary: Node, standby: Node) -> None:
+    clone = standby.directory
+    assert isinstance(clone, ClonedDirectory)
+    place = {"standby_host": "local", "standby_directory": clone.data_directory}
+    slot = ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot, **place, "stack": STACK})
+    assert check(primary, standby).create()
+    assert slot.create() == slot  # its own standby: Pulumi's state of it was lost
+    assert not slot.is_free
+    for other in ({"stack": "tde-replication/other/other"}, {"standby_directory": f"{clone.data_directory}2"}):
+        with pytest.raises(Refused, match="something else streams from a slot of this name: it is left as it is"):
+            slot.but(**other).create()
+
+
+def test_a_claim_takes_nothing_of_another_stack(primary: Node, standby: Node, servers: Servers) -> None:
+    clone = standby.directory
+    assert isinstance(clone, ClonedDirectory)
+    role = ReplicationRole.model_validate({**primary.inside, "role": "replicator", "password": PASSWORD})
+    primary.rows("COMMENT ON ROLE replicator IS 'made by tde-replication for one: standbys log in as this role'")
+    Claim.model_validate(
+        {
+            **dict.fromkeys(("host", "primary_host"), "local"),
+            "name": "db2",
+            "data_directory": str(servers.place()),
+            "binaries": str(servers.programs),
+            "stack": "two",
+            "slot": clone.slot,
+            "role": "replicator",
+            "clients": ["127.0.0.1/32"],
+            "primary_directory": str(primary.data),
+            "primary_identifier": primary.directory.system_identifier,
+        }
+    ).delete()
+    assert role.maker == "one"
+    assert HbaRule.model_validate({**primary.inside, "role": "replicator", "address": "127.0.0.1/32"}).is_marked
+    assert check(primary, standby).create()
 
 
 def test_a_standby_that_streams(primary: Node, standby: Node) -> None:

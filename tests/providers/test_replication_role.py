@@ -136,6 +136,18 @@ def test_another_password_is_set(primary: Node, declared: ReplicationRole) -> No
     assert not logs_in(primary, "tested", PASSWORD)
 
 
+def test_the_role_of_another_stack_is_left_to_it(primary: Node, declared: ReplicationRole) -> None:
+    first, second = (declared.but(stack=f"tde-replication/{name}/{name}") for name in ("one", "two"))
+    first.create()
+    with pytest.raises(Refused, match="it is that of another stack \\(tde-replication/one/one\\)"):
+        role(primary, password="another", stack=second.stack).create()
+    assert logs_in(primary, "tested", PASSWORD)
+    assert first.create().ours
+    assert (first.maker, second.maker) == (first.stack, first.stack)
+    primary.rows("COMMENT ON ROLE tested IS 'made by tde-replication: standbys log in as this role'")
+    assert second.maker == second.stack  # as it was written before it said whose
+
+
 def test_a_dropped_role_is_gone(primary: Node, declared: ReplicationRole) -> None:
     declared.create()
     primary.rows("DROP ROLE tested")

@@ -111,6 +111,37 @@ def objections_of_mount(vault: VaultAddress, cluster: settings.Cluster, mount: s
     return [f'cluster.vault.existing: "{mount}" {why}: say disposable: false and run `up` first']
 
 
+def objections_of_adoption(cluster: settings.Cluster, primary: Site, token: str, *, in_force: bool) -> list[str]:
+    """What an encrypted server that is to be adopted has against it. Its provider, keys and WAL are what others depend on; where
+    they are as declared, the stack's `token` file was put there for them, or by an earlier `up`: its resources then compare."""
+    host = hosts.host(primary.address)
+    if not (cluster.primary.adopt and in_force):
+        return []
+    try:
+        if host.status(PurePosixPath(token)):
+            return []
+        with host.connect(primary.data, cluster.database) as server:
+            row = server.execute(
+                "SELECT current_setting('pg_tde.wal_encrypt'), (SELECT key_name FROM pg_tde_server_key_info()), "
+                "(SELECT key_name FROM pg_tde_default_key_info()), "
+                "(SELECT name FROM pg_tde_list_all_global_key_providers() WHERE lower(name) = lower(%s))",
+                [cluster.vault.provider],
+            ).fetchone()
+    except (Unavailable, psycopg.Error):
+        return []  # it is not there now, or has no pg_tde
+    wal, server_key, default_key, provider = row or (None,) * 4
+    keys = {"server": server_key, "default": default_key}
+    found = [f'key provider "{provider}"'] if provider else []
+    found += [f'{scope} key "{key}"' for scope, key in keys.items() if key and scope in cluster.key.scope]
+    found += (
+        ["encrypted WAL (walEncryption: true is not declared)"] if wal == "on" and not cluster.wal_encryption else []
+    )
+    if not found:
+        return []
+    why = "they are not taken over, for others depend on them"
+    return [f"cluster.primary.adopt: the server has {', '.join(found)} of its own: {why} (see docs/encryption.md)"]
+
+
 def objections_of_keys(cluster: settings.Cluster, primary: Site, mount: str, *, in_force: bool) -> list[str]:
     """What the primary's keys have against the stack file: without them its data cannot be read. A mount that is renamed keeps
     its keys, but a standby that is down would look for them under the old name, and never start."""

@@ -22,7 +22,14 @@ from components.key_vault import KeyVault
 from components.node import Around, Node
 from components.postgres import resources
 from components.postgres.upstream import Upstream, passfile
-from components.preflight import adoption, objections, objections_of_keys, objections_of_mount, objections_of_vault
+from components.preflight import (
+    adoption,
+    objections,
+    objections_of_adoption,
+    objections_of_keys,
+    objections_of_mount,
+    objections_of_vault,
+)
 from components.side_by_side import side_by_side
 from components.vault_address import VaultAddress
 
@@ -66,13 +73,13 @@ class EncryptedReplication(pulumi.ComponentResource):
         )
         self._reason = self._why_not_encrypted()
         self._adoption = self._ask_adopted()
+        self._around = Around(name, self._stack, cluster, self._in_force, self._vault_address.ca, self)
         self._refuse_mistakes()
         super().__init__(TYPE, name, None, opts)
         if self._reason:
             pulumi.log.warn(f"NOT ENCRYPTED: {self._reason}", self)
         if cost := self._adoption[1]:
             pulumi.log.warn(cost, self)
-        self._around = Around(name, self._stack, cluster, self._in_force, self._vault_address.ca, self)
         self._build()
 
     def _places(self, around: Surroundings) -> list[Node]:
@@ -124,7 +131,10 @@ class EncryptedReplication(pulumi.ComponentResource):
         found = [line for lines in told for line in lines]
         found += objections_of_vault(self._vault_address.address, self._vault_address.ca)
         found += objections_of_mount(self._vault_address, cluster, self._mount, self._name)
-        found += objections_of_keys(cluster, self._primary.site, self._mount, in_force=self._in_force)
+        token = self._primary.beside_data(self._around.token_file)
+        found += objections_of_adoption(
+            cluster, self._primary.site, token, in_force=self._in_force
+        ) or objections_of_keys(cluster, self._primary.site, self._mount, in_force=self._in_force)
         if objection := self._adoption[0]:
             found.append(f"cluster.primary: {objection}")
         if cluster.encryption == "required" and self._reason:
@@ -221,6 +231,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             token_path=f"../{self._around.token_file}",
             ca_path=f"../{self._around.ca_file}" if self._around.ca_file else "",
             namespace=self._vault_address.namespace or "",
+            adopted=primary.declared.adopt,
         )
         last = resources.PrincipalKey(
             self._key, _after(opts, last), **here, key=self._key, provider=provider, bits=cluster.key.bits
@@ -235,6 +246,7 @@ class EncryptedReplication(pulumi.ComponentResource):
                 key=self._key,
                 provider=provider,
                 standbys=standbys,
+                adopted=primary.declared.adopt,
             )
         last = resources.WalEncryption(
             f"WAL of {primary.name}",
@@ -244,7 +256,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             binaries=str(primary.site.binaries),
             wal_encrypt="on" if cluster.wal_encryption else "off",
             restart=primary.declared.restart,
-            ours=not primary.declared.adopt,
+            adopted=primary.declared.adopt,
         )
         return [last]
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 
 import psycopg
 from psycopg import sql
+from pydantic.alias_generators import to_camel
 
 from components.errors import Problem, Refused
 from components.postgres.resource import OnServer
@@ -25,9 +26,11 @@ class KeyProvider(OnServer):
     ca_path: str = ""
     namespace: str = ""
     """Vault's namespace that the mount is in; empty: the root's."""
+    adopted: bool = False
+    """Whether the server was here before the stack: a provider that it has of this name is used as it is, or not at all."""
 
     replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"provider"}
-    unmanaged: ClassVar[frozenset[str]] = frozenset({"database"})
+    unmanaged: ClassVar[frozenset[str]] = frozenset({"database", "adopted"})
 
     @property
     def identity(self) -> str:
@@ -67,7 +70,15 @@ class KeyProvider(OnServer):
                     if self._live(server):  # taken all the same: the next run would find it, and think that all is well
                         server.rows("SELECT pg_tde_delete_global_key_provider(%s)", [self.provider])
                     raise
-            elif self.changed(found):
+            elif changed := self.changed(found):
+                if self.adopted:
+                    others = ", ".join(
+                        f"{to_camel(name)} ({getattr(found, name) or 'none'})" for name in sorted(changed)
+                    )
+                    raise Refused(
+                        f"{self._purpose}: the server has one of this name already, with another {others}: it is left as it is. "
+                        "Name another in vault.provider"
+                    )
                 self._change(server)
         return self
 

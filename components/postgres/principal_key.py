@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from components import hosts
-from components.errors import Problem, Unavailable
+from components.errors import Problem, Refused, Unavailable
 from components.postgres.key_provider import refuse_during_backup, refuse_on_standby
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, server_session, session
@@ -133,9 +133,11 @@ class KeyBinding(OnServer):
     provider: str
     standbys: list[tuple[str, str]] = []
     """Host and data directory of each standby that must be able to open the key before it is changed."""
+    adopted: bool = False
+    """Whether the server was here before the stack: it may have standbys that the stack doesn't know."""
 
     replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"scope"}
-    unmanaged: ClassVar[frozenset[str]] = frozenset({"database"})
+    unmanaged: ClassVar[frozenset[str]] = frozenset({"database", "adopted"})
     passing: ClassVar[frozenset[str]] = frozenset({"standbys"})
 
     @property
@@ -156,6 +158,11 @@ class KeyBinding(OnServer):
             if found is None:
                 self._set(server)
             elif self.changed(found):
+                if self.adopted:
+                    raise Refused(
+                        f'{self.identity}: the server has "{found.key}" of provider "{found.provider}" already: another is a '
+                        "rotation, which standbys that cannot open it die of. Make it in your own time, and run `up` again"
+                    )
                 self._rotate(server)
         return self
 

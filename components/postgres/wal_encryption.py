@@ -17,13 +17,13 @@ class WalEncryption(OnServer):
     wal_encrypt: str
     """"on" or "off"; or "on" and what it waits for."""
     restart: Literal["allowed", "refused"] = "allowed"
-    ours: bool = True
-    """False for a server that was here before the stack."""
+    adopted: bool = False
+    """Whether the server was here before the stack."""
     found: Literal["on", "off"] = "off"
     """How the stack found the WAL of such a server; one that waits to be "off" is."""
 
     computed: ClassVar[frozenset[str]] = frozenset({"found"})
-    unmanaged: ClassVar[frozenset[str]] = frozenset({"name", "binaries", "restart", "ours"})
+    unmanaged: ClassVar[frozenset[str]] = frozenset({"name", "binaries", "restart", "adopted"})
 
     @property
     def identity(self) -> str:
@@ -55,8 +55,13 @@ class WalEncryption(OnServer):
 
     def create(self) -> Self:
         live = self.read()
+        if self.adopted and self.wal_encrypt == "off" and live.wal_encrypt.startswith("on"):
+            raise Refused(
+                f"{self.identity} is encrypted, and the stack would end that by a restart: say walEncryption: true, or set "
+                "pg_tde.wal_encrypt off and restart the server in your own time"
+            )
         made = self.update(live) if self.changed(live) else self
-        return made if self.ours else made.but(found="on" if live.wal_encrypt == "on" else "off")
+        return made.but(found="on" if live.wal_encrypt == "on" else "off") if self.adopted else made
 
     def update(self, live: Self) -> Self:
         if objection := self.objection(live):
@@ -68,10 +73,10 @@ class WalEncryption(OnServer):
 
     def delete(self) -> None:
         """As it was, from the server's next start on: nothing is worth a restart now."""
-        before = "off" if self.ours else self.found
+        before = self.found if self.adopted else "off"
         if self.wal_encrypt != before:
             self._set(before)
-            if not self.ours:
+            if self.adopted:
                 note(
                     f"{self.identity}: pg_tde.wal_encrypt is {before} again from the next start of server {self.name} on"
                 )

@@ -307,6 +307,33 @@ class Adopted:
         }
 
 
+def test_a_primary_that_is_encrypted_already_is_not_adopted_with_keys_of_its_own(cluster: Cluster) -> None:
+    adopted = Adopted(cluster, encryption=True)
+    client, account = cluster.bao.client(), service_account()
+    client.sys.enable_secrets_engine("kv", path="elder", options={"version": "2"})
+    token = cluster.base / "db1" / "elder.token"
+    token.write_text(cluster.bao.token)
+    os.chown(token, account.uid, account.gid)
+    shutil.copy(cluster.bao.ca, cluster.base / "elder-ca.pem")
+    cluster.sql(
+        "db1",
+        "CREATE EXTENSION pg_tde; "
+        f"SELECT pg_tde_add_global_key_provider_vault_v2('vault', '{cluster.bao.address}', 'elder', '{token}', "
+        f"'{cluster.base / 'elder-ca.pem'}'); "
+        "SELECT pg_tde_create_key_using_global_key_provider('elder-key', 'vault'); "
+        "SELECT pg_tde_set_server_key_using_global_key_provider('elder-key', 'vault')",
+    )
+    before = adopted.look()
+    done = cluster.workspace.preview()
+    assert done.code != 0
+    assert (
+        'cluster.primary.adopt: the server has key provider "vault", server key "elder-key" of its own: ' in done.text
+    )
+    assert adopted.look() == before
+    cluster.stop("db1")
+    client.sys.disable_secrets_engine("elder")
+
+
 @pytest.mark.parametrize("encryption", [True, False], ids=["pg_tde", "plain"])
 def test_an_adopted_primary_comes_back_as_it_was(cluster: Cluster, encryption: bool) -> None:  # noqa: FBT001
     adopted = Adopted(cluster, encryption=encryption)

@@ -290,6 +290,22 @@ def test_a_key_of_another_name_set_by_hand_is_found_and_put_back(bound: Node) ->
     assert binding(bound, "server").read() == binding(bound, "server")
 
 
+def test_what_an_adopted_primary_has_already_is_taken_as_it_is_or_not_at_all(bound: Node, store: KeyStore) -> None:
+    """Another would be a rotation or a provider that its own standbys may not be able to use."""
+    for same in (provider(bound, store, adopted=True), binding(bound, "server", adopted=True)):
+        assert same.create() == same
+    before = [set_at(bound, scope) for scope in ("server", "default")]
+    key(bound, "another").create()
+    for scope in ("server", "default"):
+        with pytest.raises(Refused, match=f'^{scope} key: the server has "orders-key" of provider "vault" already'):
+            binding(bound, scope, "another", adopted=True).create()
+    assert [set_at(bound, scope) for scope in ("server", "default")] == before
+    other = provider(bound, store, token_path="../another.vault-token", adopted=True)
+    with pytest.raises(Refused, match=r"of this name already, with another tokenPath \(\.\./orders\.vault-token\): "):
+        other.create()
+    assert provider(bound, store).read() == provider(bound, store)
+
+
 def test_keys_and_bindings_outlive_their_resources(bound: Node, store: KeyStore, vault: KeyProvider) -> None:
     for declared in (binding(bound, "default"), binding(bound, "server"), key(bound)):
         declared.delete()
@@ -501,7 +517,7 @@ def test_encrypted_wal_waits_where_no_restart_is_allowed(bound: Node, cluster: S
 
 
 def test_encrypted_wal_of_an_adopted_primary_goes_back_without_a_restart(bound: Node, cluster: Servers) -> None:
-    declared = wal(bound, cluster, ours=False)
+    declared = wal(bound, cluster, adopted=True)
     made = declared.create()
     assert made.read() == made
     started = bound.value("SELECT pg_postmaster_start_time()")
@@ -516,6 +532,9 @@ def test_encrypted_wal_of_an_adopted_primary_goes_back_without_a_restart(bound: 
 
     declared.create().delete()
     assert declared.read() == declared  # it was so before
+    with pytest.raises(Refused, match="WAL of crypt is encrypted, and the stack would end that by a restart"):
+        wal(bound, cluster, wal_encrypt="off", adopted=True).create()
+    assert bound.value("SELECT pg_postmaster_start_time()") == started
     wal(bound, cluster, wal_encrypt="off").create()
     assert bound.value("SHOW pg_tde.wal_encrypt") == "off"
 

@@ -191,6 +191,51 @@ def test_what_cannot_be_followed_any_more(servers: Servers, primary: Node) -> No
     ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot}).delete()
 
 
+def test_a_slot_made_anew_does_not_bring_back_wal_that_is_gone(servers: Servers) -> None:
+    """As a new clone that was cut off leaves it: the slot is new, the standby the old one."""
+    primary = servers.primary("forgets")
+    made = servers.standby(primary, "late")
+    clone = made.directory
+    assert isinstance(clone, ClonedDirectory)
+    slot = ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot})
+    made.stop()
+    slot.delete()
+    for _ in range(3):
+        switch_wal(primary)
+    primary.rows("CHECKPOINT")
+    slot.create()
+    assert slot.read() == slot
+    assert follows(clone) == "its WAL is gone from the primary"
+    made.server.update(made.server.but(running=False))
+    assert until(lambda: follows(clone) == "its WAL is gone from the primary", seconds=20)
+
+
+def test_a_stopped_standby_that_has_the_wal_itself_can_follow(servers: Servers) -> None:
+    primary = servers.primary("forgets too")
+    made = servers.standby(primary, "has it")
+    clone = made.directory
+    assert isinstance(clone, ClonedDirectory)
+    for _ in range(3):
+        switch_wal(primary)
+    check(primary, made).create()
+    redo = clone.control().redo_wal_file
+    made.stop()
+    slot = ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot})
+    slot.delete()
+    primary.rows("CHECKPOINT")
+    assert redo not in [name for (name,) in primary.rows("SELECT name FROM pg_ls_waldir()")]
+    assert follows(clone) == "the primary"
+    slot.create()
+    made.server.update(made.server.but(running=False))
+    check(primary, made).create()
+    assert follows(clone) == "the primary"
+
+
+def switch_wal(primary: Node) -> None:
+    primary.rows("SELECT pg_logical_emit_message(true, '', 'x')")
+    primary.rows("SELECT pg_switch_wal()")
+
+
 def test_only_a_clone_without_a_control_file_is_condemned(servers: Servers, primary: Node) -> None:
     """Not one whose programs are missing, or whose disk hangs: it would be replaced for nothing."""
     clone = servers.clone(primary).create()

@@ -85,7 +85,7 @@ def test_another_cluster_in_its_place_is_told_and_nothing_is_changed(made: Initi
     live = other.read()
     assert live is not None
     assert other.changed(live) == {"holds"}
-    assert f"another cluster (system identifier {made.system_identifier})" in (other.objection(live) or "")
+    assert f"another cluster (system identifier {made.system_identifier}, and not 1)" in (other.objection(live) or "")
 
 
 def test_an_initdb_that_fails_leaves_nothing(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:

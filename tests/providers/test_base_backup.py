@@ -12,6 +12,7 @@ import pytest
 
 from components.errors import Problem, Refused, Unavailable
 from components.hosts.local import PROJECT
+from components.postgres import server as module
 from components.postgres.base_backup import ClonedDirectory
 from components.postgres.control import control_data
 from components.postgres.replication_check import ReplicationCheck
@@ -131,6 +132,7 @@ def test_a_wrong_password_is_told_and_leaves_nothing(servers: Servers, primary: 
 
 CLONE = """
 import sys
+from components.postgres import server as module
 from components.postgres.base_backup import ClonedDirectory
 ClonedDirectory.model_validate_json(sys.argv[1]).create()
 """
@@ -302,6 +304,21 @@ def test_paused_replay_is_shown_and_goes_on(primary: Node, standby: Node) -> Non
     assert live is not None
     assert standby.server.changed(live) == {"replay"}
     standby.server.update(live)
+    assert standby.server.read() == standby.server
+    check(primary, standby).create()
+
+
+def test_replay_that_paused_itself_for_a_higher_value_of_the_primary_goes_on(servers: Servers) -> None:
+    primary = servers.primary("raised")
+    standby = servers.standby(primary, "too low")
+    primary.rows("ALTER SYSTEM SET max_locks_per_transaction = 80")
+    module.restart(primary.server, primary.server.name, primary.server.binaries)
+    assert until(lambda: standby.value("SELECT pg_is_wal_replay_paused()"), seconds=30)
+    live = standby.server.read()
+    assert live is not None
+    assert standby.server.changed(live) == {"replay"}
+    standby.server.update(live)
+    assert standby.value("SHOW max_locks_per_transaction") == "80"
     assert standby.server.read() == standby.server
     check(primary, standby).create()
 

@@ -165,8 +165,8 @@ class InitializedDirectory(DataDirectory):
     def objection(self, live: Self) -> str | None:
         if self.changed(live) & self.replaced_by:
             return (
-                f"the primary's data is in {live.data_directory} of {live.host}, and its new place would be an empty cluster, "
-                "which all standbys are cloned from: nothing is changed. Name the former place again; to start over without its data, "
+                f"the primary's data is in {live.data_directory} of {live.host}, and its new place would be an empty cluster: "
+                "all standbys would be cloned from it. Nothing is changed. Name the former place again; to start over without its data, "
                 "destroy the stack first"
             )
         return self._wrong_cluster(live.holds)

@@ -42,8 +42,15 @@ READY = "ready"
 
 
 def superuser(directory: str, port: int, database: str, **options: Any) -> Connection:
-    """A connection as ``postgres`` through a socket in `directory`, by peer authentication. Raises `psycopg.OperationalError`."""
-    known: dict[str, Any] = {"connect_timeout": 10, "application_name": "tde-replication"}
+    """A connection as ``postgres`` through a socket in `directory`, by peer authentication. Raises `psycopg.OperationalError`.
+
+    Its commits wait for no standby: where synchronous_standby_names names one that is down or not made yet, they would for ever.
+    """
+    known: dict[str, Any] = {
+        "connect_timeout": 10,
+        "application_name": "tde-replication",
+        "options": "-c synchronous_commit=local",
+    }
     # The encoding is asked for: of a database in SQL_ASCII, psycopg would give bytes for texts.
     return psycopg.connect(
         host=directory,

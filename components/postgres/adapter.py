@@ -27,7 +27,7 @@ from pulumi.output import Unknown
 from pydantic import ValidationError
 
 from components import console
-from components.errors import Problem, Refused, Unavailable
+from components.errors import AnotherCluster, Problem, Unavailable
 from components.hosts import sudo
 from components.postgres.resource import Resource
 from components.progress import reported_to
@@ -58,16 +58,20 @@ class Provider(ResourceProvider):
         for name, field in self.kind.model_fields.items():
             if name not in self.kind.computed and not field.is_required() and field.default is not None:
                 news.setdefault(_alias(self.kind, name), field.default)
-        failures = []
-        if not any(isinstance(value, Unknown) for value in news.values()):
-            try:
-                declared = self.kind.model_validate(_plain(news))
-            except ValidationError as error:
-                failures = [CheckFailure(str(e["loc"][0] if e["loc"] else ""), e["msg"]) for e in error.errors()]
-            else:
-                if not olds:
-                    _tell_cost(declared, None)
-        return CheckResult(news, failures)
+        unknown = {name for name, value in news.items() if isinstance(value, Unknown)}
+        try:
+            if olds:
+                # Not in diff, which the engine calls to refresh too: it would keep `destroy` from ending.
+                live = self.kind.model_validate(_plain(olds))
+                with _told(live):
+                    objection = self._declared(olds, news, unknown).objection(live)
+                return CheckResult(news, [CheckFailure("", objection)] if objection else [])
+            if not unknown:
+                _tell_cost(self.kind.model_validate(_plain(news)), None)
+        except ValidationError as error:
+            failures = [CheckFailure(str(e["loc"][0] if e["loc"] else ""), e["msg"]) for e in error.errors()]
+            return CheckResult(news, failures)
+        return CheckResult(news, [])
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
         """Compare field by field; a value not known yet (of a resource that is to be made) counts as changed."""
@@ -77,9 +81,6 @@ class Provider(ResourceProvider):
         new = self._declared(olds, news, unknown)
         passed = self.kind.computed | self.kind.unmanaged | self.kind.passing
         late = {name for name in fields if _alias(self.kind, name) in unknown and name not in passed}
-        if objection := new.objection(old):
-            with _told(new):
-                raise Refused(objection)
         changed = new.changed(old) | late
         if changed:
             _tell_cost(new, old)
@@ -129,7 +130,8 @@ class Provider(ResourceProvider):
             try:
                 last.delete()
             except Unavailable as error:
-                if not self.leave_unreachable:
+                # What another cluster holds is none of this: the one that had it is gone, or elsewhere.
+                if not self.leave_unreachable and not isinstance(error, AnotherCluster):
                     raise Unavailable(
                         f"{thing} is not taken away: {str(error).rstrip('.')}. Bring that back and run this again; or "
                         f"leave behind what does not answer: `{LEAVE_UNREACHABLE}=true pulumi destroy`"

@@ -3,6 +3,7 @@
 import re
 import time
 from contextlib import AbstractContextManager
+from itertools import count
 from pathlib import PurePosixPath
 from typing import ClassVar, Self
 
@@ -23,6 +24,8 @@ CONFIGURATION: dict[str, tuple[str, bytes]] = {
     "postgresql.conf": ("", b"# Parameters are in postgresql.auto.conf; ALTER SYSTEM sets them.\n"),
 }
 """What a data directory must hold: from where the primary's parameter says, or with this content."""
+WAL_GONE = "its WAL is gone from the primary"
+WAL_FILE = r"[0-9A-F]{24}"
 CLONE_DEADLINE = 7 * 24 * 3600.0
 SLOT_DEADLINE = 10.0
 KEEPALIVE = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
@@ -78,10 +81,34 @@ class ClonedDirectory(DataDirectory):
             with self._primary() as primary:
                 slot = primary.value("SELECT wal_status FROM pg_replication_slots WHERE slot_name = %s", [self.slot])
                 timeline = primary.value("SELECT timeline_id FROM pg_control_checkpoint()")
-                oldest = primary.value("SELECT min(name) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'")
+                oldest = primary.value("SELECT min(substr(name, 9)) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'")
+            if slot == "lost":
+                return WAL_GONE
+            if clone.timeline > timeline:
+                return f"it is on timeline {clone.timeline}, the primary on {timeline}"
+            # Also where its slot looks well: one that was made anew holds nothing back of what was gone before.
+            needed = self._next_segment(clone)
         except Unavailable:
             return None
-        return _outrun(clone, slot, timeline, oldest)
+        gone = needed is not None and needed < clone.segment(f"{timeline:08X}{oldest}")
+        return WAL_GONE if gone else None
+
+    def _next_segment(self, clone: ControlData) -> int | None:
+        """The number of the first WAL file that it needs of the primary; None where it does not know yet."""
+        if self.machine.postmaster(self.path):
+            # Before it has asked the primary for any, it replays what it has itself.
+            query = (
+                "SELECT trunc((greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0') / %s)::bigint "
+                "WHERE pg_last_wal_receive_lsn() IS NOT NULL"
+            )
+            with server_session(self.machine, self.path, f"the standby on {self.path}") as standby:
+                found: int | None = standby.value(query, [clone.segment_size])
+                return found
+        # It starts with what it has. A file made ready for later passes for WAL here: once it runs, it knows better.
+        held = {
+            clone.segment(name) for name in self.machine.listing(self.path / "pg_wal") if re.fullmatch(WAL_FILE, name)
+        }
+        return next(number for number in count(clone.segment(clone.redo_wal_file)) if number not in held)
 
     def _primary(self) -> AbstractContextManager[Session]:
         return server_session(
@@ -150,17 +177,6 @@ class ClonedDirectory(DataDirectory):
     def _tool(self) -> str:
         names = self.machine.listing(PurePosixPath(self.binaries))
         return "pg_tde_basebackup" if "pg_tde_basebackup" in names else "pg_basebackup"
-
-
-def _outrun(clone: ControlData, wal_status: str | None, timeline: int, oldest: str | None) -> str | None:
-    """What of the primary's WAL and timeline keeps `clone` from following; `oldest` is the first WAL file still there."""
-    if wal_status == "lost":
-        return "its WAL is gone from the primary"
-    if clone.timeline > timeline:
-        return f"it is on timeline {clone.timeline}, the primary on {timeline}"
-    if wal_status is None and oldest and clone.redo_wal_file[8:] < oldest[8:]:
-        return "its slot and its WAL are gone from the primary"
-    return None
 
 
 def _tell(what: str, line: str, seconds: float) -> None:

@@ -17,6 +17,12 @@ class ControlData:
     timeline: int
     redo_wal_file: str
     """The WAL file from which this server would replay."""
+    segment_size: int
+    """Bytes of one WAL file."""
+
+    def segment(self, wal_file: str) -> int:
+        """The number of a WAL file, counted from the first one ever, whatever its timeline."""
+        return int(wal_file[8:16], 16) * (2**32 // self.segment_size) + int(wal_file[16:], 16)
 
     @property
     def left_recovery(self) -> bool:
@@ -43,6 +49,7 @@ def control_data(host: Host, binaries: PurePosixPath, data: PurePosixPath) -> Co
             state=lines["Database cluster state"],
             timeline=int(lines["Latest checkpoint's TimeLineID"]),
             redo_wal_file=lines["Latest checkpoint's REDO WAL file"],
+            segment_size=int(lines["Bytes per WAL segment"]),
         )
     except KeyError as missing:
         raise Problem(f"pg_controldata does not say {missing} of {data}") from None

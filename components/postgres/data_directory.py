@@ -113,14 +113,16 @@ class DataDirectory(OnHost):
             found = self.control().system_identifier
         except CommandFailed:
             return "something else, which is no data directory"
-        return THIS if found == self.system_identifier else f"another cluster (system identifier {found})"
+        if found == self.system_identifier:
+            return THIS
+        return f"another cluster (system identifier {found}, and not {self.system_identifier})"
 
-    def _wrong_cluster(self, holds: str, known: str) -> str | None:
+    def _wrong_cluster(self, holds: str) -> str | None:
         if holds == THIS:
             return None
         return (
-            f"{self.data_directory} holds {holds}, and not this stack's cluster (system identifier {known}): nothing is changed. "
-            "Bring that back, or promote a standby; to start over without its data, destroy the stack first"
+            f"{self.data_directory} holds {holds}: it is not this stack's cluster, and nothing is changed. Bring that back, or "
+            "promote a standby; to start over without its data, destroy the stack first"
         )
 
     def is_among(self, beside: Collection[str]) -> bool:
@@ -161,7 +163,13 @@ class InitializedDirectory(DataDirectory):
         return None if self.disposable and found == NOTHING else self.but(holds=found)
 
     def objection(self, live: Self) -> str | None:
-        return self._wrong_cluster(live.holds, live.system_identifier)
+        if self.changed(live) & self.replaced_by:
+            return (
+                f"the primary's data is in {live.data_directory} of {live.host}, and its new place would be an empty cluster: "
+                "all standbys would be cloned from it. Nothing is changed. Name the former place again; to start over without its "
+                "data, destroy the stack first"
+            )
+        return self._wrong_cluster(live.holds)
 
     def create(self) -> Self:
         return self._create(self._initdb, lambda _: None)
@@ -201,7 +209,7 @@ class AdoptedDirectory(DataDirectory):
         return self.but(holds=self._found())
 
     def objection(self, live: Self) -> str | None:
-        return self._wrong_cluster(live.holds, live.system_identifier)
+        return self._wrong_cluster(live.holds)
 
     def create(self) -> Self:
         if not self.machine.listing(self.path):

@@ -70,7 +70,7 @@ class HbaRule(OnServer):
                 return None
             first = next((rule for rule in mine if self._is_ours(rule)), mine[0])
             above = self._above(first, rules)
-            only_for_us = [rule for rule in mine if self._is_only_for_us(rule, str(server.value("SHOW hba_file")))]
+            marked = self._marked(server)
             stale = server.value(
                 "SELECT modification > pg_conf_load_time() FROM pg_stat_file(current_setting('hba_file'))"
             )
@@ -78,7 +78,7 @@ class HbaRule(OnServer):
                 connection_type=first.type,
                 method=first.method,
                 position=f"after line {above[0].number} ({above[0]})" if above else FIRST,
-                lines=max(1, len(only_for_us)),
+                lines=max(1, len(marked)),
                 loaded=not stale,
             )
 
@@ -90,14 +90,14 @@ class HbaRule(OnServer):
         return self._put()
 
     def _put(self) -> Self:
-        """Make ours the one line for this role and address, above all others, and load the file."""
-        with self._editing() as (server, path, lines):
+        """Put one line of ours above all others, and load the file; what others wrote stays, and is never reached."""
+        with self._editing() as (server, lines):
             rules = replication_rules(server)
             first = next((rule for rule in rules if self._is_for_us(rule) and self._is_ours(rule)), None)
-            mine = [rule for rule in rules if self._is_only_for_us(rule, path)]
+            marked = self._marked(server)
             # As declared already, by us before or by somebody else: loading it is all that may be missing.
-            if first is None or len(mine) > 1 or self._above(first, rules):
-                for rule in reversed(mine):
+            if first is None or len(marked) > 1 or self._above(first, rules):
+                for rule in reversed(marked):
                     _take_out(lines, rule.number)
                 top = _first_rule(lines)
                 if lines[:top] and not lines[top - 1].endswith(b"\n"):
@@ -109,40 +109,55 @@ class HbaRule(OnServer):
     def is_marked(self) -> bool:
         """Whether there is a line of ours."""
         with session(self, self._purpose) as server:
-            path = str(server.value("SHOW hba_file"))
-            return bool(self._marked(server, path, (self.machine.read(PurePosixPath(path)) or b"").splitlines()))
+            return bool(self._marked(server))
 
     def delete(self) -> None:
-        with self._editing() as (server, path, lines):
-            for rule in reversed(self._marked(server, path, lines)):
+        with self._editing() as (server, lines):
+            for rule in reversed(self._marked(server)):
                 _take_out(lines, rule.number)
 
-    def _marked(self, server: Session, path: str, lines: list[bytes]) -> list[Line]:
+    def _marked(self, server: Session) -> list[Line]:
         """The lines that may be taken out: one without our mark was there before us."""
+        path = str(server.value("SHOW hba_file"))
+        lines = (self.machine.read(PurePosixPath(path)) or b"").splitlines()
         mine = [rule for rule in replication_rules(server) if self._is_only_for_us(rule, path)]
         return [rule for rule in mine if lines[rule.number - 1].rstrip().endswith(MARK.encode())]
 
     @contextmanager
-    def _editing(self) -> Iterator[tuple[Session, str, list[bytes]]]:
+    def _editing(self) -> Iterator[tuple[Session, list[bytes]]]:
         """Change the file's lines in place, one editor at a time; then check, and load it."""
         with session(self, self._purpose) as server:
             server.rows("SELECT pg_advisory_lock(hashtext('tde-replication pg_hba.conf'))")
             path = str(server.value("SHOW hba_file"))
-            _refuse_errors(server, "nothing was changed")
+            self._refuse_errors(server, "nothing was changed")
             before = self.machine.read(PurePosixPath(path)) or b""
             lines = before.splitlines(keepends=True)
-            yield server, path, lines
+            yield server, lines
             after = b"".join(lines)
             if after != before:
                 found = self.machine.status(PurePosixPath(path))
                 mode = found.mode if found else 0o600
                 self.machine.write(PurePosixPath(path), after, mode=mode)
                 try:
-                    _refuse_errors(server, "the file was put back as it was")
+                    self._refuse_errors(server, "the file was put back as it was")
                 except Problem:
                     self.machine.write(PurePosixPath(path), before, mode=mode)
                     raise
             reload_configuration(server)
+
+    def _refuse_errors(self, server: Session, consequence: str) -> None:
+        if wrong := self._wrong_line(server):
+            raise Problem(f"{wrong}: PostgreSQL would reject the file, so {consequence}. Mend that line")
+
+    def _wrong_line(self, server: Session) -> str | None:
+        """The first line that PostgreSQL would reject the file for."""
+        row = server.row(
+            # What cannot match because the server has no TLS is merely told, and matters where ours is such a line.
+            "SELECT file_name, line_number, error FROM pg_hba_file_rules "
+            "WHERE error NOT LIKE '%% record cannot match because %%' OR starts_with(error, %s) LIMIT 1",
+            [f"{self.connection_type} record"],
+        )
+        return f"line {row[1]} of {row[0]} is wrong ({row[2]})" if row else None
 
     def _text(self) -> bytes:
         role = self.role
@@ -159,7 +174,7 @@ class HbaRule(OnServer):
         return rule.users == [self.role] and rule.type == self.connection_type and rule.method == self.method
 
     def _is_only_for_us(self, rule: Line, path: str) -> bool:
-        """Whether it may be taken out: it is in the file itself, and lets nobody else in."""
+        """Whether it is in the file itself, and lets nobody else in."""
         return (
             rule.file == path
             and rule.users == [self.role]
@@ -214,12 +229,3 @@ def _take_out(lines: list[bytes], number: int) -> None:
     """Remove the rule that starts at line `number` (from 1), with its continuation lines."""
     while lines.pop(number - 1).rstrip(b"\r\n").endswith(b"\\") and number <= len(lines):
         pass
-
-
-def _refuse_errors(server: Session, consequence: str) -> None:
-    row = server.row("SELECT file_name, line_number, error FROM pg_hba_file_rules WHERE error IS NOT NULL LIMIT 1")
-    if row:
-        file, number, error = row
-        raise Problem(
-            f"line {number} of {file} is wrong ({error}): PostgreSQL would reject the file, so {consequence}. Mend that line"
-        )

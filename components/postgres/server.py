@@ -217,9 +217,15 @@ class Server(OnServer):
             self._alter(server, live)
             # One that is no longer declared waits for a restart too.
             late = self.but(settings=live.settings | self.settings).late(server)
-            # Where it is paused because a parameter is lower than the primary's, to go on without a restart would end it.
-            if self.recovery == "standby" and not late and server.value("SELECT pg_is_wal_replay_paused()"):
+            paused = self.recovery == "standby" and not late and server.value("SELECT pg_is_wal_replay_paused()")
+            # Paused by itself because a parameter is lower than the primary's: to go on without a restart would end it.
+            low = too_low(self.machine, self._bin, self.data) if paused else {}
+            if paused and not low:
                 server.rows("SELECT pg_wal_replay_resume()")
+        if low:
+            self._allowed_to_restart(sorted(low))
+            self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
+            return self._start_stopped(live.settings)
         if late:
             self._allowed_to_restart(late)
             if self.recovery == "standby" and set(FOLLOWED.values()).intersection(late):

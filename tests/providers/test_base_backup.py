@@ -12,6 +12,7 @@ import pytest
 
 from components.errors import Problem, Refused, Unavailable
 from components.hosts.local import PROJECT
+from components.postgres import server as module
 from components.postgres.base_backup import ClonedDirectory
 from components.postgres.claim import Claim
 from components.postgres.control import control_data
@@ -176,6 +177,7 @@ def test_a_wrong_password_is_told_and_leaves_nothing(servers: Servers, primary: 
 
 CLONE = """
 import sys
+from components.postgres import server as module
 from components.postgres.base_backup import ClonedDirectory
 ClonedDirectory.model_validate_json(sys.argv[1]).create()
 """
@@ -234,6 +236,51 @@ def test_what_cannot_be_followed_any_more(servers: Servers, primary: Node) -> No
     assert follows(again) == "the primary"
     again.delete()
     ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot}).delete()
+
+
+def test_a_slot_made_anew_does_not_bring_back_wal_that_is_gone(servers: Servers) -> None:
+    """As a new clone that was cut off leaves it: the slot is new, the standby the old one."""
+    primary = servers.primary("forgets")
+    made = servers.standby(primary, "late")
+    clone = made.directory
+    assert isinstance(clone, ClonedDirectory)
+    slot = ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot})
+    made.stop()
+    slot.delete()
+    for _ in range(3):
+        switch_wal(primary)
+    primary.rows("CHECKPOINT")
+    slot.create()
+    assert slot.read() == slot
+    assert follows(clone) == "its WAL is gone from the primary"
+    made.server.update(made.server.but(running=False))
+    assert until(lambda: follows(clone) == "its WAL is gone from the primary", seconds=20)
+
+
+def test_a_stopped_standby_that_has_the_wal_itself_can_follow(servers: Servers) -> None:
+    primary = servers.primary("forgets too")
+    made = servers.standby(primary, "has it")
+    clone = made.directory
+    assert isinstance(clone, ClonedDirectory)
+    for _ in range(3):
+        switch_wal(primary)
+    check(primary, made).create()
+    redo = clone.control().redo_wal_file
+    made.stop()
+    slot = ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot})
+    slot.delete()
+    primary.rows("CHECKPOINT")
+    assert redo not in [name for (name,) in primary.rows("SELECT name FROM pg_ls_waldir()")]
+    assert follows(clone) == "the primary"
+    slot.create()
+    made.server.update(made.server.but(running=False))
+    check(primary, made).create()
+    assert follows(clone) == "the primary"
+
+
+def switch_wal(primary: Node) -> None:
+    primary.rows("SELECT pg_logical_emit_message(true, '', 'x')")
+    primary.rows("SELECT pg_switch_wal()")
 
 
 def test_only_a_clone_without_a_control_file_is_condemned(servers: Servers, primary: Node) -> None:
@@ -302,6 +349,21 @@ def test_paused_replay_is_shown_and_goes_on(primary: Node, standby: Node) -> Non
     assert live is not None
     assert standby.server.changed(live) == {"replay"}
     standby.server.update(live)
+    assert standby.server.read() == standby.server
+    check(primary, standby).create()
+
+
+def test_replay_that_paused_itself_for_a_higher_value_of_the_primary_goes_on(servers: Servers) -> None:
+    primary = servers.primary("raised")
+    standby = servers.standby(primary, "too low")
+    primary.rows("ALTER SYSTEM SET max_locks_per_transaction = 80")
+    module.restart(primary.server, primary.server.name, primary.server.binaries)
+    assert until(lambda: standby.value("SELECT pg_is_wal_replay_paused()"), seconds=30)
+    live = standby.server.read()
+    assert live is not None
+    assert standby.server.changed(live) == {"replay"}
+    standby.server.update(live)
+    assert standby.value("SHOW max_locks_per_transaction") == "80"
     assert standby.server.read() == standby.server
     check(primary, standby).create()
 

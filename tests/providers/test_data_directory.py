@@ -85,7 +85,15 @@ def test_another_cluster_in_its_place_is_told_and_nothing_is_changed(made: Initi
     live = other.read()
     assert live is not None
     assert other.changed(live) == {"holds"}
-    assert f"another cluster (system identifier {made.system_identifier})" in (other.objection(live) or "")
+    assert f"another cluster (system identifier {made.system_identifier}, and not 1)" in (other.objection(live) or "")
+
+
+@pytest.mark.parametrize("place", [{"data_directory": "/elsewhere/data"}, {"host": "docker://container/db1"}])
+def test_a_primary_with_data_does_not_move(made: InitializedDirectory, place: dict[str, str]) -> None:
+    told = made.but(**place).objection(made) or ""
+    assert told.startswith(
+        f"the primary's data is in {made.data_directory} of local, and its new place would be an empty "
+    )
 
 
 def test_an_initdb_that_fails_leaves_nothing(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:

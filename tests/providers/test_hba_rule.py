@@ -204,7 +204,7 @@ def test_names(primary: Node, hba: HbaFile, role: str) -> None:
 def test_an_edited_line_is_shown_and_repaired(primary: Node, hba: HbaFile, line: str, field: str, shown: str) -> None:
     declared = rule(primary)
     declared.create()
-    hba.write(hba.text.replace(hba.text.splitlines()[len_of_comments(hba)], line))
+    hba.write(hba.text.replace(hba.text.splitlines()[len_of_comments(hba)], f"{line} # tde-replication"))
     found = live(declared)
     assert declared.changed(found) == {field}
     assert getattr(found, field) == shown
@@ -212,6 +212,29 @@ def test_an_edited_line_is_shown_and_repaired(primary: Node, hba: HbaFile, line:
     assert drift(declared) == set()
     assert hba.lines[0] == OURS
     assert len([one for one in hba.lines if "tested" in one]) == 1
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        "host replication tested 127.0.0.1/32 md5",
+        "hostssl replication tested 127.0.0.1/32 scram-sha-256",
+        "host replication tested 127.0.0.1/32 reject",
+        "host replication tested 127.0.0.1/32 md5\nhost replication tested 127.0.0.1/32 reject",
+    ],
+)
+def test_somebody_else_s_lines_stay_below_ours(primary: Node, hba: HbaFile, theirs: str) -> None:
+    """Of an adopted primary, say: they are as they were when ours has gone."""
+    hba.put(theirs)
+    before = hba.text
+    made = rule(primary).create()
+    assert hba.lines[:2] == [OURS, theirs.splitlines()[0]]
+    assert drift(made) == set()
+    once = hba.text
+    made.create()
+    assert hba.text == once
+    made.delete()
+    assert hba.text == before
 
 
 def len_of_comments(hba: HbaFile) -> int:

@@ -9,6 +9,8 @@ from psycopg import sql
 
 from components.errors import Problem, Refused
 from components.postgres.replication_role import ReplicationRole
+from components.postgres.server import reload_configuration
+from components.postgres.session import Session
 from tests.providers.servers import PASSWORD, Node
 
 NAMES = [
@@ -97,6 +99,20 @@ def test_drift_is_found_and_repaired(
     declared.update(live)
     assert drift(declared) == set()
     assert logs_in(primary, "tested", PASSWORD)
+
+
+def test_nothing_waits_for_a_synchronous_standby_that_is_down(primary: Node, declared: ReplicationRole) -> None:
+    primary.rows("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    try:
+        with primary.host.connect(primary.data, "postgres") as connection:
+            assert connection.execute("SHOW synchronous_commit").fetchone() == ("local",)
+            reload_configuration(Session(connection, "test"))
+        made = declared.create()
+        assert made.read() == made
+    finally:
+        primary.rows("ALTER SYSTEM RESET synchronous_standby_names")
+        with primary.host.connect(primary.data, "postgres") as connection:
+            reload_configuration(Session(connection, "test"))
 
 
 def test_membership_in_a_role_whose_name_needs_quotes(primary: Node, declared: ReplicationRole) -> None:

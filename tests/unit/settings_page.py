@@ -29,7 +29,7 @@ SECTIONS: list[tuple[str, str, type[settings.Settings]]] = [
     ("host: a container", "host.", settings.Docker),
 ]
 RELOAD, RESTART, NOTHING = "in place, reload", "restart of that server", "nothing: used the next time"
-ANOTHER = "another server: a new base backup; for a primary, refused while its data is there or a new cluster"
+ANOTHER = "another server: a new base backup; for a primary, refused"
 COSTS = {
     "encryption": "off → required: restart of all servers; required → off: refused, for encrypted tables could not be read",
     "walEncryption": "restart of all servers; only WAL written from then on is encrypted, or is not",

@@ -10,7 +10,7 @@ from pulumi.output import Unknown
 from pydantic import SecretStr
 
 from components import console
-from components.errors import Problem, Unavailable
+from components.errors import AnotherCluster, Problem, Unavailable
 from components.postgres.adapter import Provider
 from components.postgres.resource import Resource, Secret
 from components.progress import progress
@@ -57,6 +57,9 @@ class Thing(Resource):
     def read(self) -> Self | None:
         world.touch("read")
         return None if world.thing is None else self.but(**world.thing)
+
+    def objection(self, live: Self) -> str | None:
+        return f"{self.name} is {live.colour} now: nothing is changed" if live.colour == "black" else None
 
     def create(self) -> Self:
         world.touch("create")
@@ -118,6 +121,17 @@ def test_check_completes_the_inputs_so_that_a_diff_says_what_drift_goes_back_to(
     inputs = provider.check(STATE, dict(DECLARED)).inputs
     assert inputs == {**DECLARED, "colour": "red", "binaries": "/bin"}
     assert provider.check(STATE, {"name": "t", "colour": "blue"}).inputs["colour"] == "blue"
+
+
+def test_an_objection_fails_the_check_and_leaves_refresh_and_destroy_alone(provider: ThingProvider) -> None:
+    world.thing = {"colour": "black"}
+    found = provider.read("thing t", STATE)
+    failures = provider.check(found.inputs or {}, {**DECLARED, "binaries": UNKNOWN}).failures
+    assert [(failure.property, failure.reason) for failure in failures] == [("", "t is black now: nothing is changed")]
+    assert provider.check(STATE, dict(DECLARED)).failures == []
+    assert provider.diff("thing t", found.outs or {}, dict(DECLARED)).changes is True
+    provider.delete("thing t", found.outs or {})
+    assert world.thing is None
 
 
 def test_nothing_changed(provider: ThingProvider) -> None:
@@ -244,6 +258,12 @@ def test_what_does_not_answer_is_left_behind_where_the_stack_says_so(provider: T
     world.error = Unavailable("thing t: no server runs on /d.")
     configured(provider, ("leaveUnreachable", "true")).delete("thing t", STATE)
     assert world.said == [("left behind: Thing thing t (thing t: no server runs on /d)", False)]
+
+
+def test_what_another_cluster_holds_is_left_to_it(provider: ThingProvider) -> None:
+    world.error = AnotherCluster("thing t: the server on /d is another cluster.")
+    configured(provider).delete("thing t", STATE)
+    assert world.said == [("left behind: Thing thing t (thing t: the server on /d is another cluster)", False)]
 
 
 def test_what_answers_and_refuses_is_not_left_behind(provider: ThingProvider) -> None:

@@ -120,14 +120,14 @@ def objections_of_adoption(cluster: settings.Cluster, primary: Site, token: str,
     try:
         if host.status(PurePosixPath(token)):
             return []
-        with host.connect(primary.data, cluster.database) as server:
-            row = server.execute(
+        with server_session(host, primary.data, "cluster.primary.adopt", cluster.database) as server:
+            row = server.row(
                 "SELECT current_setting('pg_tde.wal_encrypt'), (SELECT key_name FROM pg_tde_server_key_info()), "
                 "(SELECT key_name FROM pg_tde_default_key_info()), "
                 "(SELECT name FROM pg_tde_list_all_global_key_providers() WHERE lower(name) = lower(%s))",
                 [cluster.vault.provider],
-            ).fetchone()
-    except (Unavailable, psycopg.Error):
+            )
+    except Problem:
         return []  # it is not there now, or has no pg_tde
     wal, server_key, default_key, provider = row or (None,) * 4
     keys = {"server": server_key, "default": default_key}

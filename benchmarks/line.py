@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 CHUNK = 65_536
 
@@ -14,10 +14,11 @@ def slow_line(host: str, port: int, *, here: str, way: float) -> Iterator[int]:
     loop = asyncio.new_event_loop()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(2 * way)
-        there, back = await asyncio.open_connection(host, port)
-        with closing(writer), closing(back):
-            await asyncio.gather(_carry(reader, back, way), _carry(there, writer, way), return_exceptions=True)
+        with closing(writer), suppress(asyncio.CancelledError):  # Python 3.11 reports a cancelled one as a failure
+            await asyncio.sleep(2 * way)
+            there, back = await asyncio.open_connection(host, port)
+            with closing(back):
+                await asyncio.gather(_carry(reader, back, way), _carry(there, writer, way), return_exceptions=True)
 
     server = loop.run_until_complete(asyncio.start_server(connected, here, 0))
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -25,9 +26,14 @@ def slow_line(host: str, port: int, *, here: str, way: float) -> Iterator[int]:
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        loop.call_soon_threadsafe(server.close)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        server.close()
+        left = asyncio.all_tasks(loop)  # of connections that ssh keeps
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.close()
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: float) -> None:

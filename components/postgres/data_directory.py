@@ -166,8 +166,8 @@ class InitializedDirectory(DataDirectory):
         if self.changed(live) & self.replaced_by:
             return (
                 f"the primary's data is in {live.data_directory} of {live.host}, and its new place would be an empty cluster: "
-                "all standbys would be cloned from it. Nothing is changed. Name the former place again; to start over without its "
-                "data, destroy the stack first"
+                "all standbys would be cloned from it. Nothing is changed. Name the former place again; to start over without "
+                "its data, destroy the stack first"
             )
         return self._wrong_cluster(live.holds)
 

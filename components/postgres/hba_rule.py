@@ -51,6 +51,8 @@ class HbaRule(OnServer):
     lines: int = 1
     loaded: bool = True
     """Whether the server has read the file since it was last changed."""
+    wrong: str = ""
+    """The line that PostgreSQL would reject the file for at its next start, and why: none is wanted."""
 
     replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"role", "address"}
 
@@ -80,7 +82,11 @@ class HbaRule(OnServer):
                 position=f"after line {above[0].number} ({above[0]})" if above else FIRST,
                 lines=max(1, len(marked)),
                 loaded=not stale,
+                wrong=self._wrong_line(server) or "",
             )
+
+    def objection(self, live: Self) -> str | None:
+        return _rejected(live.wrong, "nothing is changed") if live.wrong else None
 
     def create(self) -> Self:
         return self._put()
@@ -147,7 +153,7 @@ class HbaRule(OnServer):
 
     def _refuse_errors(self, server: Session, consequence: str) -> None:
         if wrong := self._wrong_line(server):
-            raise Problem(f"{wrong}: PostgreSQL would reject the file, so {consequence}. Mend that line")
+            raise Problem(_rejected(wrong, consequence))
 
     def _wrong_line(self, server: Session) -> str | None:
         """The first line that PostgreSQL would reject the file for."""
@@ -229,3 +235,7 @@ def _take_out(lines: list[bytes], number: int) -> None:
     """Remove the rule that starts at line `number` (from 1), with its continuation lines."""
     while lines.pop(number - 1).rstrip(b"\r\n").endswith(b"\\") and number <= len(lines):
         pass
+
+
+def _rejected(wrong: str, consequence: str) -> str:
+    return f"{wrong}: PostgreSQL would reject the file, so {consequence}. Mend that line"

@@ -222,6 +222,8 @@ class Server(OnServer):
             low = too_low(self.machine, self._bin, self.data) if paused else {}
             if paused and not low:
                 server.rows("SELECT pg_wal_replay_resume()")
+            if low or late:
+                _refuse_wrong_files(server, self.name)
         if low:
             self._allowed_to_restart(sorted(low))
             self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
@@ -367,8 +369,26 @@ def start(server: OnServer, name: str, binaries: str) -> None:
 
 def restart(server: OnServer, name: str, binaries: str) -> None:
     """Stop, start, and wait until it answers."""
+    with session(server, f"server {name}") as running:
+        _refuse_wrong_files(running, name)
     server.machine.halt(PurePosixPath(binaries), server.data, deadline=STOP_DEADLINE)
     start(server, name, binaries)
+
+
+def _refuse_wrong_files(server: Session, name: str) -> None:
+    """Leave a server running that could not start again."""
+    wrong = server.row(
+        "SELECT file_name, line_number, error FROM pg_hba_file_rules WHERE error NOT LIKE '% record cannot match because %' "
+        # What waits for a restart has an error there too.
+        "UNION ALL SELECT sourcefile, sourceline, error FROM pg_file_settings AS f "
+        "WHERE error IS NOT NULL AND sourcefile IS NOT NULL "
+        "AND NOT EXISTS (SELECT FROM pg_settings WHERE lower(name) = lower(f.name) AND context = 'postmaster')"
+    )
+    if wrong:
+        raise Problem(
+            f"line {wrong[1]} of {wrong[0]} is wrong ({wrong[2]}): server {name}, which must be restarted, could not start again "
+            "and is left running. Mend that line"
+        )
 
 
 def restart_told(name: str, parameters: Sequence[str], allowed: str) -> str:

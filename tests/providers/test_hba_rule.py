@@ -1,5 +1,6 @@
 """Our line in pg_hba.conf: put in, found in every spelling, moved to the top, taken out; the rest of the file as it was."""
 
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -340,6 +341,21 @@ def test_a_syntax_error_elsewhere_is_told_and_nothing_changed(primary: Node, hba
         assert "\n" not in str(told.value)
     assert hba.text == before
     assert primary.value("SELECT pg_conf_load_time()") == loaded
+
+
+def test_a_broken_file_that_somebody_loaded_is_told_at_preview(primary: Node, hba: HbaFile) -> None:
+    """The server goes on with the former rules until its next start, which would fail."""
+    declared = rule(primary)
+    declared.create()
+    hba.write(f"{hba.text}host all all notanip/32 trust\n")
+    found = live(declared)
+    assert declared.changed(found) == {"wrong"}
+    told = declared.objection(found) or ""
+    assert re.match(
+        rf"line {len(hba.text.splitlines())} of .*pg_hba.conf is wrong \(.*notanip/32.*so nothing is changed", told
+    )
+    hba.write(hba.text.replace("host all all notanip/32 trust\n", ""))
+    assert drift(declared) == set()
 
 
 def test_a_line_of_ours_that_postgresql_rejects_is_taken_back(primary: Node, hba: HbaFile) -> None:

@@ -377,6 +377,33 @@ def test_a_server_that_does_not_answer_yet_is_unavailable(running: Node, monkeyp
         running.server.read()
 
 
+@pytest.mark.parametrize(
+    ("name", "line", "why"),
+    [
+        ("pg_hba.conf", "host all all nowhere/32 trust", "invalid IP mask|nowhere/32"),
+        ("postgresql.conf", "commit_siblings = lots", "setting could not be applied"),
+    ],
+)
+def test_a_server_that_could_not_start_again_is_not_stopped(running: Node, name: str, line: str, why: str) -> None:
+    before, file = pid(running), running.file(name)
+    original = file.read_bytes()
+    file.write_bytes(original + f"{line}\n".encode())
+    number = len(original.splitlines()) + 1
+    wanted = declared(running, max_connections="25")
+    try:
+        told = rf"^line {number} of .*{name} is wrong \(.*({why}).* could not start again and is left running"
+        with pytest.raises(Problem, match=told):
+            wanted.update(live(running.server))
+        with pytest.raises(Problem, match=told):
+            module.restart(running.server, "db3", running.server.binaries)
+        assert pid(running) == before
+    finally:
+        file.write_bytes(original)
+    wanted.update(live(wanted))
+    assert running.value("SHOW max_connections") == "25"
+    running.server.update(wanted)
+
+
 def test_destroy_stops_it_and_takes_its_log(servers: Servers) -> None:
     made = servers.primary("gone")
     process = psutil.Process(pid(made))

@@ -212,6 +212,8 @@ class LocalHost(Host):
     @_told
     def remove(self, path: PurePosixPath) -> None:
         target = Path(path)
+        if not any(map(_is_there, (target, _draft(target)))):
+            return  # another thread may just have made the directory above it, to put something there
         if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
         else:
@@ -371,6 +373,14 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _draft(file: Path) -> Path:

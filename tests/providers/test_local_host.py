@@ -367,6 +367,14 @@ def test_nothing_is_pruned_outside_the_projects_root(host: LocalHost, project: P
     assert elsewhere.parent.is_dir()
 
 
+def test_a_removal_that_finds_nothing_leaves_the_directory_above(host: LocalHost, project: Path) -> None:
+    """Another resource may have made it just now, for a file of its own."""
+    above = project / ".local" / "stack" / "db1"
+    host.make_directory(PurePosixPath(above))
+    host.remove(PurePosixPath(above / ".data.unfinished"))
+    assert above.is_dir()
+
+
 def test_a_link_to_a_directory_is_removed_and_not_what_it_points_to(host: LocalHost, root: Path) -> None:
     kept = root / "kept"
     host.write(pure(kept / "f"), b"", mode=0o600)

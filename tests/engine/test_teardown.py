@@ -375,7 +375,7 @@ def test_a_restart_of_a_primary_that_is_to_be_adopted_is_told_at_preview(cluster
     _declare(cluster, 1, primary=primary)
     refused = cluster.workspace.preview()
     assert refused.code != 0
-    assert any("db1 must be restarted for max_connections" in line for line in refused.errors), refused.errors
+    assert "cluster.primary: server db1 must be restarted for max_connections" in refused.text, refused.text
     _declare(cluster, 1, primary=primary | {"restart": "allowed"})
     allowed = cluster.workspace.preview()
     assert allowed.code == 0, allowed.errors

@@ -11,7 +11,7 @@ from psycopg import pq
 
 from components.errors import Problem
 from components.hosts.local import LocalHost
-from components.postgres.base_backup import _duration, _outrun, _size, _tell
+from components.postgres.base_backup import _duration, _size, _tell
 from components.postgres.control import ControlData, control_data
 from components.postgres.hba_rule import HbaRule, _cidr, _take_out, same_address
 from components.postgres.replication_role import verifies
@@ -241,6 +241,7 @@ Database cluster state:               in archive recovery
 Latest checkpoint's REDO location:    0/3000028
 Latest checkpoint's REDO WAL file:    000000010000000000000003
 Latest checkpoint's TimeLineID:       1
+Bytes per WAL segment:                16777216
 """
 
 
@@ -263,12 +264,14 @@ BIN, DATA = PurePosixPath("/b in"), PurePosixPath("/d'ata")
 def test_control_data() -> None:
     host = Answering(CONTROL)
     assert control_data(host, BIN, DATA) == ControlData(
-        "7579821021830312345", "in archive recovery", 1, "000000010000000000000003"
+        "7579821021830312345", "in archive recovery", 1, "000000010000000000000003", 2**24
     )
     assert host.asked == ["/b in/pg_controldata", "--pgdata", "/d'ata"]
 
 
-@pytest.mark.parametrize("lacking", ["system identifier", "cluster state", "TimeLineID", "REDO WAL file"])
+@pytest.mark.parametrize(
+    "lacking", ["system identifier", "cluster state", "TimeLineID", "REDO WAL file", "WAL segment"]
+)
 def test_control_data_that_lacks_a_line(lacking: str) -> None:
     rest = "".join(line for line in CONTROL.splitlines(keepends=True) if lacking not in line)
     with pytest.raises(Problem, match=rf"^pg_controldata does not say .*{lacking}.* of /d'ata$"):
@@ -281,6 +284,7 @@ def clone(**fields: Any) -> ControlData:
         "state": "in archive recovery",
         "timeline": 1,
         "redo_wal_file": "000000010000000000000005",
+        "segment_size": 2**24,
     }
     return ControlData(**known | fields)
 
@@ -301,26 +305,17 @@ def test_a_clone_that_has_been_a_primary(state: str, left: bool) -> None:  # noq
 
 
 @pytest.mark.parametrize(
-    ("slot", "timeline", "oldest", "reason"),
+    ("segment_size", "before", "after"),
     [
-        ("reserved", 1, "000000010000000000000001", None),
-        ("unreserved", 1, "000000010000000000000006", None),
-        ("lost", 1, "000000010000000000000001", "its WAL is gone from the primary"),
-        (None, 1, "000000010000000000000005", None),
-        (None, 1, "000000010000000000000006", "its slot and its WAL are gone from the primary"),
-        (None, 2, "000000020000000000000005", None),
-        (None, 2, "000000020000000000000006", "its slot and its WAL are gone from the primary"),
-        (None, 1, None, None),
+        (2**24, "0000000100000000000000FF", "000000020000000100000000"),
+        (2**20, "000000010000000000000FFF", "000000010000000100000000"),
+        (2**30, "000000010000000A00000003", "000000010000000B00000000"),
+        (2**24, "000000010000000100000004", "000000010000000100000005"),
     ],
 )
-def test_what_keeps_a_clone_from_following(
-    slot: str | None, timeline: int, oldest: str | None, reason: str | None
-) -> None:
-    assert _outrun(clone(), slot, timeline, oldest) == reason
-
-
-def test_a_clone_ahead_of_the_primarys_timeline() -> None:
-    assert _outrun(clone(timeline=3), "reserved", 2, None) == "it is on timeline 3, the primary on 2"
+def test_wal_files_are_counted(segment_size: int, before: str, after: str) -> None:
+    found = clone(segment_size=segment_size)
+    assert found.segment(before) + 1 == found.segment(after)
 
 
 def line(name: str, port: int, slot: str | None = None) -> Line:

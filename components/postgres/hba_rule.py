@@ -19,6 +19,7 @@ from components.postgres.server import reload_configuration
 from components.postgres.session import Session, session
 
 FIRST = "before other replication rules"
+LINK_DEADLINE = 30.0
 MARK = "# tde-replication"
 KEYWORDS = {"all", "sameuser", "samerole", "samegroup", "replication"}
 
@@ -134,22 +135,29 @@ class HbaRule(OnServer):
         """Change the file's lines in place, one editor at a time; then check, and load it."""
         with session(self, self._purpose) as server:
             server.rows("SELECT pg_advisory_lock(hashtext('tde-replication pg_hba.conf'))")
-            path = str(server.value("SHOW hba_file"))
+            path = self._real(PurePosixPath(server.value("SHOW hba_file")))
             self._refuse_errors(server, "nothing was changed")
-            before = self.machine.read(PurePosixPath(path)) or b""
+            before = self.machine.read(path) or b""
             lines = before.splitlines(keepends=True)
             yield server, lines
             after = b"".join(lines)
             if after != before:
-                found = self.machine.status(PurePosixPath(path))
+                found = self.machine.status(path)
                 mode = found.mode if found else 0o600
-                self.machine.write(PurePosixPath(path), after, mode=mode)
+                self.machine.write(path, after, mode=mode)
                 try:
                     self._refuse_errors(server, "the file was put back as it was")
                 except Problem:
-                    self.machine.write(PurePosixPath(path), before, mode=mode)
+                    self.machine.write(path, before, mode=mode)
                     raise
             reload_configuration(server)
+
+    def _real(self, path: PurePosixPath) -> PurePosixPath:
+        """Where a link leads: what is written takes the place of what it is written to."""
+        found = self.machine.status(path)
+        if found is None or found.kind == "file":
+            return path
+        return PurePosixPath(self.machine.run(["readlink", "-f", str(path)], deadline=LINK_DEADLINE).removesuffix("\n"))
 
     def _refuse_errors(self, server: Session, consequence: str) -> None:
         if wrong := self._wrong_line(server):

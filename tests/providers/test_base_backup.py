@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import psutil
@@ -220,6 +221,8 @@ def test_what_cannot_be_followed_any_more(servers: Servers, primary: Node) -> No
     other = clone.but(primary_identifier="1")
     assert "clone of another cluster" in follows(other)
     assert other.changed(other.read() or other) == {"follows"} <= ClonedDirectory.replaced_by
+    ahead = replace(clone.control(), timeline=9)
+    assert clone._hindrance(ahead) == "it is on timeline 9, the primary on 1"
 
     made.rows("SELECT pg_promote()")
     assert until(lambda: made.value("SELECT pg_is_in_recovery()") is False, seconds=20)

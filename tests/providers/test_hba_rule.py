@@ -96,6 +96,23 @@ def test_the_file_keeps_its_owner_and_rights(primary: Node, hba: HbaFile) -> Non
     assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
 
 
+def test_a_link_stays_one_and_the_file_that_it_leads_to_keeps_its_rights(primary: Node, hba: HbaFile) -> None:
+    real = hba.path.with_name("real hba.conf")
+    hba.path.rename(real)
+    hba.path.symlink_to(real.name)
+    before = real.stat()
+    try:
+        made = rule(primary).create()
+        assert hba.path.is_symlink()
+        assert real.read_text().count("tested") == 1
+        assert (real.stat().st_uid, real.stat().st_mode) == (before.st_uid, before.st_mode)
+        assert drift(made) == set()
+        made.delete()
+        assert real.read_bytes() == hba.original
+    finally:
+        real.replace(hba.path)
+
+
 def test_a_replication_connection_gets_in_through_it(primary: Node, hba: HbaFile) -> None:
     hba.write("local all postgres peer map=owner\n")
     primary.rows("CREATE ROLE tested REPLICATION LOGIN")

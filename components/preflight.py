@@ -13,7 +13,7 @@ from components.errors import Unavailable
 from components.hosts.base import Host
 from components.hosts.site import Site
 from components.postgres.data_directory import marker
-from components.vault_address import VaultAddress
+from components.vault_address import LOOPBACK, VaultAddress
 
 PATIENCE = 3.0
 
@@ -65,6 +65,15 @@ def objections_of_vault(address: str, ca: str | None) -> list[str]:
     except OSError:
         return []  # it cannot be reached from here now: whoever needs it says so
     return []
+
+
+def objections_of_reach(cluster: settings.Cluster, address: str) -> list[str]:
+    """Whether servers elsewhere are told to look for Vault on their own loopback, and would not start."""
+    elsewhere = [server.name for server in cluster.servers if server.kind != "local"]
+    if cluster.vault.address_from_servers or not elsewhere or urlsplit(address).hostname not in LOOPBACK:
+        return []
+    where = f"vault:address {address} is this machine's own, and {', '.join(elsewhere)} would not find it on theirs"
+    return [f"cluster.vault.addressFromServers: missing; {where}: give the URL by which the servers reach it"]
 
 
 def objections_of_mount(vault: VaultAddress, cluster: settings.Cluster, mount: str, name: str) -> list[str]:

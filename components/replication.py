@@ -22,7 +22,13 @@ from components.key_vault import KeyVault
 from components.node import Around, Node
 from components.postgres import resources
 from components.postgres.upstream import Upstream, passfile
-from components.preflight import objections, objections_of_keys, objections_of_mount, objections_of_vault
+from components.preflight import (
+    objections,
+    objections_of_keys,
+    objections_of_mount,
+    objections_of_reach,
+    objections_of_vault,
+)
 from components.vault_address import VaultAddress
 
 TYPE = "tde:index:EncryptedReplication"
@@ -104,6 +110,8 @@ class EncryptedReplication(pulumi.ComponentResource):
             for line in objections(place, node.declared, node.site, self._stack)
         ]
         found += objections_of_vault(self._vault_address.address, self._vault_address.ca)
+        if self._in_force:
+            found += objections_of_reach(cluster, self._vault_address.address)
         found += objections_of_mount(self._vault_address, cluster, self._mount, self._name)
         found += objections_of_keys(cluster, self._primary.site, self._mount, in_force=self._in_force)
         if cluster.encryption == "required" and self._reason:

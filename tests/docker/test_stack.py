@@ -11,8 +11,7 @@ import docker
 import pytest
 
 from components.hosts.docker import DockerHost
-from tests.docker.conftest import OwnVault
-from tests.docker.lab import helpers
+from tests.docker.lab import Contained, OwnVault, helpers
 from tests.docker.test_host import DATA, eventually
 from tests.engine.workspace import Workspace
 
@@ -29,7 +28,7 @@ class Containers:
         self.workspace = workspace
         self.daemon = daemon
         servers = [{"name": f"db{n + 1}", "host": {"docker": image}, "binaries": binaries} for n in range(count)]
-        vault = {"network": OwnVault.name, "addressFromServers": f"https://{OwnVault.name}:8200"}
+        vault = {"network": OwnVault.name, "addressFromServers": Contained.seen_from_servers}
         workspace.write({"vault": vault, "primary": servers[0], "standbys": servers[1:]})
 
     def name(self, server: str) -> str:
@@ -49,15 +48,14 @@ class Containers:
 
 @pytest.fixture
 def make(
-    tmp_path: Path, daemon: docker.DockerClient, image: str, binaries: str, vault: OwnVault
+    tmp_path: Path, daemon: docker.DockerClient, image: str, binaries: str, contained_bao: Contained
 ) -> Iterator[Callable[[int], Containers]]:
     made: list[Containers] = []
 
     def new(count: int) -> Containers:
         stack = f"test-{secrets.token_hex(3)}"
         (tmp_path / stack).mkdir()
-        environment = {"VAULT_ADDR": vault.address, "VAULT_CACERT": str(vault.ca), "VAULT_TOKEN": vault.token}
-        workspace = Workspace(tmp_path / stack, stack, environment)
+        workspace = Workspace(tmp_path / stack, stack, contained_bao.environment)
         workspace.init()
         made.append(Containers(workspace, daemon, image, binaries, count))
         return made[-1]
@@ -70,7 +68,7 @@ def make(
 
 
 def test_from_nothing_through_drift_to_nothing(
-    make: Callable[[int], Containers], vault: OwnVault, daemon: docker.DockerClient
+    make: Callable[[int], Containers], contained_bao: Contained, daemon: docker.DockerClient
 ) -> None:
     cluster = make(2)
     workspace = cluster.workspace
@@ -105,7 +103,7 @@ def test_from_nothing_through_drift_to_nothing(
         assert token
         assert token not in shown
         assert not pgpass or pgpass.rpartition(":")[2] not in shown
-        assert vault.token not in shown
+        assert contained_bao.token not in shown
 
     def stopped() -> None:
         cluster.container("db2").stop()

@@ -196,15 +196,8 @@ def server(machine: Booted, name: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "host": {"ssh": machine.address, "user": USER, "packages": "none", **known, **more}}
 
 
-def found(machine: Booted) -> str:
-    """What a stack could leave behind."""
-    return machine.root(
-        "ls /etc/systemd/system /var/lib/postgresql/18 /run 2>/dev/null | grep tde; pgrep -a postgres | head -1; true"
-    )
-
-
 def test_from_nothing_to_streaming_and_back(machines: list[Booted], workspace: Workspace) -> None:
-    before = [found(machine) for machine in machines]
+    before = [machine.found() for machine in machines]
     one, two = machines
     cluster = {
         "encryption": "if-available",
@@ -215,7 +208,7 @@ def test_from_nothing_to_streaming_and_back(machines: list[Booted], workspace: W
     workspace.write(cluster)
     first = workspace.preview()
     assert first.code == 0, first.errors or first.text
-    assert [found(machine) for machine in machines] == before  # a preview does nothing
+    assert [machine.found() for machine in machines] == before  # a preview does nothing
     workspace.up_well()
     workspace.unchanged()
     data = [ABOVE / "tde-staging-db1/data", ABOVE / "tde-staging-db2/data"]
@@ -247,7 +240,7 @@ def test_from_nothing_to_streaming_and_back(machines: list[Booted], workspace: W
     secrets_of(workspace, one)
     done = workspace.destroy()
     assert done.code == 0, done.errors or done.text
-    assert [found(machine) for machine in machines] == before
+    assert [machine.found() for machine in machines] == before
 
 
 def secrets_of(workspace: Workspace, machine: Booted) -> None:
@@ -390,7 +383,7 @@ def test_encrypted_from_nothing(machines: list[Booted], workspace: Workspace, op
         workspace.unchanged()
         done = workspace.destroy()
         assert done.code == 0, done.errors or done.text
-    assert found(one) == found(two) == ""
+    assert one.found() == two.found() == ""
 
 
 def table_is_there(standby: Connection) -> bool:

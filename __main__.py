@@ -4,10 +4,12 @@ import pulumi
 
 from components import stack_file
 from components.errors import Problem
+from components.hosts import sudo
 from components.replication import EncryptedReplication
 from components.vault_address import VaultAddress
 
 stack = pulumi.get_stack()
+sudo.configure(pulumi.Config().get(sudo.SETTING))
 
 try:
     cluster = stack_file.parse(f"stacks/Pulumi.{stack}.yaml", pulumi.Config().get("cluster") or "{}")

@@ -66,6 +66,7 @@ class Ours:
 
         cluster = {
             "encryption": "off",  # the script has none either, whatever server this machine has
+            "disposable": True,
             "primary": server("primary", self.port),
             "standbys": [server(*place) for place in zip(standbys, free_ports(len(standbys)), strict=True)],
         }

@@ -93,7 +93,7 @@ class Node:
             "binaries": str(self.site.binaries),
             "stack": around.stack,
             "name": self.name,
-            "disposable": around.cluster.is_disposable,
+            "disposable": around.cluster.disposable,
         }
 
     def vault_files(self, around: Around, token: pulumi.Input[str]) -> list[Resource]:

@@ -78,7 +78,7 @@ def objections_of_reach(cluster: settings.Cluster, address: str) -> list[str]:
 
 def objections_of_mount(vault: VaultAddress, cluster: settings.Cluster, mount: str, name: str) -> list[str]:
     """A mount that is called somebody else's leaves the state; of a disposable stack, it would be removed with its keys."""
-    if not cluster.vault.existing or not cluster.is_disposable or not vault.made_for(mount, name):
+    if not cluster.vault.existing or not cluster.disposable or not vault.made_for(mount, name):
         return []
     why = "was made by this stack, which is disposable and would remove it with its keys"
     return [f'cluster.vault.existing: "{mount}" {why}: say disposable: false and run `up` first']

@@ -63,7 +63,7 @@ class EncryptedReplication(pulumi.ComponentResource):
         self._key = cluster.key.name or f"{name}-principal-key"
         self._mount = cluster.vault.mount or f"tde-{name}"
         self._primary, *self._standbys = self._places(
-            Surroundings(pulumi.get_stack(), name, cluster.vault.network, keep=not cluster.is_disposable)
+            Surroundings(pulumi.get_stack(), name, cluster.vault.network, keep=not cluster.disposable)
         )
         self._reason = self._why_not_encrypted()
         self._refuse_mistakes()
@@ -142,7 +142,7 @@ class EncryptedReplication(pulumi.ComponentResource):
         server = primary.server(around, directory, opts, {})
         # Where the whole data directory goes, nothing in it has to be taken away first; one that is set aside or that stays
         # must not keep a slot, which would fill its disk, or a way in.
-        goes = cluster.is_disposable and not adopted
+        goes = cluster.disposable and not adopted
         on_primary = around.child(depends_on=[server], deleted_with=directory if goes else None)
         keys = self._keys(inside, key_vault, on_primary) if self._in_force else []
         role = resources.ReplicationRole(
@@ -176,7 +176,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             existing=declared.existing,
             # An adopted primary goes on after the stack, and its server key can never be unset: without key and token it could
             # not start again.
-            keep=not self._cluster.is_disposable or self._primary.declared.adopt,
+            keep=not self._cluster.disposable or self._primary.declared.adopt,
             keep_primary=self._primary.declared.adopt,
             protect=self._cluster.protect,
             primary=self._primary.name,

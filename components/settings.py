@@ -29,6 +29,7 @@ from components.values import (
     Machine,
     Namespace,
     Network,
+    Packages,
     Port,
     Role,
     Size,
@@ -120,8 +121,9 @@ class Ssh(Settings):
     """Whose layout of files and packages it has: Debian's and Ubuntu's, or that of Red Hat and its kin."""
     version: Annotated[int, Field(ge=SUPPORTED)] = 18
     """The major version of PostgreSQL."""
-    packages: Literal["percona", "none"] = "percona"
-    """Where the server comes from: Percona's repository, set up by the stack; or it is installed already."""
+    packages: Packages = "percona"
+    """Where the server comes from: ``percona``, whose repository is set up by the stack; ``none``, it is installed already; or a
+    directory of .deb or .rpm files, counted from the project, which are copied there and installed."""
     unit: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:_.@\\-]+$")] | None = None
     """The systemd unit that runs the server, where there is one: ``postgresql@18-main``; else the stack makes its own."""
 
@@ -223,8 +225,8 @@ class Cluster(Settings):
     """Where the extension is made; keys and providers are the whole cluster's."""
     protect: bool = False
     """Whether Pulumi refuses to destroy the primary's data, and the Vault mount with its keys."""
-    disposable: bool | None = None
-    """Whether data may be removed rather than set aside, and keys with it; default on the local host and in containers: true."""
+    disposable: bool = False
+    """Whether data may be removed rather than set aside, and keys with it; a primary whose data is gone is then made anew."""
     vault: Vault = Vault()
     key: Key = Key()
     replication: Replication = Replication()
@@ -239,12 +241,6 @@ class Cluster(Settings):
     def places(self) -> list[str]:
         """Where each of `servers` stands in the stack file."""
         return ["cluster.primary", *(f"cluster.standbys[{n}]" for n in range(len(self.standbys)))]
-
-    @property
-    def is_disposable(self) -> bool:
-        if self.disposable is not None:
-            return self.disposable
-        return all(server.kind in {"local", "docker"} for server in self.servers)
 
     def port(self, server: Server) -> int:
         # By identity: two servers of one name are one mistake, not a clash of ports besides.

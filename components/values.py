@@ -142,7 +142,14 @@ def _file(text: str) -> str:
     return text
 
 
+def _packages(text: str) -> str:
+    if text not in {"percona", "none"} and "/" not in text:
+        raise ValueError(f'"{text}" is neither percona, none, nor a directory (write ./{text})')
+    return _file(text)
+
+
 Size = Annotated[str, AfterValidator(_size)]
+Packages = Annotated[str, AfterValidator(_packages)]
 Hop = Annotated[str, AfterValidator(_hop)]
 Machine = Annotated[str, AfterValidator(_machine)]
 AccountName = Annotated[str, AfterValidator(_account)]

@@ -28,11 +28,13 @@ from typing import IO, ClassVar, cast
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from components.errors import CommandFailed, Problem, Unavailable
+from components.hosts import sudo
 
 PROJECT = Path(__file__).resolve().parents[2]
 PORT = 22
 IDLE_SECONDS = 60
 CONNECT_SECONDS = 15
+ATTEMPT_SECONDS = 60
 SSH_FAILED = 255
 OPTIONS = {
     "BatchMode": "yes",
@@ -49,8 +51,8 @@ OPTIONS = {
     "LogLevel": "ERROR",
 }
 
-# POSIX `read` takes no byte beyond the line, so what follows it on standard input is left for the script.
-RECEIVE = """/bin/sh -c 'read -r script; eval "$(echo "$script" | base64 -d)"'"""
+# What follows its line on standard input is left for the script.
+RECEIVE = f"""/bin/sh -c '{sudo.SKIP}; eval "$(echo "${{line#*:}}" | base64 -d)"'"""
 FRAME = """\
 export LC_ALL=C.UTF-8 TZ=UTC PATH=/usr/bin:/bin:/usr/sbin:/sbin
 cd /
@@ -126,7 +128,11 @@ class Login:
         """What makes a command behind it run as `account`; empty where the login is that account."""
         if account == self.user:
             return ""
-        return f"runuser -u {account} -- " if self.user == "root" else f"sudo -n -u {account} -- "
+        return f"runuser -u {account} -- " if self.user == "root" else sudo.command(account)
+
+    def asks(self, account: str) -> bool:
+        """Whether sudo may want a password on the way to `account`."""
+        return self.become(account).startswith("sudo -S")
 
     def options(self) -> list[str]:
         """The arguments of ssh for this destination, without sharing."""
@@ -186,7 +192,9 @@ class Shell:
         On both output streams a line `marker` comes before what is the script's own; on standard error it comes again behind
         it, with the exit status.
         """
-        become = "" if as_login else self.login.become(self.login.account)
+        account = self.login.account
+        become = "" if as_login else self.login.become(account)
+        answer = "" if as_login else self.answer(account)
         text = FRAME.format(marker=marker, script=script, arguments=shlex.join(arguments))
         try:
             child = subprocess.Popen(
@@ -201,7 +209,7 @@ class Shell:
             raise Problem("there is no ssh on this machine: install OpenSSH's client") from None
         with suppress(BrokenPipeError):  # what went wrong is on standard error
             stdin = cast("IO[bytes]", child.stdin)
-            stdin.write(base64.b64encode(text.encode()) + b"\n")
+            stdin.write(f"{answer}{sudo.BEGIN}".encode() + base64.b64encode(text.encode()) + b"\n")
             stdin.flush()
         return child
 
@@ -262,6 +270,41 @@ class Shell:
             raise Unavailable(f"the connection to {self.login} broke while a command ran there")
         return Ended(errors.status, b"".join(output).partition(f"{marker}\n".encode())[2], "".join(errors.own))
 
+    def answer(self, account: str) -> str:
+        """What sudo is to read on the way to `account`, whether or not it does; empty where it will ask for nothing.
+
+        At first the password goes there alone, so that a wrong one is one failed attempt: with more on standard input, sudo would
+        try that too, and each command again, until the machine locks the login out. Raises what `refusal` makes of it.
+        """
+        if not self.login.asks(account):
+            return ""
+        with _PROOFS_LOCK:
+            if (self.login, account) not in _PROOFS:
+                _PROOFS[self.login, account] = self._attempt(account)
+        if refused := _PROOFS[self.login, account]:
+            raise type(refused)(str(refused))
+        return sudo.answer()
+
+    def _attempt(self, account: str) -> Problem | None:
+        """Why sudo does not let the login become `account` by the password; None where it does. Raises `Unavailable`."""
+        try:
+            done = subprocess.run(
+                [*self._command, f"exec env LC_ALL=C {self.login.become(account)}/bin/sh -c :"],
+                input=sudo.answer().encode(),
+                capture_output=True,
+                env=_environment(),
+                timeout=ATTEMPT_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise Unavailable(f"{self.login} did not answer within {ATTEMPT_SECONDS:g} s") from None
+        if not done.returncode:
+            return None
+        refused = self.refusal(done.returncode, done.stderr.decode(errors="replace"), account)
+        if isinstance(refused, Unavailable):
+            raise refused
+        return refused
+
     def refusal(self, code: int, said: str, account: str | None = None) -> Problem:
         """Why nothing ran as `account`: what ssh, sudo or the login shell `said` before it ended with `code`."""
         login = self.login
@@ -318,6 +361,10 @@ class Errors:
                     self._on_line(text.rstrip("\r\n"))
 
 
+_PROOFS: dict[tuple[Login, str], Problem | None] = {}
+"""By login and account: what became of the password, once it was tried."""
+_PROOFS_LOCK = threading.Lock()
+
 REASONS: tuple[tuple[str, type[Problem], str], ...] = (
     (
         "IDENTIFICATION HAS CHANGED",
@@ -344,7 +391,19 @@ REASONS: tuple[tuple[str, type[Problem], str], ...] = (
     (
         "sudo: a (?:password|terminal) is required|sudo: sorry, you must have a tty",
         Problem,
-        "sudo on {host} asks {user} for more than it can give here: allow `{user} ALL=({account}) NOPASSWD: ALL` in its sudoers",
+        (
+            "sudo on {host} asks {user} for more than it can give here: allow `{user} ALL=({account}) NOPASSWD: ALL` in its "
+            f"sudoers, or give the password of {{user}} (`pulumi config set --secret tde-replication:{sudo.SETTING}`, or "
+            f"{sudo.ENVIRONMENT})"
+        ),
+    ),
+    (
+        r"incorrect password attempt|Sorry, try again|no password was provided",
+        Problem,
+        (
+            f"sudo on {{host}} does not take the password of {{user}} ({sudo.ENVIRONMENT}, tde-replication:{sudo.SETTING}): it "
+            "was tried once, and is not tried again"
+        ),
     ),
     (
         "is not allowed to (?:execute|run sudo)|not in the sudoers file|may not run sudo",
@@ -402,5 +461,5 @@ def _file(path: str) -> str:
 
 def _environment() -> dict[str, str]:
     """The user's own, for their agent and proxies, without this project's secrets, and with messages in English."""
-    hidden = ("VAULT_", "PULUMI_", "LC_", "LANG")
+    hidden = ("VAULT_", "PULUMI_", "TDE_REPLICATION_", "LC_", "LANG")
     return {name: value for name, value in os.environ.items() if not name.startswith(hidden)} | {"LC_ALL": "C"}

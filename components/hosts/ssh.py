@@ -4,6 +4,7 @@ A file operation is one small script and one round trip (see `openssh`). The scr
 They need what every Linux with systemd has: a POSIX sh, coreutils, findutils and util-linux.
 """
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
@@ -200,9 +201,10 @@ class SshHost(Host):
 
     def _as_root(self, *command: str) -> bytes:
         """One of systemd's commands: sudoers may allow just these."""
-        become = self.login.become("root").split()
+        become = shlex.split(self.login.become("root"))
+        answer = self._shell.answer("root").encode()
         try:
-            ended = self._shell.execute(AS_ROOT, *become, *command, deadline=DEADLINE, content=b"", as_login=True)
+            ended = self._shell.execute(AS_ROOT, *become, *command, deadline=DEADLINE, content=answer, as_login=True)
         except TimeoutError:
             raise Unavailable(f"{self.login} did not answer within {DEADLINE:g} s") from None
         if ended.status and "sudo" in ended.errors:

@@ -35,6 +35,27 @@ redhat)
     ;;
 esac
 """
+# $1 verb, $2 directory of package files, counted from the login's home; the rest: their names
+FILES = """
+set -eu
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C
+verb=$1 directory=$2
+shift 2
+if [ "$verb" = remove ]; then
+    rm -rf -- "$directory"
+    rmdir -p -- "${directory%/*}" 2>/dev/null || true
+    exit
+fi
+cd -- "$directory"
+case $1 in
+*.deb)
+    mkdir -p /etc/postgresql-common/createcluster.d
+    echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.d/tde-replication.conf
+    apt-get -qq -y install "$@"
+    ;;
+*)  dnf -y install "$@" ;;
+esac
+"""
 # $1 verb, $2 account, $3 directory above the data, $4 whether that is of the stack's own making
 DIRECTORY = """
 set -eu

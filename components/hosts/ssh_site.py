@@ -21,11 +21,12 @@ from pulumi import ResourceOptions
 from pulumi_command import remote
 
 from components.errors import CommandFailed, Problem
+from components.hosts import sudo
 from components.hosts.installation import EXTENSIONS
-from components.hosts.openssh import PORT, Login, connection_settings
+from components.hosts.openssh import PORT, PROJECT, Login, connection_settings
 from components.hosts.site import Site, Surroundings
 from components.hosts.ssh import SshHost
-from components.hosts.ssh_scripts import DIRECTORY, PACKAGES, UNIT, UNIT_TEXT
+from components.hosts.ssh_scripts import DIRECTORY, FILES, PACKAGES, UNIT, UNIT_TEXT
 from components.settings import Server, Ssh
 
 PROBE_DEADLINE = 20.0
@@ -35,6 +36,7 @@ LAYOUTS = {
     "redhat": ("/usr/pgsql-{version}/bin", "/var/lib/pgsql/{version}", "postgresql-{version}"),
 }
 """By system: the directories of programs and of data, and the distribution's own unit."""
+SUFFIXES = {"debian": ".deb", "redhat": ".rpm"}
 HOST_KEYS = ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa", "ssh-ed25519")
 """In the order in which pulumi-command's ssh wants them of a host."""
 
@@ -55,6 +57,8 @@ class Maker:
         last: list[pulumi.Resource] = []
         if declared.packages == "percona":
             last = [self._command("packages", PACKAGES, [declared.system, str(declared.version)], opts)]
+        elif declared.packages != "none":
+            last = self._package_files(declared.packages, opts)
         own = "no" if self.server.data_directory else "yes"
         above = [self.login.account, str(self.data.parent), own]
         last = [self._command("directory", DIRECTORY, above, _after(opts, last))]
@@ -62,16 +66,33 @@ class Maker:
             last = [self._command("unit", UNIT, [self.unit, self.unit_text], _after(opts, last))]
         return last
 
+    def _package_files(self, directory: str, opts: ResourceOptions) -> list[pulumi.Resource]:
+        """Copied to the login's home, where they stay as long as the stack, and installed from there."""
+        place = f".cache/tde-replication/{self.unit}"
+        copied = remote.CopyToRemote(
+            f"{self.server.name}-package-files",
+            connection=self._connection(),
+            source=pulumi.FileArchive(f"{Path(directory).expanduser()}/"),  # with the slash, what is in it
+            remote_path=place,
+            opts=opts,
+        )
+        names = [f"./{name}" for name in _package_names(self.server)]
+        return [self._command("packages", FILES, [place, *names], _after(opts, [copied]))]
+
     def _command(self, what: str, script: str, arguments: Sequence[str], opts: ResourceOptions) -> pulumi.Resource:
         # All of it is read before any of it runs, so that no program in it reads the rest of the script.
         text = f'main() {{\n{script.strip()}\n}}\nmain "$1" {shlex.join(arguments)} </dev/null\n'
-        become = self.login.become("root")
+        stdin: pulumi.Input[str] = text
+        run = f"exec {self.login.become('root')}/bin/sh "
+        if self.login.asks("root"):
+            stdin = pulumi.Output.secret(f"{sudo.answer()}{sudo.BEGIN}\n{text}")
+            run += f"-c '{sudo.SKIP}; exec /bin/sh \"$@\"' sh "
         return remote.Command(
             f"{self.server.name}-{what}",
             connection=self._connection(),
-            create=f"exec {become}/bin/sh -s make",
-            delete=f"exec {become}/bin/sh -s remove",
-            stdin=text,
+            create=f"{run}-s make",
+            delete=f"{run}-s remove",
+            stdin=stdin,
             logging=remote.Logging.NONE,
             add_previous_output_in_env=False,
             opts=opts,
@@ -131,9 +152,7 @@ def declare(server: Server, port: int, around: Surroundings) -> Site:
         client=server.address or _client(server, declared),
         dsn=make_conninfo(host=sockets, port=port, user="postgres", dbname="postgres"),
         server=f"PostgreSQL {declared.version} on {declared.ssh}",
-        has_pg_tde=_has_pg_tde(SshHost(address), place, declared.version)
-        if server.adopt or declared.packages == "none"
-        else True,
+        has_pg_tde=_has_pg_tde(server, SshHost(address), place),
         parameters={"unix_socket_directories": sockets} if text else {},
         make=(lambda _: ()) if server.adopt else Maker(server, login, data, unit, text),
     )
@@ -185,8 +204,24 @@ def _client(server: Server, declared: Ssh) -> str:
     return str(ip_network(found))
 
 
-def _has_pg_tde(host: SshHost, binaries: PurePosixPath, version: int) -> bool | None:
-    """Whether the server that is installed there has the extension; None where there is none yet, or no answer."""
+def _package_names(server: Server) -> list[str]:
+    """The files of packages that are brought, of one kind. Raises `Problem` where there are none."""
+    directory = PROJECT / Path(_ssh(server).packages).expanduser()
+    suffix = SUFFIXES[_ssh(server).system]
+    found = sorted(path.name for path in directory.glob(f"*{suffix}"))
+    if not found:
+        raise Problem(f"host.packages: {directory} holds no {suffix} files")
+    return found
+
+
+def _has_pg_tde(server: Server, host: SshHost, binaries: PurePosixPath) -> bool | None:
+    """Whether the server there has the extension, or will have it; None where there is none yet, or no answer."""
+    declared = _ssh(server)
+    if not server.adopt and declared.packages != "none":
+        brought = ["pg_tde"] if declared.packages == "percona" else _package_names(server)
+        if any("pg_tde" in name.replace("-", "_") for name in brought):
+            return True
+    version = declared.version
     script = '[ -e "$1" ] || exit 3; shift; for file; do [ ! -e "$file" ] || exit 0; done; exit 4'
     places = [str(binaries.parent / place.format(major=version) / "pg_tde.control") for place in EXTENSIONS]
     try:

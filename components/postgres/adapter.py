@@ -28,6 +28,7 @@ from pydantic import ValidationError
 
 from components import console
 from components.errors import Problem, Refused, Unavailable
+from components.hosts import sudo
 from components.postgres.resource import Resource
 from components.progress import reported_to
 
@@ -50,6 +51,7 @@ class Provider(ResourceProvider):
         # From the environment, for `destroy` is given the stack file's settings as they were at the last `up`.
         wanted = os.environ.get(LEAVE_UNREACHABLE) or req.config.get("leaveUnreachable")
         self.leave_unreachable = str(wanted).lower() == "true"
+        sudo.configure(req.config.get(sudo.SETTING))
 
     def check(self, olds: Properties, news: Properties) -> CheckResult:
         """Validate, and complete the inputs with defaults, so that a diff says what a drifted value goes back to."""

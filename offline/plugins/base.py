@@ -72,6 +72,8 @@ class Input:
     computed: bool = False
     """Where it is left out, the server's value stands, whatever it is."""
     default: Any = None
+    whole: bool = False
+    """What differs in it is not told apart."""
     canonical: Callable[[Any], Any] = lambda value: value
     """Brings two spellings of the same value together."""
 
@@ -95,6 +97,20 @@ class Resource(ABC):
     delete_before_replace: ClassVar[bool] = False
     named_by: ClassVar[str] = ""
     """The input that gets a name of Pulumi's making where it is left out."""
+    terraform: ClassVar[bool] = True
+    """Whether the plugin consists of a Terraform provider: its types do not tell nothing, null, "", 0, false, [] and {} apart,
+    and what a failed update declared stands in the state all the same."""
+
+    def identify(self, name: str) -> str:  # noqa: ARG002
+        """The id where it comes of the resource's name, so that a preview has one too; else ""."""
+        return ""
+
+    def fill(self, inputs: Properties) -> Properties:
+        """Set the defaults that stand deeper than `Input.default`."""
+        return inputs
+
+    def settle(self, value: Any) -> Any:
+        return _settled(value) if self.terraform else value
 
     def encode(self, properties: Properties) -> Any:
         hidden = {key: Secret(properties[key]) for key in self.secrets if properties.get(key) is not None}
@@ -113,8 +129,8 @@ class Resource(ABC):
         """Find it, or None where it has gone. `state` is what was known last, or was just declared."""
 
     @abstractmethod
-    def update(self, identity: str, inputs: Properties, old: Properties) -> str:
-        """Make it as declared; its id."""
+    def update(self, identity: str, inputs: Properties, old: Properties) -> Found:
+        """Make it as declared; the outputs are those that `read` cannot know."""
 
     @abstractmethod
     def delete(self, identity: str, state: Properties) -> None:
@@ -138,24 +154,26 @@ def differences(resource: Resource, old: Properties, new: Properties) -> dict[st
         if new.get(name) is None and declared.computed:
             continue
         was, wanted = (
-            _settled(value if value is None or has_unknown(value) else declared.canonical(value))
+            resource.settle(value if value is None or has_unknown(value) else declared.canonical(value))
             for value in (old.get(name), new.get(name))
         )
-        for path, change in _compare(name, was, wanted):
+        for path, change in _compare(name, was, wanted, whole=declared.whole):
             kind = UPDATE if change == DELETE and path in new else change  # "false" is not "left out"
-            found[path] = (REPLACING[kind] if declared.replaces else kind, name)
+            # A plugin of Pulumi's own looks the path up, and finds no "triggers[0]": what replaces then is the SDK.
+            replaces = declared.replaces and (resource.terraform or path == name)
+            found[path] = (REPLACING[kind] if replaces else kind, name)
     return found
 
 
-def _compare(path: str, was: Any, wanted: Any) -> Iterator[tuple[str, "Kind"]]:
+def _compare(path: str, was: Any, wanted: Any, *, whole: bool = False) -> Iterator[tuple[str, "Kind"]]:
     if was == wanted:
         return
     match was, wanted:
-        case Mapping(), Mapping():
+        case Mapping(), Mapping() if not whole:
             for key in was.keys() | wanted.keys():
                 step = f".{key}" if re.fullmatch(r"\w+", key) else f'["{key}"]'
                 yield from _compare(path + step, was.get(key), wanted.get(key))
-        case list(), list():
+        case list(), list() if not whole:
             for index, pair in enumerate(zip_longest(was, wanted)):
                 yield from _compare(f"{path}[{index}]", *pair)
         case None, _:
@@ -227,8 +245,9 @@ class Plugin(ABC, provider_pb2_grpc.ResourceProviderServicer):
         inputs = {key: declared.default for key, declared in resource.inputs.items() if declared.default is not None}
         inputs |= {key: value for key, value in new.items() if value is not None}
         if resource.named_by and not inputs.get(resource.named_by):
-            named = request.urn.rpartition("::")[2] + "-" + secrets.token_hex(4)[:7]
+            named = _name(request.urn) + "-" + secrets.token_hex(4)[:7]
             inputs[resource.named_by] = old.get(resource.named_by) or named
+        inputs = resource.fill(inputs)
         failures = [
             (key, f"the offline stand-in for pulumi-{self.name} does not serve it")
             for key in inputs
@@ -249,11 +268,14 @@ class Plugin(ABC, provider_pb2_grpc.ResourceProviderServicer):
     @_told
     def Create(self, request: Any, _context: grpc.ServicerContext) -> Any:
         resource, inputs = self._resource(request), decode(request.properties)
+        name = _name(request.urn)
         if request.preview:
             known_later = {key for key, declared in resource.inputs.items() if declared.computed} | {*resource.outputs}
-            return provider_pb2.CreateResponse(properties=resource.encode(dict.fromkeys(known_later, UNKNOWN) | inputs))
+            return provider_pb2.CreateResponse(
+                id=resource.identify(name), properties=resource.encode(dict.fromkeys(known_later, UNKNOWN) | inputs)
+            )
         made = resource.create(inputs)
-        found = _read_back(resource, made.identity, inputs | made.outputs)
+        found = _read_back(resource, made.identity or resource.identify(name), inputs | made.outputs)
         return provider_pb2.CreateResponse(id=found.identity, properties=resource.encode(found.outputs))
 
     @_told
@@ -267,9 +289,9 @@ class Plugin(ABC, provider_pb2_grpc.ResourceProviderServicer):
             value = found.outputs.get(key)
             if key not in old and old:  # not declared; without any, this is an import
                 continue
-            if _settled(value) is None:
+            if resource.settle(value) is None:
                 inputs.pop(key, None)
-            elif key not in old or _settled(declared.canonical(old[key])) != _settled(declared.canonical(value)):
+            elif key not in old or _differ(resource, declared, old[key], value):
                 inputs[key] = value
         return provider_pb2.ReadResponse(
             id=found.identity, properties=resource.encode(found.outputs), inputs=resource.encode(inputs)
@@ -287,10 +309,13 @@ class Plugin(ABC, provider_pb2_grpc.ResourceProviderServicer):
         if request.preview:
             return provider_pb2.UpdateResponse(properties=resource.encode(state))
         try:
-            identity = resource.update(request.id, inputs, old)
+            made = resource.update(request.id, inputs, old)
         except PluginError as error:
+            if not resource.terraform:
+                raise
             raise IncompleteError(error, request.id, state) from error
-        return provider_pb2.UpdateResponse(properties=resource.encode(_read_back(resource, identity, state).outputs))
+        found = _read_back(resource, made.identity, state | made.outputs)
+        return provider_pb2.UpdateResponse(properties=resource.encode(found.outputs))
 
     @_told
     def Delete(self, request: Any, _context: grpc.ServicerContext) -> Any:
@@ -305,6 +330,15 @@ class Plugin(ABC, provider_pb2_grpc.ResourceProviderServicer):
         if kind not in self.resources:
             raise PluginError(f"the offline stand-in for pulumi-{self.name} does not serve {kind}")
         return self.resources[kind]
+
+
+def _name(urn: str) -> str:
+    return urn.rpartition("::")[2]
+
+
+def _differ(resource: Resource, declared: Input, old: Any, new: Any) -> bool:
+    one, other = (resource.settle(declared.canonical(value)) for value in (old, new))
+    return bool(one != other)
 
 
 def _read_back(resource: Resource, identity: str, state: Properties) -> Found:

@@ -93,9 +93,9 @@ class Network(DockerResource):
         }
         return Found(found["Id"], state | live)
 
-    def update(self, identity: str, inputs: Properties, old: Properties) -> str:
+    def update(self, identity: str, inputs: Properties, old: Properties) -> Found:
         del inputs, old
-        return identity
+        return Found(identity, {})
 
     @_told("Unable to remove network")
     def delete(self, identity: str, state: Properties) -> None:
@@ -135,9 +135,9 @@ class Volume(DockerResource):
         }
         return Found(identity, state | live)
 
-    def update(self, identity: str, inputs: Properties, old: Properties) -> str:
+    def update(self, identity: str, inputs: Properties, old: Properties) -> Found:
         del inputs, old
-        return identity
+        return Found(identity, {})
 
     @_told("Unable to remove volume")
     def delete(self, identity: str, state: Properties) -> None:
@@ -182,9 +182,9 @@ class RemoteImage(DockerResource):
         live = {"imageId": found["Id"], "repoDigest": digests[0] if digests else ""}
         return Found(found["Id"] + state["name"], state | live)
 
-    def update(self, identity: str, inputs: Properties, old: Properties) -> str:
+    def update(self, identity: str, inputs: Properties, old: Properties) -> Found:
         del inputs, old
-        return identity
+        return Found(identity, {})
 
     @_told("Unable to remove Docker image")
     def delete(self, identity: str, state: Properties) -> None:
@@ -348,14 +348,14 @@ class Container(DockerResource):
             return state.get("image") == live
 
     @_told("Unable to update container")
-    def update(self, identity: str, inputs: Properties, old: Properties) -> str:
+    def update(self, identity: str, inputs: Properties, old: Properties) -> Found:
         """Restart policy and memory apply; mounts, healthcheck and init leave the container as it was: so does the plugin."""
         policy = {"Name": inputs["restart"], "MaximumRetryCount": inputs.get("maxRetryCount") or 0}
         more = {"mem_limit": f"{inputs['memory']}m"} if inputs.get("memory") else {}
         self._client.update_container(identity, restart_policy=policy, **more)
         if inputs.get("mustRun") and not old.get("mustRun"):
             self._client.start(identity)
-        return identity
+        return Found(identity, {})
 
     @_told("Unable to remove container")
     def delete(self, identity: str, state: Properties) -> None:

@@ -6,7 +6,7 @@ costs 0.2 s, these 0.06 s.
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +39,7 @@ from pulumi.runtime.proto import (  # noqa: E402
 
 __all__ = [
     "UNKNOWN",
+    "Asset",
     "Properties",
     "Secret",
     "decode",
@@ -54,6 +55,8 @@ __all__ = [
 
 SIGNATURE = "4dabf18193072939515e22adb298388d"
 SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105
+ASSET = "c44067f5952c0a294b673a41bacd8c17"
+ARCHIVE = "0def7320c3a5731c473e5ecbe6d01bc7"
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"  # a value that is known only after the update
 
 Properties = dict[str, Any]
@@ -66,6 +69,22 @@ class Secret:
     value: Any
 
 
+@dataclass(frozen=True)
+class Asset:
+    """A file, or an archive or directory, of the program's; two with the same content are equal."""
+
+    signature: str
+    hash: str | None = None
+    path: str | None = field(default=None, compare=False)
+    text: str | None = field(default=None, compare=False)
+    uri: str | None = field(default=None, compare=False)
+    assets: Any = field(default=None, compare=False)
+
+    @property
+    def archive(self) -> bool:
+        return self.signature == ARCHIVE
+
+
 def decode(properties: Struct) -> Properties:
     return {key: _decode(value) for key, value in properties.fields.items()}
 
@@ -74,7 +93,12 @@ def _decode(value: Value) -> Any:
     kind = value.WhichOneof("kind")
     if kind == "struct_value":
         inner = decode(value.struct_value)
-        return inner["value"] if inner.get(SIGNATURE) == SECRET else inner
+        match inner.pop(SIGNATURE, None):
+            case str(signature) if signature in (ASSET, ARCHIVE):
+                return Asset(signature, **inner)
+            case str(signature) if signature == SECRET:
+                return inner["value"]
+        return inner
     if kind == "list_value":
         return [_decode(item) for item in value.list_value.values]
     if kind == "number_value":
@@ -93,6 +117,9 @@ def _encode(value: Any) -> Any:
     match value:
         case Secret():
             return {SIGNATURE: SECRET, "value": _encode(value.value)}
+        case Asset():
+            parts = {part.name: _encode(getattr(value, part.name)) for part in fields(value)[1:]}
+            return {SIGNATURE: value.signature} | {name: part for name, part in parts.items() if part is not None}
         case Mapping():
             return {key: _encode(item) for key, item in value.items()}
         case list() | tuple():

@@ -234,7 +234,7 @@ class Mount(VaultResource):
             },
         )
 
-    def update(self, identity: str, inputs: Properties, old: Properties) -> str:
+    def update(self, identity: str, inputs: Properties, old: Properties) -> Found:
         path, namespace = inputs["path"], inputs.get("namespace")
         current = old.get("path") or identity
         tune = self._lives(old | inputs) | {
@@ -247,7 +247,7 @@ class Mount(VaultResource):
             self._vault("POST", f"sys/mounts/{path}/tune", tune, namespace)
         except AnswerError as error:
             raise PluginError(f"error updating Vault: {error}") from error
-        return str(path)
+        return Found(str(path), {})
 
     def delete(self, identity: str, state: Properties) -> None:
         try:
@@ -290,19 +290,19 @@ class Policy(VaultResource):
         name = inputs["name"]
         if inputs.get("allowOverwrite") is False and (found := self.read(name, inputs)) and found.outputs["policy"]:
             raise PluginError(f'policy "{name}" already exists; import it or set allowOverwrite')
-        return Found(self.update(name, inputs, {}), {})
+        return self.update(name, inputs, {})
 
     def read(self, identity: str, state: Properties) -> Found:
         answer = self._vault.find(f"sys/policies/acl/{identity}", state.get("namespace"))
         policy = answer["data"]["policy"] if answer else ""  # so one that has gone is planned as an update
         return Found(identity, state | {"name": identity, "policy": policy})
 
-    def update(self, identity: str, inputs: Properties, old: Properties) -> str:  # noqa: ARG002
+    def update(self, identity: str, inputs: Properties, old: Properties) -> Found:  # noqa: ARG002
         try:
             self._vault("PUT", f"sys/policies/acl/{identity}", {"policy": inputs["policy"]}, inputs.get("namespace"))
         except AnswerError as error:
             raise PluginError(f"error writing to Vault: {error}") from error
-        return identity
+        return Found(identity, {})
 
     def delete(self, identity: str, state: Properties) -> None:
         try:
@@ -383,8 +383,8 @@ class Token(VaultResource):
             known |= {"leaseDuration": 0, "leaseStarted": _written(datetime.now(UTC))}
         return Found(identity, known)
 
-    def update(self, identity: str, inputs: Properties, old: Properties) -> str:  # noqa: ARG002
-        return identity  # the two that can change take effect when it is read
+    def update(self, identity: str, inputs: Properties, old: Properties) -> Found:  # noqa: ARG002
+        return Found(identity, {})  # the two that can change take effect when it is read
 
     def delete(self, identity: str, state: Properties) -> None:
         try:
@@ -484,9 +484,9 @@ class SecretV2(VaultResource):
             known["customMetadata"]["deleteVersionAfter"] = _seconds(described["data"]["delete_version_after"])
         return Found(identity, known)
 
-    def update(self, identity: str, inputs: Properties, old: Properties) -> str:  # noqa: ARG002
+    def update(self, identity: str, inputs: Properties, old: Properties) -> Found:  # noqa: ARG002
         self.create(inputs)
-        return identity
+        return Found(identity, {})
 
     def delete(self, identity: str, state: Properties) -> None:
         path = self._metadata_path(identity) if state.get("deleteAllVersions") else identity

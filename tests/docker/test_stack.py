@@ -29,7 +29,7 @@ class Containers:
         self.daemon = daemon
         servers = [{"name": f"db{n + 1}", "host": {"docker": image}, "binaries": binaries} for n in range(count)]
         vault = {"network": OwnVault.name, "addressFromServers": Contained.seen_from_servers}
-        workspace.write({"vault": vault, "primary": servers[0], "standbys": servers[1:]})
+        workspace.write({"disposable": True, "vault": vault, "primary": servers[0], "standbys": servers[1:]})
 
     def name(self, server: str) -> str:
         return f"tde-{self.workspace.stack}-{server}"

@@ -384,8 +384,8 @@ def test_preview_registers_what_update_registers(place: Place) -> None:
 
 def test_key_material_of_a_kept_cluster_outlives_the_stack(place: Place) -> None:
     mount = "vault:index/mount:Mount orders-mount"
-    assert place.build(place.cluster(disposable=False))[mount].retained
-    assert not place.build(place.cluster())[mount].retained
+    assert place.build(place.cluster())[mount].retained
+    assert not place.build(place.cluster(disposable=True))[mount].retained
 
 
 def test_an_existing_mount_is_used_and_not_made(place: Place) -> None:
@@ -395,7 +395,7 @@ def test_an_existing_mount_is_used_and_not_made(place: Place) -> None:
 
 
 def test_in_a_disposable_cluster_what_goes_with_the_directory_is_not_taken_away_by_sql(place: Place) -> None:
-    made = place.build(place.cluster("db2"))
+    made = place.build(place.cluster("db2", disposable=True))
     directory = made["DataDirectory db1"].urn
     for label in ("ReplicationRole replicator", "ReplicationSlot tde_db2", "KeyProvider vault"):
         assert made[label].deleted_with == directory

@@ -142,8 +142,9 @@ def mixed(request: pytest.FixtureRequest, stack: str) -> Iterator[Kind]:
 @contextmanager
 def _network(request: pytest.FixtureRequest) -> Iterator[tuple[Lab, Contained, list[Booted]]]:
     lab: Lab = request.getfixturevalue("laboratory")
+    bao: Contained = request.getfixturevalue("contained_bao")
     with lab.joined(OwnVault.name):
-        yield lab, request.getfixturevalue("contained_bao"), request.getfixturevalue("three_machines")
+        yield lab, bao, request.getfixturevalue("three_machines")
 
 
 KINDS: dict[str, Callable[[pytest.FixtureRequest, str], AbstractContextManager[Kind]]] = {

@@ -16,6 +16,7 @@ from pulumi.runtime.proto import engine_pb2_grpc, provider_pb2 as messages, prov
 PROJECT = Path(__file__).parents[2]
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 SIGNATURE = "4dabf18193072939515e22adb298388d"
+SECRET = "1b47061264138c4ac30d75fd1eb44270"
 
 
 def struct(properties: Mapping[str, Any]) -> Struct:
@@ -140,7 +141,7 @@ class Resource:
 
 
 def is_secret(value: Any) -> bool:
-    return isinstance(value, dict) and SIGNATURE in value
+    return isinstance(value, dict) and value.get(SIGNATURE) == SECRET
 
 
 def plain(value: Any) -> Any:

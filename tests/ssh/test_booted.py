@@ -253,7 +253,7 @@ def secrets_of(workspace: Workspace, machine: Booted) -> None:
     assert len(token) > 10
     assert token not in state
     journal = machine.root("journalctl --no-pager -o cat")
-    assert "read -r script" in journal  # sudo logs what it runs
+    assert "read -r line" in journal  # sudo logs what it runs
     assert token not in journal
 
 

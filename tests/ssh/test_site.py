@@ -1,7 +1,7 @@
 """The place of a server on a machine reached by ssh, as a stack declares it: no machine is asked anything here."""
 
 import json
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -77,6 +77,18 @@ def test_a_certificate_needs_an_agent(monkeypatch: pytest.MonkeyPatch) -> None:
         declared(host)
     monkeypatch.setenv("SSH_AUTH_SOCK", "/run/agent")
     assert declared(host)
+
+
+def test_packages_that_are_brought(tmp_path: Path) -> None:
+    brought = {"ssh": "127.0.0.1", "port": 1, "packages": f"{tmp_path}/"}
+    with pytest.raises(Problem, match=r"host.packages: .* holds no \.deb files"):
+        declared(brought)
+    (tmp_path / "percona-postgresql-18_18.1_amd64.deb").touch()
+    assert declared(brought).has_pg_tde is None  # the machine may have it; this one does not answer
+    (tmp_path / "percona-pg-tde18_2.2_amd64.deb").touch()
+    assert declared(brought).has_pg_tde
+    with pytest.raises(Problem, match=r"holds no \.rpm files"):
+        declared(brought | {"system": "redhat"})
 
 
 def test_a_path_that_a_unit_cannot_have() -> None:

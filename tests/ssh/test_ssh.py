@@ -388,7 +388,7 @@ def test_contents_are_in_no_argument_list(sshd: Sshd, home: Path) -> None:
 
     script = "echo now >&2; sleep 0.3"
     target.run(["/bin/sh", "-c", script], deadline=20, environment={"A": "b"}, on_line=look)
-    remote = [line for line in seen if "read -r script" in line and line.startswith("ssh\0")]
+    remote = [line for line in seen if "read -r line" in line and line.startswith("ssh\0")]
     assert remote
     assert not [line for line in remote if "echo now" in line]
 

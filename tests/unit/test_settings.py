@@ -5,8 +5,10 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, strategies as st
 
+from bootstrap.project import HERE
 from components import stack_file
 from components.preflight import objections_of_reach
 from components.settings import Cluster
@@ -59,6 +61,10 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
         ({"vault": {"mount": "/"}}, f'cluster.vault.mount: "" {VAULT}'),
         ({"vault": {"mount": "a/../b"}}, f'cluster.vault.mount: "a/../b" {VAULT}'),
         ({"vault": {"mount": "a{b}"}}, f'cluster.vault.mount: "a{{b}}" {VAULT}'),
+        (
+            primary(host={"ssh": "db1", "packages": "debs"}),
+            'cluster.primary.host.packages: "debs" is neither percona, none, nor a directory (write ./debs)',
+        ),
         ({"vault": {"ca": "ca.pem"}}, f'cluster.vault.ca: "ca.pem" {ABSOLUTE}'),
         ({"key": {"name": "k 1"}}, f'cluster.key.name: "k 1" {VAULT}'),
         ({"key": {"scope": ["table"]}}, "cluster.key.scope[0]: this must be 'default' or 'server'"),
@@ -288,16 +294,27 @@ def test_defaults() -> None:
     assert [server.name for server in cluster.servers] == ["primary", "standby1"]
     assert [cluster.port(server) for server in cluster.servers] == [54321, 54322]
     assert cluster.places == ["cluster.primary", "cluster.standbys[0]"]
-    assert cluster.is_disposable
+    assert not cluster.disposable
     assert cluster.replication.max_slot_wal_keep_size == "4GB"
     assert not cluster.replication.encrypted
     assert sorted(cluster.key.scope) == ["default", "server"]
 
 
-def test_no_standby_and_a_kept_cluster() -> None:
-    cluster = stack_file.parse(FILE, '{"standbys": [], "disposable": false}')
+def test_no_standby() -> None:
+    cluster = stack_file.parse(FILE, '{"standbys": []}')
     assert [server.name for server in cluster.servers] == ["primary"]
-    assert not cluster.is_disposable
+
+
+@pytest.mark.parametrize("host", ["local", {"docker": "postgres:18"}, {"ssh": "db1.example.net"}])
+def test_nothing_is_disposable_that_does_not_say_so(host: Any) -> None:
+    assert not stack_file.parse(FILE, json.dumps(primary(host=host) | {"standbys": []})).disposable
+
+
+@pytest.mark.parametrize("stack", ["local", "docker", "staging"])
+def test_stacks_that_are_made_and_removed_often_say_that_they_are_disposable(stack: str) -> None:
+    file = HERE.root / "stacks" / f"Pulumi.{stack}.yaml"
+    document = yaml.safe_load(file.read_text())["config"]["tde-replication:cluster"]
+    assert stack_file.parse(file.name, document).disposable
 
 
 @pytest.mark.parametrize(

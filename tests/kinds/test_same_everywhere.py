@@ -39,7 +39,11 @@ def three_machines(laboratory: Lab) -> list[Booted]:
     return laboratory.boot("kinds1", "kinds2", "kinds3")
 
 
-@pytest.fixture(scope="module", params=KINDS)
+# tests/engine does all this, and more, to local ones in every run.
+PARAMETERS = [pytest.param(kind, marks=pytest.mark.soak if kind == "local" else ()) for kind in KINDS]
+
+
+@pytest.fixture(scope="module", params=PARAMETERS)
 def raised(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Raised]:
     with declared(request.param, request, tmp_path_factory.mktemp("kinds")) as cluster:
         before = cluster.found()
@@ -207,7 +211,7 @@ IMPOSSIBLE: list[tuple[str, str, Callable[[dict[str, Any]], object], str]] = [
     ("docker", "Vault on its loopback", lambda c: c.pop("vault"), "addressFromServers: missing"),
     ("ssh", "Vault on its loopback", lambda c: c.pop("vault"), "addressFromServers: missing"),
     ("ssh", "jump hosts", lambda c: c["standbys"][0]["host"].update(jump=["a", "b"]), "goes through one jump host"),
-    ("ssh", "no right to sudo", lambda c: c["standbys"][0]["host"].update(user="nobody"), "nobody"),
+    ("ssh", "a login that is not let in", lambda c: c["standbys"][0]["host"].update(user="nobody"), "nobody"),
     ("mixed", "no address", lambda c: c["standbys"][0].pop("address"), "standbys[0].address: missing"),
 ]
 

@@ -47,9 +47,8 @@ class Machines:
 
     @cached_property
     def laboratory(self) -> Lab:
-        assert self.daemon  # noqa: S101 - has the laboratory on the same dockerd
         say("making an image for booted machines: a minute or two")
-        return self._made.enter_context(lab())
+        return self._made.enter_context(lab(self.daemon))
 
 
 def on_machine(machine: Booted, name: str, **more: Any) -> dict[str, Any]:

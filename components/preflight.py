@@ -13,7 +13,7 @@ from components.hosts.site import Site
 from components.postgres.data_directory import marker
 from components.postgres.server import Server
 from components.postgres.session import server_session
-from components.vault_address import VaultAddress
+from components.vault_address import LOOPBACK, VaultAddress
 
 PATIENCE = 3.0
 
@@ -101,6 +101,15 @@ def _trust(ca: str | None) -> ssl.SSLContext:
         raise Problem(f"{ca} holds no certificate ({error.reason})") from None
     except OSError as error:
         raise Problem(f"{ca} cannot be read: {error.strerror}") from None
+
+
+def objections_of_reach(cluster: settings.Cluster, address: str) -> list[str]:
+    """Whether servers elsewhere are told to look for Vault on their own loopback, and would not start."""
+    elsewhere = [server.name for server in cluster.servers if server.kind != "local"]
+    if cluster.vault.address_from_servers or not elsewhere or urlsplit(address).hostname not in LOOPBACK:
+        return []
+    where = f"vault:address {address} is this machine's own, and {', '.join(elsewhere)} would not find it on theirs"
+    return [f"cluster.vault.addressFromServers: missing; {where}: give the URL by which the servers reach it"]
 
 
 def objections_of_mount(vault: VaultAddress, cluster: settings.Cluster, mount: str, name: str) -> list[str]:

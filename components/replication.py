@@ -28,6 +28,7 @@ from components.preflight import (
     objections_of_adoption,
     objections_of_keys,
     objections_of_mount,
+    objections_of_reach,
     objections_of_vault,
 )
 from components.side_by_side import side_by_side
@@ -130,6 +131,8 @@ class EncryptedReplication(pulumi.ComponentResource):
         )
         found = [line for lines in told for line in lines]
         found += objections_of_vault(self._vault_address.address, self._vault_address.ca)
+        if self._in_force:
+            found += objections_of_reach(cluster, self._vault_address.address)
         found += objections_of_mount(self._vault_address, cluster, self._mount, self._name)
         token = self._primary.beside_data(self._around.token_file)
         found += objections_of_adoption(

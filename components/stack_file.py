@@ -11,7 +11,10 @@ from pydantic import ValidationError
 
 from components.errors import Problem
 from components.postgres.guc import is_off, switch
-from components.settings import FOLLOWED_PARAMETERS, KINDS, MANAGED_PARAMETERS, Cluster, Server
+from components.settings import FOLLOWED_PARAMETERS, KINDS, MANAGED_PARAMETERS, Cluster, Server, Ssh
+
+SHORTEST = 2
+"""Parts of a path with nothing but / above it."""
 
 
 class Mistakes(Problem):
@@ -58,10 +61,13 @@ def _contradictions(cluster: Cluster) -> list[str]:
         found += [f"{place}.{mistake}" for mistake in _too_low(server, cluster.primary)]
         if server.adopt and server is not cluster.primary:
             found.append(f"{place}.adopt: only a primary is adopted; a standby is always made by a base backup")
+        elif server.adopt and server.kind == "docker":
+            found.append(f"{place}.adopt: only a server on a machine is adopted; the stack always makes its containers")
     if cluster.primary.adopt and not cluster.primary.data_directory:
         found.append("cluster.primary.dataDirectory: missing; it says which server is adopted")
     if cluster.primary.adopt and cluster.primary.port is None:
         found.append("cluster.primary.port: missing; standbys must know where the adopted server listens")
+    found += _between_kinds(cluster)
     replication = cluster.replication
     if (
         replication.encrypted
@@ -87,6 +93,32 @@ def _too_low(standby: Server, primary: Server) -> list[str]:
         for own, least in [(standby.settings[name], primary.settings[name])]
         if own.isdecimal() and least.isdecimal() and int(own) < int(least)
     ]
+
+
+REACHED = {
+    "local": "a local primary is reached on this machine's loopback alone",
+    "docker": "a primary in a container is reached on its docker network alone",
+}
+"""Why a primary has no standbys on other kinds of host."""
+
+
+def _between_kinds(cluster: Cluster) -> list[str]:
+    """What a standby on another kind of host than the primary's cannot do, or must say."""
+    primary = cluster.primary
+    found = []
+    for place, standby in zip(cluster.places[1:], cluster.standbys, strict=True):
+        if standby.kind == primary.kind:
+            continue
+        if why := REACHED.get(primary.kind):
+            found.append(
+                f"{place}.host: {why}: put {primary.name} on a machine that is reached by ssh, or both on one kind"
+            )
+        elif not standby.address:
+            found.append(
+                f"{place}.address: missing; for pg_hba.conf, name where its connections come from as {primary.machine} sees "
+                "them: this machine, as 192.0.2.7/32"
+            )
+    return found
 
 
 def _used_twice(cluster: Cluster) -> list[str]:
@@ -120,6 +152,14 @@ def _used_twice(cluster: Cluster) -> list[str]:
 
 def _of_server(server: Server) -> list[str]:
     found = []
+    if isinstance(server.host, Ssh) and len(server.host.jump) > 1 and not server.adopt:
+        found.append("host.jump: pulumi-command, which makes the server's place, goes through one jump host")
+    if (
+        server.kind == "docker"
+        and server.data_directory
+        and len(PurePosixPath(server.data_directory).parts) == SHORTEST
+    ):
+        found.append("dataDirectory: the volume is mounted on the directory above it, which cannot be /")
     for name, value in server.settings.items():
         place = f"settings.{name}"
         if not re.fullmatch(r"[a-z_][a-z0-9_$]*(\.[a-z_][a-z0-9_$]*)?", name):

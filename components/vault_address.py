@@ -17,6 +17,7 @@ from pulumi import Output
 from components.errors import Problem
 
 PATIENCE = 3.0
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 CREDENTIALS = "replication"
 """Where in a mount the role's credentials are, apart from keys."""
 
@@ -109,7 +110,7 @@ def description(name: str) -> str:
 def _expect_listener(address: str) -> None:
     """Say how to start a Vault on this machine that is down; one elsewhere may be hidden from here."""
     parts = urlsplit(address)
-    if parts.hostname in {"127.0.0.1", "::1", "localhost"}:
+    if parts.hostname in LOOPBACK:
         try:
             socket.create_connection((parts.hostname, parts.port or 8200), timeout=PATIENCE).close()
         except ConnectionRefusedError:

@@ -9,14 +9,16 @@ import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
-from tests.ssh.booted import laboratory  # noqa: F401 - a fixture: its image takes a minute, and is made once
+# Fixtures: what they start and make takes a minute, and is made once.
+from tests.docker.lab import contained_bao, daemon, image  # noqa: F401
+from tests.ssh.booted import laboratory  # noqa: F401
 
 # Deadlines would make timed tests of them, on a machine that is shared.
 settings.register_profile("here", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("here")
 
 
-MACHINES = {"docker", "hosts", "ssh"}
+MACHINES = {"docker", "hosts", "kinds", "ssh"}
 """Folders whose tests boot machines: one worker takes them all, for their images take a minute to make."""
 LONG = {*MACHINES, "engine"}
 

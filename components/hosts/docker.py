@@ -115,9 +115,9 @@ class DockerHost(Host):
             mount = next((mount for mount in info["Mounts"] if mount.get("Name") == self._name), None)
             if mount is None:
                 raise Problem(f"container {self._name} has no volume of its own name: it is none of ours")
-            place = Place(
-                self._name, info["Image"], self._name, mount["Destination"], info["HostConfig"]["NetworkMode"]
-            )
+            first = info["HostConfig"]["NetworkMode"]
+            networks = (first, *(name for name in info["NetworkSettings"]["Networks"] if name != first))
+            place = Place(self._name, info["Image"], self._name, mount["Destination"], networks)
             state = info["State"]
             running = state["Running"] and not state["Restarting"]
             variables = tuple(text.partition("=")[0] for text in info["Config"]["Env"] or [])
@@ -131,7 +131,7 @@ class DockerHost(Host):
         except NotFound:
             return None
         try:
-            place = Place(self._name, labels[IMAGE], self._name, labels[DIRECTORY], "none")
+            place = Place(self._name, labels[IMAGE], self._name, labels[DIRECTORY], ("none",))
         except KeyError:
             raise Problem(f"volume {self._name} has not our labels: it is none of ours") from None
         return Found(place, exists=False, running=False, started_at=0)

@@ -1,7 +1,7 @@
 """Commands inside containers: their streams, and a container to run them in where the server's does not run.
 
 Everything goes through ``docker exec`` (0.06 s; so does Docker's own way for files), into the server's container or, while that
-is down, into a helper on the same volume, image and network (0.5 s to start, so it is kept for a second). A container per
+is down, into a helper on the same volume, image and networks (0.5 s to start, so it is kept for a second). A container per
 command would cost 0.5 s for each of the some twenty that make a standby.
 """
 
@@ -184,7 +184,8 @@ class Place:
     volume: str
     directory: str
     """Where the volume is mounted."""
-    network: str
+    networks: tuple[str, ...]
+    """All: a base backup reaches its primary as the server does."""
 
 
 class _Helper:
@@ -214,12 +215,14 @@ class _Helper:
                 healthcheck={"test": ["NONE"]},
                 host_config=client.create_host_config(
                     binds={place.volume: {"bind": place.directory, "mode": "rw"}},
-                    network_mode=place.network,
+                    network_mode=place.networks[0],
                     auto_remove=True,
                     init=True,
                 ),
             )["Id"]
             try:
+                for network in place.networks[1:]:
+                    client.connect_container_to_network(made, network)
                 parameters = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
                 self._streams = Streams(client.attach_socket(made, params=parameters))
                 client.start(made)

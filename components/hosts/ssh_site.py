@@ -101,8 +101,6 @@ class Maker:
 
     def _connection(self) -> remote.ConnectionArgs:
         """The same way as our own ssh goes, as far as pulumi-command can: one jump host, and no certificate but an agent's."""
-        if len(self.login.jump) > 1:
-            raise Problem(f"{self.server.name}: pulumi-command goes through one jump host, and host.jump names several")
         proxy = None
         if self.login.jump:
             found = _reached(self.login.hop(self.login.jump[0]))
@@ -134,6 +132,11 @@ def declare(server: Server, port: int, around: Surroundings) -> Site:
         known_hosts=declared.known_hosts,
         jump=tuple(declared.jump),
     )
+    if declared.certificate and not server.adopt and "SSH_AUTH_SOCK" not in os.environ:
+        raise Problem(
+            f"{server.name}: pulumi-command, which makes the server's place, has host.certificate from an agent alone: run one, "
+            "and `ssh-add` the key beside its certificate"
+        )
     if not server.adopt:
         # A wrong password of sudo's is told at preview, before pulumi-command tries it three times at each of its commands.
         with suppress(Unavailable):

@@ -23,7 +23,8 @@ from components.waiting import until
 
 START_DEADLINE = 3600.0
 """Seconds for crash recovery, or until a clone is consistent; a server that dies is noticed at once."""
-LAUNCH_DEADLINE = 5.0
+LAUNCH_DEADLINE = 60.0
+"""Seconds until a server's process shows: on a busy machine, systemd alone may take ten. One that dies says so before."""
 REFUSAL_DEADLINE = 5.0
 """Seconds in which a server that takes connections must take ours: all may be in use for a moment."""
 STOP_DEADLINE = 120.0
@@ -333,15 +334,20 @@ def start(server: OnServer, name: str, binaries: str) -> None:
     """Start a server, and wait until it answers; where it dies, say what it wrote."""
     machine = server.machine
     mark = machine.launch(PurePosixPath(binaries), server.data)
-    alive = until(lambda: machine.postmaster(server.data) is not None, seconds=LAUNCH_DEADLINE)
+
+    def deaths() -> tuple[list[str], list[str]]:
+        """Its log since the launch, and the lines of that which end a process."""
+        log = machine.log_since(server.data, mark).splitlines()
+        return log, [line for line in log if "FATAL:" in line or "PANIC:" in line]
+
+    until(lambda: machine.postmaster(server.data) is not None or bool(deaths()[1]), seconds=LAUNCH_DEADLINE)
     last, ready_since = "", 0.0
 
     def answers() -> bool:
         nonlocal last, ready_since
         found = machine.postmaster(server.data)
-        if not alive or not found:
-            log = machine.log_since(server.data, mark).splitlines()
-            fatal = [line for line in log if "FATAL:" in line or "PANIC:" in line]
+        if not found:
+            log, fatal = deaths()
             cause = fatal[-1].split("FATAL:")[-1].split("PANIC:")[-1].strip() if fatal else "its log does not say why"
             if cause.endswith("contains errors"):  # which ones, the log says before
                 cause += "".join(f": {line.split('LOG:')[-1].strip()}" for line in log if "LOG:" in line)

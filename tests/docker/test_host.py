@@ -106,6 +106,20 @@ def test_a_helper_ends_with_its_last_use(host: DockerHost, container: str, daemo
     eventually(lambda: not helpers(daemon, container), seconds=docker_exec.IDLE + 5)
 
 
+def test_a_helper_is_on_all_networks_of_its_server(
+    host: DockerHost, container: str, daemon: docker.DockerClient
+) -> None:
+    other = daemon.networks.create(f"{container}-other")
+    other.connect(container)
+    try:
+        names = host.run(["/bin/ls", "/sys/class/net"], deadline=DEADLINE).split()
+        assert len([name for name in names if name.startswith("eth")]) == 2
+        eventually(lambda: not helpers(daemon, container))
+    finally:
+        other.disconnect(container)
+        other.remove()
+
+
 def test_commands(host: DockerHost) -> None:
     assert host.run(["sh", "-c", 'echo "$1"; id -un', "sh", "a b'c"], deadline=DEADLINE) == "a b'c\npostgres\n"
     assert host.run(["pwd"], deadline=DEADLINE, directory=PLACE) == f"{PLACE}\n"

@@ -56,6 +56,15 @@ def _server(server: str, **values: Any) -> Callable[[Document], object]:
     return edit
 
 
+def of_standby(name: str, step: str) -> dict[str, str]:
+    """The plan for a standby that comes or goes."""
+    kinds = (
+        *("Token {}-token", "HostFile {}-vault-token", "HostFile {}-vault-ca", "HostFile {}-pgpass"),
+        *("Claim {}", "ReplicationSlot tde_{}", "BaseBackup {}", "Server {}", "ReplicationCheck {}"),
+    )
+    return {kind.format(name): step for kind in kinds}
+
+
 def edited(cluster: Document, edit: Callable[[Document], object]) -> Document:
     changed = copy.deepcopy(cluster)
     edit(changed)

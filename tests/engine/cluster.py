@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from bootstrap.ports import free_ports
+from components.errors import Unavailable
 from components.hosts.account import service_account
 from components.hosts.base import Host
 from components.hosts.local import LocalHost
@@ -46,7 +47,7 @@ class Cluster:
 
     def start(self, name: str) -> None:
         """Start a server as a DBA would, and wait until it answers."""
-        LocalHost().launch(self.binaries, PurePosixPath(self.data(name)))
+        self.host(name).launch(self.binaries, self.place(name))
         eventually(lambda: self.answers(name))
 
     def host(self, name: str) -> Host:
@@ -65,7 +66,7 @@ class Cluster:
     def answers(self, name: str) -> bool:
         try:
             return self.sql(name, "SELECT 1") == [(1,)]
-        except psycopg.OperationalError:
+        except (psycopg.OperationalError, Unavailable):
             return False
 
     def data(self, name: str) -> Path:
@@ -78,12 +79,12 @@ class Cluster:
         return sql(self.ports[name], query, database)
 
     def pid(self, name: str) -> int:
-        found = LocalHost().postmaster(PurePosixPath(self.data(name)))
+        found = self.host(name).postmaster(self.place(name))
         assert found
         return found.pid
 
     def running(self, name: str) -> bool:
-        return LocalHost().postmaster(PurePosixPath(self.data(name))) is not None
+        return self.host(name).postmaster(self.place(name)) is not None
 
     def signal(self, name: str, number: int) -> None:
         """End a server, and wait until it is gone."""

@@ -14,7 +14,7 @@ import pytest
 from bootstrap.ports import free_ports
 from components.hosts.local import LocalHost
 from tests.engine.certificates import Authority
-from tests.engine.change import CHANGES, REFUSED, Change, edited
+from tests.engine.change import CHANGES, REFUSED, Change, edited, of_standby
 from tests.engine.cluster import Cluster, base_directory
 from tests.engine.workspace import Workspace, eventually
 from tests.openbao import OpenBao
@@ -219,14 +219,6 @@ def new_standby(cluster: Cluster, name: str, like: dict[str, Any]) -> dict[str, 
         "dataDirectory": str(cluster.data(name)),
         "binaries": like["binaries"],
     }
-
-
-def of_standby(name: str, step: str) -> dict[str, str]:
-    kinds = (
-        *("Token {}-token", "HostFile {}-vault-token", "HostFile {}-vault-ca", "HostFile {}-pgpass"),
-        *("Claim {}", "ReplicationSlot tde_{}", "BaseBackup {}", "Server {}", "ReplicationCheck {}"),
-    )
-    return {kind.format(name): step for kind in kinds}
 
 
 def test_ports_change_and_everybody_finds_the_primary(cluster: Cluster) -> None:

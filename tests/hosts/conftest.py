@@ -2,7 +2,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.docker.conftest import daemon, image  # noqa: F401 - fixtures
 from tests.hosts.machines import KINDS, Machine
 
 

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -21,7 +21,7 @@ from docker.models.containers import Container
 from docker.types import IPAMConfig, IPAMPool
 
 from components.hosts.openssh import Login
-from tests.docker.lab import CannotRunError, dockerd
+from tests.docker.lab import CannotRunError
 from tests.double.build import build
 from tests.ssh.sshd import generate
 
@@ -70,6 +70,11 @@ class Booted:
         assert status == 0, text
         return text
 
+    def found(self) -> str:
+        """What a stack could leave behind."""
+        places = "/etc/systemd/system /var/lib/postgresql/18 /run"
+        return self.root(f"ls {places} 2>/dev/null | grep tde; pgrep -a postgres | head -1; true")
+
     def wait(self) -> None:
         """Until it has booted."""
         deadline = time.monotonic() + PATIENCE
@@ -102,10 +107,12 @@ class Lab:
         self.home = home
         self._client = client
         self._image = image
-        self._name = f"tde-ssh-{secrets.token_hex(4)}"
+        self.name = f"tde-ssh-{secrets.token_hex(4)}"
+        """Of its network."""
         generate(home / "id")
         pool = IPAMPool(subnet=f"10.{200 + secrets.randbelow(50)}.{secrets.randbelow(256)}.0/24")
-        self._network = client.networks.create(self._name, ipam=IPAMConfig(pool_configs=[pool]))
+        self.subnet = str(pool["Subnet"])
+        self._network = client.networks.create(self.name, ipam=IPAMConfig(pool_configs=[pool]))
         self.machines: list[Booted] = []
 
     def boot(self, *names: str) -> list[Booted]:
@@ -115,12 +122,12 @@ class Lab:
             container = self._client.containers.run(
                 self._image,
                 ["/bin/sh", "-c", BOOT],
-                name=f"{self._name}-{name}",
+                name=f"{self.name}-{name}",
                 hostname=name,
                 detach=True,
                 tty=True,
                 stop_signal="SIGRTMIN+3",  # to systemd: halt
-                network=self._name,
+                network=self.name,
                 cap_add=["SYS_ADMIN"],
                 security_opt=["seccomp=unconfined", "apparmor=unconfined"],
                 tmpfs={"/run": "", "/run/lock": "", "/tmp": ""},
@@ -128,7 +135,7 @@ class Lab:
                 environment={"container": "docker", "KEY": (self.home / "id.pub").read_text().strip()},
             )
             container.reload()
-            address = container.attrs["NetworkSettings"]["Networks"][self._name]["IPAddress"]
+            address = container.attrs["NetworkSettings"]["Networks"][self.name]["IPAddress"]
             booted.append(Booted(container, address, self.home))
         self.machines += booted
         for machine in booted:
@@ -144,6 +151,15 @@ class Lab:
         self._network.reload()
         return str(self._network.attrs["IPAM"]["Config"][0]["Gateway"])
 
+    @contextmanager
+    def joined(self, container: str) -> Iterator[None]:
+        """Have another container on the same network, reached by its name."""
+        self._network.connect(container)
+        try:
+            yield
+        finally:
+            self._network.disconnect(container)
+
     def close(self) -> None:
         for machine in self.machines:
             machine.container.remove(force=True, v=True)
@@ -151,13 +167,9 @@ class Lab:
 
 
 @contextmanager
-def lab() -> Iterator[Lab]:
-    """Raises `CannotRunError` where no container can run."""
-    with (
-        dockerd() as address,
-        closing(docker.DockerClient(base_url=address, timeout=300)) as client,
-        tempfile.TemporaryDirectory(prefix="tde-lab-", dir="/tmp") as home,
-    ):
+def lab(client: docker.DockerClient) -> Iterator[Lab]:
+    """Raises `CannotRunError` where no image can be made."""
+    with tempfile.TemporaryDirectory(prefix="tde-lab-", dir="/tmp") as home:
         image = make_image(client)
         try:
             made = Lab(client, image, Path(home))
@@ -207,9 +219,9 @@ def make_image(client: docker.DockerClient) -> str:
 
 
 @pytest.fixture(scope="session")
-def laboratory() -> Iterator[Lab]:
+def laboratory(daemon: docker.DockerClient) -> Iterator[Lab]:
     try:
-        with lab() as made:
+        with lab(daemon) as made:
             yield made
     except CannotRunError as reason:
         pytest.skip(f"TESTS ON BOOTED MACHINES DID NOT RUN: {reason}")

@@ -1,10 +1,8 @@
 """Servers on machines booted by systemd, by ssh and sudo: what a login may be like, and whole stacks by the real engine."""
 
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,13 +10,12 @@ import pytest
 
 from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts import ssh_scripts
-from components.hosts.base import Connection
 from components.hosts.ssh import SshHost
 from components.waiting import until
 from tests.engine.certificates import Authority
 from tests.engine.workspace import ROOT, Workspace
 from tests.openbao import OpenBao, openbao  # noqa: F401 - a fixture
-from tests.ssh.booted import BINARIES, DOUBLE, USER, Booted, Lab
+from tests.ssh.booted import BINARIES, USER, Booted, Lab
 
 PASSWD = PurePosixPath("/etc/passwd")
 ABOVE = PurePosixPath("/var/lib/postgresql/18")
@@ -196,15 +193,8 @@ def server(machine: Booted, name: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "host": {"ssh": machine.address, "user": USER, "packages": "none", **known, **more}}
 
 
-def found(machine: Booted) -> str:
-    """What a stack could leave behind."""
-    return machine.root(
-        "ls /etc/systemd/system /var/lib/postgresql/18 /run 2>/dev/null | grep tde; pgrep -a postgres | head -1; true"
-    )
-
-
 def test_from_nothing_to_streaming_and_back(machines: list[Booted], workspace: Workspace) -> None:
-    before = [found(machine) for machine in machines]
+    before = [machine.found() for machine in machines]
     one, two = machines
     cluster = {
         "encryption": "if-available",
@@ -215,7 +205,7 @@ def test_from_nothing_to_streaming_and_back(machines: list[Booted], workspace: W
     workspace.write(cluster)
     first = workspace.preview()
     assert first.code == 0, first.errors or first.text
-    assert [found(machine) for machine in machines] == before  # a preview does nothing
+    assert [machine.found() for machine in machines] == before  # a preview does nothing
     workspace.up_well()
     workspace.unchanged()
     data = [ABOVE / "tde-staging-db1/data", ABOVE / "tde-staging-db2/data"]
@@ -247,7 +237,7 @@ def test_from_nothing_to_streaming_and_back(machines: list[Booted], workspace: W
     secrets_of(workspace, one)
     done = workspace.destroy()
     assert done.code == 0, done.errors or done.text
-    assert [found(machine) for machine in machines] == before
+    assert [machine.found() for machine in machines] == before
 
 
 def secrets_of(workspace: Workspace, machine: Booted) -> None:
@@ -367,46 +357,3 @@ def state_of_debians(machine: Booted) -> str:
     )
     files = machine.root("cat /etc/postgresql/17/main/*.conf; ls /var/lib/postgresql/17 /var/lib/postgresql/17/main")
     return files + machine.root('for q; do runuser -u postgres -- psql -XAtc "$q"; done', *queries)
-
-
-def test_encrypted_from_nothing(machines: list[Booted], workspace: Workspace, openbao: OpenBao) -> None:  # noqa: F811
-    """With the double of pg_tde; Vault is where all see it, through a tunnel of sshd's on each machine."""
-    one, two = machines
-    port = openbao.address.rpartition(":")[2]
-    declared = [server(machine, name) | {"binaries": DOUBLE} for machine, name in ((one, "db1"), (two, "db2"))]
-    workspace.write({"encryption": "required", "disposable": True, "primary": declared[0], "standbys": declared[1:]})
-    with tunnelled(one, port), tunnelled(two, port):
-        workspace.up_well()
-        workspace.unchanged()
-        data = [ABOVE / f"tde-staging-{name}/data" for name in ("db1", "db2")]
-        with host(one).connect(data[0], "postgres") as primary:
-            primary.execute("CREATE TABLE t USING tde_heap AS SELECT 42 AS a")
-        with host(two).connect(data[1], "postgres") as standby:
-            encrypted = "SELECT pg_tde_is_encrypted('t'::regclass)"
-            assert until(lambda: table_is_there(standby), seconds=10)
-            assert standby.execute(encrypted).fetchone() == (True,)
-        # A machine that comes back opens its key by itself.
-        two.root("systemctl restart tde-staging-db2")
-        workspace.unchanged()
-        done = workspace.destroy()
-        assert done.code == 0, done.errors or done.text
-    assert found(one) == found(two) == ""
-
-
-def table_is_there(standby: Connection) -> bool:
-    return standby.execute("SELECT to_regclass('t') IS NOT NULL").fetchone() == (True,)
-
-
-@contextmanager
-def tunnelled(machine: Booted, port: str) -> Iterator[None]:
-    """Have that port of the machine's loopback lead to this one's."""
-    login = ["-i", str(machine.home / "id"), "-o", f"UserKnownHostsFile={machine.home / 'known_hosts'}"]
-    options = ["-o", "BatchMode=yes", "-o", "ExitOnForwardFailure=yes", "-N"]
-    forward = ["-R", f"127.0.0.1:{port}:127.0.0.1:{port}", f"{USER}@{machine.address}"]
-    with subprocess.Popen(["ssh", *login, *options, *forward]) as tunnel:
-        try:
-            listens = f"exec 3<>/dev/tcp/127.0.0.1/{port}"
-            assert until(lambda: machine.container.exec_run(["bash", "-c", listens]).exit_code == 0, seconds=20)
-            yield
-        finally:
-            tunnel.terminate()

@@ -8,7 +8,7 @@ import pytest
 from tests.engine.workspace import Workspace
 from tests.openbao import openbao  # noqa: F401 - a fixture
 from tests.ssh.booted import USER, Booted, Lab
-from tests.ssh.test_booted import found, server, workspace  # noqa: F401 - a fixture
+from tests.ssh.test_booted import server, workspace  # noqa: F401 - a fixture
 
 PLACE = f"/home/{USER}/.cache/tde-replication/tde-staging-db1"
 FACTS = (
@@ -44,7 +44,7 @@ def test_they_are_copied_installed_and_followed(
     directory = tmp_path / "some packages"
     directory.mkdir()
     package(directory, "1")
-    before = found(machine)
+    before = machine.found()
     primary = server(machine, "db1", packages=str(directory))
     workspace.write({"encryption": "off", "disposable": True, "primary": primary, "standbys": []})
     assert workspace.preview().code == 0
@@ -60,6 +60,6 @@ def test_they_are_copied_installed_and_followed(
     workspace.unchanged()
     done = workspace.destroy()
     assert done.code == 0, done.errors or done.text
-    assert found(machine) == before
+    assert machine.found() == before
     assert installed(machine) == "2"  # other servers may use it
     assert machine.root('[ ! -e "$1" ] || echo there', PLACE) == ""

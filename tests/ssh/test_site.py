@@ -70,6 +70,15 @@ def test_a_unit_of_debian_s_runs_only_what_is_adopted() -> None:
         declared({"ssh": "db1", "unit": "postgresql@18-main"})
 
 
+def test_a_certificate_needs_an_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = {"ssh": "db1", "certificate": "~/.ssh/id-cert.pub"}
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    with pytest.raises(Problem, match=r"has host\.certificate from an agent alone"):
+        declared(host)
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/run/agent")
+    assert declared(host)
+
+
 def test_packages_that_are_brought(tmp_path: Path) -> None:
     brought = {"ssh": "127.0.0.1", "port": 1, "packages": f"{tmp_path}/"}
     with pytest.raises(Problem, match=r"host.packages: .* holds no \.deb files"):

@@ -14,7 +14,7 @@ from tests.engine.leaks import leaked, watched
 from tests.engine.workspace import Workspace
 from tests.openbao import OpenBao, openbao  # noqa: F401 - a fixture
 from tests.ssh.booted import BINARIES, Booted, Lab
-from tests.ssh.test_booted import add_user, found, host, server, unit_text, workspace  # noqa: F401 - fixtures
+from tests.ssh.test_booted import add_user, host, server, unit_text, workspace  # noqa: F401 - fixtures
 
 PASSWORD = 'it\'s a $(secret) %s \\ "tde" é'
 PASSWD = PurePosixPath("/etc/passwd")
@@ -113,7 +113,7 @@ def test_a_stack_from_nothing_and_back(
         made = server(machine, name, **more)
         return {**made, "host": {**made["host"], "user": "asked"}}
 
-    before = found(machine)
+    before = machine.found()
     workspace.write(
         {
             "encryption": "off",
@@ -139,4 +139,4 @@ def test_a_stack_from_nothing_and_back(
         assert not leaked(secret, text)
     done = workspace.destroy()
     assert done.code == 0, done.errors or done.text
-    assert found(machine) == before
+    assert machine.found() == before

@@ -12,6 +12,7 @@ from hypothesis import given, strategies as st
 
 from bootstrap.project import HERE
 from components import stack_file
+from components.preflight import objections_of_reach
 from components.settings import Cluster
 from components.stack_file import Mistakes
 from components.vault_address import VaultAddress
@@ -41,6 +42,9 @@ OWN = "the stack sets this parameter itself"
 TWO_LINES = "a value cannot hold a line break or a zero byte"
 RESERVED = "has a meaning of its own in PostgreSQL or pg_hba.conf: name another role"
 LONG = "a" * 60
+CONTAINER, MACHINE = {"docker": "postgres"}, {"ssh": "192.0.2.1"}
+SEEN = "as 192.0.2.1 sees them: this machine, as 192.0.2.7/32"
+ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
 
 
 @pytest.mark.parametrize(
@@ -181,6 +185,30 @@ LONG = "a" * 60
             primary(settings={"shared_preload_libraries": "auto_explain,pg_tde"}),
             "cluster.primary.settings.shared_preload_libraries: pg_tde is added by the stack itself: leave it out",
         ),
+        (
+            primary(host=CONTAINER, adopt=True, dataDirectory="/srv/db/data", port=5432) | {"standbys": []},
+            "cluster.primary.adopt: only a server on a machine is adopted; the stack always makes its containers",
+        ),
+        (
+            primary(host=CONTAINER, dataDirectory="/data") | {"standbys": []},
+            "cluster.primary.dataDirectory: the volume is mounted on the directory above it, which cannot be /",
+        ),
+        (
+            primary(host=MACHINE | {"jump": ["one", "two"]}) | {"standbys": []},
+            "cluster.primary.host.jump: pulumi-command, which makes the server's place, goes through one jump host",
+        ),
+        (
+            primary(host=CONTAINER) | {"standbys": [{"name": "db2", "host": MACHINE}]},
+            f"cluster.standbys[0].host: a primary in a container is reached on its docker network alone: {ELSEWHERE}",
+        ),
+        (
+            primary() | {"standbys": [{"name": "db2", "host": CONTAINER}]},
+            f"cluster.standbys[0].host: a local primary is reached on this machine's loopback alone: {ELSEWHERE}",
+        ),
+        (
+            primary(host=MACHINE) | {"standbys": [{"name": "db2", "host": CONTAINER}]},
+            f"cluster.standbys[0].address: missing; for pg_hba.conf, name where its connections come from {SEEN}",
+        ),
     ],
 )
 def test_each_mistake_is_one_sentence_at_its_key(document: Any, sentence: str) -> None:
@@ -213,6 +241,39 @@ def test_any_spelling_turns_tls_on(spelling: Any) -> None:
 def test_no_other_does(spelling: Any) -> None:
     [told] = mistakes(primary(settings={"ssl": spelling}) | {"replication": {"tls": "require"}})
     assert told.startswith("cluster.replication.tls: ")
+
+
+def test_a_primary_by_ssh_has_standbys_on_any_kind_of_host() -> None:
+    kinds = {"db2": "local", "db3": CONTAINER, "db4": {"ssh": "192.0.2.2"}}
+    standbys = [{"name": name, "host": host, "address": "192.0.2.7/32"} for name, host in kinds.items()]
+    stack_file.parse(FILE, json.dumps(primary(host=MACHINE) | {"standbys": standbys}))
+
+
+def test_an_adopted_server_may_be_behind_several_machines() -> None:
+    adopted = {"adopt": True, "dataDirectory": "/srv/db/data", "port": 5432}
+    document = primary(host=MACHINE | {"jump": ["one", "two"]}, **adopted) | {"standbys": []}
+    stack_file.parse(FILE, json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("document", "address", "told"),
+    [
+        (primary(host=CONTAINER) | {"standbys": []}, "https://127.0.0.1:8200", ["db1"]),
+        (primary(host=MACHINE), "http://localhost:8200", ["db1"]),
+        (primary(host=CONTAINER) | {"standbys": []}, "https://vault.example.net:8200", []),
+        (primary(), "https://127.0.0.1:8200", []),
+    ],
+)
+def test_a_vault_on_this_machines_loopback_is_none_for_servers_elsewhere(
+    document: dict[str, Any], address: str, told: list[str]
+) -> None:
+    seen = {"addressFromServers": "https://vault:8200"}
+    standbys = [{"name": "db2", "address": "192.0.2.7/32"}] if document.get("standbys") is None else []
+    for vault, expected in (({}, told), (seen, [])):
+        cluster = stack_file.parse(FILE, json.dumps(document | {"standbys": standbys, "vault": vault}))
+        found = objections_of_reach(cluster, address)
+        assert len(found) == len(expected)
+        assert all(f"vault:address {address} is this machine's own, and db1 would" in line for line in found)
 
 
 def test_what_is_no_mapping_at_all() -> None:

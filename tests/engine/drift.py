@@ -585,7 +585,7 @@ REFUSALS = [
         "DataDirectory",
         "another cluster in its place",
         _another_cluster,
-        "holds another cluster (system identifier",
+        "has 1 mistake; nothing was touched",
         _first_cluster,
     ),
     Refusal(

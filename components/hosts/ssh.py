@@ -91,8 +91,8 @@ while [ "/proc/$1/cwd" -ef "$2" ]; do
 done
 """
 SIGNAL = """[ "/proc/$1/cwd" -ef "$2" ] || exit 0; kill -s "$3" "$1" """
-# $1 pid, $2 unit
-RUN_BY = """[ "$(systemctl show --property MainPID --value -- "$2")" = "$1" ]"""
+# Not by systemctl, which may answer root alone. $1 pid, $2 unit
+RUN_BY = """grep -qF -- "/${2%.service}.service" "/proc/$1/cgroup" """
 NOW = "date +%s%6N"
 AS_ROOT = '"$@"'
 

@@ -2,9 +2,9 @@
 
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -42,8 +42,6 @@ class Place:
     """All that the server, and what starts it, have written and show of themselves."""
     makes: tuple[str, ...] = ()
     """Resources of its kind of host, beside those that all servers have."""
-    stopped: Mapping[str, str] = field(default_factory=dict)
-    """What is planned for them when the server was stopped."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,6 @@ def _container(client: docker.DockerClient, image: str, stack: str, name: str, a
         lambda: {one for one in things(client) if stack in one},
         log,
         (f"Container {name}", f"Volume {name}"),
-        {f"Container {name}": "replace"},
     )
 
 

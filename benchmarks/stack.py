@@ -46,7 +46,7 @@ class Stack:
         return {name: os.environ[name] for name in INHERITED if name in os.environ} | {
             "HOME": str(self.root),
             "PULUMI_HOME": str(home),
-            "PULUMI_BACKEND_URL": f"file://{state}",
+            "PULUMI_BACKEND_URL": f"file://{state}?metadata=skip",  # as bootstrap has it
             "PULUMI_CONFIG_PASSPHRASE": "",
             "PULUMI_DEBUG_COMMANDS": "true",  # has --event-log
         }

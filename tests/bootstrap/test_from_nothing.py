@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -13,7 +14,7 @@ import pytest
 from bootstrap import venv
 from bootstrap.ports import free_ports
 from bootstrap.project import HERE, Project, fingerprint
-from components.hosts.account import local_root, service_account
+from components.hosts.account import Account, local_root, service_account
 from components.hosts.installation import find_installation
 from components.settings import SUPPORTED
 from tests.engine.cluster import base_directory
@@ -23,22 +24,34 @@ OURS = ("PULUMI", "VAULT", "TDE_", "PG", "MAKE", "MFLAGS", "STACK", "PYTEST")
 
 
 class Clone:
-    """The tracked files, below a path with a space; what takes minutes to make is there already."""
+    """The tracked files, below a path with a space; what takes minutes to make is there already.
 
-    def __init__(self, root: Path, home: Path) -> None:
-        self.project = Project(root)
+    With an `owner`, all is theirs and run by them, with a virtual environment that they make: ours may lie where they cannot go.
+    """
+
+    def __init__(self, root: Path, home: Path, owner: Account | None = None) -> None:
+        self.project, self._owner = Project(root), owner
         tracked = subprocess.run(["git", "ls-files", "-z"], cwd=HERE.root, capture_output=True, text=True, check=True)
         for name in filter(None, tracked.stdout.split("\0")):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(HERE.root / name, root / name)
-        self._environment()
+        if not owner:
+            self._environment()
         if HERE.engine.exists():
             shutil.copytree(HERE.engine, self.project.engine)
-        path = [place for place in os.environ["PATH"].split(os.pathsep) if not Path(place).is_relative_to(HERE.root)]
+        places = (Path(place) for place in os.environ["PATH"].split(os.pathsep))
+        path = [
+            str(place)
+            for place in places
+            if not place.is_relative_to(HERE.root) and (not owner or (place.is_dir() and owner.can_reach(place)))
+        ]
         self.environ = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         self.environ |= {"HOME": str(home), "PATH": os.pathsep.join(path)}
         self.ports = free_ports(2)
         self._declare_ports()
+        if owner:
+            for path in (root, *root.rglob("*")):
+                os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
 
     def _environment(self) -> None:
         """A virtual environment of its own, with the packages of ours."""
@@ -63,8 +76,12 @@ class Clone:
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Its output and errors in one, as on a terminal."""
+        owner = self._owner
         return subprocess.run(
             command,
+            user=owner and owner.uid,
+            group=owner and owner.gid,
+            extra_groups=owner and (),
             cwd=self.project.root,
             env=self.environ,
             stdout=subprocess.PIPE,
@@ -105,16 +122,38 @@ class Clone:
         ]
 
 
-@pytest.fixture
-def clone() -> Iterator[Clone]:
+@contextmanager
+def a_clone(owner: Account | None = None) -> Iterator[Clone]:
     base = base_directory()
-    made = Clone(base / "a clone", base)
+    made = Clone(base / "a clone", base, owner)
     yield made
     made.run("make", "destroy")
     shutil.rmtree(base)
 
 
+@pytest.fixture
+def clone() -> Iterator[Clone]:
+    with a_clone() as made:
+        yield made
+
+
 def test_up_again_drift_and_destroy(clone: Clone) -> None:
+    up_again_drift_and_destroy(clone)
+
+
+@pytest.mark.soak
+def test_the_same_by_an_ordinary_user() -> None:
+    account = service_account()
+    if not account.switches:
+        pytest.skip("this is one already")
+    with a_clone(account) as clone:
+        if clone.run("python3", "-c", "import sys; sys.exit(sys.version_info < (3, 11))").returncode:
+            pytest.skip("there is no Python 3.11 for others than root")
+        assert "PostgreSQL does not run as root" not in up_again_drift_and_destroy(clone)
+
+
+def up_again_drift_and_destroy(clone: Clone) -> str:
+    """What the first `up` said."""
     before = clone.files()
     encrypted = find_installation(HERE.root, None, SUPPORTED).has_pg_tde
     state = "encrypted by pg_tde" if encrypted else "NOT ENCRYPTED: this PostgreSQL"
@@ -135,6 +174,7 @@ def test_up_again_drift_and_destroy(clone: Clone) -> None:
     clone.make("destroy")
     clone.gone()
     assert clone.files() == before
+    return first
 
 
 def test_a_stack_of_ones_own_by_hand(clone: Clone) -> None:

@@ -24,8 +24,8 @@ from tests.ssh.booted import USER
 
 COMMANDS = 50
 MIB = 1024**2
-CONTENT = 32
-"""MiB of one file."""
+CONTENT = 16
+"""MiB of one file: it lies there twice while it is replaced, and a container has 64 MiB of such memory."""
 DEADLINE = 60.0
 MEMORY = PurePosixPath("/dev/shm")  # noqa: S108 - a name that nobody can guess in it
 

@@ -143,7 +143,9 @@ class Streams:
         self._socket.settimeout(None)
 
     def send(self, data: bytes) -> None:
-        self._socket.sendall(data)
+        """What a command that has ended does not read is dropped: its status and its errors say why."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._socket.sendall(data)
 
     def end_input(self) -> None:
         with suppress(OSError):

@@ -79,9 +79,9 @@ class Clone:
         owner = self._owner
         return subprocess.run(
             command,
-            user=owner and owner.uid,
-            group=owner and owner.gid,
-            extra_groups=owner and (),
+            user=owner.uid if owner else None,
+            group=owner.gid if owner else None,
+            extra_groups=() if owner else None,
             cwd=self.project.root,
             env=self.environ,
             stdout=subprocess.PIPE,

@@ -67,6 +67,16 @@ def eventually(reached: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
+def test_a_file_that_does_not_fit_leaves_the_old_one(server: DockerHost) -> None:
+    path = PurePosixPath("/dev/shm/file")  # noqa: S108 - 64 MiB
+    old, new = b"old" * 2**20, b"new" * 21 * 2**20
+    server.write(path, old, mode=0o600)
+    with pytest.raises(Problem, match="No space left on device"):
+        server.write(path, new, mode=0o600)
+    assert server.read(path) == old
+    assert [name for name in server.listing(path.parent) if "file" in name] == ["file"]
+
+
 def test_files_without_a_running_server(host: DockerHost) -> None:
     path = PLACE / "a 'quoted' $HOME -n"
     assert host.read(path) is None

@@ -50,8 +50,8 @@ class Clone:
         self.ports = free_ports(2)
         self._declare_ports()
         if owner:
-            for path in (root, *root.rglob("*")):
-                os.chown(path, owner.uid, owner.gid, follow_symlinks=False)
+            for file in (root, *root.rglob("*")):
+                os.lchown(file, owner.uid, owner.gid)
 
     def _environment(self) -> None:
         """A virtual environment of its own, with the packages of ours."""

@@ -23,6 +23,8 @@ from components.waiting import until
 
 START_DEADLINE = 3600.0
 """Seconds for crash recovery, or until a clone is consistent; a server that dies is noticed at once."""
+SILENT = 1.0
+"""Seconds that a start may take without a word of it: most take less."""
 LAUNCH_DEADLINE = 60.0
 """Seconds until a server's process shows: on a busy machine, systemd alone may take ten. One that dies says so before."""
 REFUSAL_DEADLINE = 5.0
@@ -332,7 +334,7 @@ class Server(OnServer):
 
 def start(server: OnServer, name: str, binaries: str) -> None:
     """Start a server, and wait until it answers; where it dies, say what it wrote."""
-    machine = server.machine
+    machine, began = server.machine, time.monotonic()
     mark = machine.launch(PurePosixPath(binaries), server.data)
 
     def deaths() -> tuple[list[str], list[str]]:
@@ -363,7 +365,8 @@ def start(server: OnServer, name: str, binaries: str) -> None:
                 raise Problem(
                     f"server {name} has started, and does not let in postgres ({last}): see its pg_hba.conf. It is left running"
                 )
-        progress(f"starting: {last}")
+        if time.monotonic() - began > SILENT:
+            progress(f"starting: {last}")
         return False
 
     if not until(answers, seconds=START_DEADLINE):

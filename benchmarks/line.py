@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 
 CHUNK = 65_536
@@ -11,7 +12,6 @@ CHUNK = 65_536
 @contextmanager
 def slow_line(host: str, port: int, *, here: str, way: float) -> Iterator[int]:
     """The port on `here`, of this machine's loopback, that leads there; each way takes `way` seconds, to connect a round trip."""
-    loop = asyncio.new_event_loop()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with closing(writer), suppress(asyncio.CancelledError):  # Python 3.11 reports a cancelled one as a failure
@@ -20,20 +20,23 @@ def slow_line(host: str, port: int, *, here: str, way: float) -> Iterator[int]:
             with closing(back):
                 await asyncio.gather(_carry(reader, back, way), _carry(there, writer, way), return_exceptions=True)
 
-    server = loop.run_until_complete(asyncio.start_server(connected, here, 0))
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
+    ready: Future[tuple[int, Callable[[], object]]] = Future()
+
+    async def serve() -> None:
+        stopped, loop = asyncio.Event(), asyncio.get_running_loop()
+        server = await asyncio.start_server(connected, here, 0)
+        ready.set_result((server.sockets[0].getsockname()[1], lambda: loop.call_soon_threadsafe(stopped.set)))
+        await stopped.wait()
         server.close()
-        left = asyncio.all_tasks(loop)  # of connections that ssh keeps
-        for task in left:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        loop.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    thread.start()
+    listening, stop = ready.result(timeout=10)
+    try:
+        yield listening
+    finally:
+        stop()
+        thread.join()
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: float) -> None:

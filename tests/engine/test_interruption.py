@@ -93,6 +93,19 @@ def test_up_that_changes(cluster: Cluster, kill: Kill, among: str) -> None:
     assert cluster.sql("db1", "SHOW max_connections") == [("77",)]
 
 
+@_ways("BaseBackup|Server db2", lose_state)
+def test_up_that_clones_anew(cluster: Cluster, kill: Kill, among: str) -> None:
+    """A standby that cannot follow any more, and whose slot is gone too."""
+    cluster.workspace.up_well()
+    cluster.sql("db2", "SELECT pg_promote()")
+    eventually(lambda: cluster.streaming() == [])
+    cluster.sql("db1", "SELECT pg_drop_replication_slot('tde_db2')")
+    steps = at_every_step(cluster, UP, kill, among)
+    assert len(steps) > (4 if among == EVERY else 2), steps
+    whole(cluster)
+    assert cluster.sql("db2", "SELECT pg_is_in_recovery()") == [(True,)]
+
+
 @_ways("BaseBackup|ReplicationSlot|DataDirectory", kill_engine)
 def test_destroy(cluster: Cluster, kill: Kill, among: str) -> None:
     cluster.workspace.up_well()
@@ -156,6 +169,23 @@ def test_interrupted_twice_it_ends_at_once(cluster: Cluster) -> None:
     cluster.workspace.unlock()
     cluster.workspace.up_well()
     whole(cluster)
+
+
+def test_destroy_is_interrupted_like_up(cluster: Cluster) -> None:
+    def twice(_: Cluster, engine: int) -> None:
+        os.killpg(engine, signal.SIGINT)
+        os.kill(engine, signal.SIGINT)
+
+    cluster.workspace.up_well()
+    for number, ctrl_c in enumerate((lambda _, engine: os.killpg(engine, signal.SIGINT), twice), start=1):
+        output, step = interrupted(cluster, DESTROY, ctrl_c, lambda name: name.startswith(("Replication", "Server")))
+        assert step, number
+        assert "^C received" in output.text  # its exit status is 0 then
+        assert "postgres:Server" in cluster.workspace.state(), "it came to its end"
+        strays_gone(cluster)
+        cluster.workspace.unlock()
+    assert cluster.workspace.destroy().code == 0
+    nothing_left(cluster)
 
 
 def test_two_at_once(cluster: Cluster) -> None:

@@ -30,7 +30,8 @@ class Installation:
 
     @property
     def has_pg_tde(self) -> bool:
-        places = (self.binaries.parent / place.format(major=self.major) for place in EXTENSIONS)
+        programs = (self.binaries / "postgres").resolve().parent  # the server too looks from where it really lies
+        places = (programs.parent / place.format(major=self.major) for place in EXTENSIONS)
         return any((place / "pg_tde.control").is_file() for place in places)
 
     def __str__(self) -> str:

@@ -288,6 +288,25 @@ def test_replication_by_tls(cluster: Cluster) -> None:
     eventually(lambda: cluster.sql("db1", query) == [(2,)])
 
 
+def test_the_vault_by_another_name_and_another_file_of_its_ca(cluster: Cluster) -> None:
+    """In place, by the servers too: nobody restarts, and everybody can open the key by it."""
+    ca = cluster.base / "ca.pem"
+    ca.write_text(f"# the same, in another file\n{cluster.bao.ca.read_text()}")
+    address = cluster.bao.address.replace("127.0.0.1", "localhost")
+    plan = {f"HostFile {one['name']}-vault-ca": "update" for one in servers(cluster)}
+    plan[f"KeyProvider {cluster.workspace.cluster['vault']['provider']}"] = "update"
+    change(cluster, lambda c: c["vault"].update(ca=str(ca), addressFromServers=address), plan, [])
+    for name in cluster.names:
+        assert cluster.sql(name, "SELECT pg_tde_verify_server_key()") == [("",)]
+
+
+def test_binaries_by_another_path_are_used_the_next_time(cluster: Cluster) -> None:
+    link = cluster.base / "bin"
+    link.symlink_to(cluster.binaries)
+    noted = ("Claim db1", "DataDirectory db1", "Server db1", "WalEncryption WAL of db1")
+    change(cluster, lambda c: c["primary"].update(binaries=str(link)), dict.fromkeys(noted, "update"), [])
+
+
 def test_the_table_finds_a_restart_that_nobody_told(cluster: Cluster) -> None:
     """Proof that `change` can fail: a server restarted by hand during it is found."""
 

@@ -19,3 +19,9 @@ def test_one_that_does_not_run_is_passed_over(tmp_path: Path, monkeypatch: pytes
     assert find_installation(tmp_path, None, 17).binaries == good
     with pytest.raises(Problem, match="18/bin holds no PostgreSQL server"):
         find_installation(tmp_path, str(broken), 17)
+
+
+def test_programs_by_a_link_have_the_extensions_beside_their_own_place(tmp_path: Path) -> None:
+    real = installed(tmp_path / "real", pg_tde=True)
+    (tmp_path / "linked").symlink_to(real)
+    assert find_installation(tmp_path, str(tmp_path / "linked"), 17).has_pg_tde

@@ -151,15 +151,19 @@ def objections_of_adoption(cluster: settings.Cluster, primary: Site, token: str,
     return [f"cluster.primary.adopt: the server has {', '.join(found)} of its own: {why} (see docs/encryption.md)"]
 
 
-def objections_of_keys(cluster: settings.Cluster, primary: Site, mount: str, *, in_force: bool) -> list[str]:
+def objections_of_keys(
+    cluster: settings.Cluster, primary: Site, mount: str, namespace: str, *, in_force: bool
+) -> list[str]:
     """What the primary's keys have against the stack file: without them its data cannot be read. A mount that is renamed keeps
-    its keys, but a standby that is down would look for them under the old name, and never start."""
+    its keys, but a standby that is down would look for them under the old name, and never start; in another namespace, all
+    would be made anew, and the former mount removed."""
     host = hosts.host(primary.address)
     used, found = [], []
     try:
         with server_session(host, primary.data, "cluster.database", cluster.database) as server:
             used = server.rows(
-                "SELECT DISTINCT options->>'mountPath' FROM pg_tde_list_all_global_key_providers() "
+                "SELECT DISTINCT options->>'mountPath', trim('/' FROM coalesce(options->>'namespace', '')) "
+                "FROM pg_tde_list_all_global_key_providers() "
                 "WHERE id IN (SELECT provider_id FROM pg_tde_server_key_info()) "
                 "OR id IN (SELECT provider_id FROM pg_tde_default_key_info())"
             )
@@ -171,11 +175,15 @@ def objections_of_keys(cluster: settings.Cluster, primary: Site, mount: str, *, 
     if not in_force and (used or _has_keys(host, primary.data)):
         why = "the cluster is encrypted, and without pg_tde its tables can no longer be read"
         return [f"cluster.encryption: {why}: set it back. To have the data in clear, copy it into a new cluster"]
-    return found + [
-        f'cluster.vault.mount: the keys of the running cluster are in "{other}" and stay there: set it back'
-        for (other,) in used
-        if other != mount
-    ]
+    declared = {"mount": mount, "namespace": namespace.strip("/")}
+    for keys in used:
+        for (setting, wanted), there in zip(declared.items(), keys, strict=True):
+            if there != wanted:
+                where = f'"{there}"' if there else "no namespace"
+                found.append(
+                    f"cluster.vault.{setting}: the keys of the running cluster are in {where} and stay there: set it back"
+                )
+    return found
 
 
 def _has_keys(host: Host, data: PurePosixPath) -> bool:

@@ -137,7 +137,9 @@ class EncryptedReplication(pulumi.ComponentResource):
         token = self._primary.beside_data(self._around.token_file)
         found += objections_of_adoption(
             cluster, self._primary.site, token, in_force=self._in_force
-        ) or objections_of_keys(cluster, self._primary.site, self._mount, in_force=self._in_force)
+        ) or objections_of_keys(
+            cluster, self._primary.site, self._mount, self._vault_address.namespace or "", in_force=self._in_force
+        )
         if objection := self._adoption[0]:
             found.append(f"cluster.primary: {objection}")
         if cluster.encryption == "required" and self._reason:

@@ -29,6 +29,14 @@ def test_mount_tokens_and_keys_are_all_in_it(cluster: Cluster) -> None:
     cluster.workspace.up_well()
     cluster.workspace.unchanged()
     assert cluster.sql("db2", "SELECT pg_tde_verify_server_key()") == [("",)]
+    declared = cluster.workspace.cluster
+    cluster.workspace.write({**declared, "vault": {}})
+    elsewhere = cluster.workspace.up()
+    assert elsewhere.code != 0
+    told = f'cluster.vault.namespace: the keys of the running cluster are in "{NAMESPACE}" and stay there: set it back'
+    assert told in elsewhere.text
+    cluster.workspace.write(declared)
+    cluster.workspace.unchanged()
     assert "tde-apart/" not in cluster.bao.client().sys.list_mounted_secrets_engines()["data"]
     done = cluster.workspace.destroy()
     assert done.code == 0, done.errors

@@ -46,7 +46,7 @@ COSTS = {
     "vault.addressFromServers": "in place: the key provider's URL",
     "vault.network": "replacement of containers; their volumes stay",
     "vault.ca": "in place: the file on each server; refused where it is not that of the Vault",
-    "vault.namespace": "replacement of all that lies in Vault: raise a new cluster instead",
+    "vault.namespace": "refused on a running encrypted cluster: its keys are there",
     "vault.provider": "in place: the new provider, the same key set by it, the former one forgotten",
     "vault.tokenPeriod": "in place: new tokens and their files",
     "key.name": "in place: a rotation. Refused while a standby cannot open keys, and during a base backup",

@@ -101,7 +101,7 @@ def test_up_that_clones_anew(cluster: Cluster, kill: Kill, among: str) -> None:
     eventually(lambda: cluster.streaming() == [])
     cluster.sql("db1", "SELECT pg_drop_replication_slot('tde_db2')")
     steps = at_every_step(cluster, UP, kill, among)
-    assert len(steps) > 1, steps
+    assert steps
     whole(cluster)
     assert cluster.sql("db2", "SELECT pg_is_in_recovery()") == [(True,)]
 

@@ -144,12 +144,16 @@ def interrupted(cluster: Cluster, command: list[str], kill: Kill, at: Callable[[
     return Output(process.returncode, "".join(lines)), step
 
 
-def at_every_step(cluster: Cluster, command: list[str], kill: Kill, among: str = "") -> list[str]:
-    """Run `command` again and again, each time killed at a step at which it was not killed before, until it comes to its end.
+def at_every_step(
+    cluster: Cluster, command: list[str], kill: Kill, begin: Callable[[], object], among: str = ""
+) -> list[str]:
+    """Run `command` again and again, each time killed at a step at which it was not killed before, until there is none left.
 
-    Each run starts from what the killed one left. `among`: a pattern of the steps that count.
+    Each run starts from what the killed one left; from the beginning, which `begin` makes, after one that came to its end in
+    spite of it. `among`: a pattern of the steps that count.
     """
     done: list[str] = []
+    begin()
     while True:
         output, step = interrupted(
             cluster, command, kill, lambda name: name not in done and bool(re.search(among, name))
@@ -165,6 +169,8 @@ def at_every_step(cluster: Cluster, command: list[str], kill: Kill, among: str =
             assert output.code != 0
         done.append(step)
         cluster.workspace.unlock()
+        if output.code == 0:
+            begin()
 
 
 def destroyed_after_every_step(

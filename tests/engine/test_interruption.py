@@ -77,17 +77,28 @@ def _standbys(cluster: Cluster, count: int, **changes: object) -> None:
 
 @_ways("Mount|ReplicationSlot|BaseBackup|Server db2", lose_state)
 def test_up_from_nothing(cluster: Cluster, kill: Kill, among: str) -> None:
-    steps = at_every_step(cluster, UP, kill, among)
+    steps = at_every_step(cluster, UP, kill, lambda: _destroyed(cluster), among)
     assert len(steps) > (20 if among == EVERY else 3), steps
     whole(cluster)
 
 
+def _destroyed(cluster: Cluster) -> None:
+    done = cluster.workspace.destroy()
+    assert done.code == 0, done.errors
+
+
 @_ways("ReplicationRole|Server db1|BaseBackup", lose_state)
 def test_up_that_changes(cluster: Cluster, kill: Kill, among: str) -> None:
-    cluster.workspace.up_well()
-    primary = {**cluster.workspace.cluster["primary"], "settings": {"max_connections": 77}}
-    _standbys(cluster, 2, primary=primary, replication={"passwordVersion": 2})
-    steps = at_every_step(cluster, UP, kill, among)
+    primary = cluster.workspace.cluster["primary"]
+
+    def begin() -> None:
+        _standbys(cluster, 1, primary=primary, replication={"passwordVersion": 1})
+        cluster.workspace.up_well()
+        _standbys(
+            cluster, 2, primary={**primary, "settings": {"max_connections": 77}}, replication={"passwordVersion": 2}
+        )
+
+    steps = at_every_step(cluster, UP, kill, begin, among)
     assert len(steps) > (8 if among == EVERY else 2), steps
     whole(cluster)
     assert cluster.sql("db1", "SHOW max_connections") == [("77",)]
@@ -96,20 +107,22 @@ def test_up_that_changes(cluster: Cluster, kill: Kill, among: str) -> None:
 @_ways("BaseBackup|Server db2", lose_state)
 def test_up_that_clones_anew(cluster: Cluster, kill: Kill, among: str) -> None:
     """A standby that cannot follow any more, and whose slot is gone too."""
-    cluster.workspace.up_well()
-    cluster.sql("db2", "SELECT pg_promote()")
-    eventually(lambda: cluster.streaming() == [])
-    cluster.sql("db1", "SELECT pg_drop_replication_slot('tde_db2')")
-    steps = at_every_step(cluster, UP, kill, among)
-    assert steps
+
+    def begin() -> None:
+        cluster.workspace.up_well()
+        cluster.sql("db2", "SELECT pg_promote()")
+        eventually(lambda: cluster.streaming() == [])
+        cluster.sql("db1", "SELECT pg_drop_replication_slot('tde_db2')")
+
+    steps = at_every_step(cluster, UP, kill, begin, among)
+    assert len(steps) > (4 if among == EVERY else 2), steps
     whole(cluster)
     assert cluster.sql("db2", "SELECT pg_is_in_recovery()") == [(True,)]
 
 
 @_ways("BaseBackup|ReplicationSlot|DataDirectory", kill_engine)
 def test_destroy(cluster: Cluster, kill: Kill, among: str) -> None:
-    cluster.workspace.up_well()
-    steps = at_every_step(cluster, DESTROY, kill, among)
+    steps = at_every_step(cluster, DESTROY, kill, cluster.workspace.up_well, among)
     assert len(steps) > (4 if among == EVERY else 1), steps
     nothing_left(cluster)
 

@@ -172,9 +172,26 @@ def objections_of_keys(cluster: settings.Cluster, primary: Site, mount: str, *, 
         why = "the cluster is encrypted, and without pg_tde its tables can no longer be read"
         return [f"cluster.encryption: {why}: set it back. To have the data in clear, copy it into a new cluster"]
     return found + [
-        f'cluster.vault.mount: the keys of the running cluster are in "{other}" and stay there: set it back'
+        f'cluster.vault.mount: the keys of the running cluster are in "{other}" and stay there, and the stack file says '
+        f'"{mount}": set it back; or, where it is the key provider that was changed by hand, change that back'
         for (other,) in used
         if other != mount
+    ]
+
+
+def objections_of_lost_mount(vault: VaultAddress, cluster: settings.Cluster, primary: Site, mount: str) -> list[str]:
+    """A mount that is gone takes the keys with it. A primary that runs says so itself, of the key; for one that is down, an empty
+    mount would be made, and it would not start."""
+    host, data = hosts.host(primary.address), primary.data
+    try:
+        down = not cluster.primary.adopt and host.postmaster(data) is None
+    except Unavailable:
+        return []
+    if not (down and _has_keys(host, data) and vault.lacks(mount)):
+        return []
+    why = f"with it the keys of the cluster in {data}: without them it cannot be started, nor its data be read"
+    return [
+        f'cluster.vault.mount: "{mount}" is gone from Vault, and {why}. Nothing is made anew: restore it from a backup of Vault'
     ]
 
 

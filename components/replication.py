@@ -27,6 +27,7 @@ from components.preflight import (
     objections,
     objections_of_adoption,
     objections_of_keys,
+    objections_of_lost_mount,
     objections_of_mount,
     objections_of_reach,
     objections_of_vault,
@@ -138,6 +139,7 @@ class EncryptedReplication(pulumi.ComponentResource):
         found += objections_of_adoption(
             cluster, self._primary.site, token, in_force=self._in_force
         ) or objections_of_keys(cluster, self._primary.site, self._mount, in_force=self._in_force)
+        found += objections_of_lost_mount(self._vault_address, cluster, self._primary.site, self._mount)
         if objection := self._adoption[0]:
             found.append(f"cluster.primary: {objection}")
         if cluster.encryption == "required" and self._reason:
@@ -322,6 +324,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             origin=f"base backup of {primary.name}",
             upstream=upstream.model_dump(by_alias=True, exclude_none=True),
             slot=node.slot,
+            encrypted=self._in_force,
             encrypt_wal=encrypt_wal,
             **_primary(inside),
             # As text: the component's own URN would make it depend on its children.

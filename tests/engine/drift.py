@@ -1,6 +1,6 @@
 """The drift table: what somebody did behind our back, what `preview` plans, what `up` does, and what it costs.
 
-docs/drift.md is made of it: `python -m tests.engine.drift > docs/drift.md`.
+docs/drift.md is made of it: `python -m tests.engine.drift_page > docs/drift.md`.
 """
 
 import os
@@ -143,6 +143,45 @@ def _bounce(name: str) -> Callable[[Cluster], object]:
         eventually(lambda: f"tde_{name}" in cluster.streaming())
 
     return act
+
+
+def _without_pg_tde(name: str) -> Callable[[Cluster], object]:
+    def act(cluster: Cluster) -> None:
+        _auto_conf(name, "shared_preload_libraries = ''")(cluster)
+        cluster.stop(name)
+        cluster.start(name)
+
+    return act
+
+
+def _with_option(name: str, option: str) -> Callable[[Cluster], object]:
+    """Start it by hand, with an option on its command line."""
+
+    def act(cluster: Cluster) -> None:
+        cluster.stop(name)
+        data, log = str(cluster.place(name)), str(cluster.place(name).with_name("postgresql.log"))
+        start = [str(cluster.binaries / "pg_ctl"), "start", "--wait", "--pgdata", data, "--log", log]
+        cluster.host(name).run([*start, "--options", option], deadline=30)
+        eventually(lambda: f"tde_{name}" in cluster.streaming())
+
+    return act
+
+
+def _start_as_primary(cluster: Cluster) -> None:
+    """Start db3 without its standby.signal: it comes up as a primary, on the timeline of the real one."""
+    cluster.stop("db3")
+    cluster.host("db3").remove(cluster.place("db3") / "standby.signal")
+    cluster.start("db3")
+
+
+def _unreserve(cluster: Cluster) -> None:
+    """Write more WAL than the slot of a stopped db3 may hold back, and let no checkpoint remove it."""
+    cluster.stop("db3")
+    cluster.sql("db1", "ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'; SELECT pg_reload_conf()")
+    for _ in range(4):
+        cluster.sql("db1", "SELECT pg_logical_emit_message(false, '', repeat('x', 1000000)); SELECT pg_switch_wal()")
+    status = "SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'tde_db3'"
+    eventually(lambda: cluster.sql("db1", status) == [("unreserved",)])
 
 
 def _policy(text: str) -> Callable[[Cluster], object]:
@@ -458,6 +497,95 @@ ROWS = [
         here=True,
     ),
     Row(
+        "Extension",
+        "dropped",
+        _sql("ALTER TABLE IF EXISTS t SET ACCESS METHOD heap; DROP EXTENSION pg_tde"),
+        {"Extension pg_tde in postgres": "create"},
+        ("does not exist (SQLSTATE 42883)", "shown as last known"),
+        repair="in place: provider and keys outlive it",
+        batch="10",
+    ),
+    Row(
+        "Server (primary)",
+        "parameter changed by ALTER SYSTEM and not loaded",
+        _sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'"),
+        {"Server db1": "update"},
+        ("pendingReload", '[0]: "max_slot_wal_keep_size"'),
+        repair="in place, reload",
+        batch="10",
+    ),
+    Row(
+        "Server (standby)",
+        "parameter edited in postgresql.auto.conf and not loaded",
+        lambda cluster: cluster.edit(
+            "db3", "postgresql.auto.conf", lambda text: text + "primary_slot_name = 'another'\n"
+        ),
+        {"Server db3": "update"},
+        ("pendingReload", '[0]: "primary_slot_name"'),
+        repair="in place, reload",
+        batch="10",
+    ),
+    Row(
+        "Server (standby)",
+        "started with a parameter on its command line",
+        _with_option("db2", "-c wal_retrieve_retry_interval=5s"),
+        {"Server db2": "update"},
+        (
+            'wal_retrieve_retry_interval: "5000ms" => "1s"',
+            "server db2 will be restarted: wal_retrieve_retry_interval",
+        ),
+        repair="restart",
+        batch="10",
+        here=True,
+    ),
+    Row(
+        "Server (primary)",
+        "started without pg_tde",
+        _without_pg_tde("db1"),
+        {"Server db1": "update"},
+        (
+            'shared_preload_libraries : "pg_tde"',
+            "server db1 will be restarted: shared_preload_libraries",
+            "pg_tde can only be loaded at server startup",
+            "shown as last known",
+        ),
+        repair="restart",
+        batch="11",
+        here=True,
+    ),
+    Row(
+        "BaseBackup",
+        "the standby was started without pg_tde",
+        _without_pg_tde("db3"),
+        _recloned("db3"),
+        (
+            '"it runs without pg_tde, and replays in clear what is encrypted" => "the primary"',
+            "db3: a new base backup of db1, ",
+            "; the old data is removed",
+        ),
+        repair="a new base backup of this standby",
+        batch="11",
+        here=True,
+    ),
+    Row(
+        "ReplicationSlot",
+        "unreserved, with its standby down",
+        _unreserve,
+        {"Server db1": "update", "Server db3": "update", "ReplicationCheck db3": "update"},
+        ('max_slot_wal_keep_size : "16MB" => "4GB"',),
+        repair="start: the WAL is still there",
+        here=True,
+    ),
+    Row(
+        "BaseBackup",
+        "the standby was started without standby.signal",
+        _start_as_primary,
+        _recloned("db3"),
+        ('"it was promoted, or started without standby.signal" => "the primary"',),
+        repair="a new base backup of this standby",
+        here=True,
+    ),
+    Row(
         "Server (primary)",
         "stopped",
         lambda cluster: cluster.stop("db1"),
@@ -497,7 +625,7 @@ ROWS = [
         "the standby was promoted",
         _promote,
         _recloned("db3"),
-        ('"it was promoted" => "the primary"',),
+        ('"it was promoted, or started without standby.signal" => "the primary"',),
         repair="a new base backup of this standby",
         here=True,
     ),

@@ -27,6 +27,7 @@ CONFIGURATION: dict[str, tuple[str, bytes]] = {
 WAL_GONE = "its WAL is gone from the primary"
 IN_CLEAR = "it runs without pg_tde, and replays in clear what is encrypted"
 PRIMARY_ONCE = "it was promoted, or started without standby.signal"
+CLUSTER_SIZE = "SELECT sum(pg_database_size(oid)) FROM pg_database"
 WAL_FILE = r"[0-9A-F]{24}"
 CLONE_DEADLINE = 7 * 24 * 3600.0
 SLOT_DEADLINE = 10.0
@@ -74,12 +75,12 @@ class ClonedDirectory(DataDirectory):
 
     def cost(self, live: Self | None) -> str | None:
         """How much has to be copied, and what becomes of what is there."""
+        if live is None and self.machine.listing(self.path):
+            return None  # it replaces `live`, of which that is told; or it is taken over
         with self._primary() as primary:
-            size = primary.value("SELECT sum(pg_database_size(oid)) FROM pg_database")
-        told = f"{self.name}: a new {self.origin}, {_size(size)}"
-        if live is None:
-            return told
-        return f"{told}; the old data is {'removed' if self.disposable else 'set aside'}"
+            told = f"{self.name}: a new {self.origin}, {_size(primary.value(CLUSTER_SIZE))}"
+        old = "" if live is None else f"; the old data is {'removed' if self.disposable else 'set aside'}"
+        return told + old
 
     def create(self) -> Self:
         return self._create(self._base_backup, self._hindrance)

@@ -101,11 +101,11 @@ class Server(OnServer):
         ) or (False, False)
         return self.but(
             running=True,
-            settings={one.name: one.shown(self.settings[one.name]) for one in found},
+            settings={one.name: one.shown for one in found},
             recovery="standby" if recovering and has_signal else "none",
             replay="paused" if paused else "running",
-            pending_reload=sorted(one.name for one in found if one.needs_reload(self.settings[one.name])),
-            pending_restart=sorted(one.name for one in found if one.needs_restart(self.settings[one.name])),
+            pending_reload=sorted(one.name for one in found if one.needs_reload),
+            pending_restart=sorted(one.name for one in found if one.needs_restart),
         )
 
     def late(self, server: Session) -> list[str]:

@@ -92,7 +92,7 @@ def _drop_slot(cluster: Cluster, name: str) -> None:
     cluster.sql("db1", f"SELECT pg_drop_replication_slot('tde_{name}')")
 
 
-def _lose_wal(cluster: Cluster) -> None:
+def lose_wal(cluster: Cluster) -> None:
     """Stop db3 and write more WAL than its slot may hold back."""
     cluster.stop("db3")
     cluster.sql("db1", "ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'")
@@ -165,6 +165,40 @@ def _with_option(name: str, option: str) -> Callable[[Cluster], object]:
         eventually(lambda: f"tde_{name}" in cluster.streaming())
 
     return act
+
+
+def _provider(cluster: Cluster, **changed: str) -> None:
+    """Change the key provider by hand."""
+    options = {"url": "url", "mount": "mountPath", "token": "tokenPath", "ca": "caPath"}
+    arguments = ", ".join(
+        f"'{changed[name]}'" if name in changed else f"options->>'{key}'" for name, key in options.items()
+    )
+    cluster.sql(
+        "db1",
+        f"SELECT pg_tde_change_global_key_provider_vault_v2('vault', {arguments}) "
+        "FROM pg_tde_list_all_global_key_providers()",
+    )
+
+
+def _set_key(scope: str, key: str) -> Callable[[Cluster], object]:
+    return _sql(
+        f"SELECT pg_tde_create_key_using_global_key_provider('{key}', 'vault'); "
+        f"SELECT pg_tde_set_{scope}_key_using_global_key_provider('{key}', 'vault')"
+    )
+
+
+def _set_and_restart(parameter: str, value: str) -> Callable[[Cluster], object]:
+    def act(cluster: Cluster) -> None:
+        cluster.sql("db1", f"ALTER SYSTEM SET {parameter} = '{value}'")
+        _restart_primary(cluster)
+
+    return act
+
+
+def _restart_primary(cluster: Cluster) -> None:
+    cluster.stop("db1")
+    cluster.start("db1")
+    eventually(lambda: cluster.streaming() == ["tde_db2", "tde_db3"])
 
 
 def _start_as_primary(cluster: Cluster) -> None:
@@ -314,11 +348,7 @@ ROWS = [
     Row(
         "KeyProvider",
         "token path changed",
-        lambda cluster: cluster.sql(
-            "db1",
-            "SELECT pg_tde_change_global_key_provider_vault_v2('vault', options->>'url', options->>'mountPath', "
-            f"'{cluster.beside('db1', 'vault-token')}', options->>'caPath') FROM pg_tde_list_all_global_key_providers()",
-        ),
+        lambda cluster: _provider(cluster, token=str(cluster.beside("db1", "vault-token"))),
         {"KeyProvider vault": "update"},
         ("tokenPath",),
         batch="3",
@@ -568,6 +598,80 @@ ROWS = [
         here=True,
     ),
     Row(
+        "Server (primary)",
+        "a parameter that can only change at start, changed and restarted",
+        _set_and_restart("cluster_name", "other"),
+        {"Server db1": "update"},
+        ('cluster_name : "other" => "db1"', "server db1 will be restarted: cluster_name"),
+        repair="restart",
+        batch="12",
+        here=True,
+    ),
+    Row(
+        "WalEncryption",
+        "switched on by hand, and restarted",
+        _set_and_restart("pg_tde.wal_encrypt", "on"),
+        {"WalEncryption WAL of db1": "update"},
+        ('walEncrypt : "on" => "off"', "server db1 will be restarted: pg_tde.wal_encrypt"),
+        repair="restart",
+        batch="12",
+        here=True,
+    ),
+    Row(
+        "HostFile (CA)",
+        "other content",
+        _write("db2", "vault-ca.pem", b"no certificate", 0o644),
+        {"HostFile db2-vault-ca": "update"},
+        ("contentMatches: false => true",),
+        batch="12",
+    ),
+    Row(
+        "HostFile (passfile)",
+        "other content",
+        _write("db3", "pgpass", b"*:*:*:replicator:changed by hand"),
+        {"HostFile db3-pgpass": "update"},
+        ("contentMatches: false => true",),
+        batch="12",
+    ),
+    Row(
+        "ReplicationRole",
+        "dropped, and made by somebody else",
+        _sql("DROP ROLE replicator; CREATE ROLE replicator LOGIN CREATEDB"),
+        {ROLE: "update"},
+        ("passwordMatches : false => true", "CREATEDB"),
+        batch="12",
+    ),
+    Row(
+        "KeyBinding",
+        "another default key set by hand",
+        _set_key("default", "by-hand-too"),
+        {"KeyBinding default key": "update", "KeyBinding server key": "update"},
+        ('"by-hand-too" => "drift-principal-key"',),
+        repair="in place: a rotation back (pg_tde sets both, where they were the same)",
+        batch="13",
+    ),
+    Row(
+        "WalEncryption",
+        "switched on by hand, and waiting for a restart",
+        _sql("ALTER SYSTEM SET pg_tde.wal_encrypt = on"),
+        {"WalEncryption WAL of db1": "update"},
+        ('"off, waiting for a restart" => "off"',),
+        repair="in place, reload",
+        batch="13",
+    ),
+    Row(
+        "KeyProvider",
+        "URL and CA path changed",
+        lambda cluster: _provider(
+            cluster,
+            url=cluster.bao.address.replace("127.0.0.1", "localhost"),
+            ca=str(cluster.beside("db1", "vault-ca.pem")),
+        ),
+        {"KeyProvider vault": "update"},
+        ("caPath", "https://localhost:"),
+        batch="13",
+    ),
+    Row(
         "ReplicationSlot",
         "unreserved, with its standby down",
         _unreserve,
@@ -614,7 +718,7 @@ ROWS = [
     Row(
         "ReplicationSlot",
         "lost: its WAL is gone",
-        _lose_wal,
+        lose_wal,
         {"ReplicationSlot tde_db3": "replace", **_recloned("db3")},
         ('"lost" => "reserved"', '"its WAL is gone from the primary" => "the primary"'),
         repair="a new base backup of this standby",
@@ -640,10 +744,7 @@ ROWS = [
     Row(
         "KeyBinding",
         "another key set by hand",
-        _sql(
-            "SELECT pg_tde_create_key_using_global_key_provider('by-hand', 'vault'); "
-            "SELECT pg_tde_set_server_key_using_global_key_provider('by-hand', 'vault')"
-        ),
+        _set_key("server", "by-hand"),
         {"KeyBinding server key": "update"},
         ('"by-hand" => "drift-principal-key"',),
         repair="in place: a rotation back",
@@ -668,21 +769,61 @@ class Refusal:
         return f"{self.resource}: {self.what}"
 
 
-def _another_cluster(cluster: Cluster) -> None:
-    data = cluster.data("db1")
-    cluster.stop("db1")
-    data.rename(data.with_name("put-aside"))
-    account = service_account()
-    groups = (account.uid, account.gid) if account.switches else (None, None)
-    initdb = [str(cluster.binaries / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "--no-sync"]
-    subprocess.run(initdb, check=True, capture_output=True, user=groups[0], group=groups[1], cwd="/")
+def _another_cluster(name: str) -> Callable[[Cluster], object]:
+    def act(cluster: Cluster) -> None:
+        data = cluster.data(name)
+        cluster.stop(name)
+        data.rename(data.with_name("put-aside"))
+        account = service_account()
+        groups = (account.uid, account.gid) if account.switches else (None, None)
+        initdb = [str(cluster.binaries / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "--no-sync"]
+        subprocess.run(initdb, check=True, capture_output=True, user=groups[0], group=groups[1], cwd="/")
+
+    return act
 
 
-def _first_cluster(cluster: Cluster) -> None:
-    data = cluster.data("db1")
-    shutil.rmtree(data)
-    data.with_name("put-aside").rename(data)
-    cluster.start("db1")
+def _first_cluster(name: str) -> Callable[[Cluster], object]:
+    def act(cluster: Cluster) -> None:
+        data = cluster.data(name)
+        shutil.rmtree(data)
+        data.with_name("put-aside").rename(data)
+        cluster.start(name)
+
+    return act
+
+
+MANY = "FROM generate_series(1, current_setting('max_replication_slots')::int - 1)"
+
+
+def _no_slot_left(cluster: Cluster) -> None:
+    """Drop db3's slot, and take all that are left."""
+    _drop_slot(cluster, "db3")
+    cluster.sql("db1", f"SELECT pg_create_physical_replication_slot('other_' || generate_series) {MANY}")
+
+
+def _elsewhere(cluster: Cluster) -> None:
+    """Copy the keys to another mount, and have the provider look for them there."""
+    bao, stack = cluster.bao.client(), cluster.workspace.stack
+    bao.sys.enable_secrets_engine("kv", path="elsewhere", options={"version": "2"})
+    kv = bao.secrets.kv.v2
+    for key in kv.list_secrets("", mount_point=f"tde-{stack}")["data"]["keys"]:
+        if not key.endswith("/"):
+            value = kv.read_secret_version(key, mount_point=f"tde-{stack}", raise_on_deleted_version=True)
+            kv.create_or_update_secret(key, value["data"]["data"], mount_point="elsewhere")
+    _everything(cluster)
+    _provider(cluster, mount="elsewhere")
+
+
+def _everything(cluster: Cluster) -> None:
+    """Let the primary do all in Vault."""
+    text = 'path "*" { capabilities = ["create", "read", "list"] }'
+    cluster.bao.client().sys.create_or_update_policy(f"tde-{cluster.workspace.stack}-primary", text)
+
+
+def _back(cluster: Cluster) -> None:
+    _everything(cluster)
+    _provider(cluster, mount=f"tde-{cluster.workspace.stack}")
+    cluster.bao.client().sys.disable_secrets_engine("elsewhere")
 
 
 def _logical_slot(cluster: Cluster) -> None:
@@ -712,9 +853,32 @@ REFUSALS = [
     Refusal(
         "DataDirectory",
         "another cluster in its place",
-        _another_cluster,
+        _another_cluster("db1"),
         "has 1 mistake; nothing was touched",
-        _first_cluster,
+        _first_cluster("db1"),
+    ),
+    Refusal(
+        "BaseBackup",
+        "another cluster in its place",
+        _another_cluster("db3"),
+        "db3/data is not empty and was not made by this stack: it is never written to",
+        _first_cluster("db3"),
+    ),
+    Refusal(
+        "KeyProvider",
+        "another mount set by hand",
+        _elsewhere,
+        'the keys of the running cluster are in "elsewhere" and stay there, and the stack file says "tde-drift"',
+        _back,
+    ),
+    Refusal(
+        "ReplicationSlot",
+        "dropped, and no other left",
+        _no_slot_left,
+        "replication slot tde_db3: all replication slots are in use (SQLSTATE 53400). "
+        'Free one or increase "max_replication_slots".',
+        _sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'other%'"),
+        command="up",
     ),
     Refusal(
         "Server (primary)", "a standby now", _as_standby, "is declared as the primary and is a standby now", _as_primary
@@ -796,5 +960,17 @@ NO_DRIFT = [
         ),
     ),
     ("Server (primary)", "a checkpoint and a new WAL file", _sql("CHECKPOINT; SELECT pg_switch_wal()")),
+    ("Server (primary)", "its log rotated", _sql("SELECT pg_rotate_logfile()")),
+    ("Server (primary)", "restarted by hand", _restart_primary),
+    (
+        "Server (primary)",
+        "a parameter that is not declared, changed by ALTER SYSTEM and not loaded",
+        _sql("ALTER SYSTEM SET commit_delay = 5"),
+    ),
+    (
+        "Server (primary)",
+        "ALTER ROLE … SET and ALTER DATABASE … SET of a declared parameter: the server's own value is as declared",
+        _sql("ALTER ROLE postgres SET work_mem = '1MB'; ALTER DATABASE postgres SET synchronous_commit = off"),
+    ),
     ("Server (standby)", "restarted by hand", _bounce("db2")),
 ]

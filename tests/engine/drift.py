@@ -494,6 +494,15 @@ ROWS = [
         batch="8",
     ),
     Row(
+        "SecretV2 (Vault)",
+        "removed",
+        lambda cluster: cluster.bao.client().secrets.kv.v2.delete_metadata_and_all_versions(
+            "replication/replicator", mount_point=f"tde-{cluster.workspace.stack}"
+        ),
+        {"SecretV2 drift-replication-secret": "create"},
+        batch="8",
+    ),
+    Row(
         "Policy (Vault)",
         "removed",
         lambda cluster: cluster.bao.client().sys.delete_policy(f"tde-{cluster.workspace.stack}-standby"),

@@ -115,6 +115,18 @@ def test_a_standby_that_streams(primary: Node, standby: Node) -> None:
     primary.rows("DROP TABLE copied")
 
 
+def test_what_a_new_clone_costs_is_told_before(servers: Servers, primary: Node, standby: Node) -> None:
+    """In the preview: how much is copied, and what becomes of the old data."""
+    there = standby.directory
+    size = r"db2: a new base backup of db1, \d+\.\d MiB"
+    for disposable, becomes in ((True, "removed"), (False, "set aside")):
+        told = there.but(name="db2", disposable=disposable).cost(there)
+        assert re.fullmatch(f"{size}; the old data is {becomes}", told or ""), told
+    assert there.cost(None) is None  # taken over
+    nowhere = there.but(name="db2", data_directory=str(servers.place("nowhere")))
+    assert re.fullmatch(size, nowhere.cost(None) or "")
+
+
 def test_a_clone_tells_its_progress(servers: Servers, primary: Node) -> None:
     clone = servers.clone(primary)
     said: list[str] = []

@@ -1,6 +1,7 @@
 """A standby's clone: whole or not there, and whether it can still follow; what its commands and logs give away."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -118,6 +119,7 @@ def test_a_standby_that_streams(primary: Node, standby: Node) -> None:
 def test_what_a_new_clone_costs_is_told_before(servers: Servers, primary: Node, standby: Node) -> None:
     """In the preview: how much is copied, and what becomes of the old data."""
     there = standby.directory
+    assert isinstance(there, ClonedDirectory)
     size = r"db2: a new base backup of db1, \d+\.\d MiB"
     for disposable, becomes in ((True, "removed"), (False, "set aside")):
         told = there.but(name="db2", disposable=disposable).cost(there)

@@ -10,8 +10,6 @@ from components.postgres.session import Session
 
 OF_A_SESSION = {"global", "database", "user", "database user", "client", "session"}
 """Sources of values that our own session has (ALTER ROLE … SET, application_name): they say nothing of the server's."""
-OF_ITS_FILES = {"configuration file", "override"}
-"""Sources of values that it has taken from its files, as they are or worked out ("override")."""
 COMMAND_LINE = "command line"
 
 
@@ -43,7 +41,7 @@ class Parameter:
             return self.declared
         # Others it puts into words of its own (wal_compression "on" is "pglz", wal_buffers "-1" is what it comes to): what it
         # made of this very text is what was wanted.
-        taken = self.loaded and not self.waits and self.source in OF_ITS_FILES
+        taken = self.loaded and not self.waits and self.source not in {*OF_A_SESSION, COMMAND_LINE}
         return self.declared if taken and self._is_written else self.value
 
     @property

@@ -679,6 +679,7 @@ ROWS = [
         {"KeyProvider vault": "update"},
         ("caPath", "https://localhost:"),
         batch="13",
+        here=True,
     ),
     Row(
         "ReplicationSlot",

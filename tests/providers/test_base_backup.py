@@ -116,7 +116,7 @@ def test_a_standby_that_streams(primary: Node, standby: Node) -> None:
     primary.rows("DROP TABLE copied")
 
 
-def test_what_a_new_clone_costs_is_told_before(servers: Servers, primary: Node, standby: Node) -> None:
+def test_what_a_new_clone_costs_is_told_before(servers: Servers, standby: Node) -> None:
     """In the preview: how much is copied, and what becomes of the old data."""
     there = standby.directory
     assert isinstance(there, ClonedDirectory)

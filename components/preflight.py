@@ -179,11 +179,32 @@ def objections_of_keys(
     for keys in used:
         for (setting, wanted), there in zip(declared.items(), keys, strict=True):
             if there != wanted:
-                where = f'"{there}"' if there else "no namespace"
                 found.append(
-                    f"cluster.vault.{setting}: the keys of the running cluster are in {where} and stay there: set it back"
+                    f"cluster.vault.{setting}: the keys of the running cluster are in {_quoted(there)} and stay there, and the "
+                    f"stack file says {_quoted(wanted)}: set it back; or, where it is the key provider that was changed by hand, "
+                    "change that back"
                 )
     return found
+
+
+def objections_of_lost_mount(vault: VaultAddress, cluster: settings.Cluster, primary: Site, mount: str) -> list[str]:
+    """A mount that is gone takes the keys with it. A primary that runs says so itself, of the key; for one that is down, an empty
+    mount would be made, and it would not start."""
+    host, data = hosts.host(primary.address), primary.data
+    try:
+        down = not cluster.primary.adopt and host.postmaster(data) is None
+    except Unavailable:
+        return []
+    if not (down and _has_keys(host, data) and vault.lacks(mount)):
+        return []
+    why = f"with it the keys of the cluster in {data}: without them it cannot be started, nor its data be read"
+    return [
+        f'cluster.vault.mount: "{mount}" is gone from Vault, and {why}. Nothing is made anew: restore it from a backup of Vault'
+    ]
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if name else "no namespace"
 
 
 def _has_keys(host: Host, data: PurePosixPath) -> bool:

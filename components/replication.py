@@ -27,6 +27,7 @@ from components.preflight import (
     objections,
     objections_of_adoption,
     objections_of_keys,
+    objections_of_lost_mount,
     objections_of_mount,
     objections_of_reach,
     objections_of_vault,
@@ -140,6 +141,7 @@ class EncryptedReplication(pulumi.ComponentResource):
         ) or objections_of_keys(
             cluster, self._primary.site, self._mount, self._vault_address.namespace or "", in_force=self._in_force
         )
+        found += objections_of_lost_mount(self._vault_address, cluster, self._primary.site, self._mount)
         if objection := self._adoption[0]:
             found.append(f"cluster.primary: {objection}")
         if cluster.encryption == "required" and self._reason:
@@ -324,6 +326,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             origin=f"base backup of {primary.name}",
             upstream=upstream.model_dump(by_alias=True, exclude_none=True),
             slot=node.slot,
+            encrypted=self._in_force,
             encrypt_wal=encrypt_wal,
             **_primary(inside),
             # As text: the component's own URN would make it depend on its children.

@@ -60,6 +60,13 @@ class VaultAddress:
             found.append("vault:token: missing; set VAULT_TOKEN, or `pulumi config set --secret vault:token`")
         return found
 
+    def lacks(self, mount: str) -> bool:
+        """Whether there is no `mount`; not where Vault does not answer."""
+        try:
+            return self._ask(f"sys/mounts/{quote(mount)}") is None
+        except (OSError, ValueError):
+            return False
+
     def made_for(self, mount: str, name: str) -> bool:
         """Whether `mount` was made by the stack of that name; not where Vault does not answer."""
         try:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, ClassVar
 
 import pulumi
@@ -184,7 +185,13 @@ def _tell_cost(declared: Resource, live: Resource | None) -> None:
     except Problem:
         return  # what cannot be asked now is told of where it is read
     if cost:
-        console.say(cost)
+        _say_once(cost)
+
+
+@cache
+def _say_once(text: str) -> None:
+    """The engine asks for a diff to refresh, and again to plan."""
+    console.say(text)
 
 
 def _dump(resource: Resource) -> Properties:

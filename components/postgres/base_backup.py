@@ -25,6 +25,9 @@ CONFIGURATION: dict[str, tuple[str, bytes]] = {
 }
 """What a data directory must hold: from where the primary's parameter says, or with this content."""
 WAL_GONE = "its WAL is gone from the primary"
+IN_CLEAR = "it runs without pg_tde, and replays in clear what is encrypted"
+PRIMARY_ONCE = "it was promoted, or started without standby.signal"
+CLUSTER_SIZE = "SELECT sum(pg_database_size(oid)) FROM pg_database"
 WAL_FILE = r"[0-9A-F]{24}"
 CLONE_DEADLINE = 7 * 24 * 3600.0
 SLOT_DEADLINE = 10.0
@@ -39,6 +42,8 @@ class ClonedDirectory(DataDirectory):
     """"base backup of" and the primary's name."""
     upstream: Upstream
     slot: str
+    encrypted: bool = False
+    """Whether pg_tde is used."""
     encrypt_wal: bool = False
     primary_host: str
     primary_directory: str
@@ -52,7 +57,7 @@ class ClonedDirectory(DataDirectory):
 
     replaced_by: ClassVar[frozenset[str]] = frozenset({"host", "data_directory", "primary_identifier", "follows"})
     unmanaged: ClassVar[frozenset[str]] = DataDirectory.unmanaged | {
-        *("origin", "upstream", "slot", "encrypt_wal", "urn", "primary_host", "primary_directory")
+        *("origin", "upstream", "slot", "encrypted", "encrypt_wal", "urn", "primary_host", "primary_directory")
     }
 
     @property
@@ -68,6 +73,15 @@ class ClonedDirectory(DataDirectory):
             return self.but(follows="nothing: it is no data directory")
         return self.but(follows=self._hindrance(clone) or "the primary")
 
+    def cost(self, live: Self | None) -> str | None:
+        """How much has to be copied, and what becomes of what is there."""
+        if live is None and self.machine.listing(self.path):
+            return None  # it replaces `live`, of which that is told; or it is taken over
+        with self._primary() as primary:
+            told = f"{self.name}: a new {self.origin}, {_size(primary.value(CLUSTER_SIZE))}"
+        old = "" if live is None else f"; the old data is {'removed' if self.disposable else 'set aside'}"
+        return told + old
+
     def create(self) -> Self:
         return self._create(self._base_backup, self._hindrance)
 
@@ -76,22 +90,33 @@ class ClonedDirectory(DataDirectory):
         if clone.system_identifier != self.primary_identifier:
             return f"it is a clone of another cluster (system identifier {clone.system_identifier})"
         if clone.left_recovery and not self.machine.status(self.path / "backup_label"):
-            return "it was promoted"
+            return PRIMARY_ONCE
         try:
-            with self._primary() as primary:
-                slot = primary.value("SELECT wal_status FROM pg_replication_slots WHERE slot_name = %s", [self.slot])
-                timeline = primary.value("SELECT timeline_id FROM pg_control_checkpoint()")
-                oldest = primary.value("SELECT min(substr(name, 9)) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'")
-            if slot == "lost":
-                return WAL_GONE
-            if clone.timeline > timeline:
-                return f"it is on timeline {clone.timeline}, the primary on {timeline}"
-            # Also where its slot looks well: one that was made anew holds nothing back of what was gone before.
-            needed = self._next_segment(clone)
+            return IN_CLEAR if self.encrypted and self._runs_without_pg_tde() else self._missing(clone)
         except Unavailable:
             return None
+
+    def _missing(self, clone: ControlData) -> str | None:
+        """What it needs, and the primary has not."""
+        with self._primary() as primary:
+            slot = primary.value("SELECT wal_status FROM pg_replication_slots WHERE slot_name = %s", [self.slot])
+            timeline = primary.value("SELECT timeline_id FROM pg_control_checkpoint()")
+            oldest = primary.value("SELECT min(substr(name, 9)) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'")
+        if slot == "lost":
+            return WAL_GONE
+        if clone.timeline > timeline:
+            return f"it is on timeline {clone.timeline}, the primary on {timeline}"
+        # Also where its slot looks well: one that was made anew holds nothing back of what was gone before.
+        needed = self._next_segment(clone)
         gone = needed is not None and needed < clone.segment(f"{timeline:08X}{oldest}")
         return WAL_GONE if gone else None
+
+    def _runs_without_pg_tde(self) -> bool:
+        """Then its files of encrypted tables are no good, with pg_tde loaded again neither."""
+        if not self.machine.postmaster(self.path):
+            return False
+        with self._itself() as standby:
+            return standby.row("SELECT 1 FROM pg_settings WHERE name = 'pg_tde.wal_encrypt'") is None
 
     def _next_segment(self, clone: ControlData) -> int | None:
         """The number of the first WAL file that it needs of the primary; None where it does not know yet."""
@@ -101,7 +126,7 @@ class ClonedDirectory(DataDirectory):
                 "SELECT trunc((greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0') / %s)::bigint "
                 "WHERE pg_last_wal_receive_lsn() IS NOT NULL"
             )
-            with server_session(self.machine, self.path, f"the standby on {self.path}") as standby:
+            with self._itself() as standby:
                 found: int | None = standby.value(query, [clone.segment_size])
                 return found
         # It starts with what it has. A file made ready for later passes for WAL here: once it runs, it knows better.
@@ -109,6 +134,9 @@ class ClonedDirectory(DataDirectory):
             clone.segment(name) for name in self.machine.listing(self.path / "pg_wal") if re.fullmatch(WAL_FILE, name)
         }
         return next(number for number in count(clone.segment(clone.redo_wal_file)) if number not in held)
+
+    def _itself(self) -> AbstractContextManager[Session]:
+        return server_session(self.machine, self.path, f"the standby on {self.path}")
 
     def _primary(self) -> AbstractContextManager[Session]:
         return server_session(

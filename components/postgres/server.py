@@ -16,6 +16,7 @@ from components.errors import CommandFailed, Problem, Refused, Unavailable
 from components.hosts.base import LOG
 from components.postgres.control import FOLLOWED, control_data, too_low
 from components.postgres.guc import LISTS, auto_conf, elements, same_value
+from components.postgres.parameters import parameters
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, session
 from components.progress import note, progress
@@ -45,6 +46,8 @@ class Server(OnServer):
     """"none" for a primary; "standby" for a server with a standby.signal that replays the primary's WAL."""
     replay: Literal["running", "paused"] = "running"
     running: bool = True
+    pending_reload: list[str] = []
+    """Parameters that were changed in a file and not loaded: none is wanted."""
     pending_restart: list[str] = []
     """Parameters that were changed and wait for a restart: none is wanted."""
     restart: Literal["allowed", "refused"] = "allowed"
@@ -94,37 +97,17 @@ class Server(OnServer):
             raise Unavailable(f"server {self.name} runs and does not answer yet: {reason}") from None
 
     def _live(self, server: Session, *, has_signal: bool) -> Self:
-        # PostgreSQL's own names are in any case (TimeZone); one that no library has claimed is in no view.
-        found = server.rows(
-            # A session's own (application_name) says nothing of the server's.
-            "SELECT wanted, coalesce(CASE source WHEN 'client' THEN (SELECT f.setting FROM pg_file_settings f "
-            "WHERE lower(f.name) = wanted AND f.error IS NULL ORDER BY seqno DESC LIMIT 1) ELSE setting END, "
-            "current_setting(wanted, true), ''), unit, coalesce(pending_restart, false), coalesce(vartype, 'string') "
-            "FROM unnest(%s::text[]) AS wanted LEFT JOIN pg_settings ON lower(name) = wanted",
-            [list(self.settings)],
-        )
-        live = {
-            name: value + (unit_of(unit) if unit and value.lstrip("-").replace(".", "", 1).isdigit() else "")
-            for name, value, unit, _, _ in found
-        }
-        kinds = {name: kind for name, *_, kind in found}
-        settings = {
-            # As declared where it means the same, so that nothing but a real difference shows.
-            # (With archive_mode off, the server shows no archive_command.)
-            name: declared
-            if same_value(name, declared, live[name], kinds[name]) or live[name] == "(disabled)"
-            else live[name]
-            for name, declared in self.settings.items()
-        }
+        found = list(parameters(server, self.settings))
         recovering, paused = server.row(
             "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END"
         ) or (False, False)
         return self.but(
             running=True,
-            settings=settings,
+            settings={one.name: one.shown for one in found},
             recovery="standby" if recovering and has_signal else "none",
             replay="paused" if paused else "running",
-            pending_restart=sorted(name for name, _, _, pending, _ in found if pending),
+            pending_reload=sorted(one.name for one in found if one.needs_reload),
+            pending_restart=sorted(one.name for one in found if one.needs_restart),
         )
 
     def late(self, server: Session) -> list[str]:
@@ -153,13 +136,14 @@ class Server(OnServer):
         return restart_told(self.name, late, self.restart) if late else None
 
     def _late(self, live: Self | None) -> list[str]:
-        """The changed parameters that can only change at start."""
+        """The changed parameters that can only change at start, or were given at it."""
         if live is None or not live.running or not (names := self._changed_settings(live)):
             return []
         try:
             with session(self, f"server {self.name}") as server:
                 rows = server.rows(
-                    "SELECT name FROM pg_settings WHERE lower(name) = ANY(%s) AND context = 'postmaster' ORDER BY name",
+                    "SELECT name FROM pg_settings WHERE lower(name) = ANY(%s) "
+                    "AND (context = 'postmaster' OR source = 'command line') ORDER BY name",
                     [list(names)],
                 )
         except Problem:
@@ -172,13 +156,13 @@ class Server(OnServer):
             return self._adopt()
         if self.machine.postmaster(self.data):
             # What it runs with already is not set again: in another spelling, it would wait for a restart.
-            live = self.but(running=True, pending_restart=[])
+            live = self.but(running=True, pending_reload=[], pending_restart=[])
             return self.update(live.read() or live)
         return self._start_stopped({})
 
     def _adopt(self) -> Self:
         # What postgresql.conf says as declared is not written a second time: destroy would have to know whose it is.
-        live = self.but(pending_restart=[]).read() or self
+        live = self.but(pending_reload=[], pending_restart=[]).read() or self
         if objection := self.objection_to_adoption(live):
             raise Refused(objection)
         adopted = self.but(found=self._set_before(self.settings))
@@ -315,7 +299,7 @@ class Server(OnServer):
             if (
                 name not in live.settings
                 or not same_value(name, value, live.settings[name])
-                or name in live.pending_restart
+                or name in {*live.pending_reload, *live.pending_restart}
             ):
                 _alter_system(server, name, value)
         reload_configuration(server)
@@ -328,6 +312,11 @@ class Server(OnServer):
             raise Problem(
                 f"server {self.name} came up as {'a standby' if live and live.recovery == 'standby' else 'a primary'}, not as "
                 "declared; it is left running for you to look at"
+            )
+        if live.pending_restart:
+            raise Problem(
+                f"server {self.name} is always started with another {', '.join(live.pending_restart)} on its command line, which "
+                "outranks what the stack sets: take that out of what starts it (its unit, its container)"
             )
         return self
 
@@ -432,8 +421,3 @@ def reload_configuration(server: Session) -> None:
     server.rows("SELECT pg_reload_conf()")
     if not until(lambda: server.value("SELECT pg_conf_load_time()") != before, seconds=RELOAD_DEADLINE):
         raise Problem(f"the server did not take up its configuration within {RELOAD_DEADLINE:g} s: see its log")
-
-
-def unit_of(unit: str) -> str:
-    """pg_settings' unit as it is written behind a number: "8kB" counts blocks, which no number is written in."""
-    return f"*{unit}" if unit[0].isdigit() else unit

@@ -13,6 +13,11 @@ from components.hosts.base import Connection, Host
 from components.postgres.resource import OnServer
 
 Query = LiteralString | sql.Composed | sql.SQL
+ANSWERED_FOR_ELSEWHERE = (
+    psycopg.errors.UndefinedFile,
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.UndefinedFunction,
+)
 
 
 class Session:
@@ -40,14 +45,16 @@ class Session:
     def shown(self, query: LiteralString, parameters: Sequence[Any] = ()) -> tuple[Any, ...] | None:
         """The first row of what pg_tde shows of its providers and keys.
 
-        It opens the Vault token files even to list them. Raises `Unavailable` where one is missing or cannot be read: the
-        file's own resource answers for that.
+        Raises `Unavailable` for what another resource answers for: it opens the Vault token files even to list them; the
+        extension may have been dropped; and a server that has not loaded its library ends the session.
         """
         with told(self._purpose):
             try:
                 return self.connection.execute(query, parameters or None).fetchone()
-            except (psycopg.errors.UndefinedFile, psycopg.errors.InsufficientPrivilege) as error:
-                raise Unavailable(str(sentence(self._purpose, error))) from None
+            except psycopg.Error as error:
+                if isinstance(error, ANSWERED_FOR_ELSEWHERE) or error.diag.severity_nonlocalized == "FATAL":
+                    raise Unavailable(str(sentence(self._purpose, error))) from None
+                raise
 
     def unless(self, expected: type[psycopg.Error], query: LiteralString, parameters: Sequence[Any] = ()) -> None:
         """Run one statement, and leave things as they are where the server answers with the `expected` error."""

@@ -2,7 +2,8 @@
 
 from typing import ClassVar, Literal, LiteralString, Self
 
-from components.errors import Refused
+from components.errors import Refused, Unavailable
+from components.postgres.parameters import parameters
 from components.postgres.resource import OnServer
 from components.postgres.server import reload_configuration, restart, restart_objected, restart_told
 from components.postgres.session import session
@@ -45,13 +46,10 @@ class WalEncryption(OnServer):
 
     def read(self) -> Self:
         with session(self, self.identity) as server:
-            value, pending = server.row(
-                "SELECT setting, pending_restart FROM pg_settings WHERE name = 'pg_tde.wal_encrypt'"
-            ) or (
-                "unknown: pg_tde is not loaded",
-                False,
-            )
-            return self.but(wal_encrypt=f"{value}, waiting for a restart" if pending else value)
+            [found] = parameters(server, {"pg_tde.wal_encrypt": self.wal_encrypt})
+        if not found.source:
+            raise Unavailable(f"{self.identity}: server {self.name} has not loaded pg_tde")
+        return self.but(wal_encrypt=f"{found.value}, waiting for a restart" if found.waits else found.value)
 
     def create(self) -> Self:
         live = self.read()

@@ -1,6 +1,6 @@
 """The drift table: what somebody did behind our back, what `preview` plans, what `up` does, and what it costs.
 
-docs/drift.md is made of it: `python -m tests.engine.drift > docs/drift.md`.
+docs/drift.md is made of it: `python -m tests.engine.drift_page > docs/drift.md`.
 """
 
 import os
@@ -92,7 +92,7 @@ def _drop_slot(cluster: Cluster, name: str) -> None:
     cluster.sql("db1", f"SELECT pg_drop_replication_slot('tde_{name}')")
 
 
-def _lose_wal(cluster: Cluster) -> None:
+def lose_wal(cluster: Cluster) -> None:
     """Stop db3 and write more WAL than its slot may hold back."""
     cluster.stop("db3")
     cluster.sql("db1", "ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'")
@@ -143,6 +143,79 @@ def _bounce(name: str) -> Callable[[Cluster], object]:
         eventually(lambda: f"tde_{name}" in cluster.streaming())
 
     return act
+
+
+def _without_pg_tde(name: str) -> Callable[[Cluster], object]:
+    def act(cluster: Cluster) -> None:
+        _auto_conf(name, "shared_preload_libraries = ''")(cluster)
+        cluster.stop(name)
+        cluster.start(name)
+
+    return act
+
+
+def _with_option(name: str, option: str) -> Callable[[Cluster], object]:
+    """Start it by hand, with an option on its command line."""
+
+    def act(cluster: Cluster) -> None:
+        cluster.stop(name)
+        data, log = str(cluster.place(name)), str(cluster.place(name).with_name("postgresql.log"))
+        start = [str(cluster.binaries / "pg_ctl"), "start", "--wait", "--pgdata", data, "--log", log]
+        cluster.host(name).run([*start, "--options", option], deadline=30)
+        eventually(lambda: f"tde_{name}" in cluster.streaming())
+
+    return act
+
+
+def _provider(cluster: Cluster, **changed: str) -> None:
+    """Change the key provider by hand."""
+    options = {"url": "url", "mount": "mountPath", "token": "tokenPath", "ca": "caPath"}
+    arguments = ", ".join(
+        f"'{changed[name]}'" if name in changed else f"options->>'{key}'" for name, key in options.items()
+    )
+    cluster.sql(
+        "db1",
+        f"SELECT pg_tde_change_global_key_provider_vault_v2('vault', {arguments}) "
+        "FROM pg_tde_list_all_global_key_providers()",
+    )
+
+
+def _set_key(scope: str, key: str) -> Callable[[Cluster], object]:
+    return _sql(
+        f"SELECT pg_tde_create_key_using_global_key_provider('{key}', 'vault'); "
+        f"SELECT pg_tde_set_{scope}_key_using_global_key_provider('{key}', 'vault')"
+    )
+
+
+def _set_and_restart(parameter: str, value: str) -> Callable[[Cluster], object]:
+    def act(cluster: Cluster) -> None:
+        cluster.sql("db1", f"ALTER SYSTEM SET {parameter} = '{value}'")
+        _restart_primary(cluster)
+
+    return act
+
+
+def _restart_primary(cluster: Cluster) -> None:
+    cluster.stop("db1")
+    cluster.start("db1")
+    eventually(lambda: cluster.streaming() == ["tde_db2", "tde_db3"])
+
+
+def _start_as_primary(cluster: Cluster) -> None:
+    """Start db3 without its standby.signal: it comes up as a primary, on the timeline of the real one."""
+    cluster.stop("db3")
+    cluster.host("db3").remove(cluster.place("db3") / "standby.signal")
+    cluster.start("db3")
+
+
+def _unreserve(cluster: Cluster) -> None:
+    """Write more WAL than the slot of a stopped db3 may hold back, and let no checkpoint remove it."""
+    cluster.stop("db3")
+    cluster.sql("db1", "ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'; SELECT pg_reload_conf()")
+    for _ in range(4):
+        cluster.sql("db1", "SELECT pg_logical_emit_message(false, '', repeat('x', 1000000)); SELECT pg_switch_wal()")
+    status = "SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'tde_db3'"
+    eventually(lambda: cluster.sql("db1", status) == [("unreserved",)])
 
 
 def _policy(text: str) -> Callable[[Cluster], object]:
@@ -275,11 +348,7 @@ ROWS = [
     Row(
         "KeyProvider",
         "token path changed",
-        lambda cluster: cluster.sql(
-            "db1",
-            "SELECT pg_tde_change_global_key_provider_vault_v2('vault', options->>'url', options->>'mountPath', "
-            f"'{cluster.beside('db1', 'vault-token')}', options->>'caPath') FROM pg_tde_list_all_global_key_providers()",
-        ),
+        lambda cluster: _provider(cluster, token=str(cluster.beside("db1", "vault-token"))),
         {"KeyProvider vault": "update"},
         ("tokenPath",),
         batch="3",
@@ -425,6 +494,15 @@ ROWS = [
         batch="8",
     ),
     Row(
+        "SecretV2 (Vault)",
+        "removed",
+        lambda cluster: cluster.bao.client().secrets.kv.v2.delete_metadata_and_all_versions(
+            "replication/replicator", mount_point=f"tde-{cluster.workspace.stack}"
+        ),
+        {"SecretV2 drift-replication-secret": "create"},
+        batch="8",
+    ),
+    Row(
         "Policy (Vault)",
         "removed",
         lambda cluster: cluster.bao.client().sys.delete_policy(f"tde-{cluster.workspace.stack}-standby"),
@@ -458,6 +536,170 @@ ROWS = [
         here=True,
     ),
     Row(
+        "Extension",
+        "dropped",
+        _sql("ALTER TABLE IF EXISTS t SET ACCESS METHOD heap; DROP EXTENSION pg_tde"),
+        {"Extension pg_tde in postgres": "create"},
+        ("does not exist (SQLSTATE 42883)", "shown as last known"),
+        repair="in place: provider and keys outlive it",
+        batch="10",
+    ),
+    Row(
+        "Server (primary)",
+        "parameter changed by ALTER SYSTEM and not loaded",
+        _sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'"),
+        {"Server db1": "update"},
+        ("pendingReload", '[0]: "max_slot_wal_keep_size"'),
+        repair="in place, reload",
+        batch="10",
+    ),
+    Row(
+        "Server (standby)",
+        "parameter edited in postgresql.auto.conf and not loaded",
+        lambda cluster: cluster.edit(
+            "db3", "postgresql.auto.conf", lambda text: text + "primary_slot_name = 'another'\n"
+        ),
+        {"Server db3": "update"},
+        ("pendingReload", '[0]: "primary_slot_name"'),
+        repair="in place, reload",
+        batch="10",
+    ),
+    Row(
+        "Server (standby)",
+        "started with a parameter on its command line",
+        _with_option("db2", "-c wal_retrieve_retry_interval=5s"),
+        {"Server db2": "update"},
+        (
+            'wal_retrieve_retry_interval: "5000ms" => "1s"',
+            "server db2 will be restarted: wal_retrieve_retry_interval",
+        ),
+        repair="restart",
+        batch="10",
+        here=True,
+    ),
+    Row(
+        "Server (primary)",
+        "started without pg_tde",
+        _without_pg_tde("db1"),
+        {"Server db1": "update"},
+        (
+            'shared_preload_libraries : "pg_tde"',
+            "server db1 will be restarted: shared_preload_libraries",
+            "pg_tde can only be loaded at server startup",
+            "shown as last known",
+        ),
+        repair="restart",
+        batch="11",
+        here=True,
+    ),
+    Row(
+        "BaseBackup",
+        "the standby was started without pg_tde",
+        _without_pg_tde("db3"),
+        _recloned("db3"),
+        (
+            '"it runs without pg_tde, and replays in clear what is encrypted" => "the primary"',
+            "db3: a new base backup of db1, ",
+            "; the old data is removed",
+        ),
+        repair="a new base backup of this standby",
+        batch="11",
+        here=True,
+    ),
+    Row(
+        "Server (primary)",
+        "a parameter that can only change at start, changed and restarted",
+        _set_and_restart("cluster_name", "other"),
+        {"Server db1": "update"},
+        ('cluster_name : "other" => "db1"', "server db1 will be restarted: cluster_name"),
+        repair="restart",
+        batch="12",
+        here=True,
+    ),
+    Row(
+        "WalEncryption",
+        "switched on by hand, and restarted",
+        _set_and_restart("pg_tde.wal_encrypt", "on"),
+        {"WalEncryption WAL of db1": "update"},
+        ('walEncrypt : "on" => "off"', "server db1 will be restarted: pg_tde.wal_encrypt"),
+        repair="restart",
+        batch="12",
+        here=True,
+    ),
+    Row(
+        "HostFile (CA)",
+        "other content",
+        _write("db2", "vault-ca.pem", b"no certificate", 0o644),
+        {"HostFile db2-vault-ca": "update"},
+        ("contentMatches: false => true",),
+        batch="12",
+    ),
+    Row(
+        "HostFile (passfile)",
+        "other content",
+        _write("db3", "pgpass", b"*:*:*:replicator:changed by hand"),
+        {"HostFile db3-pgpass": "update"},
+        ("contentMatches: false => true",),
+        batch="12",
+    ),
+    Row(
+        "ReplicationRole",
+        "dropped, and made by somebody else",
+        _sql("DROP ROLE replicator; CREATE ROLE replicator LOGIN CREATEDB"),
+        {ROLE: "update"},
+        ("passwordMatches : false => true", "CREATEDB"),
+        batch="12",
+    ),
+    Row(
+        "KeyBinding",
+        "another default key set by hand",
+        _set_key("default", "by-hand-too"),
+        {"KeyBinding default key": "update", "KeyBinding server key": "update"},
+        ('"by-hand-too" => "drift-principal-key"',),
+        repair="in place: a rotation back (pg_tde sets both, where they were the same)",
+        batch="13",
+    ),
+    Row(
+        "WalEncryption",
+        "switched on by hand, and waiting for a restart",
+        _sql("ALTER SYSTEM SET pg_tde.wal_encrypt = on"),
+        {"WalEncryption WAL of db1": "update"},
+        ('"off, waiting for a restart" => "off"',),
+        repair="in place, reload",
+        batch="13",
+    ),
+    Row(
+        "KeyProvider",
+        "URL and CA path changed",
+        lambda cluster: _provider(
+            cluster,
+            url=cluster.bao.address.replace("127.0.0.1", "localhost"),
+            ca=str(cluster.beside("db1", "vault-ca.pem")),
+        ),
+        {"KeyProvider vault": "update"},
+        ("caPath", "https://localhost:"),
+        batch="13",
+        here=True,
+    ),
+    Row(
+        "ReplicationSlot",
+        "unreserved, with its standby down",
+        _unreserve,
+        {"Server db1": "update", "Server db3": "update", "ReplicationCheck db3": "update"},
+        ('max_slot_wal_keep_size : "16MB" => "4GB"',),
+        repair="start: the WAL is still there",
+        here=True,
+    ),
+    Row(
+        "BaseBackup",
+        "the standby was started without standby.signal",
+        _start_as_primary,
+        _recloned("db3"),
+        ('"it was promoted, or started without standby.signal" => "the primary"',),
+        repair="a new base backup of this standby",
+        here=True,
+    ),
+    Row(
         "Server (primary)",
         "stopped",
         lambda cluster: cluster.stop("db1"),
@@ -486,7 +728,7 @@ ROWS = [
     Row(
         "ReplicationSlot",
         "lost: its WAL is gone",
-        _lose_wal,
+        lose_wal,
         {"ReplicationSlot tde_db3": "replace", **_recloned("db3")},
         ('"lost" => "reserved"', '"its WAL is gone from the primary" => "the primary"'),
         repair="a new base backup of this standby",
@@ -497,7 +739,7 @@ ROWS = [
         "the standby was promoted",
         _promote,
         _recloned("db3"),
-        ('"it was promoted" => "the primary"',),
+        ('"it was promoted, or started without standby.signal" => "the primary"',),
         repair="a new base backup of this standby",
         here=True,
     ),
@@ -512,10 +754,7 @@ ROWS = [
     Row(
         "KeyBinding",
         "another key set by hand",
-        _sql(
-            "SELECT pg_tde_create_key_using_global_key_provider('by-hand', 'vault'); "
-            "SELECT pg_tde_set_server_key_using_global_key_provider('by-hand', 'vault')"
-        ),
+        _set_key("server", "by-hand"),
         {"KeyBinding server key": "update"},
         ('"by-hand" => "drift-principal-key"',),
         repair="in place: a rotation back",
@@ -540,21 +779,61 @@ class Refusal:
         return f"{self.resource}: {self.what}"
 
 
-def _another_cluster(cluster: Cluster) -> None:
-    data = cluster.data("db1")
-    cluster.stop("db1")
-    data.rename(data.with_name("put-aside"))
-    account = service_account()
-    groups = (account.uid, account.gid) if account.switches else (None, None)
-    initdb = [str(cluster.binaries / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "--no-sync"]
-    subprocess.run(initdb, check=True, capture_output=True, user=groups[0], group=groups[1], cwd="/")
+def _another_cluster(name: str) -> Callable[[Cluster], object]:
+    def act(cluster: Cluster) -> None:
+        data = cluster.data(name)
+        cluster.stop(name)
+        data.rename(data.with_name("put-aside"))
+        account = service_account()
+        groups = (account.uid, account.gid) if account.switches else (None, None)
+        initdb = [str(cluster.binaries / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "--no-sync"]
+        subprocess.run(initdb, check=True, capture_output=True, user=groups[0], group=groups[1], cwd="/")
+
+    return act
 
 
-def _first_cluster(cluster: Cluster) -> None:
-    data = cluster.data("db1")
-    shutil.rmtree(data)
-    data.with_name("put-aside").rename(data)
-    cluster.start("db1")
+def _first_cluster(name: str) -> Callable[[Cluster], object]:
+    def act(cluster: Cluster) -> None:
+        data = cluster.data(name)
+        shutil.rmtree(data)
+        data.with_name("put-aside").rename(data)
+        cluster.start(name)
+
+    return act
+
+
+MANY = "FROM generate_series(1, current_setting('max_replication_slots')::int - 1)"
+
+
+def _no_slot_left(cluster: Cluster) -> None:
+    """Drop db3's slot, and take all that are left."""
+    _drop_slot(cluster, "db3")
+    cluster.sql("db1", f"SELECT pg_create_physical_replication_slot('other_' || generate_series) {MANY}")
+
+
+def _elsewhere(cluster: Cluster) -> None:
+    """Copy the keys to another mount, and have the provider look for them there."""
+    bao, stack = cluster.bao.client(), cluster.workspace.stack
+    bao.sys.enable_secrets_engine("kv", path="elsewhere", options={"version": "2"})
+    kv = bao.secrets.kv.v2
+    for key in kv.list_secrets("", mount_point=f"tde-{stack}")["data"]["keys"]:
+        if not key.endswith("/"):
+            value = kv.read_secret_version(key, mount_point=f"tde-{stack}", raise_on_deleted_version=True)
+            kv.create_or_update_secret(key, value["data"]["data"], mount_point="elsewhere")
+    _everything(cluster)
+    _provider(cluster, mount="elsewhere")
+
+
+def _everything(cluster: Cluster) -> None:
+    """Let the primary do all in Vault."""
+    text = 'path "*" { capabilities = ["create", "read", "list"] }'
+    cluster.bao.client().sys.create_or_update_policy(f"tde-{cluster.workspace.stack}-primary", text)
+
+
+def _back(cluster: Cluster) -> None:
+    _everything(cluster)
+    _provider(cluster, mount=f"tde-{cluster.workspace.stack}")
+    cluster.bao.client().sys.disable_secrets_engine("elsewhere")
 
 
 def _logical_slot(cluster: Cluster) -> None:
@@ -584,9 +863,32 @@ REFUSALS = [
     Refusal(
         "DataDirectory",
         "another cluster in its place",
-        _another_cluster,
+        _another_cluster("db1"),
         "has 1 mistake; nothing was touched",
-        _first_cluster,
+        _first_cluster("db1"),
+    ),
+    Refusal(
+        "BaseBackup",
+        "another cluster in its place",
+        _another_cluster("db3"),
+        "db3/data is not empty and was not made by this stack: it is never written to",
+        _first_cluster("db3"),
+    ),
+    Refusal(
+        "KeyProvider",
+        "another mount set by hand",
+        _elsewhere,
+        'the keys of the running cluster are in "elsewhere" and stay there, and the stack file says "tde-drift"',
+        _back,
+    ),
+    Refusal(
+        "ReplicationSlot",
+        "dropped, and no other left",
+        _no_slot_left,
+        "replication slot tde_db3: all replication slots are in use (SQLSTATE 53400). "
+        'Free one or increase "max_replication_slots".',
+        _sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'other%'"),
+        command="up",
     ),
     Refusal(
         "Server (primary)", "a standby now", _as_standby, "is declared as the primary and is a standby now", _as_primary
@@ -668,5 +970,17 @@ NO_DRIFT = [
         ),
     ),
     ("Server (primary)", "a checkpoint and a new WAL file", _sql("CHECKPOINT; SELECT pg_switch_wal()")),
+    ("Server (primary)", "its log rotated", _sql("SELECT pg_rotate_logfile()")),
+    ("Server (primary)", "restarted by hand", _restart_primary),
+    (
+        "Server (primary)",
+        "a parameter that is not declared, changed by ALTER SYSTEM and not loaded",
+        _sql("ALTER SYSTEM SET commit_delay = 5"),
+    ),
+    (
+        "Server (primary)",
+        "ALTER ROLE … SET and ALTER DATABASE … SET of a declared parameter: the server's own value is as declared",
+        _sql("ALTER ROLE postgres SET work_mem = '1MB'; ALTER DATABASE postgres SET synchronous_commit = off"),
+    ),
     ("Server (standby)", "restarted by hand", _bounce("db2")),
 ]

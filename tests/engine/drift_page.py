@@ -4,6 +4,30 @@ from itertools import groupby
 
 from tests.engine.drift import NO_DRIFT, REFUSALS, ROWS
 
+WATCHED = {
+    "Claim": "nothing: it holds no live thing, and is there so that `destroy` finds what a killed `up` left",
+    "Password": "nothing: it is in the stack's state alone; HostFile and ReplicationRole compare what is made of it",
+    "DataDirectory": "the primary's: whether it is there, and of which cluster",
+    "BaseBackup": "a standby's data directory: whether it is there, of which cluster and timeline, whether it has been a primary "
+    "or runs without pg_tde, and whether the primary has the WAL that it needs next (`follows`)",
+    "Server": "whether it runs; every declared parameter, as it runs with it and as its files say; what waits for a reload or a "
+    "restart; as what it runs (`recovery`), and whether it replays",
+    "HostFile": "token, CA and passfile: whether it is there and a file, its content (as equal or not), mode and owner",
+    "Extension": "whether it is in the database",
+    "KeyProvider": "its URL, mount, token path, CA path and namespace",
+    "PrincipalKey": "whether the primary can open it in Vault, and it is the one that is in use there (of a key that is set)",
+    "KeyBinding": "the name and provider of the key that is set for the server or as the default",
+    "WalEncryption": "`pg_tde.wal_encrypt`, and whether another value waits for a restart",
+    "ReplicationRole": "attributes, connection limit, expiry, memberships, and whether the password is the stack's",
+    "HbaRule": "the fields of its line, whether it comes before all other replication rules, is there once and is loaded",
+    "ReplicationSlot": "whether it is there, its type, and whether its WAL is (`walStatus`)",
+    "ReplicationCheck": "whether the standby streams from its slot",
+    "Mount": "type, options and description of the Vault mount; where it is gone the keys are lost, and `up` is refused",
+    "Policy": "its text",
+    "Token": "whether it lives, and has enough of its period left",
+    "SecretV2": "whether it is there",
+}
+"""What each kind of resource compares with what is there."""
 HEAD = """\
 # Drift
 
@@ -12,6 +36,15 @@ back shows as a planned repair, `drifted => declared`; `pulumi up` makes it. Eve
 engine: it does what the second column says, compares the plan, runs `up`, and wants the next preview to be empty. This page
 is made of the same table.
 
+A reload disturbs nobody; a restart ends connections, and is told in the preview (`restart: refused` forbids it); a new base
+backup is told with its size. With `disposable: true` the old data is then removed, else set aside by rename.
+
+## What is watched
+
+| resource | what is compared | what a repair takes |
+|---|---|---|
+"""
+REPAIRED = """
 ## What is repaired
 
 | resource | what happened | `up` plans | what it takes |
@@ -40,13 +73,25 @@ is shown as last known, with a note.
 
 * The value of the replication secret in Vault: pulumi-vault does not compare it. Standbys do not read it; their passfiles are
   compared.
-* Whether a running server has loaded a `pg_hba.conf` that was changed within the same second as its last load.
+* Whether a running server has loaded a `pg_hba.conf` that was changed within the same second as its last load. (Parameters are
+  compared with their files one by one.)
+* A standby that ran without pg_tde and has been stopped since, or runs with it again: what it replayed meanwhile is in clear.
+* What ALTER ROLE … SET or ALTER DATABASE … SET gives sessions: it is not the server's own value.
 * A principal key that is set for nothing: pg_tde has no call that lists keys.
 """
 
 
+def _kind(resource: str) -> str:
+    """Without the words behind it that say which one."""
+    return resource.partition(" (")[0]
+
+
 def page() -> str:
     parts = [HEAD]
+    for resource, compared in WATCHED.items():
+        takes = dict.fromkeys(row.repair for row in ROWS if _kind(row.resource) == resource)
+        parts.append(f"| {resource} | {compared} | {'; '.join(takes) or '-'} |\n")
+    parts.append(REPAIRED)
     for resource, rows in groupby(sorted(ROWS, key=lambda row: row.resource), key=lambda row: row.resource):
         for row in rows:
             plan = ", ".join(f"{step} {name}" for name, step in sorted(row.plan.items()))

@@ -52,3 +52,13 @@ def test_a_lost_key_is_told(cluster: Cluster, lose: Callable[[OpenBao], None]) -
             cluster.bao.client().secrets.kv.v2.read_secret_version(
                 "lost-principal-key", mount_point="tde-lost", raise_on_deleted_version=True
             )
+
+
+def test_a_mount_that_is_gone_while_the_primary_is_down_is_told_and_not_made_anew(cluster: Cluster) -> None:
+    _unmount(cluster.bao)
+    cluster.stop("db1")
+    for command in (cluster.workspace.preview, cluster.workspace.up):
+        done = command()
+        assert done.code != 0
+        assert 'cluster.vault.mount: "tde-lost" is gone from Vault, and with it the keys of the cluster' in done.text
+    assert "tde-lost/" not in cluster.bao.client().sys.list_mounted_secrets_engines()["data"]

@@ -33,7 +33,7 @@ def test_mount_tokens_and_keys_are_all_in_it(cluster: Cluster) -> None:
     cluster.workspace.write({**declared, "vault": {}})
     elsewhere = cluster.workspace.up()
     assert elsewhere.code != 0
-    told = f'cluster.vault.namespace: the keys of the running cluster are in "{NAMESPACE}" and stay there: set it back'
+    told = f'cluster.vault.namespace: the keys of the running cluster are in "{NAMESPACE}" and stay there'
     assert told in elsewhere.text
     cluster.workspace.write(declared)
     cluster.workspace.unchanged()

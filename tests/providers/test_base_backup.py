@@ -1,6 +1,7 @@
 """A standby's clone: whole or not there, and whether it can still follow; what its commands and logs give away."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -115,6 +116,19 @@ def test_a_standby_that_streams(primary: Node, standby: Node) -> None:
     primary.rows("DROP TABLE copied")
 
 
+def test_what_a_new_clone_costs_is_told_before(servers: Servers, standby: Node) -> None:
+    """In the preview: how much is copied, and what becomes of the old data."""
+    there = standby.directory
+    assert isinstance(there, ClonedDirectory)
+    size = r"db2: a new base backup of db1, \d+\.\d MiB"
+    for disposable, becomes in ((True, "removed"), (False, "set aside")):
+        told = there.but(name="db2", disposable=disposable).cost(there)
+        assert re.fullmatch(f"{size}; the old data is {becomes}", told or ""), told
+    assert there.cost(None) is None  # taken over
+    nowhere = there.but(name="db2", data_directory=str(servers.place("nowhere")))
+    assert re.fullmatch(size, nowhere.cost(None) or "")
+
+
 def test_a_clone_tells_its_progress(servers: Servers, primary: Node) -> None:
     clone = servers.clone(primary)
     said: list[str] = []
@@ -227,12 +241,12 @@ def test_what_cannot_be_followed_any_more(servers: Servers, primary: Node) -> No
     made.rows("SELECT pg_promote()")
     assert until(lambda: made.value("SELECT pg_is_in_recovery()") is False, seconds=20)
     made.rows("CHECKPOINT")
-    assert follows(clone) == "it was promoted"
+    assert follows(clone) == "it was promoted, or started without standby.signal"
     live = made.server.read()
     assert live is not None
     assert "recovery" in made.server.changed(live)
     made.stop()
-    assert follows(clone) == "it was promoted"
+    assert follows(clone) == "it was promoted, or started without standby.signal"
     # Create again: ours, and no good: a new clone takes its place.
     again = clone.create()
     assert again.made_at != clone.made_at or again.read() == again

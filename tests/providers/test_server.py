@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import psutil
@@ -82,6 +82,17 @@ def test_create_again_restarts_nothing(running: Node) -> None:
     ("name", "value", "shown"),
     [
         ("work_mem", "12MB", "12MB"),
+        ("wal_compression", "on", "on"),
+        ("timezone", "utc", "utc"),
+        ("log_timezone", "utc", "utc"),
+        ("wal_buffers", "-1", "-1"),
+        ("wal_buffers", "100", "100"),
+        ("huge_pages", "no", "no"),
+        ("shared_buffers", "1024", "1024"),
+        ("fsync", "of", "of"),
+        ("synchronous_commit", "true", "true"),
+        ("client_min_messages", "info", "info"),
+        ("default_text_search_config", "english", "english"),
         ("work_mem", "100kB", "100kB"),
         ("shared_buffers", "8MB", "8MB"),
         ("temp_buffers", "1000kB", "1000kB"),
@@ -159,6 +170,72 @@ def test_a_setting_changed_by_hand_is_shown_and_put_back(
     assert drift(running.server) == set()
     if name:
         assert pid(running) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ("SET work_mem = '1MB'", {"pending_reload": ["work_mem"]}),
+        ("RESET work_mem", {"pending_reload": ["work_mem"]}),
+        ("SET shared_buffers = '9MB'", {"pending_restart": ["shared_buffers"]}),
+    ],
+)
+def test_a_setting_changed_by_hand_and_not_loaded_is_shown_and_put_back(
+    running: Node, change: str, shown: dict[str, list[str]]
+) -> None:
+    before = running.file("postgresql.auto.conf").read_text()
+    running.rows(f"ALTER SYSTEM {change}")
+    found = live(running.server)
+    assert found == running.server.but(**shown)
+    running.server.update(found)
+    assert drift(running.server) == set()
+    assert sorted(running.file("postgresql.auto.conf").read_text().splitlines()) == sorted(before.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("change", "back"),
+    [
+        ("ALTER SYSTEM SET commit_delay = 5", "ALTER SYSTEM RESET commit_delay"),
+        ("ALTER ROLE postgres SET work_mem = '1MB'", "ALTER ROLE postgres RESET work_mem"),
+        ("ALTER DATABASE postgres SET work_mem = '1MB'", "ALTER DATABASE postgres RESET work_mem"),
+        ("ALTER SYSTEM SET work_mem = 8192", "ALTER SYSTEM SET work_mem = '8MB'"),
+    ],
+)
+def test_what_is_not_declared_or_means_the_same_is_no_drift(running: Node, change: str, back: str) -> None:
+    running.rows(change)
+    assert drift(running.server) == set()
+    running.rows(back)
+
+
+def start_with(node: Node, option: str) -> None:
+    """Stop it, and start it with an option on its command line."""
+    node.stop()
+    log = str(Path(node.data).parent / "postgresql.log")
+    start = [str(PurePosixPath(node.server.binaries) / "pg_ctl"), "start", "-w", "-D", str(node.data), "-l", log]
+    node.host.run([*start, "-o", option], deadline=30)
+
+
+def test_a_setting_on_the_command_line_goes_with_a_restart(running: Node) -> None:
+    start_with(running, "-c work_mem=1MB -c shared_buffers=8192kB")
+    found = live(running.server)
+    assert found.settings["work_mem"] == "1024kB"
+    assert found.pending_restart == ["work_mem"]
+    assert "will be restarted: work_mem" in (running.server.cost(found) or "")
+    running.server.update(found)
+    assert running.value("SHOW work_mem") == "8MB"
+    assert drift(running.server) == set()
+
+
+def test_a_setting_that_always_comes_by_the_command_line_is_told(
+    running: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "start", lambda *_: start_with(running, "-c work_mem=1MB"))
+        module.start(running.server, "", "")
+        with pytest.raises(Problem, match="is always started with another work_mem on its command line"):
+            running.server.update(live(running.server))
+    running.server.update(live(running.server))
+    assert drift(running.server) == set()
 
 
 @pytest.mark.parametrize(

@@ -1,120 +1,39 @@
 """What a newcomer types, in a clone of their own: `make up`, `make drift`, `make destroy`, with the stack file as it comes."""
 
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
-from bootstrap import venv
 from bootstrap.ports import free_ports
-from bootstrap.project import HERE, Project, fingerprint
-from components.hosts.account import local_root, service_account
+from bootstrap.project import HERE
+from components.hosts.account import service_account
 from components.hosts.installation import find_installation
 from components.settings import SUPPORTED
-from tests.engine.cluster import base_directory
-
-OURS = ("PULUMI", "VAULT", "TDE_", "PG", "MAKE", "MFLAGS", "STACK", "PYTEST")
-"""Beginnings of variables that somebody new has not set."""
-
-
-class Clone:
-    """The tracked files, below a path with a space; what takes minutes to make is there already."""
-
-    def __init__(self, root: Path, home: Path) -> None:
-        self.project = Project(root)
-        tracked = subprocess.run(["git", "ls-files", "-z"], cwd=HERE.root, capture_output=True, text=True, check=True)
-        for name in filter(None, tracked.stdout.split("\0")):
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(HERE.root / name, root / name)
-        self._environment()
-        if HERE.engine.exists():
-            shutil.copytree(HERE.engine, self.project.engine)
-        path = [place for place in os.environ["PATH"].split(os.pathsep) if not Path(place).is_relative_to(HERE.root)]
-        self.environ = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-        self.environ |= {"HOME": str(home), "PATH": os.pathsep.join(path)}
-        self.ports = free_ports(2)
-        self._declare_ports()
-
-    def _environment(self) -> None:
-        """A virtual environment of its own, with the packages of ours."""
-        self.project.venv.mkdir()
-        for name in ("bin", "lib", "pyvenv.cfg"):
-            (self.project.venv / name).symlink_to(HERE.venv / name)
-        files = [self.project.root / name for name in (venv.REQUIREMENTS, venv.DEVELOPMENT)]
-        stamp = fingerprint(str(self.project.root), files=files)
-        (self.project.venv / "requirements.stamp").write_text(stamp)
-
-    def _declare_ports(self) -> None:
-        """The stack file as it comes, but for its ports: those may be in use here."""
-        text, shipped = self.stack_file.read_text(), "standbys: [{name: standby1}]"
-        assert shipped in text
-        one, other = self.ports
-        ports = f"primary: {{name: primary, port: {one}}}\n    standbys: [{{name: standby1, port: {other}}}]"
-        self.stack_file.write_text(text.replace(shipped, ports))
-
-    @property
-    def stack_file(self) -> Path:
-        return self.project.root / "stacks" / "Pulumi.local.yaml"
-
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Its output and errors in one, as on a terminal."""
-        return subprocess.run(
-            command,
-            cwd=self.project.root,
-            env=self.environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-
-    def make(self, *arguments: str) -> str:
-        done = self.run("make", *arguments)
-        assert done.returncode == 0, done.stdout
-        return done.stdout
-
-    def files(self) -> dict[str, bytes]:
-        """What is tracked."""
-        return {
-            str(path): path.read_bytes()
-            for path in self.project.root.rglob("*")
-            if path.is_file() and not {".venv", ".local", "__pycache__"} & set(path.parts)
-        }
-
-    def gone(self) -> None:
-        """Nothing of the stack is left: no process, socket, data, state or Vault."""
-        assert self.processes() == []
-        assert not [path for port in self.ports for path in Path("/tmp").glob(f".s.PGSQL.{port}*")]
-        root = local_root(self.project.root)
-        assert not {"vault", "local", "postgresql"} & {path.name for path in root.glob("*")}
-        assert not self.project.state.exists()
-
-    def processes(self) -> list[str]:
-        """Whatever works in it, or for it."""
-        places = [str(self.project.root), str(local_root(self.project.root))]
-        return [
-            " ".join(process.info["cmdline"])
-            for process in psutil.process_iter(["cwd", "cmdline"])
-            if any(place in " ".join([process.info["cwd"] or "", *(process.info["cmdline"] or [])]) for place in places)
-        ]
+from tests.bootstrap import clone as clones
+from tests.bootstrap.clone import Clone
 
 
 @pytest.fixture
 def clone() -> Iterator[Clone]:
-    base = base_directory()
-    made = Clone(base / "a clone", base)
-    yield made
-    made.run("make", "destroy")
-    shutil.rmtree(base)
+    with clones.clone() as made:
+        yield made
 
 
-def test_up_again_drift_and_destroy(clone: Clone) -> None:
+@pytest.fixture
+def ports(clone: Clone) -> list[int]:
+    """The stack file as it comes, but for its ports: those may be in use here."""
+    file = clone.project.root / "stacks" / "Pulumi.local.yaml"
+    text, shipped = file.read_text(), "standbys: [{name: standby1}]"
+    assert shipped in text
+    one, other = free_ports(2)
+    ports = f"primary: {{name: primary, port: {one}}}\n    standbys: [{{name: standby1, port: {other}}}]"
+    file.write_text(text.replace(shipped, ports))
+    return [one, other]
+
+
+def test_up_again_drift_and_destroy(clone: Clone, ports: list[int]) -> None:
     before = clone.files()
     encrypted = find_installation(HERE.root, None, SUPPORTED).has_pg_tde
     state = "encrypted by pg_tde" if encrypted else "NOT ENCRYPTED: this PostgreSQL"
@@ -122,7 +41,7 @@ def test_up_again_drift_and_destroy(clone: Clone) -> None:
     first = clone.make("up")
     summary = first[first.index("local: 1 primary, 1 standby, streaming") :]
     assert state in summary.splitlines()[0]
-    assert [int(port) for port in re.findall(r"127\.0\.0\.1:(\d+)", summary)] == clone.ports
+    assert [int(port) for port in re.findall(r"127\.0\.0\.1:(\d+)", summary)] == ports
     assert "psql" in summary
     assert "make destroy" in summary
 
@@ -134,6 +53,7 @@ def test_up_again_drift_and_destroy(clone: Clone) -> None:
 
     clone.make("destroy")
     clone.gone()
+    assert not [path for port in ports for path in Path("/tmp").glob(f".s.PGSQL.{port}*")]
     assert clone.files() == before
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from bootstrap import vault_container
+from bootstrap.vault_container import ContainerVault
 from components import stack_file
 from components.errors import Problem
 from components.hosts.site import Site, Surroundings
@@ -105,10 +107,33 @@ def test_a_path_that_a_unit_cannot_have() -> None:
         declared({"ssh": "db1"}, dataDirectory="/srv/it's mine/data")
 
 
-@pytest.mark.parametrize("stack", ["staging", "production"])
-def test_the_stack_files_are_right(stack: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(
+    ("stack", "kind", "encryption"),
+    [
+        ("local", "local", "if-available"),
+        ("docker", "docker", "required"),
+        ("staging", "ssh", "required"),
+        ("production", "ssh", "required"),
+    ],
+)
+def test_the_stack_files_are_right(stack: str, kind: str, encryption: str, request: pytest.FixtureRequest) -> None:
     file = request.config.rootpath / "stacks" / f"Pulumi.{stack}.yaml"
     document = yaml.safe_load(file.read_text())["config"]["tde-replication:cluster"]
     cluster = stack_file.parse(file.name, json.dumps(document))
-    assert {server.kind for server in cluster.servers} == {"ssh"}
-    assert cluster.encryption == "required"
+    assert {server.kind for server in cluster.servers} == {kind}
+    assert cluster.encryption == encryption
+    assert cluster.standbys
+
+
+def test_the_stack_file_of_docker_names_its_own_vault(request: pytest.FixtureRequest) -> None:
+    file = request.config.rootpath / "stacks" / "Pulumi.docker.yaml"
+    vault = yaml.safe_load(file.read_text())["config"]["tde-replication:cluster"]["vault"]
+    assert vault == {
+        "network": ContainerVault.name,
+        "addressFromServers": f"https://{ContainerVault.name}:{vault_container.PORT}",
+    }
+
+
+def test_every_stack_file_is_looked_at(request: pytest.FixtureRequest) -> None:
+    found = {file.name for file in (request.config.rootpath / "stacks").glob("Pulumi.*.yaml")}
+    assert found == {f"Pulumi.{stack}.yaml" for stack in ("local", "docker", "staging", "production")}

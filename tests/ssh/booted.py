@@ -29,7 +29,8 @@ SUITE = "trixie"
 PACKAGES = (
     *("systemd", "systemd-sysv", "openssh-server", "sudo"),
     *("python3-minimal", "fish", "tcsh"),
-    *("postgresql-17", "libcurl4t64"),  # that is the double's
+    *("postgresql-17", "libcurl4t64"),  # the second is the double's
+    "libfaketime",
 )
 BINARIES = "/usr/lib/postgresql/18/bin"
 """The embedded server's programs, where Debian's would be."""

@@ -1,6 +1,9 @@
 """The place of a server on a machine reached by ssh, as a stack declares it: no machine is asked anything here."""
 
 import json
+import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,6 +15,7 @@ from bootstrap.vault_container import ContainerVault
 from components import stack_file
 from components.errors import Problem
 from components.hosts.site import Site, Surroundings
+from tests.ssh.sshd import generated, own_configuration, running_agent, signed
 
 pytestmark = pytest.mark.filterwarnings("ignore:This resource is deprecated:DeprecationWarning")
 ADDRESS = {"address": "192.0.2.11/32"}
@@ -72,13 +76,68 @@ def test_a_unit_of_debian_s_runs_only_what_is_adopted() -> None:
         declared({"ssh": "db1", "unit": "postgresql@18-main"})
 
 
-def test_a_certificate_needs_an_agent(monkeypatch: pytest.MonkeyPatch) -> None:
-    host = {"ssh": "db1", "certificate": "~/.ssh/id-cert.pub"}
+@pytest.fixture
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One that holds nothing."""
+    with running_agent(Path(tempfile.mkdtemp(dir=tmp_path))) as socket:
+        monkeypatch.setenv("SSH_AUTH_SOCK", socket)
+        yield
+
+
+def test_a_certificate_needs_an_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = tmp_path / "id"
+    certificate = signed(key, generated(tmp_path / "ca"), "deploy")
+    host = {"ssh": "db1", "key": str(key), "certificate": str(certificate)}
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     with pytest.raises(Problem, match=r"has host\.certificate from an agent alone"):
         declared(host)
-    monkeypatch.setenv("SSH_AUTH_SOCK", "/run/agent")
-    assert declared(host)
+    with running_agent(tmp_path) as socket:
+        monkeypatch.setenv("SSH_AUTH_SOCK", socket)
+        with pytest.raises(Problem, match=r"has host\.certificate from an agent alone"):
+            declared(host)
+        subprocess.run(["ssh-add", "-q", key], check=True)
+        assert declared(host)
+        # With a key beside it, Go's ssh would not come to ask the agent.
+        assert "private_key" not in connection(host)
+
+
+@pytest.mark.usefixtures("agent")
+def test_an_agent_without_keys_leaves_it_to_the_key_file(tmp_path: Path, ssh_config: Path) -> None:
+    key = generated(tmp_path / "id")
+    ssh_config.write_text(f"IdentityFile {key}\n")
+    assert "private_key" in connection({"ssh": "db1"})
+    subprocess.run(["ssh-add", "-q", key], check=True)
+    assert "private_key" not in connection({"ssh": "db1"})
+
+
+def test_the_jump_host_of_ones_own_ssh_configuration(ssh_config: Path) -> None:
+    assert "proxy" not in connection({"ssh": "db1"})
+    ssh_config.write_text("Host db1\n ProxyJump ops@bastion:2022\nHost bastion\n HostName 192.0.2.9\n")
+    proxy = connection({"ssh": "db1"})["proxy"]
+    assert (proxy["host"], proxy["port"], proxy["user"]) == ("192.0.2.9", 2022, "ops")
+    # The stack file's goes before it, as with ssh.
+    assert connection({"ssh": "db1", "jump": "other"})["proxy"]["host"] == "other"
+    assert "proxy" not in connection({"ssh": "db2"})
+    ssh_config.write_text("ProxyJump a,b\n")
+    with pytest.raises(
+        Problem, match="goes through one jump host, and your ssh configuration names 2 on the way to db1"
+    ):
+        declared({"ssh": "db1"})
+    ssh_config.write_text("ProxyCommand nc %h %p\n")
+    with pytest.raises(Problem, match="takes no ProxyCommand, as your ssh configuration has it for db1"):
+        declared({"ssh": "db1"})
+
+
+@pytest.fixture
+def ssh_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return own_configuration(tmp_path, monkeypatch.setenv)
+
+
+def connection(host: dict[str, Any]) -> dict[str, Any]:
+    """What pulumi-command is given, as far as it says something."""
+    site = declared(host)
+    arguments = vars(site.make._connection())  # type: ignore[attr-defined]
+    return {name: vars(value) if name == "proxy" else value for name, value in arguments.items() if value is not None}
 
 
 def test_packages_that_are_brought(tmp_path: Path) -> None:

@@ -242,7 +242,7 @@ def test_a_paused_server_is_none_and_started_again(
     assert answers(server)
     daemon.containers.get(container).pause()
     server.halt(PurePosixPath("/unused"), DATA, deadline=DEADLINE)
-    assert "received fast shutdown request" in server.log_since(DATA, 1)
+    assert "received fast shutdown request" in server.log_since(DATA, 1_000_000)
 
 
 def test_what_is_paused_meanwhile_ends_with_its_deadline(

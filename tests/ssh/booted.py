@@ -161,6 +161,15 @@ class Lab:
         finally:
             self._network.disconnect(container)
 
+    @contextmanager
+    def unplugged(self, machine: Booted) -> Iterator[None]:
+        """Take a machine off the network: it runs on, and nothing of it answers."""
+        self._network.disconnect(machine.container)
+        try:
+            yield
+        finally:
+            self._network.connect(machine.container, ipv4_address=machine.address)
+
     def close(self) -> None:
         for machine in self.machines:
             machine.container.remove(force=True, v=True)

@@ -1,5 +1,6 @@
 """Servers on machines booted by systemd, by ssh and sudo: what a login may be like, and whole stacks by the real engine."""
 
+import json
 import re
 import shutil
 import tempfile
@@ -274,26 +275,45 @@ def test_a_disk_that_is_full_in_a_clone(machines: list[Booted], workspace: Works
     assert two.root("ls -A /small; umount /small; rmdir /small") == ""
 
 
-def test_a_standby_that_cannot_be_reached_is_left_at_destroy(machines: list[Booted], workspace: Workspace) -> None:
+def test_a_standby_that_cannot_be_reached_at_destroy(
+    laboratory: Lab, machines: list[Booted], workspace: Workspace
+) -> None:
     """Without the word, destroy stops and says why; with it, each thing that stays is named, and the primary keeps nothing."""
     one, two = machines
-    before = [machine.found() for machine in machines]
+    before = one.found()
     workspace.write(
         {"encryption": "off", "disposable": True, "primary": server(one, "db1"), "standbys": [server(two, "db2")]}
     )
     workspace.up_well()
-    two.root("systemctl stop ssh.socket ssh")
-    stopped = workspace.destroy()
-    workspace.environment["TDE_REPLICATION_LEAVE_UNREACHABLE"] = "true"
-    left = workspace.destroy()
-    del workspace.environment["TDE_REPLICATION_LEAVE_UNREACHABLE"]
-    Path("/tmp/hosts_left.txt").write_text(stopped.text + "=====\n" + left.text)
-    assert stopped.code != 0
-    two.root("systemctl start ssh")
-    again = workspace.destroy()
-    Path("/tmp/hosts_left.txt").write_text(stopped.text + "=====\n" + left.text + "=====\n" + again.text + two.found())
-    assert again.code == 0
-    assert [machine.found() for machine in machines] == before
+    with laboratory.unplugged(two):
+        stopped = workspace.destroy()
+        assert stopped.code != 0
+        assert f"is not taken away: {two.address} cannot be reached" in stopped.text
+        assert "TDE_REPLICATION_LEAVE_UNREACHABLE=true pulumi destroy" in stopped.text
+        workspace.environment["TDE_REPLICATION_LEAVE_UNREACHABLE"] = "true"
+        left = workspace.destroy()
+        assert set(re.findall(r"left behind: (\w+ \S+) \(", left.text)) == {
+            "Server db2",
+            "BaseBackup db2",
+            "Claim db2",
+            *(f"HostFile /var/lib/postgresql/18/tde-staging-db2/staging.{name}" for name in ("pgpass",)),
+        }
+        assert one.found() == before
+        # What pulumi-command is to run there, it cannot leave: docs/teardown.md.
+        assert left.code != 0
+        assert set(left.errors) == {}, left.errors
+        assert kept(workspace) == {"db2-directory", "db2-unit"}
+    done = workspace.destroy()
+    assert done.code == 0, done.errors or done.text
+    assert "tde-staging-db2" not in two.root("ls /etc/systemd/system; pgrep -a postgres; true")
+    assert two.root("ls /var/lib/postgresql/18/tde-staging-db2/data/PG_VERSION")
+    two.root("rm -r /var/lib/postgresql/18")
+
+
+def kept(workspace: Workspace) -> set[str]:
+    """Which of pulumi-command's resources are in the state."""
+    resources = json.loads(workspace.run("stack", "export").text)["deployment"]["resources"]
+    return {one["urn"].rpartition("::")[2] for one in resources if one["type"].startswith("command:")}
 
 
 def secrets_of(workspace: Workspace, machine: Booted) -> None:
@@ -384,7 +404,7 @@ def test_debians_own_primary_is_restarted_where_that_is_allowed(machines: list[B
     workspace.write(
         {**cluster, "primary": primary | {"restart": "allowed", "settings": settings | {"max_connections": 130}}}
     )
-    assert "restart" not in workspace.preview().text
+    assert "will be restarted" not in workspace.preview().text
     workspace.up_well()
     assert unit_of_debians(one) == restarted
     workspace.write({**cluster, "primary": primary | {"restart": "allowed", "settings": settings}})

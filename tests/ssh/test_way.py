@@ -98,8 +98,6 @@ def test_through_a_jump_host_by_certificate_on_another_port_and_by_ipv6(
         workspace.environment["SSH_AUTH_SOCK"] = agent
         subprocess.run(["ssh-add", "-q", key], check=True)
         workspace.write(cluster)
-        refused = workspace.preview()
-        assert refused.code == 0, refused.errors or refused.text
         workspace.up_well()
         workspace.unchanged()
         standby = SshHost(Login(addresses[1], user=USER, key=host["key"], known_hosts=str(known)).address(unit="none"))
@@ -118,8 +116,9 @@ def test_through_a_jump_host_by_certificate_on_another_port_and_by_ipv6(
             f"Host {bastion.address}\n UserKnownHostsFile {known}\n StrictHostKeyChecking yes\n CertificateFile {certificate}\n"
         )
         workspace.write({**cluster, "primary": primary | {"host": direct}})
-        plan = workspace.preview().plan
-        assert set(plan.values()) == {"update"}, plan
+        preview = workspace.preview()
+        assert preview.code == 0, preview.errors or preview.text
+        assert set(preview.plan.values()) == {"update"}, preview.text
         workspace.up_well()
         workspace.unchanged()
         done = workspace.destroy()

@@ -258,8 +258,8 @@ def _through(login: Login) -> Login | None:
             f"pulumi-command, which makes the server's place, goes through one jump host, and your ssh configuration names "
             f"{len(before) + 1} on the way to {login}"
         )
-    # With nothing of the stack file's: so does ssh itself go there.
-    return None if last == "none" else Login(login.host).hop(last)
+    # With nothing of the stack file's: so does ssh itself go there. (It shows an IPv4 address in brackets too.)
+    return None if last == "none" else Login(login.host).hop(re.sub(r"\[([^]:]+)\]", r"\1", last))
 
 
 def _reached(login: Login) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from tests.ssh.booted import Booted, Lab
 
 OFF = {"db1": "+1h", "db2": "-1h", "db3": "+0h"}
 HOUR = 3600
-PARAMETER = "no_such_parameter"
 SLOTS = ["tde_db2", "tde_db3"]
 # Containers have the kernel's clock: libfaketime gives all processes that are started from now on another.
 SET_CLOCK = """
@@ -66,7 +65,7 @@ def test_clocks_that_are_off_by_an_hour(cluster: Everywhere) -> None:
         cluster.stop(name)
         host, path = cluster.host(name), cluster.place(name) / "postgresql.conf"
         before = host.read(path) or b""
-        host.write(path, before + f"{PARAMETER} = 1\n".encode(), mode=0o600)
+        host.write(path, before + b"ssl = on\nssl_cert_file = 'no_such_file'\n", mode=0o600)
         failed = workspace.up()
         assert failed.code != 0
         assert any(f"server {name} did not start: " in line and PARAMETER in line for line in failed.errors), (

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -292,16 +293,12 @@ def test_a_standby_that_cannot_be_reached_at_destroy(
         assert "TDE_REPLICATION_LEAVE_UNREACHABLE=true pulumi destroy" in stopped.text
         workspace.environment["TDE_REPLICATION_LEAVE_UNREACHABLE"] = "true"
         left = workspace.destroy()
-        assert set(re.findall(r"left behind: (\w+ \S+) \(", left.text)) == {
-            "Server db2",
-            "BaseBackup db2",
-            "Claim db2",
-            *(f"HostFile /var/lib/postgresql/18/tde-staging-db2/staging.{name}" for name in ("pgpass",)),
-        }
+        told = Counter(re.findall(r"left behind: (\w+) .+ \(.*cannot be reached", left.text))
+        assert told == {"Server": 1, "BaseBackup": 1, "Claim": 1, "HostFile": 3}
         assert one.found() == before
         # What pulumi-command is to run there, it cannot leave: docs/teardown.md.
         assert left.code != 0
-        assert set(left.errors) == {}, left.errors
+        assert any(two.address in line and "dial tcp" in line for line in left.errors), left.errors
         assert kept(workspace) == {"db2-directory", "db2-unit"}
     done = workspace.destroy()
     assert done.code == 0, done.errors or done.text

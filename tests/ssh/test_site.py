@@ -115,6 +115,9 @@ def test_the_jump_host_of_ones_own_ssh_configuration(ssh_config: Path) -> None:
     ssh_config.write_text("Host db1\n ProxyJump ops@bastion:2022\nHost bastion\n HostName 192.0.2.9\n")
     proxy = connection({"ssh": "db1"})["proxy"]
     assert (proxy["host"], proxy["port"], proxy["user"]) == ("192.0.2.9", 2022, "ops")
+    for address in ("192.0.2.8", "2001:db8::8"):
+        ssh_config.write_text(f"Host db1\n ProxyJump ops@[{address}]\n")
+        assert connection({"ssh": "db1"})["proxy"]["host"] == address
     # The stack file's goes before it, as with ssh.
     assert connection({"ssh": "db1", "jump": "other"})["proxy"]["host"] == "other"
     assert "proxy" not in connection({"ssh": "db2"})

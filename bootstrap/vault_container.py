@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
-from docker.errors import DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 from docker.types import Ulimit
 from requests.exceptions import RequestException
@@ -27,7 +27,8 @@ from bootstrap.vault_process import ARGUMENTS
 PORT, CLUSTER_PORT = 8200, 8201
 IMAGE = "tde-replication/empty:1"
 LABEL = "tde-replication.vault"
-"""What container and network of this module have."""
+"""What container and network of this module have: its value is the directory of the Vault that they are for, so that those of
+another checkout on the same dockerd are told from ours."""
 
 
 class ContainerVault(Vault):
@@ -43,13 +44,18 @@ class ContainerVault(Vault):
         found["listener"]["tcp"] |= {"address": f"0.0.0.0:{PORT}", "cluster_address": f"127.0.0.1:{CLUSTER_PORT}"}
         return found | {"cluster_addr": f"https://127.0.0.1:{CLUSTER_PORT}"}
 
+    @property
+    def labels(self) -> dict[str, str]:
+        return {LABEL: str(self.directory)}
+
     def remove(self) -> None:
-        """Delete it with all it holds; its container and network too."""
+        """Delete it with all it holds; its container and network too. Another's of the same name stay."""
         super().remove()
         with _daemon() as client:
-            _discard(client.containers, self.name)
-            _discard(client.networks, self.name)
-            with suppress(ImageNotFound):
+            for kind in (client.containers, client.networks):
+                if (found := self._named(kind)) and self._is_ours(found):
+                    _discard(found)
+            with suppress(APIError):  # there is none, or another checkout's Vault uses it
                 client.images.remove(IMAGE)
 
     def _make(self) -> None:
@@ -61,16 +67,20 @@ class ContainerVault(Vault):
     def _launch(self, directory: Path, wanted: int) -> None:
         port = int(json.loads((directory / "server.json").read_text())["api_addr"].rpartition(":")[2])
         with _daemon() as client:
-            _discard(client.containers, self.name)
-            if not client.networks.list(filters={"name": f"^{self.name}$", "label": LABEL}):
-                client.networks.create(self.name, labels={LABEL: ""}, check_duplicate=True)
+            for kind in (client.containers, client.networks):
+                if (found := self._named(kind)) and not self._is_ours(found):
+                    raise VaultError(self._whose(found))
+            if container := self._named(client.containers):
+                _discard(container)
+            if not self._named(client.networks):
+                client.networks.create(self.name, labels=self.labels, check_duplicate=True)
             _have_empty_image(client)
             container = client.containers.create(
                 IMAGE,
                 list(ARGUMENTS),
                 entrypoint=["/bao"],
                 name=self.name,
-                labels={LABEL: ""},
+                labels=self.labels,
                 user=f"{self.account.uid}:{self.account.gid}",
                 working_dir=str(directory),
                 volumes={
@@ -92,6 +102,26 @@ class ContainerVault(Vault):
                 cause = lines[-1].strip() if lines else f"it did not answer within {PATIENCE:.0f} s"
                 raise VaultError(f"OpenBao did not start: {cause}. Its log: docker logs {self.name}")
 
+    def _named(self, kind: Any) -> Any:
+        """The container or network of our name; None where there is none."""
+        with suppress(NotFound):
+            return kind.get(self.name)
+
+    def _is_ours(self, found: Any) -> bool:
+        return _label(found) == str(self.directory)
+
+    def _whose(self, found: Any) -> str:
+        what = f"docker has a {type(found).__name__.lower()} {self.name}"
+        if directory := _label(found):
+            return f"{what} of another checkout (its Vault is {directory}): `make destroy STACK=docker` there first"
+        return f"{what} that was not made here: remove it first"
+
+
+def _label(found: Any) -> str | None:
+    """The value of `LABEL`, where it has that."""
+    labels: dict[str, str] = (found.attrs.get("Config") or found.attrs).get("Labels") or {}
+    return labels.get(LABEL)
+
 
 @contextmanager
 def _daemon() -> Iterator[Any]:
@@ -102,18 +132,11 @@ def _daemon() -> Iterator[Any]:
         raise VaultError(f"docker: {error}") from None
 
 
-def _discard(kind: Any, name: str) -> None:
-    """Remove the container or network of our name, unless somebody else made it."""
-    with suppress(NotFound):
-        found = kind.get(name)
-        if LABEL not in ((found.attrs.get("Config") or found.attrs).get("Labels") or {}):
-            raise VaultError(
-                f"docker has a {type(found).__name__.lower()} {name} that was not made here: remove it first"
-            )
-        if isinstance(found, Container):
-            found.remove(force=True, v=True)
-        else:
-            found.remove()
+def _discard(found: Any) -> None:
+    if isinstance(found, Container):
+        found.remove(force=True, v=True)
+    else:
+        found.remove()
 
 
 def _have_empty_image(client: Any) -> None:

@@ -40,6 +40,7 @@ from components.values import (
 
 LOCAL_PORT = 54321
 STANDARD_PORT = 5432
+SSH_PORT = 22
 SUPPORTED = 17
 """The oldest major version of PostgreSQL that pg_tde and this project support."""
 
@@ -189,10 +190,11 @@ class Server(Settings):
 
     @property
     def machine(self) -> str:
-        """The machine it lives on, for people: "local", or its name; a container is a machine of its own."""
+        """The machine it lives on, for people: "local", or its name; a container is a machine of its own, and so is what another
+        port of one name leads to."""
         match self.host:
             case Ssh():
-                return self.host.ssh
+                return self.host.ssh if self.host.port in {None, SSH_PORT} else f"{self.host.ssh} port {self.host.port}"
             case Docker():
                 return f"container {self.name}"
             case local:

@@ -31,6 +31,11 @@ SCHEME = "docker://"
 ACCOUNT = "postgres"
 IMAGE, DIRECTORY = "tde-replication.image", "tde-replication.directory"
 """Labels of a volume."""
+DEADLINE = 60.0
+"""Seconds for an operation that takes no time in a container that is well."""
+REMOVAL_DEADLINE = 3600.0
+CUT = 10.0
+"""Seconds that a command has to end after its own deadline."""
 DEATHS = 5
 """How often a container may end under a file operation, before that is given up."""
 RELAY = "/opt/tde-replication/relay"
@@ -91,8 +96,10 @@ class Found:
     place: Place
     exists: bool
     running: bool
+    """Whether a command can run in it: not in one that is paused."""
     started_at: float
     """Seconds since the epoch, by the clock that the server sees."""
+    paused: bool = False
     variables: tuple[str, ...] = ()
     """The environment variables that the image sets."""
 
@@ -119,10 +126,15 @@ class DockerHost(Host):
             networks = (first, *(name for name in info["NetworkSettings"]["Networks"] if name != first))
             place = Place(self._name, info["Image"], self._name, mount["Destination"], networks)
             state = info["State"]
-            running = state["Running"] and not state["Restarting"]
+            running = state["Running"] and not state["Restarting"] and not state["Paused"]
             variables = tuple(text.partition("=")[0] for text in info["Config"]["Env"] or [])
             return Found(
-                place, exists=True, running=running, started_at=instant(state["StartedAt"]), variables=variables
+                place,
+                exists=True,
+                running=running,
+                paused=state["Paused"],
+                started_at=instant(state["StartedAt"]),
+                variables=variables,
             )
 
     def _find_volume(self, client: Any) -> Found | None:
@@ -179,7 +191,8 @@ class DockerHost(Host):
         found = self._existing()
         foreign = {"HOME", "HOSTNAME", *found.variables} - variables.keys()
         supervised = ["/bin/sh", "-c", SUPERVISE, "supervise", " ".join(sorted(foreign)), *command]
-        with self._attached(found, supervised, directory=where, environment=variables) as attached:
+        options = {"directory": where, "environment": variables, "deadline": deadline + CUT}
+        with self._attached(found, supervised, **options) as attached:
 
             def give_up() -> None:
                 late.set()
@@ -196,6 +209,8 @@ class DockerHost(Host):
                         errors.feed(data)
                 errors.end()
                 status = attached.status()
+            except TimeoutError:
+                status = -1
             finally:
                 timer.cancel()
         name = PurePosixPath(command[0]).name
@@ -205,7 +220,9 @@ class DockerHost(Host):
             raise CommandFailed(name, status, "".join(errors.lines[-20:]))
         return b"".join(output).decode(errors="replace")
 
-    def _files(self, verb: str, path: PurePosixPath, *arguments: str, content: bytes = b"") -> bytes | None:
+    def _files(
+        self, verb: str, path: PurePosixPath, *arguments: str, content: bytes = b"", deadline: float = DEADLINE
+    ) -> bytes | None:
         """What a file operation says; None where the file does not exist."""
         script = ["/bin/sh", "-c", FILES, "files", verb, str(path), *arguments]
         for _ in range(DEATHS):
@@ -213,11 +230,14 @@ class DockerHost(Host):
             if found is None:
                 return None
             output: dict[int, bytes] = {}
-            with self._attached(found, script) as attached:
+            with self._attached(found, script, deadline=deadline) as attached:
                 attached.send(b"\n" + content)
                 for stream, data in attached.frames():
                     output[stream] = output.get(stream, b"") + data
-                status = attached.status()
+                try:
+                    status = attached.status()
+                except TimeoutError:
+                    raise Unavailable(f"container {self._name} did not answer within {deadline:g} s") from None
             if status in {0, ABSENT, EXISTS} or not found.running or self._find() == found:
                 break  # else the server's container ended under it
         if status == ABSENT:
@@ -254,14 +274,14 @@ class DockerHost(Host):
         self._files("rename", old, str(new))
 
     def remove(self, path: PurePosixPath) -> None:
-        self._files("remove", path)
+        self._files("remove", path, deadline=REMOVAL_DEADLINE)
 
     def launch(self, binaries: PurePosixPath, data_directory: PurePosixPath) -> int:
         del binaries, data_directory  # the container's command names them
-        self._existing()
+        paused = self._existing().paused
         with daemon() as client:
             try:
-                client.start(self._name)
+                (client.unpause if paused else client.start)(self._name)
             except APIError as error:
                 raise Problem(f"container {self._name} does not start: {error.explanation}") from None
         return int(self._existing().started_at * 1e6)
@@ -292,6 +312,9 @@ class DockerHost(Host):
         if found is None or not found.exists:
             return
         with daemon() as client:
+            if found.paused:
+                client.unpause(self._name)
+                found = self._existing()
             for signal in ("SIGINT", "SIGQUIT"):  # fast shutdown, immediate shutdown
                 if not found.running:
                     client.stop(self._name, timeout=0)  # or its restart policy brings it back
@@ -326,7 +349,7 @@ class DockerHost(Host):
                 try:
                     return superuser(str(directory), 5432, database, **options)
                 except psycopg.OperationalError as error:
-                    bridge.join()
+                    bridge.join(CUT)  # that of a container that is paused meanwhile does not end
                     if bridge.status == NO_RELAY:
                         raise _NoRelayError from None
                     if bridge.status == ABSENT:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
-from socket import SHUT_WR, socket
+from socket import SHUT_RDWR, SHUT_WR, socket
 from typing import Any, Self
 
 import docker
@@ -93,7 +93,10 @@ def _version() -> str:
 
 
 class Attached:
-    """A command in a container with its three streams; closing it ends the command."""
+    """A command in a container with its three streams; closing it ends the command, and so does its `deadline`, in seconds.
+
+    Of a container that is paused meanwhile, dockerd says nothing more: no stream of it ends.
+    """
 
     def __init__(
         self,
@@ -102,18 +105,22 @@ class Attached:
         command: Sequence[str],
         *,
         user: str,
+        deadline: float | None = None,
         directory: str | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._client = client
+        self._late = threading.Event()
         self._id = client.exec_create(
             container, list(command), stdin=True, user=user, workdir=directory, environment=dict(environment or {})
         )["Id"]
         self._streams = Streams(client.exec_start(self._id, socket=True))
-        self.send = self._streams.send
         self.end_input = self._streams.end_input
         self.frames = self._streams.frames
-        self.close = self._streams.close
+        self._timer = threading.Timer(deadline, self._give_up) if deadline else None
+        if self._timer:
+            self._timer.daemon = True
+            self._timer.start()
 
     def __enter__(self) -> Self:
         return self
@@ -121,8 +128,23 @@ class Attached:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def close(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._streams.close()
+
+    def _give_up(self) -> None:
+        self._late.set()
+        self._streams.cut()
+
+    def send(self, data: bytes) -> None:
+        with suppress(OSError):  # it has ended: how, its status says
+            self._streams.send(data)
+
     def status(self) -> int:
-        """Its exit status, once its streams have ended."""
+        """Its exit status, once its streams have ended. Raises `TimeoutError` where its deadline has ended them."""
+        if self._late.is_set():
+            raise TimeoutError
         found: dict[str, Any] = {}
 
         def ended() -> bool:
@@ -143,13 +165,16 @@ class Streams:
         self._socket.settimeout(None)
 
     def send(self, data: bytes) -> None:
-        """What a command that has ended does not read is dropped: its status and its errors say why."""
-        with suppress(BrokenPipeError, ConnectionResetError):
-            self._socket.sendall(data)
+        self._socket.sendall(data)
 
     def end_input(self) -> None:
         with suppress(OSError):
             self._socket.shutdown(SHUT_WR)
+
+    def cut(self) -> None:
+        """End all streams here, whoever waits for them."""
+        with suppress(OSError):
+            self._socket.shutdown(SHUT_RDWR)
 
     def frames(self) -> Iterator[tuple[int, bytes]]:
         """Each piece of output with its stream, until the command's end."""

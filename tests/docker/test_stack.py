@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,8 +12,9 @@ import docker
 import pytest
 
 from components.hosts.docker import DockerHost
-from tests.docker.lab import Contained, OwnVault, helpers
+from tests.docker.lab import Contained, OwnVault, helpers, things
 from tests.docker.test_host import DATA, eventually
+from tests.engine.change import edited
 from tests.engine.workspace import Workspace
 
 # Docker's SDK leaves a socket open that could not be connected.
@@ -84,9 +86,7 @@ def test_a_container_that_ends_or_goes_is_made_again_around_its_data(make: Calla
     [published] = container["HostConfig"]["PortBindings"].values()
     assert [one["HostIp"] for one in published] == ["127.0.0.1"]
     assert f"port={published[0]['HostPort']}" in workspace.output("primaryDsn")
-    assert container["Config"]["StopSignal"] == "SIGINT"
     assert container["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
-    eventually(lambda: cluster.container("db1").attrs["State"]["Health"]["Status"] == "healthy", seconds=40)
 
     def stopped() -> None:
         cluster.container("db2").stop()
@@ -94,12 +94,16 @@ def test_a_container_that_ends_or_goes_is_made_again_around_its_data(make: Calla
     def killed() -> None:
         cluster.container("db1").kill()
 
+    def paused() -> None:
+        cluster.container("db1").pause()
+
     def removed() -> None:
         cluster.container("db1").remove(force=True, v=True)
 
     for break_it, server, plan in (
         (stopped, "db2", {"Server db2": "update"}),
         (killed, "db1", {"Server db1": "update"}),
+        (paused, "db1", {"Server db1": "update"}),
         (removed, "db1", {"Container db1": "create", "Server db1": "update"}),
     ):
         identifier = cluster.sql(server, "SELECT system_identifier FROM pg_control_system()")
@@ -113,6 +117,117 @@ def test_a_container_that_ends_or_goes_is_made_again_around_its_data(make: Calla
         eventually(lambda: cluster.streaming() == [("tde_db2",)])
     workspace.unchanged()
     assert cluster.sql("db2", "SELECT one FROM kept") == [(1,)]
+
+
+@pytest.fixture
+def raised(make: Callable[[int], Containers]) -> Containers:
+    cluster = make(1)
+    cluster.workspace.up_well()
+    return cluster
+
+
+def test_docker_stops_it_as_postgresql_wants(raised: Containers) -> None:
+    """`docker stop`, and dockerd's own end: a fast shutdown, which waits for no session, with time for its checkpoint."""
+    container = raised.container("db1")
+    assert container.attrs["Config"]["StopTimeout"] == 60
+    with DockerHost(f"docker://{raised.name('db1')}").connect(DATA, "postgres") as session:
+        session.execute("SELECT 1")
+        started = time.monotonic()
+        container.stop()  # by the signal and the patience that the container itself names
+        assert time.monotonic() - started < 30
+        session.close()
+    said = container.logs().decode()
+    assert "received fast shutdown request" in said
+    assert said.rstrip().endswith("database system is shut down")
+    container.reload()
+    assert (container.attrs["State"]["ExitCode"], container.attrs["State"]["OOMKilled"]) == (0, False)
+
+
+def test_docker_knows_whether_it_is_well(raised: Containers) -> None:
+    container = raised.container("db1")
+
+    def state() -> Any:
+        container.reload()
+        return container.attrs["State"]["Health"]["Status"]
+
+    eventually(lambda: state() == "healthy", seconds=40)
+    check = container.attrs["Config"]["Healthcheck"]["Test"]
+    assert check[0] == "CMD"
+    assert container.exec_run(check[1:]).exit_code == 0
+    # A postmaster that hangs is not well, though its process is there.
+    script = 'read -r pid <"$2/postmaster.pid"; kill -s "$1" "$pid"'
+    for signal, well in (("STOP", False), ("CONT", True)):
+        assert container.exec_run(["/bin/sh", "-c", script, "sh", signal, str(DATA)]).exit_code == 0
+        assert (container.exec_run(check[1:]).exit_code == 0) == well
+
+
+def test_a_tag_that_moves_is_shown_and_replaces_around_the_data(
+    make: Callable[[int], Containers], daemon: docker.DockerClient, image: str
+) -> None:
+    """The container is pinned to the image's id: it never runs another than was shown."""
+    tag = f"{image}-moving"
+    daemon.images.get(image).tag(tag)
+    before = daemon.images.get(image).id
+    cluster = make(1)
+    workspace = cluster.workspace
+    try:
+        workspace.write(edited(workspace.cluster, lambda c: c["primary"].update(host={"docker": tag})))
+        workspace.up_well()
+        workspace.unchanged()
+        assert cluster.container("db1").attrs["Config"]["Image"] == before
+        identifier = cluster.sql("db1", "SELECT system_identifier FROM pg_control_system()")
+        # Another name of the same image, and another image of another name, are nothing to it.
+        daemon.images.get(image).tag(f"{image}-too")
+        daemon.images.remove(f"{image}-too")
+        workspace.unchanged()
+        committed = cluster.container("db1").commit(repository=image.partition(":")[0], tag=tag.partition(":")[2])
+        assert committed.id != before
+        plan = workspace.preview().plan
+        workspace.up_well()
+        assert cluster.container("db1").attrs["Config"]["Image"] == committed.id
+        assert cluster.sql("db1", "SELECT system_identifier FROM pg_control_system()") == identifier
+        workspace.unchanged()
+        assert plan == {"Container db1": "replace", "Server db1": "update"}
+    finally:
+        assert workspace.destroy().code == 0
+        daemon.images.remove(tag)
+
+
+@pytest.mark.soak
+def test_ten_clusters_side_by_side(
+    make: Callable[[int], Containers], daemon: docker.DockerClient, record_property: Callable[[str, object], None]
+) -> None:
+    """Five of one server, five with a standby."""
+    before = things(daemon)
+    clusters = [make(1 + number % 2) for number in range(10)]
+    with ThreadPoolExecutor(len(clusters)) as pool:
+        began = time.monotonic()
+        done = list(pool.map(lambda one: one.workspace.up(), clusters))
+        assert [one.code for one in done] == [0] * 10, [one.errors or one.text for one in done if one.code]
+        record_property("ten clusters up", round(time.monotonic() - began))
+        found = {tuple(one.sql("db1", "SELECT system_identifier FROM pg_control_system()")) for one in clusters}
+        assert len(found) == 10
+        ports = {re.findall(r"port=(\d+)", one.workspace.output("primaryDsn"))[0] for one in clusters}
+        assert len(ports) == 10
+        assert [one.streaming() for one in clusters] == [[], [("tde_db2",)]] * 5
+        began = time.monotonic()
+        assert [one.code for one in pool.map(lambda one: one.workspace.preview("--expect-no-changes"), clusters)] == [
+            0
+        ] * 10
+        record_property("ten previews without a change", round(time.monotonic() - began))
+        # Every second one goes, and the others stay.
+        began = time.monotonic()
+        alone, paired = clusters[::2], clusters[1::2]
+        assert [one.code for one in pool.map(lambda one: one.workspace.destroy(), alone)] == [0] * 5
+        record_property("five clusters down", round(time.monotonic() - began))
+        assert [one.streaming() for one in paired] == [[("tde_db2",)]] * 5
+        assert [one.code for one in pool.map(lambda one: one.workspace.preview("--expect-no-changes"), paired)] == [
+            0
+        ] * 5
+        began = time.monotonic()
+        assert [one.code for one in pool.map(lambda one: one.workspace.destroy(), paired)] == [0] * 5
+        record_property("the other five, with standbys, down", round(time.monotonic() - began))
+    eventually(lambda: things(daemon) == before)
 
 
 def test_clusters_side_by_side_do_not_meet(make: Callable[[int], Containers]) -> None:

@@ -29,7 +29,8 @@ SUITE = "trixie"
 PACKAGES = (
     *("systemd", "systemd-sysv", "openssh-server", "sudo"),
     *("python3-minimal", "fish", "tcsh"),
-    *("postgresql-17", "libcurl4t64"),  # that is the double's
+    *("postgresql-17", "libcurl4t64"),  # the second is the double's
+    "libfaketime",
 )
 BINARIES = "/usr/lib/postgresql/18/bin"
 """The embedded server's programs, where Debian's would be."""
@@ -159,6 +160,15 @@ class Lab:
             yield
         finally:
             self._network.disconnect(container)
+
+    @contextmanager
+    def unplugged(self, machine: Booted) -> Iterator[None]:
+        """Take a machine off the network: it runs on, and nothing of it answers."""
+        self._network.disconnect(machine.container)
+        try:
+            yield
+        finally:
+            self._network.connect(machine.container, ipv4_address=machine.address)
 
     def close(self) -> None:
         for machine in self.machines:

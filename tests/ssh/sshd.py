@@ -6,12 +6,15 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bootstrap.ports import free_ports
 from components.hosts.openssh import Login
+from components.waiting import until
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 MISSING = "" if Path(SSHD).exists() else "no sshd on this machine: apt-get install openssh-server"
@@ -100,3 +103,38 @@ def _answers(address: str, port: int) -> bool:
             return bool(probe.recv(4))
     except OSError:
         return False
+
+
+def generated(path: Path) -> Path:
+    generate(path)
+    return path
+
+
+def signed(key: Path, authority: Path, user: str) -> Path:
+    """A new key's certificate for the login `user`."""
+    generate(key)
+    subprocess.run(["ssh-keygen", "-q", "-s", authority, "-I", user, "-n", user, f"{key}.pub"], check=True)
+    return key.with_name(f"{key.name}-cert.pub")
+
+
+@contextmanager
+def running_agent(directory: Path) -> Iterator[str]:
+    """The socket of an ssh-agent without keys."""
+    place = directory / "agent"
+    with subprocess.Popen(["ssh-agent", "-D", "-a", place], stdout=subprocess.DEVNULL) as agent:
+        assert until(place.exists, seconds=10)
+        try:
+            yield str(place)
+        finally:
+            agent.terminate()
+
+
+def own_configuration(directory: Path, setenv: Callable[[str, str], object]) -> Path:
+    """A file that `ssh` reads in place of the user's own configuration, which it finds by no variable."""
+    file, programs = directory / "ssh_config", directory / "programs"
+    programs.mkdir()
+    file.touch()
+    (programs / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F "{file}" "$@"\n')
+    (programs / "ssh").chmod(0o755)
+    setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    return file

@@ -1,7 +1,10 @@
 """Servers on machines booted by systemd, by ssh and sudo: what a login may be like, and whole stacks by the real engine."""
 
+import json
+import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -240,6 +243,77 @@ def test_from_nothing_to_streaming_and_back(machines: list[Booted], workspace: W
     assert [machine.found() for machine in machines] == before
 
 
+def test_a_disk_that_is_full_in_a_clone(machines: list[Booted], workspace: Workspace) -> None:
+    """What was full is said, nothing half-cloned is taken for whole, and once there is room a plain `up` finishes."""
+    one, two = machines
+    two.root("mkdir /small; mount -t tmpfs -o size=30m,mode=700 tmpfs /small; chown postgres: /small")
+    room = PurePosixPath("/small")
+    standby = server(two, "db2") | {"dataDirectory": str(room / "data")}
+    cluster = {"encryption": "off", "disposable": True, "primary": server(one, "db1"), "standbys": [standby]}
+    workspace.write(cluster)
+    for _ in range(2):  # the second is no other
+        failed = workspace.up()
+        assert failed.code != 0
+        [error] = [line for line in failed.errors if "base backup" in line]
+        assert "No space left on device" in error
+        assert "/small/" in error
+        assert "Nothing of it is left; `up` tries again" in error
+        assert [name for name in host(two).listing(room) if "data" in name] == []
+    primary = host(one)
+    data = ABOVE / "tde-staging-db1/data"
+    with primary.connect(data, "postgres") as connection:
+        slots = connection.execute("SELECT slot_name, active FROM pg_replication_slots").fetchall()
+    assert slots in ([], [("tde_db2", False)])
+    two.root("mount -o remount,size=500m /small")
+    workspace.up_well()
+    workspace.unchanged()
+    with primary.connect(data, "postgres") as connection:
+        slots = connection.execute("SELECT slot_name, active FROM pg_replication_slots").fetchall()
+    assert slots == [("tde_db2", True)]
+    assert answers(host(two), room / "data")
+    done = workspace.destroy()
+    assert done.code == 0, done.errors or done.text
+    assert two.root("ls -A /small; umount /small; rmdir /small") == ""
+
+
+def test_a_standby_that_cannot_be_reached_at_destroy(
+    laboratory: Lab, machines: list[Booted], workspace: Workspace
+) -> None:
+    """Without the word, destroy stops and says why; with it, each thing that stays is named, and the primary keeps nothing."""
+    one, two = machines
+    before = one.found()
+    workspace.write(
+        {"encryption": "off", "disposable": True, "primary": server(one, "db1"), "standbys": [server(two, "db2")]}
+    )
+    workspace.up_well()
+    with laboratory.unplugged(two):
+        stopped = workspace.destroy()
+        assert stopped.code != 0
+        assert f"is not taken away: {two.address} cannot be reached" in stopped.text
+        assert "TDE_REPLICATION_LEAVE_UNREACHABLE=true pulumi destroy" in stopped.text
+        workspace.environment["TDE_REPLICATION_LEAVE_UNREACHABLE"] = "true"
+        left = workspace.destroy()
+        told = set(re.findall(r"left behind: (\w+) (.+) \(.*cannot be reached", left.text))
+        kinds = Counter(kind for kind, _ in told)
+        assert kinds == {"Server": 1, "ClonedDirectory": 1, "Claim": 1, "HostFile": 3}
+        assert one.found() == before
+        # What pulumi-command is to run there, it cannot leave: docs/teardown.md.
+        assert left.code != 0
+        assert any(two.address in line and "dial tcp" in line for line in left.errors), left.errors
+        assert kept(workspace) == {"db2-directory", "db2-unit"}
+    done = workspace.destroy()
+    assert done.code == 0, done.errors or done.text
+    assert "tde-staging-db2" not in two.root("ls /etc/systemd/system; pgrep -a postgres; true")
+    assert two.root("ls /var/lib/postgresql/18/tde-staging-db2/data/PG_VERSION")
+    two.root("rm -r /var/lib/postgresql/18")
+
+
+def kept(workspace: Workspace) -> set[str]:
+    """Which of pulumi-command's resources are in the state."""
+    resources = json.loads(workspace.run("stack", "export").text)["deployment"]["resources"]
+    return {one["urn"].rpartition("::")[2] for one in resources if one["type"].startswith("command:")}
+
+
 def secrets_of(workspace: Workspace, machine: Booted) -> None:
     """Keys and tokens are in no state, and in no log of the machine's."""
     key = (machine.home / "id").read_text().splitlines()[1]
@@ -286,6 +360,74 @@ def test_a_primary_that_is_there_is_adopted_and_left(machines: list[Booted], wor
         assert connection.execute("SELECT count(*) FROM pg_replication_slots").fetchone() == (0,)
     target.halt(PurePosixPath(BINARIES), data, deadline=20)
     one.root(ssh_scripts.UNIT, "remove", "orders", "")
+
+
+def test_debians_own_primary_is_restarted_where_that_is_allowed(machines: list[Booted], workspace: Workspace) -> None:
+    """By its own unit, and once; previewed as such, before the first `up` too."""
+    one, two = machines
+    one.root("pg_createcluster 17 main -- --data-checksums; pg_conftool 17 main set listen_addresses '*'")
+    one.root("systemctl start postgresql@17-main")
+    before = state_of_debians(one)
+    primary = server(one, "db1", version=17) | {
+        "adopt": True,
+        "port": 5432,
+        "dataDirectory": "/var/lib/postgresql/17/main",
+        "settings": {"max_connections": 130, "work_mem": "7MB"},
+    }
+    cluster = {"encryption": "off", "disposable": True, "standbys": [server(two, "db2", version=17)]}
+    told = "server db1 will be restarted: max_connections can only change at start"
+    workspace.write({**cluster, "primary": primary})
+    refused = workspace.up()
+    assert refused.code != 0
+    assert "server db1 must be restarted for max_connections, and the stack says restart: refused" in refused.text
+    assert state_of_debians(one) == before
+    workspace.write({**cluster, "primary": primary | {"restart": "allowed"}})
+    started = unit_of_debians(one)
+    preview = workspace.preview()
+    assert preview.code == 0, preview.errors
+    assert told in preview.text
+    assert unit_of_debians(one) == started
+    workspace.up_well()
+    workspace.unchanged()
+    restarted = unit_of_debians(one)
+    assert restarted != started
+    assert "ActiveState=active" in restarted
+    query = (
+        "SELECT current_setting('max_connections'), current_setting('work_mem'), slot_name FROM pg_replication_slots"
+    )
+    assert one.root('runuser -u postgres -- psql -XAtc "$1"', query) == "130|7MB|tde_db2\n"
+    assert two.root("pgrep -c walreceiver || pgrep -fc 'walreceiver streaming'").strip() != "0"
+    # A later one is previewed too; what is only reloaded restarts nothing.
+    settings = {"max_connections": 140, "work_mem": "8MB"}
+    workspace.write(
+        {**cluster, "primary": primary | {"restart": "allowed", "settings": settings | {"max_connections": 130}}}
+    )
+    assert "will be restarted" not in workspace.preview().text
+    workspace.up_well()
+    assert unit_of_debians(one) == restarted
+    workspace.write({**cluster, "primary": primary | {"restart": "allowed", "settings": settings}})
+    assert told in workspace.preview().text
+    workspace.up_well()
+    workspace.unchanged()
+    assert unit_of_debians(one) != restarted
+    running = unit_of_debians(one)
+    done = workspace.destroy()
+    assert done.code == 0, done.errors or done.text
+    assert unit_of_debians(one) == running  # left running; what waits for a restart is as it was found
+    one.root("systemctl restart postgresql@17-main")
+    assert until(lambda: "7MB" not in one.root('runuser -u postgres -- psql -XAtc "SHOW work_mem"'), seconds=10)
+    assert without_process(state_of_debians(one)) == without_process(before)
+    one.root("pg_dropcluster --stop 17 main")
+
+
+def unit_of_debians(machine: Booted) -> str:
+    """Its main process, since when, and whether systemd has it as running."""
+    return machine.root("systemctl show -p MainPID -p ActiveState -p ActiveEnterTimestampMonotonic postgresql@17-main")
+
+
+def without_process(state: str) -> list[str]:
+    """Of `state_of_debians`, but the process and what depends on when it was started."""
+    return [line for line in state.splitlines() if not re.fullmatch(r"\d+|postmaster\.\w+", line)]
 
 
 def test_debians_own_primary_is_adopted_over_tls(machines: list[Booted], workspace: Workspace) -> None:

@@ -1,15 +1,21 @@
 """The place of a server on a machine reached by ssh, as a stack declares it: no machine is asked anything here."""
 
 import json
+import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 import yaml
 
+from bootstrap import vault_container
+from bootstrap.vault_container import ContainerVault
 from components import stack_file
 from components.errors import Problem
 from components.hosts.site import Site, Surroundings
+from tests.ssh.sshd import generated, own_configuration, running_agent, signed
 
 pytestmark = pytest.mark.filterwarnings("ignore:This resource is deprecated:DeprecationWarning")
 ADDRESS = {"address": "192.0.2.11/32"}
@@ -70,13 +76,71 @@ def test_a_unit_of_debian_s_runs_only_what_is_adopted() -> None:
         declared({"ssh": "db1", "unit": "postgresql@18-main"})
 
 
-def test_a_certificate_needs_an_agent(monkeypatch: pytest.MonkeyPatch) -> None:
-    host = {"ssh": "db1", "certificate": "~/.ssh/id-cert.pub"}
+@pytest.fixture
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One that holds nothing."""
+    with running_agent(Path(tempfile.mkdtemp(dir=tmp_path))) as socket:
+        monkeypatch.setenv("SSH_AUTH_SOCK", socket)
+        yield
+
+
+def test_a_certificate_needs_an_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = tmp_path / "id"
+    certificate = signed(key, generated(tmp_path / "ca"), "deploy")
+    host = {"ssh": "db1", "key": str(key), "certificate": str(certificate)}
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     with pytest.raises(Problem, match=r"has host\.certificate from an agent alone"):
         declared(host)
-    monkeypatch.setenv("SSH_AUTH_SOCK", "/run/agent")
-    assert declared(host)
+    with running_agent(tmp_path) as socket:
+        monkeypatch.setenv("SSH_AUTH_SOCK", socket)
+        with pytest.raises(Problem, match=r"has host\.certificate from an agent alone"):
+            declared(host)
+        subprocess.run(["ssh-add", "-q", key], check=True)
+        assert declared(host)
+        # With a key beside it, Go's ssh would not come to ask the agent.
+        assert "private_key" not in connection(host)
+
+
+@pytest.mark.usefixtures("agent")
+def test_an_agent_without_keys_leaves_it_to_the_key_file(tmp_path: Path, ssh_config: Path) -> None:
+    key = generated(tmp_path / "id")
+    ssh_config.write_text(f"IdentityFile {key}\n")
+    assert "private_key" in connection({"ssh": "db1"})
+    subprocess.run(["ssh-add", "-q", key], check=True)
+    assert "private_key" not in connection({"ssh": "db1"})
+
+
+def test_the_jump_host_of_ones_own_ssh_configuration(ssh_config: Path) -> None:
+    assert "proxy" not in connection({"ssh": "db1"})
+    ssh_config.write_text("Host db1\n ProxyJump ops@bastion:2022\nHost bastion\n HostName 192.0.2.9\n")
+    proxy = connection({"ssh": "db1"})["proxy"]
+    assert (proxy["host"], proxy["port"], proxy["user"]) == ("192.0.2.9", 2022, "ops")
+    for address in ("192.0.2.8", "2001:db8::8"):
+        ssh_config.write_text(f"Host db1\n ProxyJump ops@[{address}]\n")
+        assert connection({"ssh": "db1"})["proxy"]["host"] == address
+    # The stack file's goes before it, as with ssh.
+    assert connection({"ssh": "db1", "jump": "other"})["proxy"]["host"] == "other"
+    assert "proxy" not in connection({"ssh": "db2"})
+    ssh_config.write_text("ProxyJump a,b\n")
+    with pytest.raises(
+        Problem, match="goes through one jump host, and your ssh configuration names 2 on the way to db1"
+    ):
+        declared({"ssh": "db1"})
+    ssh_config.write_text("ProxyCommand nc %h %p\n")
+    with pytest.raises(Problem, match="takes no ProxyCommand, as your ssh configuration has it for db1"):
+        declared({"ssh": "db1"})
+
+
+@pytest.fixture
+def ssh_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return own_configuration(tmp_path, monkeypatch.setenv)
+
+
+def connection(host: dict[str, Any]) -> dict[str, Any]:
+    """What pulumi-command is given, as far as it says something."""
+    site = declared(host)
+    arguments = vars(site.make._connection())  # type: ignore[attr-defined]
+    return {name: vars(value) if name == "proxy" else value for name, value in arguments.items() if value is not None}
 
 
 def test_packages_that_are_brought(tmp_path: Path) -> None:
@@ -105,10 +169,33 @@ def test_a_path_that_a_unit_cannot_have() -> None:
         declared({"ssh": "db1"}, dataDirectory="/srv/it's mine/data")
 
 
-@pytest.mark.parametrize("stack", ["staging", "production"])
-def test_the_stack_files_are_right(stack: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(
+    ("stack", "kind", "encryption"),
+    [
+        ("local", "local", "if-available"),
+        ("docker", "docker", "required"),
+        ("staging", "ssh", "required"),
+        ("production", "ssh", "required"),
+    ],
+)
+def test_the_stack_files_are_right(stack: str, kind: str, encryption: str, request: pytest.FixtureRequest) -> None:
     file = request.config.rootpath / "stacks" / f"Pulumi.{stack}.yaml"
     document = yaml.safe_load(file.read_text())["config"]["tde-replication:cluster"]
     cluster = stack_file.parse(file.name, json.dumps(document))
-    assert {server.kind for server in cluster.servers} == {"ssh"}
-    assert cluster.encryption == "required"
+    assert {server.kind for server in cluster.servers} == {kind}
+    assert cluster.encryption == encryption
+    assert cluster.standbys
+
+
+def test_the_stack_file_of_docker_names_its_own_vault(request: pytest.FixtureRequest) -> None:
+    file = request.config.rootpath / "stacks" / "Pulumi.docker.yaml"
+    vault = yaml.safe_load(file.read_text())["config"]["tde-replication:cluster"]["vault"]
+    assert vault == {
+        "network": ContainerVault.name,
+        "addressFromServers": f"https://{ContainerVault.name}:{vault_container.PORT}",
+    }
+
+
+def test_every_stack_file_is_looked_at(request: pytest.FixtureRequest) -> None:
+    found = {file.name for file in (request.config.rootpath / "stacks").glob("Pulumi.*.yaml")}
+    assert found == {f"Pulumi.{stack}.yaml" for stack in ("local", "docker", "staging", "production")}

@@ -432,3 +432,18 @@ def test_an_adopted_primary_is_not_restarted_unless_the_stack_file_says_so() -> 
     there = {"adopt": True, "dataDirectory": "/srv/pg", "port": 5432}
     for declared, restart in (({}, "allowed"), (there, "refused"), (there | {"restart": "allowed"}, "allowed")):
         assert stack_file.parse(FILE, json.dumps(primary(**declared))).primary.restart == restart
+
+
+def test_what_another_port_of_one_name_leads_to_is_another_machine() -> None:
+    def cluster(*ports: int | None) -> str:
+        hosts = [{"ssh": "gate"} | ({"port": port} if port else {}) for port in ports]
+        one, two = [
+            {"name": f"db{n}", "host": host, "address": f"192.0.2.{n}", "dataDirectory": "/srv/pg/data"}
+            for n, host in enumerate(hosts)
+        ]
+        return json.dumps({"primary": one, "standbys": [two]})
+
+    assert len(stack_file.parse("x.yaml", cluster(2201, 2202)).standbys) == 1
+    for ports in ((None, None), (None, 22), (2201, 2201)):
+        with pytest.raises(Mistakes, match='dataDirectory: "/srv/pg/data" is used twice'):
+            stack_file.parse("x.yaml", cluster(*ports))

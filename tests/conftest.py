@@ -13,6 +13,8 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 from tests.docker.lab import contained_bao, daemon, image  # noqa: F401
 from tests.ssh.booted import laboratory  # noqa: F401
 
+pytest.register_assert_rewrite("tests.engine.drift")
+
 # Deadlines would make timed tests of them, on a machine that is shared.
 settings.register_profile("here", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("here")

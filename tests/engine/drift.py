@@ -6,7 +6,7 @@ docs/drift.md is made of it: `python -m tests.engine.drift_page > docs/drift.md`
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from components.hosts.account import service_account
@@ -43,6 +43,20 @@ class Row:
 
     def __str__(self) -> str:
         return f"{self.resource}: {self.what}"
+
+
+def shown_and_repaired(cluster: Cluster, rows: Sequence[Row]) -> None:
+    """Do all of `rows`: the preview plans and says just that, `up` does it, and then nothing is left to do."""
+    for row in rows:
+        row.act(cluster)
+        row.check(cluster)
+    preview = cluster.workspace.preview()
+    assert preview.code == 0, preview.errors
+    plan = {resource: step for row in rows for resource, step in row.planned(cluster).items()}
+    assert preview.plan == plan, preview.changes
+    assert [words for row in rows for words in row.unsaid(cluster, preview.words)] == [], preview.changes
+    cluster.workspace.up_well()
+    cluster.workspace.unchanged()
 
 
 def _called(cluster: Cluster) -> Callable[[str], str]:

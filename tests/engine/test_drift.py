@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.cluster import Cluster, base_directory
-from tests.engine.drift import NO_DRIFT, REFUSALS, ROWS, Refusal, Row, lose_wal
+from tests.engine.drift import NO_DRIFT, REFUSALS, ROWS, Refusal, Row, lose_wal, shown_and_repaired
 from tests.engine.workspace import Output, Workspace, eventually
 from tests.openbao import OpenBao
 
@@ -58,15 +58,7 @@ def whole(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.mark.parametrize("rows", BATCHES, ids=lambda rows: " + ".join(map(str, rows)))
 def test_drift_is_shown_and_repaired(cluster: Cluster, rows: list[Row]) -> None:
-    for row in rows:
-        row.act(cluster)
-        row.check(cluster)
-    preview = cluster.workspace.preview()
-    assert preview.code == 0, preview.errors
-    assert preview.plan == {resource: step for row in rows for resource, step in row.planned(cluster).items()}
-    assert [words for row in rows for words in row.unsaid(cluster, preview.words)] == [], preview.changes
-    cluster.workspace.up_well()
-    cluster.workspace.unchanged()
+    shown_and_repaired(cluster, rows)
     eventually(lambda: cluster.streaming() == ["tde_db2", "tde_db3"])
 
 

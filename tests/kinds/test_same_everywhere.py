@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.engine.change import edited, of_standby
-from tests.engine.drift import ROWS, Row
+from tests.engine.drift import ROWS, Row, shown_and_repaired
 from tests.engine.interruption import interrupted
 from tests.engine.leaks import Processes, leaked, watched
 from tests.engine.workspace import Output, eventually
@@ -131,15 +131,7 @@ BATCHES = [
     ids=lambda rows: " + ".join(map(str, rows)),
 )
 def test_drift_is_shown_and_repaired(cluster: Everywhere, rows: list[Row]) -> None:
-    for row in rows:
-        row.act(cluster)
-        row.check(cluster)
-    preview = cluster.workspace.preview()
-    assert preview.code == 0, preview.errors
-    assert preview.plan == {resource: step for row in rows for resource, step in row.planned(cluster).items()}
-    assert [words for row in rows for words in row.unsaid(cluster, preview.words)] == [], preview.changes
-    cluster.workspace.up_well()
-    cluster.workspace.unchanged()
+    shown_and_repaired(cluster, rows)
     eventually(lambda: cluster.streaming() == SLOTS)
 
 

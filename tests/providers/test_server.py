@@ -207,6 +207,18 @@ def test_what_is_not_declared_or_means_the_same_is_no_drift(running: Node, chang
     running.rows(back)
 
 
+def test_a_value_of_our_own_session_hides_nothing(running: Node) -> None:
+    running.rows("ALTER SYSTEM SET work_mem = '1MB'")
+    running.rows("ALTER ROLE postgres SET work_mem = '8MB'")
+    with running.host.connect(running.data, "postgres") as session:
+        module.reload_configuration(Session(session, "test"))
+    found = live(running.server)
+    assert found == running.server.but(settings=running.server.settings | {"work_mem": "1MB"})
+    running.server.update(found)
+    running.rows("ALTER ROLE postgres RESET work_mem")
+    assert drift(running.server) == set()
+
+
 def start_with(node: Node, option: str) -> None:
     """Stop it, and start it with an option on its command line."""
     node.stop()

@@ -65,10 +65,10 @@ def test_clocks_that_are_off_by_an_hour(cluster: Everywhere) -> None:
         cluster.stop(name)
         host, path = cluster.host(name), cluster.place(name) / "postgresql.conf"
         before = host.read(path) or b""
-        host.write(path, before + b"ssl = on\nssl_cert_file = 'no_such_file'\n", mode=0o600)
+        host.write(path, before + b"hba_file = '/no/such/file'\n", mode=0o600)
         failed = workspace.up()
         assert failed.code != 0
-        told = f'server {name} did not start: could not load server certificate file "no_such_file"'
+        told = f"server {name} did not start: could not load /no/such/file"
         assert any(told in line for line in failed.errors), failed.errors
         host.write(path, before, mode=0o600)
         workspace.up_well()

@@ -9,6 +9,8 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import hvac.exceptions
+
 from components.hosts.account import service_account
 from tests.engine.cluster import Cluster
 from tests.engine.workspace import eventually
@@ -830,6 +832,15 @@ def _elsewhere(cluster: Cluster) -> None:
     bao, stack = cluster.bao.client(), cluster.workspace.stack
     bao.sys.enable_secrets_engine("kv", path="elsewhere", options={"version": "2"})
     kv = bao.secrets.kv.v2
+
+    def ready() -> bool:
+        """A new mount is unavailable for a brief period."""
+        try:
+            return bool(kv.read_configuration(mount_point="elsewhere"))
+        except hvac.exceptions.InvalidRequest:
+            return False
+
+    eventually(ready)
     for key in kv.list_secrets("", mount_point=f"tde-{stack}")["data"]["keys"]:
         if not key.endswith("/"):
             value = kv.read_secret_version(key, mount_point=f"tde-{stack}", raise_on_deleted_version=True)

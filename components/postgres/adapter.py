@@ -127,7 +127,7 @@ class Provider(ResourceProvider):
     def delete(self, _id: str, props: Properties) -> None:
         last = self.kind.model_validate(_plain(props))
         with _told(last):
-            thing = f"{self.kind.__name__} {last.identity}"
+            thing = f"{self.kind.called or self.kind.__name__} {last.identity}"
             try:
                 last.delete()
             except Unavailable as error:

@@ -55,6 +55,7 @@ class ClonedDirectory(DataDirectory):
     """Whom it can follow: "the primary"; else why it cannot, for which only a new clone helps (a diverged clone is never
     rewound: pg_rewind corrupts encrypted relations)."""
 
+    called: ClassVar[str] = "BaseBackup"
     replaced_by: ClassVar[frozenset[str]] = frozenset({"host", "data_directory", "primary_identifier", "follows"})
     unmanaged: ClassVar[frozenset[str]] = DataDirectory.unmanaged | {
         *("origin", "upstream", "slot", "encrypted", "encrypt_wal", "urn", "primary_host", "primary_directory")

@@ -39,6 +39,7 @@ class DataDirectory(OnHost):
     made_at: str = ""
     """Tells a directory from another that was at the same path before (ISO 8601, UTC)."""
 
+    called: ClassVar[str] = "DataDirectory"
     replaced_by: ClassVar[frozenset[str]] = frozenset({"host", "data_directory"})
     computed: ClassVar[frozenset[str]] = frozenset({"system_identifier", "made_at"})
     unmanaged: ClassVar[frozenset[str]] = frozenset({"binaries", "stack", "name", "disposable"})

@@ -33,6 +33,8 @@ class Resource(BaseModel, ABC):
     secrets: ClassVar[frozenset[str]] = frozenset()
     unmanaged: ClassVar[frozenset[str]] = frozenset()
     """Fields that say how to reach or handle the thing, not what it is: stored when they change, without work."""
+    called: ClassVar[str] = ""
+    """As a Pulumi type, where that is not the name of the class."""
     passing: ClassVar[frozenset[str]] = frozenset()
     """Fields that only `create` and `update` look at, as they are declared then: that they change is no change."""
 

@@ -80,3 +80,9 @@ def provider_remembers_secrets(kind: type[Resource]) -> bool:
     """A default would stand in code, and a whole `__provider` marked as secret would show in every diff."""
     defaults = [kind.model_fields[name].default for name in kind.secrets]
     return any(isinstance(default, str) and default for default in defaults) or Provider.serialize_as_secret_always
+
+
+@pytest.mark.parametrize("resource", managed(), ids=lambda resource: resource.__name__)
+def test_a_kind_is_called_as_its_pulumi_type_is(resource: type[Managed]) -> None:
+    kind = resource.provider.kind
+    assert resource._resource_type_name == f"dynamic/postgres:{kind.called or kind.__name__}"

@@ -70,7 +70,8 @@ write)
   rm -f -- "$draft"
   set -C
   trap 'rm -f -- "$draft"' EXIT
-  head -c "$4" >"$draft"
+  # One that reads no more would hold up dockerd, which goes on sending.
+  head -c "$4" >"$draft" || { cat >/dev/null; exit 1; }
   [ "$(wc -c <"$draft")" -eq "$4" ]
   chmod "$3" "$draft"
   sync "$draft"
@@ -232,6 +233,7 @@ class DockerHost(Host):
             output: dict[int, bytes] = {}
             with self._attached(found, script, deadline=deadline) as attached:
                 attached.send(b"\n" + content)
+                attached.end_input()
                 for stream, data in attached.frames():
                     output[stream] = output.get(stream, b"") + data
                 try:

@@ -164,6 +164,7 @@ def test_docker_knows_whether_it_is_well(raised: Containers) -> None:
         assert (container.exec_run(check[1:]).exit_code == 0) == well
 
 
+@pytest.mark.soak
 def test_a_tag_that_moves_is_shown_and_replaces_around_the_data(
     make: Callable[[int], Containers], daemon: docker.DockerClient, image: str
 ) -> None:

@@ -334,7 +334,9 @@ def test_a_primary_that_is_encrypted_already_is_not_adopted_with_keys_of_its_own
     client.sys.disable_secrets_engine("elder")
 
 
-@pytest.mark.parametrize("encryption", [True, False], ids=["pg_tde", "plain"])
+@pytest.mark.parametrize(
+    "encryption", [pytest.param(True, id="pg_tde"), pytest.param(False, id="plain", marks=pytest.mark.soak)]
+)
 def test_an_adopted_primary_comes_back_as_it_was(cluster: Cluster, encryption: bool) -> None:  # noqa: FBT001
     adopted = Adopted(cluster, encryption=encryption)
     if encryption:

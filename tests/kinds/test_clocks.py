@@ -43,6 +43,7 @@ def off(cluster: Everywhere, name: str) -> tuple[int, int]:
     return round((shell - time.time()) / HOUR), round((server - time.time()) / HOUR)
 
 
+@pytest.mark.soak
 def test_clocks_that_are_off_by_an_hour(cluster: Everywhere) -> None:
     workspace = cluster.workspace
     workspace.up_well()

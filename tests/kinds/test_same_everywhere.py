@@ -140,6 +140,7 @@ def started(cluster: Everywhere) -> dict[str, Any]:
     return {name: cluster.sql(name, "SELECT pg_postmaster_start_time()") for name in cluster.names}
 
 
+@pytest.mark.soak
 def test_changes_touch_what_they_name(cluster: Everywhere) -> None:
     """A standby goes, and a setting that is reloaded and one that needs a restart; then it comes again, with a new password."""
     workspace, before, whole = cluster.workspace, started(cluster), cluster.workspace.cluster

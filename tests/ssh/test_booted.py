@@ -276,6 +276,7 @@ def test_a_disk_that_is_full_in_a_clone(machines: list[Booted], workspace: Works
     assert two.root("ls -A /small; umount /small; rmdir /small") == ""
 
 
+@pytest.mark.soak
 def test_a_standby_that_cannot_be_reached_at_destroy(
     laboratory: Lab, machines: list[Booted], workspace: Workspace
 ) -> None:
@@ -362,6 +363,7 @@ def test_a_primary_that_is_there_is_adopted_and_left(machines: list[Booted], wor
     one.root(ssh_scripts.UNIT, "remove", "orders", "")
 
 
+@pytest.mark.soak
 def test_debians_own_primary_is_restarted_where_that_is_allowed(machines: list[Booted], workspace: Workspace) -> None:
     """By its own unit, and once; previewed as such, before the first `up` too."""
     one, two = machines

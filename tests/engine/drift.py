@@ -789,7 +789,7 @@ class Refusal:
     undo: Callable[[Cluster], object]
     command: str = "preview"
     slow: bool = False
-    """Whether it takes a minute and more: for `make soak`."""
+    """Whether it is for `make soak`."""
 
     def __str__(self) -> str:
         return f"{self.resource}: {self.what}"
@@ -898,6 +898,7 @@ REFUSALS = [
         _another_cluster("db3"),
         "db3/data is not empty and was not made by this stack: it is never written to",
         _first_cluster("db3"),
+        slow=True,
     ),
     Refusal(
         "KeyProvider",

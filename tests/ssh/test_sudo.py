@@ -104,6 +104,7 @@ def test_one_that_cannot_be_typed(machine: Booted) -> None:
         host(machine, user="asked").status(PASSWD)
 
 
+@pytest.mark.soak
 def test_a_stack_from_nothing_and_back(
     machine: Booted,
     workspace: Workspace,  # noqa: F811

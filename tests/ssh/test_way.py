@@ -67,6 +67,7 @@ def learn(home: Path, machine: Booted, name: str) -> None:
         known.writelines(f"{name} {key}\n" for key in machine.root("cat /etc/ssh/ssh_host_*_key.pub").splitlines())
 
 
+@pytest.mark.soak
 def test_through_a_jump_host_by_certificate_on_another_port_and_by_ipv6(
     machines: list[Booted],
     addresses: list[str],

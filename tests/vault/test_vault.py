@@ -27,7 +27,8 @@ COMMAND = [sys.executable, "-m", "bootstrap.vault"]
 
 
 def servers_below(root: Path) -> list[psutil.Process]:
-    return [process for process in psutil.process_iter() if process.name() == "bao" and _is_below(root, process)]
+    named = (process for process in psutil.process_iter(["name"]) if process.info["name"] == "bao")
+    return [process for process in named if _is_below(root, process)]
 
 
 def _is_below(root: Path, process: psutil.Process) -> bool:

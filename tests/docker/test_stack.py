@@ -232,6 +232,7 @@ def test_ten_clusters_side_by_side(make: Callable[[int], Containers], daemon: do
     eventually(lambda: things(daemon) == before)
 
 
+@pytest.mark.soak
 def test_clusters_side_by_side_do_not_meet(make: Callable[[int], Containers]) -> None:
     clusters = [make(1), make(1)]
     with ThreadPoolExecutor() as pool:

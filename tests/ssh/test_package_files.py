@@ -36,6 +36,7 @@ def installed(machine: Booted) -> str:
     return machine.root("dpkg-query --show --showformat '${Version}' tde-test 2>/dev/null; true")
 
 
+@pytest.mark.soak
 def test_they_are_copied_installed_and_followed(
     machine: Booted,
     workspace: Workspace,  # noqa: F811

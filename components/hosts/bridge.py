@@ -17,7 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from components.errors import Problem, Unavailable
-from components.hosts.openssh import CONNECT_SECONDS, Errors, Shell
+from components.hosts.login import CONNECT_SECONDS
+from components.hosts.openssh import Errors, Shell
 
 CHUNK = 65_536
 ABSENT = 44

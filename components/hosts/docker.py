@@ -4,44 +4,35 @@ pulumi-docker makes container, volume and network (`docker_site`); here they are
 container is gone, the volume's labels say what it was made of, so that files can still be read and removed.
 """
 
-import io
-import shutil
-import tarfile
-import tempfile
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from socket import AF_UNIX, SHUT_WR, socket
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
-import psycopg
 from docker.errors import APIError, NotFound
 from requests.exceptions import RequestException
 
 from components.errors import CommandFailed, Problem, Unavailable
-from components.hosts import relay
-from components.hosts.base import READY, Connection, FileStatus, Host, Postmaster, superuser
-from components.hosts.docker_exec import STDOUT, SUPERVISE, Attached, Place, daemon, helper, instant
+from components.hosts import docker_bridge
+from components.hosts.base import READY, Connection, FileStatus, Host, Postmaster
+from components.hosts.docker_exec import ACCOUNT, CUT, STDOUT, SUPERVISE, Attached, Place, daemon, helper, instant
 from components.hosts.site import Site, Surroundings
 from components.settings import Server
 
 SCHEME = "docker://"
-ACCOUNT = "postgres"
 IMAGE, DIRECTORY = "tde-replication.image", "tde-replication.directory"
 """Labels of a volume."""
 DEADLINE = 60.0
 """Seconds for an operation that takes no time in a container that is well."""
 REMOVAL_DEADLINE = 3600.0
-CUT = 10.0
-"""Seconds that a command has to end after its own deadline."""
 DEATHS = 5
 """How often a container may end under a file operation, before that is given up."""
-RELAY = "/opt/tde-replication/relay"
 LOG_TAIL_BYTES = 16_384
-ABSENT, EXISTS, NO_RELAY = 44, 45, 46
-"""Exit statuses of the scripts below."""
+ABSENT, EXISTS = 44, 45
+"""Exit statuses of the script below."""
 FILE_KINDS: dict[int, Literal["file", "directory"]] = {0o100000: "file", 0o040000: "directory"}
 
 # One file operation: verb, path, and what it needs. It reads a line first, see SUPERVISE. A caller that is killed half-way
@@ -78,15 +69,6 @@ write)
   mv -f -T -- "$draft" "$path"
   sync "$directory" ;;
 esac
-"""
-
-# Joins its streams to the socket of the server that postmaster.pid tells of; see `relay`.
-CONNECT = """
-read -r _ || exit
-[ -x "$2" ] || exit 46
-{ read -r pid; read -r _; read -r _; read -r port; read -r sockets; } 2>/dev/null <"$1/postmaster.pid" || exit 44
-[ "/proc/$pid/cwd" -ef "$1" ] || exit 44
-exec "$2" "$sockets/.s.PGSQL.$port"
 """
 
 
@@ -230,12 +212,12 @@ class DockerHost(Host):
             found = self._existing() if verb in {"write", "make"} else self._find()
             if found is None:
                 return None
-            output: dict[int, bytes] = {}
+            output: defaultdict[int, bytearray] = defaultdict(bytearray)
             with self._attached(found, script, deadline=deadline) as attached:
                 attached.send(b"\n" + content)
                 attached.end_input()
                 for stream, data in attached.frames():
-                    output[stream] = output.get(stream, b"") + data
+                    output[stream] += data
                 try:
                     status = attached.status()
                 except TimeoutError:
@@ -249,7 +231,7 @@ class DockerHost(Host):
         if status:
             said = b"".join(output.values()).decode(errors="replace").strip()
             raise Problem(f"{path} on {self._name}: {said or f'its container ended (status {status})'}")
-        return output.get(STDOUT, b"")
+        return bytes(output[STDOUT])
 
     def read(self, path: PurePosixPath) -> bytes | None:
         return self._files("read", path)
@@ -332,89 +314,7 @@ class DockerHost(Host):
         found = self._find()
         if found is None or not found.running:
             raise Unavailable(f"no server runs on {data_directory} of {self._name}")
-        command = ["/bin/sh", "-c", CONNECT, "connect", str(data_directory), RELAY]
-        try:
-            return self._bridged(command, database, options)
-        except _NoRelayError:
-            self._put_relay()
-            return self._bridged(command, database, options)
-
-    def _bridged(self, command: Sequence[str], database: str, options: Mapping[str, Any]) -> Connection:
-        """A connection through a socket of our own, which only this account can enter, to a process in the container."""
-        directory = Path(tempfile.mkdtemp(prefix="tde-"))
-        try:
-            with socket(AF_UNIX) as listener:
-                listener.bind(str(directory / ".s.PGSQL.5432"))
-                listener.listen(1)
-                bridge = _Bridge(self._name, command, listener)
-                bridge.start()
-                try:
-                    return superuser(str(directory), 5432, database, **options)
-                except psycopg.OperationalError as error:
-                    bridge.join(CUT)  # that of a container that is paused meanwhile does not end
-                    if bridge.status == NO_RELAY:
-                        raise _NoRelayError from None
-                    if bridge.status == ABSENT:
-                        raise Unavailable(f"no server runs on {command[-2]} of {self._name}") from None
-                    # Without libpq's words on the way there, which is a socket of ours that is gone.
-                    cause = str(error).strip().rpartition(" failed: ")[2]
-                    raise Unavailable(f"the server in {self._name} does not answer: {cause}") from None
-        finally:
-            shutil.rmtree(directory)
-
-    def _put_relay(self) -> None:
-        with daemon() as client:
-            architecture = client.info()["Architecture"]
-            try:
-                content = relay.program(architecture)
-            except KeyError:
-                raise Problem(f"containers on a {architecture} machine cannot be connected to") from None
-            archive = io.BytesIO()
-            with tarfile.open(fileobj=archive, mode="w") as tar:
-                entry = tarfile.TarInfo(RELAY.lstrip("/"))
-                entry.size, entry.mode = len(content), 0o755
-                tar.addfile(entry, io.BytesIO(content))
-            client.put_archive(self._name, "/", archive.getvalue())
-
-
-class _NoRelayError(Exception):
-    """The container is a new one."""
-
-
-class _Bridge(threading.Thread):
-    """Passes one connection on, until either side ends it."""
-
-    def __init__(self, name: str, command: Sequence[str], listener: socket) -> None:
-        super().__init__(daemon=True)
-        self._name = name
-        self._command = command
-        self._listener = listener
-        self.status: int | None = None
-
-    def run(self) -> None:
-        try:
-            local, _ = self._listener.accept()
-        except OSError:
-            return
-        with local, suppress(Problem, APIError, OSError), daemon() as client:
-            with Attached(client, self._name, self._command, user=ACCOUNT) as attached:
-                attached.send(b"\n")
-                upward = threading.Thread(target=_send_all, args=(local, attached), daemon=True)
-                upward.start()
-                with suppress(OSError):
-                    for stream, data in attached.frames():
-                        if stream == STDOUT:
-                            local.sendall(data)
-                with suppress(OSError):
-                    local.shutdown(SHUT_WR)
-            self.status = attached.status()
-
-
-def _send_all(local: socket, attached: Attached) -> None:
-    with suppress(OSError):
-        while data := local.recv(65536):
-            attached.send(data)
-    attached.end_input()
+        return docker_bridge.connect(self._name, data_directory, database, options)
 
 
 class _Lines:

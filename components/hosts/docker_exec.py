@@ -31,6 +31,9 @@ IDLE = 1.0
 """Seconds after which a helper is let go."""
 LEFT_BEHIND = 60
 """Seconds after which a helper that was made and never started is nobody's."""
+ACCOUNT = "postgres"
+CUT = 10.0
+"""Seconds that a command has to end after its own deadline."""
 
 # Waits to be told to go: what a command wrote before the answer to our request was read could be lost in the SDK's buffer.
 # Then takes out of the environment what nobody asked for ($1), runs the rest, and ends its whole group when standard input

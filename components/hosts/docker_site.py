@@ -19,8 +19,8 @@ from psycopg.conninfo import make_conninfo
 from pulumi import ResourceOptions
 
 from components.errors import Problem
-from components.hosts.docker import ACCOUNT, DIRECTORY, IMAGE, SCHEME
-from components.hosts.docker_exec import daemon
+from components.hosts.docker import DIRECTORY, IMAGE, SCHEME
+from components.hosts.docker_exec import ACCOUNT, daemon
 from components.hosts.site import Site, Surroundings
 from components.settings import LOCAL_PORT, Docker, Server
 

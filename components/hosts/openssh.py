@@ -1,4 +1,4 @@
-"""One machine's shell through OpenSSH's `ssh`: how it is reached, how a script runs there, and what its errors mean.
+"""One machine's shell through OpenSSH's `ssh`: how a script runs there, and what its errors mean.
 
 Every script goes over standard input of one constant remote command, so that nothing of a stack's settings is in an argument
 list or in the log of sudo, and so that it does not matter what the login shell is (sshd hands it that command: fish and csh
@@ -25,32 +25,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, ClassVar, cast
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
+from typing import IO, cast
 
 from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts import sudo
+from components.hosts.login import CONNECT_SECONDS, Login, environment
 
-PROJECT = Path(__file__).resolve().parents[2]
-PORT = 22
 IDLE_SECONDS = 60
-CONNECT_SECONDS = 15
 ATTEMPT_SECONDS = 60
 SSH_FAILED = 255
-OPTIONS = {
-    "BatchMode": "yes",
-    "StrictHostKeyChecking": "yes",
-    "UpdateHostKeys": "no",
-    "ConnectTimeout": str(CONNECT_SECONDS),
-    "ServerAliveInterval": "5",
-    "ServerAliveCountMax": "3",
-    "ClearAllForwardings": "yes",
-    "ForwardAgent": "no",
-    "PermitLocalCommand": "no",
-    "RemoteCommand": "none",
-    "RequestTTY": "no",
-    "LogLevel": "ERROR",
-}
 
 # What follows its line on standard input is left for the script.
 RECEIVE = f"""/bin/sh -c '{sudo.SKIP}; eval "$(echo "${{line#*:}}" | base64 -d)"'"""
@@ -65,97 +48,6 @@ set -- {arguments}
 )
 echo {marker} $? >&2
 """
-
-
-@dataclass(frozen=True)
-class Login:
-    """How a machine is reached. What is None is left to the user's own ssh configuration and agent."""
-
-    host: str
-    port: int | None = None
-    user: str | None = None
-    account: str = "postgres"
-    """The account that owns the server; the login's own, or one that it becomes by sudo."""
-    key: str | None = None
-    """The file of a private key; it may start with ~."""
-    certificate: str | None = None
-    known_hosts: str | None = None
-    """A file beside the user's own; one that is not absolute is counted from the project."""
-    jump: tuple[str, ...] = ()
-    """Hosts to go through, nearest first: [user@]host[:port]."""
-
-    OPTIONAL: ClassVar = ("key", "certificate", "known_hosts")
-
-    def __str__(self) -> str:
-        return self.host if self.port in {None, PORT} else f"{_bracketed(self.host)}:{self.port}"
-
-    @property
-    def login(self) -> str:
-        return f"{self.user}@{self}" if self.user else str(self)
-
-    def address(self, **more: str) -> str:
-        """As a URL from which `parse` makes the same again; `more` are parameters that the host has of its own."""
-        user = f"{quote(self.user, safe='')}@" if self.user else ""
-        port = f":{self.port}" if self.port else ""
-        parameters = [("account", self.account)]
-        parameters += [(name, value) for name in self.OPTIONAL if (value := getattr(self, name))]
-        parameters += [("jump", hop) for hop in self.jump] + sorted(more.items())
-        return f"ssh://{user}{_bracketed(self.host)}{port}?{urlencode(parameters, safe='/@:~[]')}"
-
-    @classmethod
-    def parse(cls, address: str) -> tuple["Login", dict[str, str]]:
-        """The login that an `address` names, and the other parameters in it."""
-        url = urlsplit(address)
-        pairs = parse_qsl(url.query)
-        more = {name: value for name, value in pairs if name != "jump"}
-        login = cls(
-            host=_host_of(url),
-            port=url.port,
-            user=unquote(url.username) if url.username else None,
-            account=more.pop("account", "postgres"),
-            key=more.pop("key", None),
-            certificate=more.pop("certificate", None),
-            known_hosts=more.pop("known_hosts", None),
-            jump=tuple(value for name, value in pairs if name == "jump"),
-        )
-        return login, more
-
-    def hop(self, machine: str, *before: str) -> "Login":
-        """The login to a jump host of this one."""
-        url = urlsplit(f"ssh://{machine}")
-        files = {name: getattr(self, name) for name in self.OPTIONAL}
-        return Login(_host_of(url), url.port, url.username, jump=before, **files)
-
-    def become(self, account: str) -> str:
-        """What makes a command behind it run as `account`; empty where the login is that account."""
-        if account == self.user:
-            return ""
-        return f"runuser -u {account} -- " if self.user == "root" else sudo.command(account)
-
-    def asks(self, account: str) -> bool:
-        """Whether sudo may want a password on the way to `account`."""
-        return self.become(account).startswith("sudo -S")
-
-    def options(self) -> list[str]:
-        """The arguments of ssh for this destination, without sharing."""
-        options = dict(OPTIONS)
-        if self.key:
-            options |= {"IdentityFile": _file(self.key), "IdentitiesOnly": "yes"}
-        if self.certificate:
-            options["CertificateFile"] = _file(self.certificate)
-        if self.known_hosts:
-            file = PROJECT / Path(self.known_hosts).expanduser()
-            options["UserKnownHostsFile"] = f"{_file(str(file))} ~/.ssh/known_hosts"
-        if self.jump:
-            # Not ProxyJump: that gives a hop none of these options, its host key's check among them.
-            *before, last = self.jump
-            via = self.hop(last, *before)
-            command = shlex.join(["ssh", *via.options()]).replace("%", "%%")
-            options["ProxyCommand"] = f"{command} -W '[%h]:%p' -- {shlex.quote(via.host)}"
-        words = [f"-o{name}={value}" for name, value in options.items()]
-        words += ["-p", str(self.port)] if self.port else []
-        words += ["-l", self.user] if self.user else []
-        return words
 
 
 @dataclass(frozen=True)
@@ -204,7 +96,7 @@ class Shell:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=_environment(),
+                env=environment(),
                 start_new_session=True,
             )
         except FileNotFoundError:
@@ -295,7 +187,7 @@ class Shell:
                 [*self._command, f"exec env -u LANGUAGE LC_ALL=C {self.login.become(account)}/bin/sh -c :"],
                 input=sudo.answer().encode(),
                 capture_output=True,
-                env=_environment(),
+                env=environment(),
                 timeout=ATTEMPT_SECONDS,
                 check=False,
             )
@@ -329,7 +221,7 @@ class Shell:
         command = ["ssh", *hop.options(), "--", hop.host, "exit"]
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, env=_environment(), timeout=2 * CONNECT_SECONDS, check=False
+                command, capture_output=True, text=True, env=environment(), timeout=2 * CONNECT_SECONDS, check=False
             )
         except subprocess.TimeoutExpired:
             return Unavailable(f"{hop}, on the way to {self.login}, does not answer")
@@ -423,19 +315,6 @@ REASONS: tuple[tuple[str, type[Problem], str], ...] = (
 )
 
 
-def connection_settings(login: Login) -> dict[str, list[str]]:
-    """What ssh makes of a login together with the user's own configuration: values by lower-case keyword (ssh -G)."""
-    command = ["ssh", "-G", *login.options(), "--", login.host]
-    done = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=False)
-    if done.returncode:
-        raise Problem(f"{login}: ssh does not take its settings: {done.stderr.strip()}")
-    found: dict[str, list[str]] = {}
-    for line in done.stdout.splitlines():
-        keyword, _, value = line.partition(" ")
-        found.setdefault(keyword, []).extend(value.split() if keyword.endswith("knownhostsfile") else [value])
-    return found
-
-
 def control() -> Path:
     """The directory of the control sockets: this user's own, mode 0700, with a short name (a socket's path has 107 bytes)."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
@@ -452,24 +331,3 @@ def control() -> Path:
 
 def failed(command: str, ended: Ended) -> CommandFailed:
     return CommandFailed(command, ended.status, "".join(ended.errors.splitlines(keepends=True)[-20:]))
-
-
-def _host_of(url: SplitResult) -> str:
-    """As it was written: `hostname` is in lower case, and ssh_config(5) tells `Host DB1` from `Host db1`."""
-    place = url.netloc.rpartition("@")[2]
-    return unquote(place[1 : place.index("]")] if place.startswith("[") else place.partition(":")[0])
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def _file(path: str) -> str:
-    """A path as ssh_config(5) takes it: it may hold spaces, and no % of it is a token."""
-    return '"' + path.replace("%", "%%") + '"'
-
-
-def _environment() -> dict[str, str]:
-    """The user's own, for their agent and proxies, without this project's secrets, and with messages in English."""
-    hidden = ("VAULT_", "PULUMI_", "TDE_REPLICATION_", "LC_", "LANG")
-    return {name: value for name, value in os.environ.items() if not name.startswith(hidden)} | {"LC_ALL": "C"}

@@ -15,7 +15,8 @@ from components.errors import Problem, Refused, Unavailable
 from components.hosts.base import READY, Connection, FileStatus, Host, Postmaster, superuser
 from components.hosts.bridge import Bridge
 from components.hosts.local import SUPERVISE
-from components.hosts.openssh import Ended, Login, Shell, failed
+from components.hosts.login import Login
+from components.hosts.openssh import Ended, Shell, failed
 
 if TYPE_CHECKING:
     from components.hosts.site import Site, Surroundings

@@ -24,7 +24,8 @@ from pulumi_command import remote
 from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts import sudo
 from components.hosts.installation import EXTENSIONS
-from components.hosts.openssh import PORT, PROJECT, Login, Shell, connection_settings
+from components.hosts.login import PORT, PROJECT, Login, connection_settings
+from components.hosts.openssh import Shell
 from components.hosts.site import Site, Surroundings
 from components.hosts.ssh import OWN_UNITS, SshHost
 from components.hosts.ssh_scripts import DIRECTORY, FILES, PACKAGES, UNIT, UNIT_TEXT

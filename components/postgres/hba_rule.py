@@ -14,8 +14,8 @@ from pathlib import PurePosixPath
 from typing import ClassVar, Self
 
 from components.errors import Problem
+from components.postgres.parameters import reload_configuration
 from components.postgres.resource import OnServer
-from components.postgres.server import reload_configuration
 from components.postgres.session import Session, session
 
 FIRST = "before other replication rules"

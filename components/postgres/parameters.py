@@ -1,16 +1,20 @@
-"""Declared configuration parameters as a running server has them: what it runs with, what its files say, what has to happen
-until the two agree. (PostgreSQL documentation, *pg_settings*, *pg_file_settings*.)"""
+"""Configuration parameters of a running server: what it runs with, what its files say, what has to happen until the two agree,
+and how they are set. (PostgreSQL documentation, *pg_settings*, *pg_file_settings*.)"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from psycopg import sql
+
 from components.errors import Problem
-from components.postgres.guc import same_value
+from components.postgres.guc import LISTS, elements, same_value
 from components.postgres.session import Session
+from components.waiting import until
 
 OF_A_SESSION = {"global", "database", "user", "database user", "client", "session"}
 """Sources of values that our own session has (ALTER ROLE … SET, application_name): they say nothing of the server's."""
 COMMAND_LINE = "command line"
+RELOAD_DEADLINE = 10.0
 
 
 @dataclass(frozen=True)
@@ -113,3 +117,21 @@ def _spelled(server: Session, name: str, text: str, context: str) -> str | None:
 def _unit(unit: str) -> str:
     """pg_settings' unit as it is written behind a number: "8kB" counts blocks, which no number is written in."""
     return f"*{unit}" if unit[0].isdigit() else unit
+
+
+def alter_system(server: Session, name: str, value: str | None) -> None:
+    """Set a parameter in postgresql.auto.conf; None takes it out of there."""
+    parameter = sql.SQL(".").join(sql.Identifier(part) for part in name.split("."))
+    if value is None:
+        server.rows(sql.SQL("ALTER SYSTEM RESET {}").format(parameter))
+        return
+    values = sql.SQL(", ").join(sql.Literal(part) for part in (elements(value) if name.lower() in LISTS else [value]))
+    server.rows(sql.SQL("ALTER SYSTEM SET {} = {}").format(parameter, values))
+
+
+def reload_configuration(server: Session) -> None:
+    """Reload, and wait until this session's server process has seen it: pg_reload_conf() only sends a signal."""
+    before = server.value("SELECT pg_conf_load_time()")
+    server.rows("SELECT pg_reload_conf()")
+    if not until(lambda: server.value("SELECT pg_conf_load_time()") != before, seconds=RELOAD_DEADLINE):
+        raise Problem(f"the server did not take up its configuration within {RELOAD_DEADLINE:g} s: see its log")

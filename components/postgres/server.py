@@ -4,34 +4,22 @@ Settings lie in postgresql.auto.conf: written to the file before a start, by ALT
 set by hand is found and put back. (PostgreSQL documentation, *Parameter Interaction via the Configuration File*.)
 """
 
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import ClassVar, Literal, Self
 
-from psycopg import sql
-
 from components.errors import CommandFailed, Problem, Refused, Unavailable
 from components.hosts.base import LOG
 from components.postgres.control import FOLLOWED, control_data, too_low
-from components.postgres.guc import LISTS, auto_conf, elements, same_value
-from components.postgres.parameters import parameters
+from components.postgres.guc import auto_conf, elements, same_value
+from components.postgres.parameters import alter_system, parameters, reload_configuration
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, session
-from components.progress import note, progress
+from components.postgres.starting import STOP_DEADLINE, refuse_wrong_files, restart_objected, restart_told, start
+from components.progress import note
 from components.waiting import until
 
-START_DEADLINE = 3600.0
-"""Seconds for crash recovery, or until a clone is consistent; a server that dies is noticed at once."""
-SILENT = 1.0
-"""Seconds that a start may take without a word of it: most take less."""
-LAUNCH_DEADLINE = 60.0
-"""Seconds until a server's process shows: on a busy machine, systemd alone may take ten. One that dies says so before."""
-REFUSAL_DEADLINE = 5.0
-"""Seconds in which a server that takes connections must take ours: all may be in use for a moment."""
-STOP_DEADLINE = 120.0
-RELOAD_DEADLINE = 10.0
 LOWER_DEADLINE = 60.0
 
 
@@ -210,7 +198,7 @@ class Server(OnServer):
             if paused and not low:
                 server.rows("SELECT pg_wal_replay_resume()")
             if low or late:
-                _refuse_wrong_files(server, self.name)
+                refuse_wrong_files(server, self.name)
         if low:
             self._allowed_to_restart(sorted(low))
             self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
@@ -273,7 +261,7 @@ class Server(OnServer):
     def _set_back(self, names: Iterable[str]) -> None:
         with session(self, f"server {self.name}") as server:
             for name in names:
-                _alter_system(server, name, self.found.get(name))
+                alter_system(server, name, self.found.get(name))
             reload_configuration(server)
 
     def _allowed_to_restart(self, names: list[str]) -> None:
@@ -294,14 +282,14 @@ class Server(OnServer):
 
     def _alter(self, server: Session, live: Self) -> None:
         for name in sorted(live.settings.keys() - self.settings.keys()):
-            _alter_system(server, name, self.found.get(name))
+            alter_system(server, name, self.found.get(name))
         for name, value in sorted(self.settings.items()):
             if (
                 name not in live.settings
                 or not same_value(name, value, live.settings[name])
                 or name in {*live.pending_reload, *live.pending_restart}
             ):
-                _alter_system(server, name, value)
+                alter_system(server, name, value)
         reload_configuration(server)
 
     def _start(self) -> Self:
@@ -319,105 +307,3 @@ class Server(OnServer):
                 "outranks what the stack sets: take that out of what starts it (its unit, its container)"
             )
         return self
-
-
-def start(server: OnServer, name: str, binaries: str) -> None:
-    """Start a server, and wait until it answers; where it dies, say what it wrote."""
-    machine, began = server.machine, time.monotonic()
-    mark = machine.launch(PurePosixPath(binaries), server.data)
-
-    def deaths() -> tuple[list[str], list[str]]:
-        """Its log since the launch, and the lines of that which end a process."""
-        log = machine.log_since(server.data, mark).splitlines()
-        return log, [line for line in log if "FATAL:" in line or "PANIC:" in line]
-
-    until(lambda: machine.postmaster(server.data) is not None or bool(deaths()[1]), seconds=LAUNCH_DEADLINE)
-    last, ready_since = "", 0.0
-
-    def answers() -> bool:
-        nonlocal last, ready_since
-        found = machine.postmaster(server.data)
-        if not found:
-            log, fatal = deaths()
-            cause = fatal[-1].split("FATAL:")[-1].split("PANIC:")[-1].strip() if fatal else "its log does not say why"
-            if cause.endswith("contains errors"):  # which ones, the log says before
-                cause += "".join(f": {line.split('LOG:')[-1].strip()}" for line in log if "LOG:" in line)
-            raise Problem(f"server {name} did not start: {cause}")
-        try:
-            with session(server, f"server {name}"):
-                return True
-        except Unavailable as reason:
-            last = str(reason)
-        if found.ready:  # and was before it was asked
-            ready_since = ready_since or time.monotonic()
-            if time.monotonic() - ready_since > REFUSAL_DEADLINE:
-                raise Problem(
-                    f"server {name} has started, and does not let in postgres ({last}): see its pg_hba.conf. It is left running"
-                )
-        if time.monotonic() - began > SILENT:
-            progress(f"starting: {last}")
-        return False
-
-    if not until(answers, seconds=START_DEADLINE):
-        raise Problem(
-            f"server {name} is still starting after {START_DEADLINE:g} s, and goes on by itself ({last}): see its log, and run "
-            "`up` again"
-        )
-
-
-def restart(server: OnServer, name: str, binaries: str) -> None:
-    """Stop, start, and wait until it answers."""
-    with session(server, f"server {name}") as running:
-        _refuse_wrong_files(running, name)
-    server.machine.halt(PurePosixPath(binaries), server.data, deadline=STOP_DEADLINE)
-    start(server, name, binaries)
-
-
-def _refuse_wrong_files(server: Session, name: str) -> None:
-    """Leave a server running that could not start again."""
-    wrong = server.row(
-        "SELECT file_name, line_number, error FROM pg_hba_file_rules WHERE error NOT LIKE '% record cannot match because %' "
-        # What waits for a restart has an error there too.
-        "UNION ALL SELECT sourcefile, sourceline, error FROM pg_file_settings AS f "
-        "WHERE error IS NOT NULL AND sourcefile IS NOT NULL "
-        "AND NOT EXISTS (SELECT FROM pg_settings WHERE lower(name) = lower(f.name) AND context = 'postmaster')"
-    )
-    if wrong:
-        raise Problem(
-            f"line {wrong[1]} of {wrong[0]} is wrong ({wrong[2]}): server {name}, which must be restarted, could not start again "
-            "and is left running. Mend that line"
-        )
-
-
-def restart_told(name: str, parameters: Sequence[str], allowed: str) -> str:
-    """What a person is told at preview of a change that takes a restart."""
-    late = f"{', '.join(parameters)} can only change at start"
-    if allowed == "refused":
-        return f"server {name} would have to be restarted ({late}), and the stack says restart: refused: `up` will fail"
-    return f"server {name} will be restarted: {late}"
-
-
-def restart_objected(name: str, parameters: Sequence[str]) -> str:
-    """Why such a change is not made where no restart is allowed."""
-    return (
-        f"server {name} must be restarted for {', '.join(parameters)}, and the stack says restart: refused: nothing is changed. "
-        "Set it by ALTER SYSTEM and restart the server in your own time, or say restart: allowed"
-    )
-
-
-def _alter_system(server: Session, name: str, value: str | None) -> None:
-    """Set a parameter in postgresql.auto.conf; None takes it out of there."""
-    parameter = sql.SQL(".").join(sql.Identifier(part) for part in name.split("."))
-    if value is None:
-        server.rows(sql.SQL("ALTER SYSTEM RESET {}").format(parameter))
-        return
-    values = sql.SQL(", ").join(sql.Literal(part) for part in (elements(value) if name.lower() in LISTS else [value]))
-    server.rows(sql.SQL("ALTER SYSTEM SET {} = {}").format(parameter, values))
-
-
-def reload_configuration(server: Session) -> None:
-    """Reload, and wait until this session's server process has seen it: pg_reload_conf() only sends a signal."""
-    before = server.value("SELECT pg_conf_load_time()")
-    server.rows("SELECT pg_reload_conf()")
-    if not until(lambda: server.value("SELECT pg_conf_load_time()") != before, seconds=RELOAD_DEADLINE):
-        raise Problem(f"the server did not take up its configuration within {RELOAD_DEADLINE:g} s: see its log")

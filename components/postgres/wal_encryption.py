@@ -3,10 +3,10 @@
 from typing import ClassVar, Literal, LiteralString, Self
 
 from components.errors import Refused, Unavailable
-from components.postgres.parameters import parameters
+from components.postgres.parameters import parameters, reload_configuration
 from components.postgres.resource import OnServer
-from components.postgres.server import reload_configuration, restart, restart_objected, restart_told
 from components.postgres.session import session
+from components.postgres.starting import restart, restart_objected, restart_told
 from components.progress import note
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from components.errors import Problem, Refused, Unavailable
 from components.hosts.local import PROJECT
-from components.postgres import server as module
+from components.postgres import starting
 from components.postgres.base_backup import ClonedDirectory
 from components.postgres.claim import Claim
 from components.postgres.control import control_data
@@ -192,7 +192,6 @@ def test_a_wrong_password_is_told_and_leaves_nothing(servers: Servers, primary: 
 
 CLONE = """
 import sys
-from components.postgres import server as module
 from components.postgres.base_backup import ClonedDirectory
 ClonedDirectory.model_validate_json(sys.argv[1]).create()
 """
@@ -374,7 +373,7 @@ def test_replay_that_paused_itself_for_a_higher_value_of_the_primary_goes_on(ser
     primary = servers.primary("raised")
     standby = servers.standby(primary, "too low")
     primary.rows("ALTER SYSTEM SET max_locks_per_transaction = 80")
-    module.restart(primary.server, primary.server.name, primary.server.binaries)
+    starting.restart(primary.server, primary.server.name, primary.server.binaries)
     assert until(lambda: standby.value("SELECT pg_is_wal_replay_paused()"), seconds=30)
     live = standby.server.read()
     assert live is not None

@@ -8,8 +8,8 @@ import pytest
 from psycopg import sql
 
 from components.errors import Problem, Refused
+from components.postgres.parameters import reload_configuration
 from components.postgres.replication_role import ReplicationRole
-from components.postgres.server import reload_configuration
 from components.postgres.session import Session
 from tests.providers.servers import PASSWORD, Node
 

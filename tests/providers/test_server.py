@@ -13,7 +13,7 @@ import pytest
 
 from components.errors import Problem, Refused, Unavailable
 from components.hosts import base
-from components.postgres import server as module
+from components.postgres import parameters, starting
 from components.postgres.server import Server
 from components.postgres.session import Session
 from components.progress import reported_to
@@ -32,7 +32,7 @@ def node(servers: Servers) -> Iterator[Node]:
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that dies at once leaves no trace to wait for but its log."""
-    monkeypatch.setattr(module, "LAUNCH_DEADLINE", 3600.0)
+    monkeypatch.setattr(starting, "LAUNCH_DEADLINE", 3600.0)
 
 
 @pytest.fixture
@@ -158,7 +158,7 @@ def test_a_setting_changed_by_hand_is_shown_and_put_back(
     before = pid(running)
     running.rows(behind_our_back)
     with running.host.connect(running.data, "postgres") as session:
-        module.reload_configuration(Session(session, "test"))
+        parameters.reload_configuration(Session(session, "test"))
     found = live(running.server)
     if name:
         assert running.server.changed(found) == {"settings"}
@@ -211,7 +211,7 @@ def test_a_value_of_our_own_session_hides_nothing(running: Node) -> None:
     running.rows("ALTER SYSTEM SET work_mem = '1MB'")
     running.rows("ALTER ROLE postgres SET work_mem = '8MB'")
     with running.host.connect(running.data, "postgres") as session:
-        module.reload_configuration(Session(session, "test"))
+        parameters.reload_configuration(Session(session, "test"))
     found = live(running.server)
     assert found == running.server.but(settings=running.server.settings | {"work_mem": "1MB"})
     running.server.update(found)
@@ -242,8 +242,8 @@ def test_a_setting_that_always_comes_by_the_command_line_is_told(
     running: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(module, "start", lambda *_: start_with(running, "-c work_mem=1MB"))
-        module.start(running.server, "", "")
+        patched.setattr("components.postgres.server.start", lambda *_: start_with(running, "-c work_mem=1MB"))
+        start_with(running, "-c work_mem=1MB")
         with pytest.raises(Problem, match="is always started with another work_mem on its command line"):
             running.server.update(live(running.server))
     running.server.update(live(running.server))
@@ -434,7 +434,7 @@ def test_a_port_that_is_taken_says_so(running: Node, primary: Node) -> None:
 
 def test_a_server_that_nobody_may_enter_is_told_with_the_reason(running: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own pg_hba.conf keeps us out."""
-    monkeypatch.setattr(module, "REFUSAL_DEADLINE", 0.3)
+    monkeypatch.setattr(starting, "REFUSAL_DEADLINE", 0.3)
     hba = running.file("pg_hba.conf")
     original = hba.read_bytes()
     running.stop()
@@ -484,7 +484,7 @@ def test_a_server_that_could_not_start_again_is_not_stopped(running: Node, name:
         with pytest.raises(Problem, match=told):
             wanted.update(live(running.server))
         with pytest.raises(Problem, match=told):
-            module.restart(running.server, "db3", running.server.binaries)
+            starting.restart(running.server, "db3", running.server.binaries)
         assert pid(running) == before
     finally:
         file.write_bytes(original)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bootstrap.ports import free_ports
-from components.hosts.openssh import Login
+from components.hosts.login import Login
 from components.waiting import until
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"

@@ -17,8 +17,8 @@ import pytest
 from bootstrap.ports import free_ports
 from components import hosts
 from components.errors import CommandFailed, Problem, Unavailable
-from components.hosts import openssh, ssh
-from components.hosts.openssh import Login
+from components.hosts import login, openssh, ssh
+from components.hosts.login import Login
 from components.hosts.ssh import SshHost
 from components.waiting import until
 from tests.ssh.sshd import MISSING, Sshd, generate
@@ -254,9 +254,9 @@ def listener(banner: bytes) -> Iterator[int]:
 
 @pytest.mark.parametrize("banner", [b"", b"SSH-2.0-slow\r\n"], ids=["silent", "stuck"])
 def test_an_sshd_that_does_not_get_on(banner: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(openssh.OPTIONS, "ConnectTimeout", "1")
-    monkeypatch.setitem(openssh.OPTIONS, "ServerAliveInterval", "1")
-    monkeypatch.setitem(openssh.OPTIONS, "ServerAliveCountMax", "1")
+    monkeypatch.setitem(login.OPTIONS, "ConnectTimeout", "1")
+    monkeypatch.setitem(login.OPTIONS, "ServerAliveInterval", "1")
+    monkeypatch.setitem(login.OPTIONS, "ServerAliveCountMax", "1")
     with listener(banner) as port, pytest.raises(Unavailable, match=f"127.0.0.1:{port}"):
         host(Login("127.0.0.1", port)).status(PASSWD)
 
@@ -369,7 +369,7 @@ def test_a_control_directory_of_somebody_elses_is_refused(tmp_path: Path, monkey
 def test_secrets_of_the_project_are_not_in_ssh_s_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VAULT_TOKEN", "s.secret")
     monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "secret")
-    assert not {"VAULT_TOKEN", "PULUMI_CONFIG_PASSPHRASE"} & openssh._environment().keys()
+    assert not {"VAULT_TOKEN", "PULUMI_CONFIG_PASSPHRASE"} & login.environment().keys()
 
 
 def test_contents_are_in_no_argument_list(sshd: Sshd, home: Path) -> None:

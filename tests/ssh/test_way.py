@@ -10,7 +10,7 @@ import docker
 import pytest
 from docker.types import IPAMConfig, IPAMPool
 
-from components.hosts.openssh import Login
+from components.hosts.login import Login
 from components.hosts.ssh import SshHost
 from tests.engine.workspace import Workspace
 from tests.openbao import openbao  # noqa: F401 - a fixture

@@ -1,0 +1,105 @@
+"""Starting a server, and what is told and asked before one is restarted."""
+
+import time
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from components.errors import Problem, Unavailable
+from components.postgres.resource import OnServer
+from components.postgres.session import Session, session
+from components.progress import progress
+from components.waiting import until
+
+START_DEADLINE = 3600.0
+"""Seconds for crash recovery, or until a clone is consistent; a server that dies is noticed at once."""
+SILENT = 1.0
+"""Seconds that a start may take without a word of it: most take less."""
+LAUNCH_DEADLINE = 60.0
+"""Seconds until a server's process shows: on a busy machine, systemd alone may take ten. One that dies says so before."""
+REFUSAL_DEADLINE = 5.0
+"""Seconds in which a server that takes connections must take ours: all may be in use for a moment."""
+STOP_DEADLINE = 120.0
+
+
+def start(server: OnServer, name: str, binaries: str) -> None:
+    """Start a server, and wait until it answers; where it dies, say what it wrote."""
+    machine, began = server.machine, time.monotonic()
+    mark = machine.launch(PurePosixPath(binaries), server.data)
+
+    def deaths() -> tuple[list[str], list[str]]:
+        """Its log since the launch, and the lines of that which end a process."""
+        log = machine.log_since(server.data, mark).splitlines()
+        return log, [line for line in log if "FATAL:" in line or "PANIC:" in line]
+
+    until(lambda: machine.postmaster(server.data) is not None or bool(deaths()[1]), seconds=LAUNCH_DEADLINE)
+    last, ready_since = "", 0.0
+
+    def answers() -> bool:
+        nonlocal last, ready_since
+        found = machine.postmaster(server.data)
+        if not found:
+            log, fatal = deaths()
+            cause = fatal[-1].split("FATAL:")[-1].split("PANIC:")[-1].strip() if fatal else "its log does not say why"
+            if cause.endswith("contains errors"):  # which ones, the log says before
+                cause += "".join(f": {line.split('LOG:')[-1].strip()}" for line in log if "LOG:" in line)
+            raise Problem(f"server {name} did not start: {cause}")
+        try:
+            with session(server, f"server {name}"):
+                return True
+        except Unavailable as reason:
+            last = str(reason)
+        if found.ready:  # and was before it was asked
+            ready_since = ready_since or time.monotonic()
+            if time.monotonic() - ready_since > REFUSAL_DEADLINE:
+                raise Problem(
+                    f"server {name} has started, and does not let in postgres ({last}): see its pg_hba.conf. It is left running"
+                )
+        if time.monotonic() - began > SILENT:
+            progress(f"starting: {last}")
+        return False
+
+    if not until(answers, seconds=START_DEADLINE):
+        raise Problem(
+            f"server {name} is still starting after {START_DEADLINE:g} s, and goes on by itself ({last}): see its log, and run "
+            "`up` again"
+        )
+
+
+def restart(server: OnServer, name: str, binaries: str) -> None:
+    """Stop, start, and wait until it answers."""
+    with session(server, f"server {name}") as running:
+        refuse_wrong_files(running, name)
+    server.machine.halt(PurePosixPath(binaries), server.data, deadline=STOP_DEADLINE)
+    start(server, name, binaries)
+
+
+def refuse_wrong_files(server: Session, name: str) -> None:
+    """Leave a server running that could not start again."""
+    wrong = server.row(
+        "SELECT file_name, line_number, error FROM pg_hba_file_rules WHERE error NOT LIKE '% record cannot match because %' "
+        # What waits for a restart has an error there too.
+        "UNION ALL SELECT sourcefile, sourceline, error FROM pg_file_settings AS f "
+        "WHERE error IS NOT NULL AND sourcefile IS NOT NULL "
+        "AND NOT EXISTS (SELECT FROM pg_settings WHERE lower(name) = lower(f.name) AND context = 'postmaster')"
+    )
+    if wrong:
+        raise Problem(
+            f"line {wrong[1]} of {wrong[0]} is wrong ({wrong[2]}): server {name}, which must be restarted, could not start again "
+            "and is left running. Mend that line"
+        )
+
+
+def restart_told(name: str, parameters: Sequence[str], allowed: str) -> str:
+    """What a person is told at preview of a change that takes a restart."""
+    late = f"{', '.join(parameters)} can only change at start"
+    if allowed == "refused":
+        return f"server {name} would have to be restarted ({late}), and the stack says restart: refused: `up` will fail"
+    return f"server {name} will be restarted: {late}"
+
+
+def restart_objected(name: str, parameters: Sequence[str]) -> str:
+    """Why such a change is not made where no restart is allowed."""
+    return (
+        f"server {name} must be restarted for {', '.join(parameters)}, and the stack says restart: refused: nothing is changed. "
+        "Set it by ALTER SYSTEM and restart the server in your own time, or say restart: allowed"
+    )

@@ -1,5 +1,6 @@
 """What all levels of tests share."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -13,11 +14,16 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 from tests.docker.lab import contained_bao, daemon, image  # noqa: F401
 from tests.ssh.booted import laboratory  # noqa: F401
 
-pytest.register_assert_rewrite("tests.engine.drift")
+pytest.register_assert_rewrite("tests.engine.deeds", "tests.engine.drift")
 
 # Deadlines would make timed tests of them, on a machine that is shared.
 settings.register_profile("here", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("here")
+
+
+def pytest_configure() -> None:
+    """Have a run that is told to end clean up as one that is interrupted: servers, containers and machines of it would stay."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 MACHINES = {"docker", "hosts", "kinds", "ssh"}

@@ -8,10 +8,10 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import hvac
 import pytest
@@ -106,13 +106,23 @@ def private_directory() -> Path:
     return directory
 
 
-@pytest.fixture(scope="session")
-def openbao() -> Iterator[OpenBao]:
+Kind = TypeVar("Kind", bound=OpenBao)
+
+
+@contextmanager
+def thrown_away(kind: Callable[[Path], Kind]) -> Iterator[Kind]:
+    """A running one in a directory of its own; both are gone afterwards."""
     root = private_directory()
-    server = OpenBao(root)
+    server = kind(root)
     try:
         server.start()
         yield server
     finally:
         server.vault.remove()
         shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def openbao() -> Iterator[OpenBao]:
+    with thrown_away(OpenBao) as server:
+        yield server

@@ -22,7 +22,7 @@ from components.hosts.docker import DIRECTORY, IMAGE
 from components.hosts.docker_exec import HELPER
 from components.waiting import until
 from tests.double.build import build
-from tests.openbao import OpenBao, private_directory
+from tests.openbao import OpenBao, thrown_away
 
 SERVER_PACKAGES = ("docker.io", "containerd", "runc", "tini", "iptables")
 IMAGE_PACKAGES = ("libc6", "libc-bin", "zlib1g", "dash", "coreutils", "libtinfo6", "libcurl4")
@@ -237,12 +237,6 @@ def image(daemon: docker.DockerClient) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def contained_bao(daemon: docker.DockerClient) -> Iterator[Contained]:
-    root = private_directory()
-    made = Contained(root)
-    try:
-        made.start()
+    with thrown_away(Contained) as made:
         yield made
-    finally:
-        made.vault.remove()
-        shutil.rmtree(root, ignore_errors=True)
     assert not [one for one in things(daemon) if OwnVault.name in one]

@@ -3,15 +3,10 @@
 docs/drift.md is made of it: `python -m tests.engine.drift_page > docs/drift.md`.
 """
 
-import os
-import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import hvac.exceptions
-
-from components.hosts.account import service_account
+from tests.engine import deeds
 from tests.engine.cluster import Cluster
 from tests.engine.workspace import eventually
 
@@ -66,193 +61,6 @@ def _called(cluster: Cluster) -> Callable[[str], str]:
     return lambda text: text.replace("drift-", f"{cluster.workspace.stack}-")
 
 
-def _sql(query: str, name: str = "db1") -> Callable[[Cluster], object]:
-    return lambda cluster: cluster.sql(name, query)
-
-
-def _hba(change: Callable[[str], str], *, reload: bool = True) -> Callable[[Cluster], object]:
-    def act(cluster: Cluster) -> None:
-        cluster.edit("db1", "pg_hba.conf", change)
-        if reload:
-            cluster.sql("db1", "SELECT pg_reload_conf()")
-
-    return act
-
-
-def _ours(text: str) -> str:
-    return next(line for line in text.splitlines(keepends=True) if line.rstrip().endswith("# tde-replication"))
-
-
-def _without_ours(text: str) -> str:
-    return text.replace(_ours(text), "")
-
-
-def _auto_conf(name: str, line: str) -> Callable[[Cluster], object]:
-    def act(cluster: Cluster) -> None:
-        parameter = line.partition("=")[0].strip()
-        cluster.edit(
-            name,
-            "postgresql.auto.conf",
-            lambda text: (
-                "".join(old for old in text.splitlines(keepends=True) if not old.startswith(parameter)) + line + "\n"
-            ),
-        )
-        cluster.sql(name, "SELECT pg_reload_conf()")
-
-    return act
-
-
-def _drop_slot(cluster: Cluster, name: str) -> None:
-    cluster.stop(name)
-    eventually(lambda: f"tde_{name}" not in cluster.streaming())
-    cluster.sql("db1", f"SELECT pg_drop_replication_slot('tde_{name}')")
-
-
-def lose_wal(cluster: Cluster) -> None:
-    """Stop db3 and write more WAL than its slot may hold back."""
-    cluster.stop("db3")
-    cluster.sql("db1", "ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'")
-    cluster.sql("db1", "SELECT pg_reload_conf()")
-    for _ in range(5):
-        cluster.sql("db1", "SELECT pg_logical_emit_message(false, '', repeat('x', 1000000))")
-        cluster.sql("db1", "SELECT pg_switch_wal()")
-    cluster.sql("db1", "CHECKPOINT")
-    cluster.sql("db1", "ALTER SYSTEM SET max_slot_wal_keep_size = '4GB'")
-    cluster.sql("db1", "SELECT pg_reload_conf()")
-    status = cluster.sql("db1", "SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'tde_db3'")
-    assert status == [("lost",)], status
-
-
-def _promote(cluster: Cluster) -> None:
-    cluster.sql("db3", "SELECT pg_promote()")
-
-
-def _remove_data(name: str) -> Callable[[Cluster], object]:
-    def act(cluster: Cluster) -> None:
-        cluster.stop(name)
-        cluster.host(name).remove(cluster.place(name))
-
-    return act
-
-
-def _write(name: str, suffix: str, content: bytes, mode: int = 0o600) -> Callable[[Cluster], object]:
-    return lambda cluster: cluster.host(name).write(cluster.beside(name, suffix), content, mode=mode)
-
-
-def _remove(name: str, suffix: str) -> Callable[[Cluster], object]:
-    return lambda cluster: cluster.host(name).remove(cluster.beside(name, suffix))
-
-
-def _let_others_read(cluster: Cluster) -> None:
-    path = str(cluster.beside("db2", "vault-token"))
-    cluster.host("db2").run(["/bin/chmod", "0644", path], deadline=20)
-
-
-def _give_to_root(name: str) -> Callable[[Cluster], object]:
-    return lambda cluster: os.chown(cluster.file(name, "vault-token"), 0, 0)
-
-
-def _bounce(name: str) -> Callable[[Cluster], object]:
-    def act(cluster: Cluster) -> None:
-        cluster.stop(name)
-        cluster.start(name)
-        eventually(lambda: f"tde_{name}" in cluster.streaming())
-
-    return act
-
-
-def _without_pg_tde(name: str) -> Callable[[Cluster], object]:
-    def act(cluster: Cluster) -> None:
-        _auto_conf(name, "shared_preload_libraries = ''")(cluster)
-        cluster.stop(name)
-        cluster.start(name)
-
-    return act
-
-
-def _with_option(name: str, option: str) -> Callable[[Cluster], object]:
-    """Start it by hand, with an option on its command line."""
-
-    def act(cluster: Cluster) -> None:
-        cluster.stop(name)
-        data, log = str(cluster.place(name)), str(cluster.place(name).with_name("postgresql.log"))
-        start = [str(cluster.binaries / "pg_ctl"), "start", "--wait", "--pgdata", data, "--log", log]
-        cluster.host(name).run([*start, "--options", option], deadline=30)
-        eventually(lambda: f"tde_{name}" in cluster.streaming())
-
-    return act
-
-
-def _provider(cluster: Cluster, **changed: str) -> None:
-    """Change the key provider by hand."""
-    options = {"url": "url", "mount": "mountPath", "token": "tokenPath", "ca": "caPath"}
-    arguments = ", ".join(
-        f"'{changed[name]}'" if name in changed else f"options->>'{key}'" for name, key in options.items()
-    )
-    cluster.sql(
-        "db1",
-        f"SELECT pg_tde_change_global_key_provider_vault_v2('vault', {arguments}) "
-        "FROM pg_tde_list_all_global_key_providers()",
-    )
-
-
-def _set_key(scope: str, key: str) -> Callable[[Cluster], object]:
-    return _sql(
-        f"SELECT pg_tde_create_key_using_global_key_provider('{key}', 'vault'); "
-        f"SELECT pg_tde_set_{scope}_key_using_global_key_provider('{key}', 'vault')"
-    )
-
-
-def _set_and_restart(parameter: str, value: str) -> Callable[[Cluster], object]:
-    def act(cluster: Cluster) -> None:
-        cluster.sql("db1", f"ALTER SYSTEM SET {parameter} = '{value}'")
-        _restart_primary(cluster)
-
-    return act
-
-
-def _restart_primary(cluster: Cluster) -> None:
-    cluster.stop("db1")
-    cluster.start("db1")
-    eventually(lambda: cluster.streaming() == ["tde_db2", "tde_db3"])
-
-
-def _start_as_primary(cluster: Cluster) -> None:
-    """Start db3 without its standby.signal: it comes up as a primary, on the timeline of the real one."""
-    cluster.stop("db3")
-    cluster.host("db3").remove(cluster.place("db3") / "standby.signal")
-    cluster.start("db3")
-
-
-def _unreserve(cluster: Cluster) -> None:
-    """Write more WAL than the slot of a stopped db3 may hold back, and let no checkpoint remove it."""
-    cluster.stop("db3")
-    cluster.sql("db1", "ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'; SELECT pg_reload_conf()")
-    for _ in range(4):
-        cluster.sql("db1", "SELECT pg_logical_emit_message(false, '', repeat('x', 1000000)); SELECT pg_switch_wal()")
-    status = "SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'tde_db3'"
-    eventually(lambda: cluster.sql("db1", status) == [("unreserved",)])
-
-
-def _policy(text: str) -> Callable[[Cluster], object]:
-    return lambda cluster: cluster.bao.client().sys.create_or_update_policy(
-        f"tde-{cluster.workspace.stack}-standby", text
-    )
-
-
-def _revoke(name: str) -> Callable[[Cluster], object]:
-    def act(cluster: Cluster) -> None:
-        token = (cluster.host(name).read(cluster.beside(name, "vault-token")) or b"").decode()
-        cluster.bao.client(token).auth.token.revoke_self()
-
-    return act
-
-
-def _reboot(cluster: Cluster) -> None:
-    for name in ("db3", "db2", "db1"):
-        cluster.stop(name)
-
-
 def _recloned(name: str) -> dict[str, str]:
     return {f"BaseBackup {name}": "replace", f"Server {name}": "replace", f"ReplicationCheck {name}": "replace"}
 
@@ -261,16 +69,18 @@ ROWS = [
     Row(
         "ReplicationRole",
         "lost LOGIN",
-        _sql("ALTER ROLE replicator NOLOGIN"),
+        deeds.sql("ALTER ROLE replicator NOLOGIN"),
         {ROLE: "update"},
         ("attributes", '[0]: "REPLICATION" => "LOGIN"'),
         batch="1",
     ),
-    Row("HbaRule", "line removed", _hba(_without_ours), {RULE: "create"}, repair="in place, reload", batch="1"),
+    Row(
+        "HbaRule", "line removed", deeds.hba(deeds.without_ours), {RULE: "create"}, repair="in place, reload", batch="1"
+    ),
     Row(
         "Server (primary)",
         "parameter changed by ALTER SYSTEM",
-        _sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'; SELECT pg_reload_conf()"),
+        deeds.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'; SELECT pg_reload_conf()"),
         {"Server db1": "update"},
         ('max_slot_wal_keep_size : "1024MB" => "4GB"',),
         repair="in place, reload",
@@ -279,7 +89,7 @@ ROWS = [
     Row(
         "Server (standby)",
         "replay paused",
-        _sql("SELECT pg_wal_replay_pause()", "db2"),
+        deeds.sql("SELECT pg_wal_replay_pause()", "db2"),
         {"Server db2": "update"},
         ('replay : "paused" => "running"',),
         batch="1",
@@ -287,7 +97,7 @@ ROWS = [
     Row(
         "HostFile (Vault token)",
         "readable by others",
-        _let_others_read,
+        deeds.let_others_read,
         {"HostFile db2-vault-token": "update"},
         ('"0644" => "0600"',),
         batch="1",
@@ -295,14 +105,14 @@ ROWS = [
     Row(
         "HostFile (passfile)",
         "removed",
-        _remove("db3", "pgpass"),
+        deeds.remove("db3", "pgpass"),
         {"HostFile db3-pgpass": "create"},
         batch="1",
     ),
     Row(
         "ReplicationRole",
         "password changed",
-        _sql("ALTER ROLE replicator PASSWORD 'changed by hand'"),
+        deeds.sql("ALTER ROLE replicator PASSWORD 'changed by hand'"),
         {ROLE: "update"},
         ("passwordMatches : false => true",),
         batch="2",
@@ -310,7 +120,7 @@ ROWS = [
     Row(
         "HbaRule",
         "method edited",
-        _hba(lambda text: text.replace(_ours(text), _ours(text).replace("scram-sha-256", "trust"))),
+        deeds.hba(lambda text: text.replace(deeds.ours(text), deeds.ours(text).replace("scram-sha-256", "trust"))),
         {RULE: "update"},
         ('"trust" => "scram-sha-256"',),
         repair="in place, reload",
@@ -329,7 +139,7 @@ ROWS = [
     Row(
         "HostFile (Vault token)",
         "other content",
-        _write("db1", "vault-token", b"hvs.somebody-else"),
+        deeds.write("db1", "vault-token", b"hvs.somebody-else"),
         {"HostFile db1-vault-token": "update", "PrincipalKey drift-principal-key": "update"},
         ("contentMatches: false => true", "failed to retrieve principal key"),
         batch="2",
@@ -337,7 +147,7 @@ ROWS = [
     Row(
         "ReplicationRole",
         "lost REPLICATION",
-        _sql("ALTER ROLE replicator NOREPLICATION"),
+        deeds.sql("ALTER ROLE replicator NOREPLICATION"),
         {ROLE: "update"},
         ("attributes",),
         batch="3",
@@ -345,7 +155,9 @@ ROWS = [
     Row(
         "HbaRule",
         "moved below another replication rule",
-        _hba(lambda text: _without_ours(text) + "host replication all 127.0.0.1/32 reject\n" + _ours(text)),
+        deeds.hba(
+            lambda text: deeds.without_ours(text) + "host replication all 127.0.0.1/32 reject\n" + deeds.ours(text)
+        ),
         {RULE: "update"},
         ("after line", "(host replication all 127.0.0.1/32 scram-sha-256)", "before other replication rules"),
         repair="in place, reload",
@@ -364,7 +176,7 @@ ROWS = [
     Row(
         "KeyProvider",
         "token path changed",
-        lambda cluster: _provider(cluster, token=str(cluster.beside("db1", "vault-token"))),
+        lambda cluster: deeds.provider(cluster, token=str(cluster.beside("db1", "vault-token"))),
         {"KeyProvider vault": "update"},
         ("tokenPath",),
         batch="3",
@@ -372,7 +184,7 @@ ROWS = [
     Row(
         "ReplicationRole",
         "VALID UNTIL in the past",
-        _sql("ALTER ROLE replicator VALID UNTIL '2020-01-01'"),
+        deeds.sql("ALTER ROLE replicator VALID UNTIL '2020-01-01'"),
         {ROLE: "update"},
         ('"2020-01-01 00:00:00+00" => "infinity"',),
         batch="4",
@@ -380,7 +192,7 @@ ROWS = [
     Row(
         "HbaRule",
         "a reject rule put above it",
-        _hba(lambda text: "host replication replicator 127.0.0.1/32 reject\n" + text),
+        deeds.hba(lambda text: "host replication replicator 127.0.0.1/32 reject\n" + text),
         {RULE: "update"},
         repair="in place, reload",
         batch="4",
@@ -396,7 +208,7 @@ ROWS = [
     Row(
         "Server (primary)",
         "a changed parameter waits for a restart",
-        _sql("ALTER SYSTEM SET cluster_name = 'other'; SELECT pg_reload_conf()"),
+        deeds.sql("ALTER SYSTEM SET cluster_name = 'other'; SELECT pg_reload_conf()"),
         {"Server db1": "update"},
         ("pendingRestart", "cluster_name"),
         repair="in place, reload",
@@ -405,7 +217,7 @@ ROWS = [
     Row(
         "ReplicationRole",
         "CONNECTION LIMIT 0",
-        _sql("ALTER ROLE replicator CONNECTION LIMIT 0"),
+        deeds.sql("ALTER ROLE replicator CONNECTION LIMIT 0"),
         {ROLE: "update"},
         ("connectionLimit : 0 => -1",),
         batch="5",
@@ -413,7 +225,7 @@ ROWS = [
     Row(
         "HbaRule",
         "present twice",
-        _hba(lambda text: text + _ours(text)),
+        deeds.hba(lambda text: text + deeds.ours(text)),
         {RULE: "update"},
         ("lines", "2 => 1"),
         repair="in place, reload",
@@ -422,7 +234,7 @@ ROWS = [
     Row(
         "Server (standby)",
         "primary_conninfo points elsewhere",
-        _auto_conf("db2", "primary_conninfo = 'host=192.0.2.1 user=nobody'"),
+        deeds.auto_conf("db2", "primary_conninfo = 'host=192.0.2.1 user=nobody'"),
         {"Server db2": "update", "ReplicationCheck db2": "update"},
         ("primary_conninfo",),
         repair="in place, reload",
@@ -432,14 +244,14 @@ ROWS = [
     Row(
         "HostFile (Vault token)",
         "removed",
-        _remove("db3", "vault-token"),
+        deeds.remove("db3", "vault-token"),
         {"HostFile db3-vault-token": "create"},
         batch="5",
     ),
     Row(
         "ReplicationRole",
         "made a superuser",
-        _sql("ALTER ROLE replicator SUPERUSER"),
+        deeds.sql("ALTER ROLE replicator SUPERUSER"),
         {ROLE: "update"},
         ("SUPERUSER",),
         batch="6",
@@ -447,7 +259,7 @@ ROWS = [
     Row(
         "HbaRule",
         "file changed and not loaded",
-        _hba(lambda text: text + "# a comment, saved and not loaded\n", reload=False),
+        deeds.hba(lambda text: text + "# a comment, saved and not loaded\n", reload=False),
         {RULE: "update"},
         ("loaded : false => true",),
         repair="reload",
@@ -456,7 +268,7 @@ ROWS = [
     Row(
         "Server (standby)",
         "pg_tde taken from shared_preload_libraries",
-        _auto_conf("db3", "shared_preload_libraries = ''"),
+        deeds.auto_conf("db3", "shared_preload_libraries = ''"),
         {"Server db3": "update"},
         ("pendingRestart",),
         repair="in place, reload",
@@ -465,7 +277,7 @@ ROWS = [
     Row(
         "HostFile (CA)",
         "removed, on the primary",
-        _remove("db1", "vault-ca.pem"),
+        deeds.remove("db1", "vault-ca.pem"),
         {"HostFile db1-vault-ca": "create", "PrincipalKey drift-principal-key": "update"},
         ("failed to retrieve principal key",),
         batch="6",
@@ -473,14 +285,14 @@ ROWS = [
     Row(
         "ReplicationRole",
         "dropped",
-        _sql("DROP ROLE replicator"),
+        deeds.sql("DROP ROLE replicator"),
         {ROLE: "create"},
         batch="7",
     ),
     Row(
         "ReplicationSlot",
         "dropped, with its standby down",
-        lambda cluster: _drop_slot(cluster, "db3"),
+        lambda cluster: deeds.drop_slot(cluster, "db3"),
         {"ReplicationSlot tde_db3": "create", "Server db3": "update", "ReplicationCheck db3": "update"},
         repair="in place: the WAL is still there",
         batch="7",
@@ -489,7 +301,7 @@ ROWS = [
     Row(
         "HostFile (Vault token)",
         "removed, on the primary",
-        _remove("db1", "vault-token"),
+        deeds.remove("db1", "vault-token"),
         {"HostFile db1-vault-token": "create"},
         ("No such file or directory (SQLSTATE 58P01)", "shown as last known"),
         batch="7",
@@ -497,14 +309,14 @@ ROWS = [
     Row(
         "Policy (Vault)",
         "widened",
-        _policy('path "*" { capabilities = ["create", "read", "update", "delete", "list"] }'),
+        deeds.policy('path "*" { capabilities = ["create", "read", "update", "delete", "list"] }'),
         {"Policy drift-standby-policy": "update"},
         batch="8",
     ),
     Row(
         "Token (Vault)",
         "revoked",
-        _revoke("db2"),
+        deeds.revoke("db2"),
         {"Token db2-token": "create", "HostFile db2-vault-token": "update"},
         repair="a new token, and its file",
         batch="8",
@@ -528,7 +340,7 @@ ROWS = [
     Row(
         "ReplicationRole",
         "member of another role",
-        _sql("GRANT pg_read_all_data TO replicator"),
+        deeds.sql("GRANT pg_read_all_data TO replicator"),
         {ROLE: "update"},
         ("pg_read_all_data",),
         batch="9",
@@ -536,7 +348,7 @@ ROWS = [
     Row(
         "HostFile (Vault token)",
         "of another owner",
-        _give_to_root("db3"),
+        deeds.give_to_root("db3"),
         {"HostFile db3-vault-token": "update"},
         ('"root" => "the server\'s account"',),
         batch="9",
@@ -545,7 +357,7 @@ ROWS = [
     Row(
         "HostFile (Vault token)",
         "of another owner, on the primary",
-        _give_to_root("db1"),
+        deeds.give_to_root("db1"),
         {"HostFile db1-vault-token": "update"},
         ("Permission denied (SQLSTATE 42501)", "shown as last known"),
         batch="9",
@@ -554,7 +366,7 @@ ROWS = [
     Row(
         "Extension",
         "dropped",
-        _sql("ALTER TABLE IF EXISTS t SET ACCESS METHOD heap; DROP EXTENSION pg_tde"),
+        deeds.sql("ALTER TABLE IF EXISTS t SET ACCESS METHOD heap; DROP EXTENSION pg_tde"),
         {"Extension pg_tde in postgres": "create"},
         ("does not exist (SQLSTATE 42883)", "shown as last known"),
         repair="in place: provider and keys outlive it",
@@ -563,7 +375,7 @@ ROWS = [
     Row(
         "Server (primary)",
         "parameter changed by ALTER SYSTEM and not loaded",
-        _sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'"),
+        deeds.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'"),
         {"Server db1": "update"},
         ("pendingReload", '[0]: "max_slot_wal_keep_size"'),
         repair="in place, reload",
@@ -583,7 +395,7 @@ ROWS = [
     Row(
         "Server (standby)",
         "started with a parameter on its command line",
-        _with_option("db2", "-c wal_retrieve_retry_interval=5s"),
+        deeds.with_option("db2", "-c wal_retrieve_retry_interval=5s"),
         {"Server db2": "update"},
         (
             'wal_retrieve_retry_interval: "5000ms" => "1s"',
@@ -596,7 +408,7 @@ ROWS = [
     Row(
         "Server (primary)",
         "started without pg_tde",
-        _without_pg_tde("db1"),
+        deeds.without_pg_tde("db1"),
         {"Server db1": "update"},
         (
             'shared_preload_libraries : "pg_tde"',
@@ -611,7 +423,7 @@ ROWS = [
     Row(
         "BaseBackup",
         "the standby was started without pg_tde",
-        _without_pg_tde("db3"),
+        deeds.without_pg_tde("db3"),
         _recloned("db3"),
         (
             '"it runs without pg_tde, and replays in clear what is encrypted" => "the primary"',
@@ -625,7 +437,7 @@ ROWS = [
     Row(
         "Server (primary)",
         "a parameter that can only change at start, changed and restarted",
-        _set_and_restart("cluster_name", "other"),
+        deeds.set_and_restart("cluster_name", "other"),
         {"Server db1": "update"},
         ('cluster_name : "other" => "db1"', "server db1 will be restarted: cluster_name"),
         repair="restart",
@@ -635,7 +447,7 @@ ROWS = [
     Row(
         "WalEncryption",
         "switched on by hand, and restarted",
-        _set_and_restart("pg_tde.wal_encrypt", "on"),
+        deeds.set_and_restart("pg_tde.wal_encrypt", "on"),
         {"WalEncryption WAL of db1": "update"},
         ('walEncrypt : "on" => "off"', "server db1 will be restarted: pg_tde.wal_encrypt"),
         repair="restart",
@@ -645,7 +457,7 @@ ROWS = [
     Row(
         "HostFile (CA)",
         "other content",
-        _write("db2", "vault-ca.pem", b"no certificate", 0o644),
+        deeds.write("db2", "vault-ca.pem", b"no certificate", 0o644),
         {"HostFile db2-vault-ca": "update"},
         ("contentMatches: false => true",),
         batch="12",
@@ -653,7 +465,7 @@ ROWS = [
     Row(
         "HostFile (passfile)",
         "other content",
-        _write("db3", "pgpass", b"*:*:*:replicator:changed by hand"),
+        deeds.write("db3", "pgpass", b"*:*:*:replicator:changed by hand"),
         {"HostFile db3-pgpass": "update"},
         ("contentMatches: false => true",),
         batch="12",
@@ -661,7 +473,7 @@ ROWS = [
     Row(
         "ReplicationRole",
         "dropped, and made by somebody else",
-        _sql("DROP ROLE replicator; CREATE ROLE replicator LOGIN CREATEDB"),
+        deeds.sql("DROP ROLE replicator; CREATE ROLE replicator LOGIN CREATEDB"),
         {ROLE: "update"},
         ("passwordMatches : false => true", "CREATEDB"),
         batch="12",
@@ -669,7 +481,7 @@ ROWS = [
     Row(
         "KeyBinding",
         "another default key set by hand",
-        _set_key("default", "by-hand-too"),
+        deeds.set_key("default", "by-hand-too"),
         {"KeyBinding default key": "update", "KeyBinding server key": "update"},
         ('"by-hand-too" => "drift-principal-key"',),
         repair="in place: a rotation back (pg_tde sets both, where they were the same)",
@@ -678,7 +490,7 @@ ROWS = [
     Row(
         "WalEncryption",
         "switched on by hand, and waiting for a restart",
-        _sql("ALTER SYSTEM SET pg_tde.wal_encrypt = on"),
+        deeds.sql("ALTER SYSTEM SET pg_tde.wal_encrypt = on"),
         {"WalEncryption WAL of db1": "update"},
         ('"off, waiting for a restart" => "off"',),
         repair="in place, reload",
@@ -687,7 +499,7 @@ ROWS = [
     Row(
         "KeyProvider",
         "URL and CA path changed",
-        lambda cluster: _provider(
+        lambda cluster: deeds.provider(
             cluster,
             url=cluster.bao.address.replace("127.0.0.1", "localhost"),
             ca=str(cluster.beside("db1", "vault-ca.pem")),
@@ -700,7 +512,7 @@ ROWS = [
     Row(
         "ReplicationSlot",
         "unreserved, with its standby down",
-        _unreserve,
+        deeds.unreserve,
         {"Server db1": "update", "Server db3": "update", "ReplicationCheck db3": "update"},
         ('max_slot_wal_keep_size : "16MB" => "4GB"',),
         repair="start: the WAL is still there",
@@ -709,7 +521,7 @@ ROWS = [
     Row(
         "BaseBackup",
         "the standby was started without standby.signal",
-        _start_as_primary,
+        deeds.start_as_primary,
         _recloned("db3"),
         ('"it was promoted, or started without standby.signal" => "the primary"',),
         repair="a new base backup of this standby",
@@ -736,7 +548,7 @@ ROWS = [
     Row(
         "Server",
         "all of them down, as after a reboot",
-        _reboot,
+        deeds.reboot,
         {"Server db1": "update", "Server db2": "update", "Server db3": "update"},
         repair="start",
         here=True,
@@ -744,7 +556,7 @@ ROWS = [
     Row(
         "ReplicationSlot",
         "lost: its WAL is gone",
-        lose_wal,
+        deeds.lose_wal,
         {"ReplicationSlot tde_db3": "replace", **_recloned("db3")},
         ('"lost" => "reserved"', '"its WAL is gone from the primary" => "the primary"'),
         repair="a new base backup of this standby",
@@ -753,7 +565,7 @@ ROWS = [
     Row(
         "BaseBackup",
         "the standby was promoted",
-        _promote,
+        deeds.promote,
         _recloned("db3"),
         ('"it was promoted, or started without standby.signal" => "the primary"',),
         repair="a new base backup of this standby",
@@ -762,7 +574,7 @@ ROWS = [
     Row(
         "BaseBackup",
         "data directory removed",
-        _remove_data("db2"),
+        deeds.remove_data("db2"),
         {"BaseBackup db2": "create", "Server db2": "create", "ReplicationCheck db2": "replace"},
         repair="a new base backup of this standby",
         here=True,
@@ -770,7 +582,7 @@ ROWS = [
     Row(
         "KeyBinding",
         "another key set by hand",
-        _set_key("server", "by-hand"),
+        deeds.set_key("server", "by-hand"),
         {"KeyBinding server key": "update"},
         ('"by-hand" => "drift-principal-key"',),
         repair="in place: a rotation back",
@@ -795,149 +607,64 @@ class Refusal:
         return f"{self.resource}: {self.what}"
 
 
-def _another_cluster(name: str) -> Callable[[Cluster], object]:
-    def act(cluster: Cluster) -> None:
-        data = cluster.data(name)
-        cluster.stop(name)
-        data.rename(data.with_name("put-aside"))
-        account = service_account()
-        groups = (account.uid, account.gid) if account.switches else (None, None)
-        initdb = [str(cluster.binaries / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "--no-sync"]
-        subprocess.run(initdb, check=True, capture_output=True, user=groups[0], group=groups[1], cwd="/")
-
-    return act
-
-
-def _first_cluster(name: str) -> Callable[[Cluster], object]:
-    def act(cluster: Cluster) -> None:
-        data = cluster.data(name)
-        shutil.rmtree(data)
-        data.with_name("put-aside").rename(data)
-        cluster.start(name)
-
-    return act
-
-
-MANY = "FROM generate_series(1, current_setting('max_replication_slots')::int - 1)"
-
-
-def _no_slot_left(cluster: Cluster) -> None:
-    """Drop db3's slot, and take all that are left."""
-    _drop_slot(cluster, "db3")
-    cluster.sql("db1", f"SELECT pg_create_physical_replication_slot('other_' || generate_series) {MANY}")
-
-
-def _elsewhere(cluster: Cluster) -> None:
-    """Copy the keys to another mount, and have the provider look for them there."""
-    bao, stack = cluster.bao.client(), cluster.workspace.stack
-    bao.sys.enable_secrets_engine("kv", path="elsewhere", options={"version": "2"})
-    kv = bao.secrets.kv.v2
-
-    def ready() -> bool:
-        """A new mount is unavailable for a brief period."""
-        try:
-            return bool(kv.read_configuration(mount_point="elsewhere"))
-        except hvac.exceptions.InvalidRequest:
-            return False
-
-    eventually(ready)
-    for key in kv.list_secrets("", mount_point=f"tde-{stack}")["data"]["keys"]:
-        if not key.endswith("/"):
-            value = kv.read_secret_version(key, mount_point=f"tde-{stack}", raise_on_deleted_version=True)
-            kv.create_or_update_secret(key, value["data"]["data"], mount_point="elsewhere")
-    _everything(cluster)
-    _provider(cluster, mount="elsewhere")
-
-
-def _everything(cluster: Cluster) -> None:
-    """Let the primary do all in Vault."""
-    text = 'path "*" { capabilities = ["create", "read", "list"] }'
-    cluster.bao.client().sys.create_or_update_policy(f"tde-{cluster.workspace.stack}-primary", text)
-
-
-def _back(cluster: Cluster) -> None:
-    _everything(cluster)
-    _provider(cluster, mount=f"tde-{cluster.workspace.stack}")
-    cluster.bao.client().sys.disable_secrets_engine("elsewhere")
-
-
-def _logical_slot(cluster: Cluster) -> None:
-    _drop_slot(cluster, "db3")
-    cluster.sql("db1", "SELECT pg_create_logical_replication_slot('tde_db3', 'pgoutput')")
-
-
-def _as_standby(cluster: Cluster) -> None:
-    cluster.stop("db1")
-    (cluster.data("db1") / "standby.signal").touch()
-    cluster.start("db1")
-
-
-def _as_primary(cluster: Cluster) -> None:
-    cluster.stop("db1")
-    (cluster.data("db1") / "standby.signal").unlink()
-    cluster.start("db1")
-
-
-def _token_directory(cluster: Cluster) -> None:
-    path = cluster.file("db3", "vault-token")
-    path.unlink()
-    path.mkdir()
-
-
 REFUSALS = [
     Refusal(
         "DataDirectory",
         "another cluster in its place",
-        _another_cluster("db1"),
+        deeds.another_cluster("db1"),
         "has 1 mistake; nothing was touched",
-        _first_cluster("db1"),
+        deeds.first_cluster("db1"),
     ),
     Refusal(
         "BaseBackup",
         "another cluster in its place",
-        _another_cluster("db3"),
+        deeds.another_cluster("db3"),
         "db3/data is not empty and was not made by this stack: it is never written to",
-        _first_cluster("db3"),
+        deeds.first_cluster("db3"),
         slow=True,
     ),
     Refusal(
         "KeyProvider",
         "another mount set by hand",
-        _elsewhere,
+        deeds.elsewhere,
         'the keys of the running cluster are in "elsewhere" and stay there, and the stack file says "tde-drift"',
-        _back,
+        deeds.back,
     ),
     Refusal(
         "ReplicationSlot",
         "dropped, and no other left",
-        _no_slot_left,
+        deeds.no_slot_left,
         "replication slot tde_db3: all replication slots are in use (SQLSTATE 53400). "
         'Free one or increase "max_replication_slots".',
-        _sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'other%'"),
+        deeds.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'other%'"),
         command="up",
     ),
     Refusal(
-        "Server (primary)", "a standby now", _as_standby, "is declared as the primary and is a standby now", _as_primary
+        "Server (primary)",
+        "a standby now",
+        deeds.as_standby,
+        "is declared as the primary and is a standby now",
+        deeds.as_primary,
     ),
     Refusal(
         "ReplicationSlot",
         "a logical slot under its name",
-        _logical_slot,
+        deeds.logical_slot,
         "a logical slot has taken this name: it is left as it is",
-        _sql("SELECT pg_drop_replication_slot('tde_db3')"),
+        deeds.sql("SELECT pg_drop_replication_slot('tde_db3')"),
     ),
     Refusal(
         "HbaRule",
         "line removed, and a wrong line elsewhere in the file",
-        _hba(lambda text: _without_ours(text) + "host all all nowhere/32 trust\n"),
+        deeds.hba(lambda text: deeds.without_ours(text) + "host all all nowhere/32 trust\n"),
         "is wrong (",
-        _hba(lambda text: text.replace("host all all nowhere/32 trust\n", "")),
+        deeds.hba(lambda text: text.replace("host all all nowhere/32 trust\n", "")),
         command="up",
     ),
     Refusal(
         "HostFile (Vault token)",
         "a directory in its place",
-        _token_directory,
+        deeds.token_directory,
         "is a directory: it is left as it is",
         lambda cluster: cluster.file("db3", "vault-token").rmdir(),
         command="up",
@@ -967,46 +694,47 @@ REFUSALS = [
 ]
 
 NO_DRIFT = [
-    ("HbaRule", "the file in CRLF", _hba(lambda text: text.replace("\n", "\r\n"))),
+    ("HbaRule", "the file in CRLF", deeds.hba(lambda text: text.replace("\n", "\r\n"))),
     (
         "HbaRule",
         "tabs for spaces, and a quoted name",
-        _hba(
+        deeds.hba(
             lambda text: text.replace(
-                _ours(text), 'host\treplication\t"replicator"\t127.0.0.1/32\tscram-sha-256\t# tde-replication\n'
+                deeds.ours(text), 'host\treplication\t"replicator"\t127.0.0.1/32\tscram-sha-256\t# tde-replication\n'
             )
         ),
     ),
     (
         "HbaRule",
         "address and netmask apart",
-        _hba(
+        deeds.hba(
             lambda text: text.replace(
-                _ours(text), "host replication replicator 127.0.0.1 255.255.255.255 scram-sha-256 # tde-replication\n"
+                deeds.ours(text),
+                "host replication replicator 127.0.0.1 255.255.255.255 scram-sha-256 # tde-replication\n",
             )
         ),
     ),
     (
         "HbaRule",
         "comments, an include directive and other people's rules below",
-        _hba(
+        deeds.hba(
             lambda text: (
                 text + "# ours\ninclude_if_exists more.conf\nhost replication other 192.0.2.0/24 scram-sha-256\n"
             )
         ),
     ),
-    ("Server (primary)", "a checkpoint and a new WAL file", _sql("CHECKPOINT; SELECT pg_switch_wal()")),
-    ("Server (primary)", "its log rotated", _sql("SELECT pg_rotate_logfile()")),
-    ("Server (primary)", "restarted by hand", _restart_primary),
+    ("Server (primary)", "a checkpoint and a new WAL file", deeds.sql("CHECKPOINT; SELECT pg_switch_wal()")),
+    ("Server (primary)", "its log rotated", deeds.sql("SELECT pg_rotate_logfile()")),
+    ("Server (primary)", "restarted by hand", deeds.restart_primary),
     (
         "Server (primary)",
         "a parameter that is not declared, changed by ALTER SYSTEM and not loaded",
-        _sql("ALTER SYSTEM SET commit_delay = 5"),
+        deeds.sql("ALTER SYSTEM SET commit_delay = 5"),
     ),
     (
         "Server (primary)",
         "ALTER ROLE … SET and ALTER DATABASE … SET of a declared parameter: the server's own value is as declared",
-        _sql("ALTER ROLE postgres SET work_mem = '1MB'; ALTER DATABASE postgres SET synchronous_commit = off"),
+        deeds.sql("ALTER ROLE postgres SET work_mem = '1MB'; ALTER DATABASE postgres SET synchronous_commit = off"),
     ),
-    ("Server (standby)", "restarted by hand", _bounce("db2")),
+    ("Server (standby)", "restarted by hand", deeds.bounce("db2")),
 ]

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.engine.cluster import Cluster, base_directory
-from tests.engine.drift import NO_DRIFT, REFUSALS, ROWS, Refusal, Row, lose_wal, shown_and_repaired
+from tests.engine.deeds import lose_wal
+from tests.engine.drift import NO_DRIFT, REFUSALS, ROWS, Refusal, Row, shown_and_repaired
 from tests.engine.workspace import Output, Workspace, eventually
 from tests.openbao import OpenBao
 

@@ -22,7 +22,7 @@ settings.load_profile("here")
 
 
 def pytest_configure() -> None:
-    """Have a run that is told to end clean up as one that is interrupted: servers, containers and machines of it would stay."""
+    """Have a run in one process (`make soak`) that is told to end clean up as one that is interrupted: its servers would stay."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 

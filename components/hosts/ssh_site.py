@@ -321,4 +321,8 @@ def _in_agent() -> set[str]:
 
 def _agent_holds(certificate: str) -> bool:
     path = PROJECT / Path(certificate).expanduser()
-    return path.exists() and path.read_text().split()[1] in _in_agent()
+    try:
+        _, content, *_ = path.read_text().split()
+    except (OSError, ValueError):
+        raise Problem(f"host.certificate: {path} is no certificate that can be read") from None
+    return content in _in_agent()

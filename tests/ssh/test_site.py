@@ -84,6 +84,15 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.mark.parametrize("content", [None, "", "a\n"])
+def test_a_certificate_that_is_none_is_named(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "id-cert.pub"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(Problem, match=rf"^host\.certificate: {file} is no certificate that can be read$"):
+        declared({"ssh": "db1", "certificate": str(file)})
+
+
 def test_a_certificate_needs_an_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key = tmp_path / "id"
     certificate = signed(key, generated(tmp_path / "ca"), "deploy")

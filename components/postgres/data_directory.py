@@ -210,6 +210,11 @@ class AdoptedDirectory(DataDirectory):
         return self.but(holds=self._found())
 
     def objection(self, live: Self) -> str | None:
+        if live.origin != self.origin:
+            return (
+                f"cluster.primary.adopt: the server in {live.data_directory} was made by this stack: leave adopt out. With "
+                "disposable: false its data outlives the stack"
+            )
         return self._wrong_cluster(live.holds)
 
     def create(self) -> Self:

@@ -3,15 +3,17 @@
 Compared before it is set: changing a provider writes WAL, which every standby replays.
 """
 
+from contextlib import suppress
 from typing import ClassVar, Self
 
 import psycopg
 from psycopg import sql
 from pydantic.alias_generators import to_camel
 
-from components.errors import Problem, Refused
+from components.errors import NoDatabase, Problem, Refused
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, session
+from components.progress import note
 
 
 class KeyProvider(OnServer):
@@ -26,11 +28,13 @@ class KeyProvider(OnServer):
     ca_path: str = ""
     namespace: str = ""
     """Vault's namespace that the mount is in; empty: the root's."""
+    existing: bool = False
+    """Whether the mount was there before the stack, as somebody else's."""
     adopted: bool = False
     """Whether the server was here before the stack: a provider that it has of this name is used as it is, or not at all."""
 
     replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"provider"}
-    unmanaged: ClassVar[frozenset[str]] = frozenset({"database", "adopted"})
+    unmanaged: ClassVar[frozenset[str]] = frozenset({"database", "adopted", "existing"})
 
     @property
     def identity(self) -> str:
@@ -59,6 +63,14 @@ class KeyProvider(OnServer):
         return self.but(
             url=url, mount_path=mount_path, token_path=token_path, ca_path=ca_path, namespace=namespace.strip("/")
         )
+
+    def objection(self, live: Self) -> str | None:
+        if live.existing and not self.existing:
+            return (
+                f'cluster.vault.existing: "{live.mount_path}" was not made by this stack, and Vault makes no mount twice: set it '
+                "back to true"
+            )
+        return None
 
     def create(self) -> Self:
         with session(self, self._purpose, self.database) as server:
@@ -112,9 +124,15 @@ class KeyProvider(OnServer):
             )
 
     def delete(self) -> None:
-        """Forget it where no key uses it; keys and what they encrypt stay."""
-        with session(self, self._purpose, self.database) as server:
-            if self._live(server):
+        """Forget it where no key uses it; keys and what they encrypt stay. One that pg_tde cannot show now (no token, its
+        library not loaded) stays too: what else is on the server must go all the same."""
+        with suppress(NoDatabase), session(self, self._purpose, self.database) as server:
+            try:
+                there = self._live(server)
+            except Problem as why:
+                note(f"{why} The key provider stays on the server")
+                return
+            if there:
                 server.unless(
                     psycopg.errors.ObjectInUse, "SELECT pg_tde_delete_global_key_provider(%s)", [self.provider]
                 )

@@ -5,6 +5,7 @@ docs/drift.md is made of it: `python -m tests.engine.drift_page > docs/drift.md`
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from tests.engine import deeds
 from tests.engine.cluster import Cluster
@@ -40,6 +41,11 @@ class Row:
 
     def __str__(self) -> str:
         return f"{self.resource}: {self.what}"
+
+
+def batches(rows: Sequence[Row]) -> list[list[Row]]:
+    """`rows` by what shares a preview."""
+    return [list(shared) for _, shared in groupby(rows, key=lambda row: row.batch or str(row))]
 
 
 def shown_and_repaired(cluster: Cluster, rows: Sequence[Row]) -> None:

@@ -5,18 +5,15 @@ import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
 from pathlib import Path
 
 import pytest
 
 from tests.engine.cluster import Cluster, base_directory
 from tests.engine.deeds import lose_wal
-from tests.engine.drift import NO_DRIFT, REFUSALS, ROWS, Refusal, Row, shown_and_repaired
+from tests.engine.drift import NO_DRIFT, REFUSALS, ROWS, Refusal, Row, batches, shown_and_repaired
 from tests.engine.workspace import Output, Workspace, eventually
 from tests.openbao import OpenBao
-
-BATCHES = [list(rows) for _, rows in groupby(ROWS, key=lambda row: row.batch or str(row))]
 
 SPELLINGS = {
     "wal_compression": "on",
@@ -57,7 +54,7 @@ def whole(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
         cluster.workspace.up()
 
 
-@pytest.mark.parametrize("rows", BATCHES, ids=lambda rows: " + ".join(map(str, rows)))
+@pytest.mark.parametrize("rows", batches(ROWS), ids=lambda rows: " + ".join(map(str, rows)))
 def test_drift_is_shown_and_repaired(cluster: Cluster, rows: list[Row]) -> None:
     shown_and_repaired(cluster, rows)
     eventually(lambda: cluster.streaming() == ["tde_db2", "tde_db3"])

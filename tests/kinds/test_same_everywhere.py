@@ -4,13 +4,12 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import pytest
 
 from tests.engine.change import edited, of_standby
-from tests.engine.drift import ROWS, Row, shown_and_repaired
+from tests.engine.drift import ROWS, Row, batches, shown_and_repaired
 from tests.engine.interruption import interrupted
 from tests.engine.leaks import Processes, leaked, watched
 from tests.engine.workspace import Output, eventually
@@ -121,7 +120,7 @@ OFTEN = {
 }
 BATCHES = [
     [row for row in ROWS if (row.resource, row.what) in OFTEN],
-    *([*rows] for _, rows in groupby((row for row in ROWS if not row.here), key=lambda row: row.batch or str(row))),
+    *batches([row for row in ROWS if not row.here]),
 ]
 
 

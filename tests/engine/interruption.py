@@ -125,8 +125,21 @@ def kill_vault(cluster: Cluster, engine: int) -> None:
     cluster.bao.kill()
 
 
+def ctrl_c(cluster: Cluster, engine: int) -> None:
+    """As a person's terminal does: to the command and all that works for it."""
+    del cluster
+    os.killpg(engine, signal.SIGINT)
+
+
+def ctrl_c_twice(cluster: Cluster, engine: int) -> None:
+    ctrl_c(cluster, engine)
+    os.kill(engine, signal.SIGINT)
+
+
 OF_SERVERS = (kill_primary, kill_standby, kill_vault)
 """Kills that the command itself may outlive, and even come to its end with."""
+OF_A_PERSON = (ctrl_c, ctrl_c_twice)
+"""After which it ends what it has begun, and says by its exit status whether that was all (of `destroy`: not even that)."""
 
 
 def interrupted(cluster: Cluster, command: list[str], kill: Kill, at: Callable[[str], bool]) -> tuple[Output, str]:
@@ -149,8 +162,8 @@ def at_every_step(
 ) -> list[str]:
     """Run `command` again and again, each time killed at a step at which it was not killed before, until there is none left.
 
-    Each run starts from what the killed one left; from the beginning, which `begin` makes, after one that came to its end in
-    spite of it. `among`: a pattern of the steps that count.
+    Each run starts from what the killed one left; from the beginning, which `begin` makes, after one whose exit status says that
+    it came to its end in spite of it. `among`: a pattern of the steps that count.
     """
     done: list[str] = []
     begin()
@@ -165,6 +178,8 @@ def at_every_step(
         if kill in OF_SERVERS:
             assert "Traceback" not in output.text, output.text
             cluster.bao.start()
+        elif kill in OF_A_PERSON:
+            assert "Traceback" not in output.text, output.text
         else:
             assert output.code != 0
         done.append(step)

@@ -1,8 +1,6 @@
 """What a killed, cut off or half-finished `up` or `destroy` leaves, and that the next one finishes the work by itself."""
 
-import os
 import shutil
-import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,9 +10,12 @@ import pytest
 from components.hosts.account import service_account
 from tests.engine.cluster import Cluster, base_directory
 from tests.engine.interruption import (
+    OF_A_PERSON,
     OF_SERVERS,
     Kill,
     at_every_step,
+    ctrl_c,
+    ctrl_c_twice,
     interrupted,
     kill_engine,
     kill_provider,
@@ -35,7 +36,7 @@ def _ways(among: str, kill: Kill) -> pytest.MarkDecorator:
     """A sample of steps with the worst kill for every run; every step with every kill for `make soak`."""
     every = [
         pytest.param(kill, EVERY, id=f"{kill.__name__} at every step", marks=pytest.mark.soak)
-        for kill in (kill_engine, lose_state, kill_provider, *OF_SERVERS)
+        for kill in (kill_engine, lose_state, kill_provider, *OF_SERVERS, *OF_A_PERSON)
     ]
     return pytest.mark.parametrize(
         ("kill", "among"), [pytest.param(kill, among, id=f"{kill.__name__}: {among}"), *every]
@@ -165,7 +166,7 @@ def _at(cluster: Cluster, step: str, act: Callable[[], object]) -> Output:
 
 
 def test_interrupted_once_it_ends_its_steps(cluster: Cluster) -> None:
-    output, _ = interrupted(cluster, UP, lambda _, engine: os.killpg(engine, signal.SIGINT), lambda name: name == CLONE)
+    output, _ = interrupted(cluster, UP, ctrl_c, lambda name: name == CLONE)
     assert output.code != 0
     assert "BaseBackup db2 created" in output.text
     assert not cluster.workspace.unlock()
@@ -175,11 +176,7 @@ def test_interrupted_once_it_ends_its_steps(cluster: Cluster) -> None:
 
 
 def test_interrupted_twice_it_ends_at_once(cluster: Cluster) -> None:
-    def twice(_: Cluster, engine: int) -> None:
-        os.killpg(engine, signal.SIGINT)
-        os.kill(engine, signal.SIGINT)
-
-    output, _ = interrupted(cluster, UP, twice, lambda name: name == CLONE)
+    output, _ = interrupted(cluster, UP, ctrl_c_twice, lambda name: name == CLONE)
     assert output.code != 0
     strays_gone(cluster)
     cluster.workspace.unlock()
@@ -188,14 +185,10 @@ def test_interrupted_twice_it_ends_at_once(cluster: Cluster) -> None:
 
 
 def test_destroy_is_interrupted_like_up(cluster: Cluster) -> None:
-    def twice(_: Cluster, engine: int) -> None:
-        os.killpg(engine, signal.SIGINT)
-        os.kill(engine, signal.SIGINT)
-
     cluster.workspace.up_well()
-    for number, ctrl_c in enumerate((lambda _, engine: os.killpg(engine, signal.SIGINT), twice), start=1):
-        output, step = interrupted(cluster, DESTROY, ctrl_c, lambda name: name.startswith(("Replication", "Server")))
-        assert step, number
+    for pressed in OF_A_PERSON:
+        output, step = interrupted(cluster, DESTROY, pressed, lambda name: name.startswith(("Replication", "Server")))
+        assert step, pressed
         assert "^C received" in output.text  # its exit status is 0 then
         assert "postgres:Server" in cluster.workspace.state(), "it came to its end"
         strays_gone(cluster)

@@ -26,6 +26,7 @@ from tests.openbao import OpenBao
 MARK = "/tmp/tde-a-shell-ran-this"
 ROLE = "r\"o'l\\e %41?#&+ ü $(touch " + MARK.replace("/", "") + ")"
 """Slashes are refused in it, for Vault's sake."""
+DIRECTORY = "d'i\"r\\ %41 ;ü`id` $(touch " + MARK.replace("/", "") + ")"
 DATABASE = f"d'b\" \\%d;`touch {MARK}`"
 LOUD = {
     "log_statement": "all",
@@ -49,7 +50,10 @@ class Secured(Cluster):
 
 @pytest.fixture(scope="module")
 def cluster(openbao: OpenBao, encrypted_binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    base = base_directory()
+    above = base_directory()
+    base = above / DIRECTORY
+    base.mkdir(mode=0o755)
+    os.chown(base, above.stat().st_uid, above.stat().st_gid)
     workspace = Workspace(tmp_path_factory.mktemp("security"), "security", openbao.environment)
     made = Secured(workspace, base, 1, openbao, binaries=encrypted_binaries, replication={"role": ROLE})
     document = workspace.cluster
@@ -63,7 +67,7 @@ def cluster(openbao: OpenBao, encrypted_binaries: Path, tmp_path_factory: pytest
     finally:
         done = workspace.destroy()
         assert done.code == 0, done.text
-        shutil.rmtree(base)
+        shutil.rmtree(above)
 
 
 def show_everything(cluster: Secured) -> None:

@@ -3,6 +3,7 @@
 import errno
 import socket
 import ssl
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
@@ -33,13 +34,41 @@ def objections(place: str, server: settings.Server, site: Site, stack: str) -> l
             found.append(
                 f"{place}.dataDirectory: {data} is that of server {of}, and a server is not renamed with its data: name another"
             )
+        if (made or server.adopt) and (mistake := _of_another_version(host, site)):
+            found.append(f"{place}.{site.version_setting}: {mistake}")
         taken = _taken(host, data, server.listen, port) if server.host == "local" else None
-        # A standby that moves elsewhere goes before the new one starts.
-        if taken and (place == "cluster.primary" or _listens(host, site, stack) != server.name):
+        # A standby that moves elsewhere goes before the new one starts; a primary that is told to is refused by its data.
+        if taken and _listens(host, site, stack) != server.name:
             found.append(f"{place}.port: {port} is in use on {taken} (by something that is not this server)")
     except Unavailable:
         return []
+    except Problem as problem:
+        return [
+            f"{place}.dataDirectory: {host.account} cannot look into {data} ({problem}): name a directory of its own"
+        ]
     return found
+
+
+def _of_another_version(host: Host, site: Site) -> str | None:
+    """It would not start again with other programs, and be stopped for them where they come with a container."""
+    holds = (host.read(site.data / "PG_VERSION") or b"").decode(errors="replace").strip()
+    if not site.version or not holds.isdecimal() or int(holds) == site.version:
+        return None
+    return (
+        f"this is PostgreSQL {site.version}, and the data in {site.data} is of {holds}, which it cannot read: set it back. A "
+        "stack upgrades no server to another major version"
+    )
+
+
+def objections_of_versions(places: Sequence[str], sites: Sequence[Site]) -> list[str]:
+    """A clone by other programs than the primary's would not start."""
+    primary = sites[0]
+    return [
+        f"{place}.{site.version_setting}: this is PostgreSQL {site.version}, and the primary's is {primary.version}: a standby "
+        "is of its primary's major version"
+        for place, site in zip(places, sites, strict=True)
+        if site.version and primary.version and site.version != primary.version
+    ]
 
 
 def adoption(primary: settings.Server, site: Site, parameters: dict[str, str]) -> tuple[str | None, str | None]:
@@ -193,7 +222,7 @@ def objections_of_lost_mount(vault: VaultAddress, cluster: settings.Cluster, pri
     host, data = hosts.host(primary.address), primary.data
     try:
         down = not cluster.primary.adopt and host.postmaster(data) is None
-    except Unavailable:
+    except Problem:
         return []
     if not (down and _has_keys(host, data) and vault.lacks(mount)):
         return []
@@ -211,7 +240,7 @@ def _has_keys(host: Host, data: PurePosixPath) -> bool:
     """Whether pg_tde has files of keys in a data directory: of the server, of the default, or of a database."""
     try:
         return any(name.endswith("_keys") for name in host.listing(data / "pg_tde"))
-    except Unavailable:
+    except Problem:  # one that may not be looked into is told by `objections`
         return False
 
 

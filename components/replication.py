@@ -31,6 +31,7 @@ from components.preflight import (
     objections_of_mount,
     objections_of_reach,
     objections_of_vault,
+    objections_of_versions,
 )
 from components.side_by_side import side_by_side
 from components.vault_address import VaultAddress
@@ -131,6 +132,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             zip(cluster.places, self._nodes, strict=True),
         )
         found = [line for lines in told for line in lines]
+        found += objections_of_versions(cluster.places, [node.site for node in self._nodes])
         found += objections_of_vault(self._vault_address.address, self._vault_address.ca)
         if self._in_force:
             found += objections_of_reach(cluster, self._vault_address.address)
@@ -238,6 +240,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             token_path=f"../{self._around.token_file}",
             ca_path=f"../{self._around.ca_file}" if self._around.ca_file else "",
             namespace=self._vault_address.namespace or "",
+            existing=self._cluster.vault.existing,
             adopted=primary.declared.adopt,
         )
         last = resources.PrincipalKey(

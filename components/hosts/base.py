@@ -69,10 +69,9 @@ class Host(ABC):
     address: str
     """How a resource's inputs name this host: ``local``, ``ssh://…``, ``docker://…``."""
 
-    @property
-    def place(self) -> str:
-        """What of the address stays the same while one gets there another way (as another user, with another key)."""
-        return self.address
+    def is_same_place(self, other: "Host") -> bool:
+        """Whether `other` is only another way to it (as another user, with another key)."""
+        return self.address == other.address
 
     account: str
     """The account that commands run as and that owns what is written."""

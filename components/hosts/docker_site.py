@@ -14,7 +14,7 @@ from typing import Any
 
 import pulumi
 import pulumi_docker as docker
-from docker.errors import NotFound
+from docker.errors import ImageNotFound, NotFound
 from psycopg.conninfo import make_conninfo
 from pulumi import ResourceOptions
 
@@ -64,6 +64,8 @@ def declare_container(server: Server, port: int, around: Surroundings) -> Site:
         dsn=make_conninfo(host="127.0.0.1", port=published, user="postgres", dbname="postgres"),
         server=f"PostgreSQL of {image}",
         has_pg_tde=True if PERCONA.match(image) else None,
+        version=_version(image),
+        version_setting="host.docker",
         parameters={"unix_socket_directories": SOCKETS},
         make=make,
         in_container=True,
@@ -82,6 +84,18 @@ def _binaries(server: Server, image: str) -> PurePosixPath:
     if found := PERCONA.match(image):
         return PurePosixPath(f"/usr/pgsql-{found[1]}/bin")
     raise Problem(f"binaries is missing: name the directory of postgres in the image {image}")
+
+
+def _version(image: str) -> int | None:
+    """As an image of PostgreSQL says it in its environment, where the image is here; Percona's by its tag."""
+    if found := PERCONA.match(image):
+        return int(found[1])
+    with daemon() as client, suppress(ImageNotFound):
+        environment: list[str] = client.inspect_image(image)["Config"]["Env"] or []  # type: ignore[no-untyped-call]
+        for line in environment:
+            if found := re.fullmatch(r"PG_(?:MAJOR|VERSION)=(\d+)\D?.*", line):
+                return int(found[1])
+    return None
 
 
 def _examine(name: str, network: str, owner: str, server: Server, index: int, given: Collection[int]) -> int:

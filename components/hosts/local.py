@@ -330,6 +330,8 @@ def declare(server: Server, port: int, around: Surroundings) -> Site:
         dsn=make_conninfo(host=SOCKETS, port=port, user="postgres", dbname="postgres"),
         server=str(installation),
         has_pg_tde=installation.has_pg_tde,
+        version=installation.major,
+        version_setting="binaries",
         parameters={"unix_socket_directories": SOCKETS},
     )
 

@@ -134,6 +134,24 @@ def connection_settings(login: Login) -> dict[str, list[str]]:
     return found
 
 
+def known_host_keys(settings: dict[str, list[str]]) -> dict[str, str]:
+    """The machine's keys in the user's known_hosts, each with its kind before it, by that; `settings`: `connection_settings`."""
+    port = settings["port"][0]
+    name = settings.get("hostkeyalias", settings["hostname"])[0]
+    looked_up = name if int(port) == PORT else f"[{name}]:{port}"
+    known: dict[str, str] = {}
+    for file in [*settings.get("userknownhostsfile", []), *settings.get("globalknownhostsfile", [])]:
+        path = Path(file).expanduser()
+        if path.exists():
+            command = ["ssh-keygen", "-F", looked_up, "-f", str(path)]
+            output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+            for line in output.splitlines():
+                words = line.split()
+                if not line.startswith(("#", "@")) and len(words) > 2:  # noqa: PLR2004 - names, type, key
+                    known.setdefault(words[1], f"{words[1]} {words[2]}")
+    return known
+
+
 def _host_of(url: SplitResult) -> str:
     """As it was written: `hostname` is in lower case, and ssh_config(5) tells `Host DB1` from `Host db1`."""
     place = url.netloc.rpartition("@")[2]

@@ -31,6 +31,10 @@ class Site:
     """What runs there, for people: "PostgreSQL 18.6, embedded"."""
     has_pg_tde: bool | None
     """None: only the host itself can tell, and it may not be there yet."""
+    version: int | None
+    """The major version of the PostgreSQL there; None where only the host itself can tell."""
+    version_setting: str
+    """The setting of a server that decides it."""
     parameters: Mapping[str, str] = field(default_factory=dict)
     """Configuration parameters that this kind of host decides."""
     make: Callable[[pulumi.ResourceOptions], Sequence[pulumi.Resource]] = _nothing

@@ -15,7 +15,7 @@ from components.errors import Problem, Refused, Unavailable
 from components.hosts.base import READY, Connection, FileStatus, Host, Postmaster, superuser
 from components.hosts.bridge import Bridge
 from components.hosts.local import SUPERVISE
-from components.hosts.login import Login
+from components.hosts.login import Login, connection_settings, known_host_keys
 from components.hosts.openssh import Ended, Shell, failed
 
 if TYPE_CHECKING:
@@ -110,10 +110,16 @@ class SshHost(Host):
         self.unit = more.get("unit", "")
         self._shell = Shell(self.login)
 
-    @property
-    def place(self) -> str:
-        """What makes it this machine and no other, however one gets there."""
-        return f"ssh://{self.login}".casefold()
+    def is_same_place(self, other: Host) -> bool:
+        """One name and port; or one host key, by which ssh knows a machine: it may be given another name or port."""
+        if not isinstance(other, SshHost):
+            return False
+        if str(self.login).casefold() == str(other.login).casefold():
+            return True
+        ours, theirs = (
+            set(known_host_keys(connection_settings(login)).values()) for login in (self.login, other.login)
+        )
+        return bool(ours & theirs)
 
     def _do(self, script: str, *arguments: str, deadline: float = DEADLINE, content: bytes | None = b"") -> Ended:
         try:

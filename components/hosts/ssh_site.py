@@ -24,7 +24,7 @@ from pulumi_command import remote
 from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts import sudo
 from components.hosts.installation import EXTENSIONS
-from components.hosts.login import PORT, PROJECT, Login, connection_settings
+from components.hosts.login import PROJECT, Login, connection_settings, known_host_keys
 from components.hosts.openssh import Shell
 from components.hosts.site import Site, Surroundings
 from components.hosts.ssh import OWN_UNITS, SshHost
@@ -39,6 +39,7 @@ LAYOUTS = {
 }
 """By system: the directories of programs and of data, and the distribution's own unit."""
 SUFFIXES = {"debian": ".deb", "redhat": ".rpm"}
+NO_SERVER, NO_EXTENSION = 3, 4
 HOST_KEYS = ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa", "ssh-ed25519")
 """In the order in which pulumi-command's ssh wants them of a host."""
 
@@ -163,6 +164,8 @@ def declare(server: Server, port: int, around: Surroundings) -> Site:
         dsn=make_conninfo(host=sockets, port=port, user="postgres", dbname="postgres"),
         server=f"PostgreSQL {declared.version} on {declared.ssh}",
         has_pg_tde=_has_pg_tde(server, SshHost(address), place),
+        version=declared.version,
+        version_setting="host.version",
         parameters={"unix_socket_directories": sockets} if text else {},
         make=(lambda _: ()) if server.adopt else Maker(server, login, data, unit, text),
     )
@@ -225,19 +228,28 @@ def _package_names(server: Server) -> list[str]:
 
 
 def _has_pg_tde(server: Server, host: SshHost, binaries: PurePosixPath) -> bool | None:
-    """Whether the server there has the extension, or will have it; None where there is none yet, or no answer."""
+    """Whether the server there has the extension, or will have it; None where there is none yet, or no answer. Raises `Problem`
+    where one should be installed already, and is not."""
     declared = _ssh(server)
-    if not server.adopt and declared.packages != "none":
+    installed = server.adopt or declared.packages == "none"
+    if not installed:
         brought = ["pg_tde"] if declared.packages == "percona" else _package_names(server)
         if any("pg_tde" in name.replace("-", "_") for name in brought):
             return True
     version = declared.version
-    script = '[ -e "$1" ] || exit 3; shift; for file; do [ ! -e "$file" ] || exit 0; done; exit 4'
+    script = (
+        f'[ -e "$1" ] || exit {NO_SERVER}; shift; for file; do [ ! -e "$file" ] || exit 0; done; exit {NO_EXTENSION}'
+    )
     places = [str(binaries.parent / place.format(major=version) / "pg_tde.control") for place in EXTENSIONS]
     try:
         host.run(["/bin/sh", "-c", script, "sh", str(binaries / "postgres"), *places], deadline=PROBE_DEADLINE)
     except CommandFailed as failure:
-        return False if failure.status == 4 else None  # noqa: PLR2004 - of the line above
+        if installed and failure.status == NO_SERVER:
+            raise Problem(
+                f"there is no {binaries / 'postgres'} on {declared.ssh}: name what is there in host.version, host.system or "
+                "binaries" + ("" if server.adopt else "; or have it installed (host.packages)")
+            ) from None
+        return False if failure.status == NO_EXTENSION else None
     except Problem:
         return None  # what lies between us is told when something is asked of the host
     return True
@@ -280,19 +292,7 @@ def _reached(login: Login) -> dict[str, Any]:
 
 def _host_key(settings: dict[str, list[str]]) -> str:
     """The key that known_hosts has; "", which matches none, for an unknown host: without one, any would be believed."""
-    port = settings["port"][0]
-    name = settings.get("hostkeyalias", settings["hostname"])[0]
-    looked_up = name if int(port) == PORT else f"[{name}]:{port}"
-    known: dict[str, str] = {}
-    for file in [*settings.get("userknownhostsfile", []), *settings.get("globalknownhostsfile", [])]:
-        path = Path(file).expanduser()
-        if path.exists():
-            command = ["ssh-keygen", "-F", looked_up, "-f", str(path)]
-            output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-            for line in output.splitlines():
-                words = line.split()
-                if not line.startswith(("#", "@")) and len(words) > 2:  # noqa: PLR2004 - names, type, key
-                    known.setdefault(words[1], f"{words[1]} {words[2]}")
+    known = known_host_keys(settings)
     return next((known[kind] for kind in HOST_KEYS if kind in known), "")
 
 

@@ -101,7 +101,7 @@ class OnHost(Resource):
 
     def _differs(self, name: str, old: Self) -> bool:
         if name == "host":  # another way to the same machine moves nothing that lies there
-            return hosts.host(self.host).place != hosts.host(old.host).place
+            return not hosts.host(self.host).is_same_place(hosts.host(old.host))
         return super()._differs(name, old)
 
 

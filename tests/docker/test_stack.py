@@ -198,6 +198,49 @@ def test_a_tag_that_moves_is_shown_and_replaces_around_the_data(
 
 
 @pytest.mark.soak
+def test_another_network_to_the_vault_and_another_major_version(
+    make: Callable[[int], Containers], daemon: docker.DockerClient, image: str
+) -> None:
+    """Containers are replaced around their volumes; an image whose server could not read those is refused."""
+    cluster = make(2)
+    workspace = cluster.workspace
+    workspace.up_well()
+    identifier = cluster.sql("db1", "SELECT system_identifier FROM pg_control_system()")
+    newer, network = f"{image}-newer", daemon.networks.create(f"{workspace.stack}-vault")
+    network.connect(OwnVault.name)
+    try:
+        workspace.write(edited(workspace.cluster, lambda c: c["vault"].update(network=network.name)))
+        plan = workspace.preview().plan
+        workspace.up_well()
+        workspace.unchanged()
+        assert plan == {f"{kind} {name}": step for name in ("db1", "db2") for kind, step in REPLACED.items()}
+        assert network.name in cluster.container("db1").attrs["NetworkSettings"]["Networks"]
+        assert cluster.sql("db1", "SELECT system_identifier FROM pg_control_system()") == identifier
+        assert cluster.sql("db2", "SELECT pg_tde_verify_server_key()") == [("",)]
+        eventually(lambda: cluster.streaming() == [("tde_db2",)])
+        declared, before = workspace.cluster, cluster.container("db1").attrs["State"]["StartedAt"]
+        repository, _, tag = newer.partition(":")
+        cluster.container("db1").commit(repository=repository, tag=tag, changes="ENV PG_MAJOR=19")
+        workspace.write(edited(declared, lambda c: c["standbys"][0].update(host={"docker": newer})))
+        refused = workspace.preview()
+        assert refused.code != 0
+        assert (
+            f"cluster.standbys[0].host.docker: this is PostgreSQL 19, and the data in {DATA} is of 18" in refused.text
+        )
+        workspace.write(declared)
+        workspace.unchanged()
+        assert cluster.container("db1").attrs["State"]["StartedAt"] == before
+    finally:
+        assert workspace.destroy().code == 0
+        network.disconnect(OwnVault.name)
+        network.remove()
+        daemon.images.remove(newer)
+
+
+REPLACED = {"Container": "replace", "Server": "update"}
+
+
+@pytest.mark.soak
 def test_ten_clusters_side_by_side(make: Callable[[int], Containers], daemon: docker.DockerClient) -> None:
     """Five of one server, five with a standby."""
     before = things(daemon)

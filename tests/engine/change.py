@@ -211,6 +211,21 @@ REFUSED: list[tuple[str, Callable[[Document], object], str]] = [
         "cluster.standbys[0].settings.max_connections: 20 is lower than the primary's 90",
     ),
     (
+        "the primary renamed with its directory",
+        _server("db1", name="db9"),
+        "is that of server db1, and a server is not renamed with its data",
+    ),
+    (
+        "the primary elsewhere",
+        _server("db1", dataDirectory="/tmp/tde-elsewhere/data"),
+        "and its new place would be an empty cluster",
+    ),
+    (
+        "the primary adopted, which was made",
+        _server("db1", adopt=True, restart="allowed"),
+        "was made by this stack: leave adopt out",
+    ),
+    (
         "a standby renamed with its directory",
         _server("db3", name="db4"),
         "is that of server db3, and a server is not renamed with its data",

@@ -14,7 +14,7 @@ import pytest
 from bootstrap.ports import free_ports
 from components.hosts.local import LocalHost
 from tests.engine.certificates import Authority
-from tests.engine.change import CHANGES, REFUSED, Change, edited, of_standby
+from tests.engine.change import CHANGES, REFUSED, TOKENS, Change, edited, of_standby
 from tests.engine.cluster import Cluster, base_directory
 from tests.engine.workspace import Workspace, eventually
 from tests.openbao import OpenBao
@@ -307,6 +307,23 @@ def test_binaries_by_another_path_are_used_the_next_time(cluster: Cluster) -> No
     change(cluster, lambda c: c["primary"].update(binaries=str(link)), dict.fromkeys(noted, "update"), [])
 
 
+def test_binaries_of_another_major_version_are_refused(cluster: Cluster) -> None:
+    programs = cluster.base / "other"
+    programs.mkdir()
+    for name in ("initdb", "pg_basebackup"):
+        (programs / name).symlink_to(cluster.binaries / name)
+    (programs / "postgres").write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 17.4'\n")
+    (programs / "postgres").chmod(0o755)
+    declared, before = cluster.workspace.cluster, pids(cluster)
+    cluster.workspace.write(edited(declared, lambda c: c["primary"].update(binaries=str(programs))))
+    refused = cluster.workspace.preview()
+    cluster.workspace.write(declared)
+    assert refused.code != 0
+    assert "cluster.primary.binaries: this is PostgreSQL 17, and the data in " in refused.text
+    assert "cluster.standbys[0].binaries: this is PostgreSQL 18, and the primary's is 17" in refused.text
+    assert pids(cluster) == before
+
+
 def test_the_table_finds_a_restart_that_nobody_told(cluster: Cluster) -> None:
     """Proof that `change` can fail: a server restarted by hand during it is found."""
 
@@ -338,3 +355,24 @@ def test_a_standby_moves_to_another_directory(cluster: Cluster) -> None:
     assert not former.exists()
     after = pids(cluster)
     assert [name for name in after if before[name] != after[name]] == ["db3"]
+
+
+def test_a_mount_that_is_no_longer_the_stacks(cluster: Cluster) -> None:
+    """Last, for it cannot be taken back: the same mount, with policies and tokens that cannot meet another stack's."""
+    workspace, mount = cluster.workspace, "tde-change"
+    workspace.write(edited(workspace.cluster, lambda c: c.update(disposable=False)))
+    workspace.up_well()
+    plan = {"Mount change-mount": "delete[retain]", "SecretV2 change-replication-secret": "replace", **TOKENS}
+    plan |= dict.fromkeys(("Policy change-primary-policy", "Policy change-standby-policy"), "replace")
+    plan[f"KeyProvider {workspace.cluster['vault']['provider']}"] = "update"
+    change(cluster, lambda c: c["vault"].update(existing=True), plan, [])
+    for name in cluster.names:
+        assert cluster.sql(name, "SELECT pg_tde_verify_server_key()", 'app "1"') == [("",)]
+    assert "change-standby" in str(cluster.bao.client().sys.list_policies()["data"]["policies"])
+    declared = workspace.cluster
+    workspace.write(edited(declared, lambda c: c["vault"].update(existing=False)))
+    refused = workspace.preview()
+    workspace.write(declared)
+    assert refused.code != 0
+    assert f'cluster.vault.existing: "{mount}" was not made by this stack' in refused.text
+    workspace.unchanged()

@@ -70,7 +70,7 @@ def gone(host: Host, pid: str) -> bool:
 
 def test_address_names_the_host_again(host: Host) -> None:
     assert hosts.host(host.address).address == host.address
-    assert hosts.host(host.address).place == host.place
+    assert hosts.host(host.address).is_same_place(host)
 
 
 def test_a_command_runs_as_the_account(host: Host) -> None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -77,12 +78,30 @@ def test_an_address_is_read_as_it_was_written(login: Login) -> None:
     assert Login.parse(login.address(unit="postgresql@18-main")) == (login, {"unit": "postgresql@18-main"})
 
 
-def test_another_way_to_a_machine_is_the_same_place() -> None:
-    one = hosts.host(Login("db1", None, "deploy", key="~/.ssh/mine").address(unit="x"))
-    other = hosts.host(Login("DB1", 22, "ops", jump=("bastion",)).address(unit="x"))
-    assert one.place == other.place
-    assert one.place != hosts.host(Login("db2").address(unit="x")).place
-    assert one.place != hosts.host(Login("db1", 2222).address(unit="x")).place
+def test_another_way_to_a_machine_is_the_same_place(home: Path) -> None:
+    one = Login("db1", None, "deploy", key="~/.ssh/mine")
+    assert same_place(one, Login("DB1", 22, "ops", jump=("bastion",)))
+    assert not same_place(one, Login("db2"))
+    assert not same_place(one, Login("db1", 2222))
+    assert not hosts.host(one.address(unit="x")).is_same_place(hosts.host("local"))
+    # By its host key, under another name and port; names that nobody knows are of no machine.
+    keys = [public_key(home / name) for name in ("host1", "host2")]
+    known = home / "known"
+    known.write_text(f"db1,[192.0.2.7]:2222 {keys[0]}\ndb2 {keys[1]}\n")
+    here = replace(one, known_hosts=str(known))
+    assert same_place(here, replace(here, host="192.0.2.7", port=2222))
+    assert not same_place(here, replace(here, host="192.0.2.7"))
+    assert not same_place(here, replace(here, host="db2"))
+    assert not same_place(replace(here, host="db3"), replace(here, host="db4"))
+
+
+def same_place(one: Login, other: Login) -> bool:
+    return hosts.host(one.address(unit="x")).is_same_place(hosts.host(other.address(unit="x")))
+
+
+def public_key(path: Path) -> str:
+    generate(path)
+    return " ".join(path.with_name(f"{path.name}.pub").read_text().split()[:2])
 
 
 # Whom to believe, and who is let in

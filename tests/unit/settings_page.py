@@ -30,6 +30,8 @@ SECTIONS: list[tuple[str, str, type[settings.Settings]]] = [
 ]
 RELOAD, RESTART, NOTHING = "in place, reload", "restart of that server", "nothing: used the next time"
 ANOTHER = "another server: a new base backup; for a primary, refused"
+WAY = "in place: another way to the machine; nothing moves or restarts"
+PROGRAMS = "refused where the data there is of another major version, or no such server is installed"
 COSTS = {
     "encryption": "off → required: restart of all servers; required → off: refused, for encrypted tables could not be read",
     "walEncryption": "restart of all servers; only WAL written from then on is encrypted, or is not",
@@ -42,7 +44,8 @@ COSTS = {
     "primary": "see below",
     "standbys": "only those that come (a base backup) or go; the others are not touched",
     "vault.mount": "refused on a running encrypted cluster: its keys are there",
-    "vault.existing": "false → true: new policies and tokens; the former mount stays; refused where it is disposable",
+    "vault.existing": "false → true: new policies and tokens; the former mount stays; refused where it is disposable. true → "
+    "false: refused, for Vault has that mount",
     "vault.addressFromServers": "in place: the key provider's URL",
     "vault.network": "replacement of containers; their volumes stay",
     "vault.ca": "in place: the file on each server; refused where it is not that of the Vault",
@@ -61,13 +64,22 @@ COSTS = {
     "server.host": ANOTHER,
     "server.port": "restart of that server; of the primary: standbys follow by reload",
     "server.dataDirectory": ANOTHER,
-    "server.binaries": NOTHING,
+    "server.binaries": f"{NOTHING}; refused where they are of another major version",
     "server.listen": RESTART,
     "server.address": "in place, reload: the pg_hba rule",
-    "server.adopt": "decided when a primary is first declared",
+    "server.adopt": "refused: decided when a primary is first declared",
     "server.restart": NOTHING,
     "server.settings": "in place, reload; restart where the parameter can only change at start. Standbys follow the primary's "
     "max_connections, max_worker_processes, max_wal_senders, max_prepared_transactions and max_locks_per_transaction",
+    "host.ssh": "another machine: a new base backup; for a primary, refused. The same one by another name: in place, where "
+    "known_hosts has its host key under both",
+    "host.port": "as `ssh`",
+    **dict.fromkeys(("host.user", "host.key", "host.certificate", "host.knownHosts", "host.jump"), WAY),
+    "host.account": "refused where it cannot look into the data",
+    **dict.fromkeys(("host.system", "host.version"), PROGRAMS),
+    "host.packages": "in place: they are installed; `none`: they stay",
+    "host.unit": "refused by `up` while another unit runs the server: start it by that one first",
+    "host.docker": "replacement of the container around its volume; refused for another major version",
 }
 """What a change of each costs on a running cluster."""
 
@@ -88,15 +100,17 @@ def _section(title: str, prefix: str, model: type[settings.Settings]) -> str:
     lines = [f"\n## {title}\n\n"]
     if model.__doc__:
         lines.append(f"{' '.join(model.__doc__.split())}\n\n")
-    with_costs = prefix != "host."
-    lines.append("| key | type | default | meaning |" + (" a change costs |\n" if with_costs else "\n"))
-    lines.append("|---|---|---|---|" + ("---|\n" if with_costs else "\n"))
+    lines.append("| key | type | default | meaning | a change costs |\n|---|---|---|---|---|\n")
     for name, field in model.model_fields.items():
         key = field.alias or name
         default = "required" if field.is_required() else _default(field.get_default(call_default_factory=False))
-        cells = [f"`{key}`", _type(schema["properties"][key], schema), default, meanings.get(name, "")]
-        if with_costs:
-            cells.append(COSTS[prefix + key])
+        cells = [
+            f"`{key}`",
+            _type(schema["properties"][key], schema),
+            default,
+            meanings.get(name, ""),
+            COSTS[prefix + key],
+        ]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
     return "".join(lines)
 

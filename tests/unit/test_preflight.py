@@ -12,7 +12,7 @@ import pytest
 
 from components import hosts
 from components.hosts.site import Site
-from components.preflight import objections, objections_of_vault
+from components.preflight import objections, objections_of_vault, objections_of_versions
 from components.settings import Docker, Server
 from components.vault_address import VaultAddress
 
@@ -71,9 +71,53 @@ def test_a_container_is_not_asked_who_has_a_port_of_this_machine(monkeypatch: py
     """A look into a container that is down starts a helper."""
     host = Mock(listing=Mock(return_value=[]), read=Mock(return_value=None))
     monkeypatch.setattr(hosts, "host", lambda _: host)
-    data = PurePosixPath("/data")
-    parameters = {"unix_socket_directories": "/tmp"}
-    site = Site("docker://db2", data, data, 5432, "db2", "samenet", "", "", has_pg_tde=True, parameters=parameters)
     server = Server(name="db2", host=Docker(docker="postgres"))
-    assert objections("cluster.standbys[0]", server, site, "stack") == []
-    assert {call.args[0].parent for call in host.read.call_args_list} == {data}
+    assert objections("cluster.standbys[0]", server, container(18), "stack") == []
+    assert {call.args[0].parent for call in host.read.call_args_list} == {DATA}
+
+
+DATA = PurePosixPath("/data")
+
+
+def container(version: int | None) -> Site:
+    return Site(
+        address="docker://db2",
+        data=DATA,
+        binaries=DATA,
+        port=5432,
+        reach="db2",
+        client="samenet",
+        dsn="",
+        server="",
+        has_pg_tde=True,
+        version=version,
+        version_setting="host.docker",
+        parameters={"unix_socket_directories": "/tmp"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "holds", "refused"),
+    [(18, b"18\n", False), (18, b"17\n", True), (None, b"17\n", False), (18, None, False), (18, b"soon", False)],
+)
+def test_programs_that_cannot_read_the_data_are_refused(
+    monkeypatch: pytest.MonkeyPatch, version: int | None, holds: bytes | None, *, refused: bool
+) -> None:
+    files = {"tde-replication.json": b'{"stack": "stack", "name": "db2"}', "PG_VERSION": holds}
+    monkeypatch.setattr(hosts, "host", lambda _: Mock(read=lambda path: files[path.name]))
+    server = Server(name="db2", host=Docker(docker="postgres"))
+    told = (
+        "cluster.standbys[0].host.docker: this is PostgreSQL 18, and the data in /data is of 17, which it cannot read: set it "
+        "back. A stack upgrades no server to another major version"
+    )
+    assert objections("cluster.standbys[0]", server, container(version), "stack") == [told] * refused
+
+
+def test_a_standby_is_of_its_primarys_version() -> None:
+    sites = [container(version) for version in (17, 18, None, 17)]
+    [told] = objections_of_versions(["cluster.primary", "cluster.standbys[0]", "a", "b"], sites)
+    assert told == (
+        "cluster.standbys[0].host.docker: this is PostgreSQL 18, and the primary's is 17: a standby is of its primary's major "
+        "version"
+    )
+    assert objections_of_versions(["cluster.primary", "a"], [container(None), container(18)]) == []

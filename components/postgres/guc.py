@@ -24,6 +24,7 @@ _SECONDS: dict[str, Decimal | int] = {
     "h": 3600,
     "d": 86400,
 }
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 _NUMBER = re.compile(r"\s*(-?\d+(?:\.\d+)?)\s*(?:\*(\d+))?\s*(B|kB|MB|GB|TB|us|ms|s|min|h|d)?\s*")
 _SWITCH = {"on": "on", "true": "on", "yes": "on", "1": "on", "off": "off", "false": "off", "no": "off", "0": "off"}
 _BEGINNINGS = {word[:length]: value for word, value in _SWITCH.items() for length in range(1, len(word) + 1)}
@@ -91,6 +92,14 @@ def elements(text: str) -> list[str]:
     return [element.strip().strip('"') for element in text.split(",")]
 
 
+def written(name: str, value: str) -> str:
+    """A parameter's text as ALTER SYSTEM writes it. A server compares texts: a list in another spelling, which means the same,
+    would wait for a restart."""
+    if name.lower() not in LISTS:
+        return value
+    return ", ".join(one if _PLAIN.fullmatch(one) else '"' + one.replace('"', '""') + '"' for one in elements(value))
+
+
 def auto_conf(content: str, former: Mapping[str, str], settings: Mapping[str, str]) -> str:
     """The text of postgresql.auto.conf with `settings` in it, and without `former` ones that are no longer wanted.
 
@@ -100,7 +109,10 @@ def auto_conf(content: str, former: Mapping[str, str], settings: Mapping[str, st
     # Not splitlines(): a value may hold what Unicode, and not PostgreSQL, takes for the end of a line.
     lines = content.removesuffix("\n").split("\n") if content else []
     kept = [line for line in lines if line.partition("=")[0].strip().lower() not in ours]
-    return "\n".join([*kept, *(f"{name} = {quoted(value)}" for name, value in sorted(settings.items()))]) + "\n"
+    return (
+        "\n".join([*kept, *(f"{name} = {quoted(written(name, text))}" for name, text in sorted(settings.items()))])
+        + "\n"
+    )
 
 
 def quoted(value: str) -> str:

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, Self
 from components.errors import CommandFailed, Problem, Refused, Unavailable
 from components.hosts.base import LOG
 from components.postgres.control import FOLLOWED, control_data, too_low
-from components.postgres.guc import auto_conf, elements, same_value
+from components.postgres.guc import LISTS, auto_conf, elements, same_value, written
 from components.postgres.parameters import alter_system, parameters, reload_configuration
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, session
@@ -124,19 +124,24 @@ class Server(OnServer):
         return restart_told(self.name, late, self.restart) if late else None
 
     def _late(self, live: Self | None) -> list[str]:
-        """The changed parameters that can only change at start, or were given at it."""
-        if live is None or not live.running or not (names := self._changed_settings(live)):
+        """The changed parameters that can only change at start, or were given at it; and those that are set back to what the
+        server runs with, where that is spelled in another way."""
+        if live is None or not live.running:
+            return []
+        changed = self._changed_settings(live)
+        back = self.settings.keys() & LISTS & set(live.pending_restart) - changed
+        if not changed | back:
             return []
         try:
             with session(self, f"server {self.name}") as server:
                 rows = server.rows(
-                    "SELECT name FROM pg_settings WHERE lower(name) = ANY(%s) "
+                    "SELECT name, setting FROM pg_settings WHERE lower(name) = ANY(%s) "
                     "AND (context = 'postmaster' OR source = 'command line') ORDER BY name",
-                    [list(names)],
+                    [list(changed | back)],
                 )
         except Problem:
             return []  # it does not answer now: whoever reads it says so
-        return [name for (name,) in rows]
+        return [name for name, runs in rows if name.lower() in changed or runs != written(name, self.settings[name])]
 
     def create(self) -> Self:
         """Start it with its settings; a server that an interrupted run left running is brought to them instead."""

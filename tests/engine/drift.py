@@ -3,9 +3,11 @@
 docs/drift.md is made of it: `python -m tests.engine.drift_page > docs/drift.md`.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 from tests.engine import deeds
 from tests.engine.cluster import Cluster
@@ -58,8 +60,20 @@ def shown_and_repaired(cluster: Cluster, rows: Sequence[Row]) -> None:
     plan = {resource: step for row in rows for resource, step in row.planned(cluster).items()}
     assert preview.plan == plan, preview.changes
     assert [words for row in rows for words in row.unsaid(cluster, preview.words)] == [], preview.changes
+    before = started(cluster)
     cluster.workspace.up_well()
+    after = started(cluster)
+    told = set(re.findall(r"server (\S+) will be restarted", preview.text))
+    made = {name for name in before if plan.get(f"Server {name}") in {"create", "replace"}}
+    assert {name for name in before if before[name] != after[name]} - made == told - made
     cluster.workspace.unchanged()
+
+
+def started(cluster: Cluster) -> dict[str, Any]:
+    """When each server that answers was started."""
+    return {
+        name: cluster.sql(name, "SELECT pg_postmaster_start_time()") for name in cluster.names if cluster.answers(name)
+    }
 
 
 def _called(cluster: Cluster) -> Callable[[str], str]:
@@ -514,6 +528,15 @@ ROWS = [
         ("caPath", "https://localhost:"),
         batch="13",
         here=True,
+    ),
+    Row(
+        "Server (primary)",
+        "a parameter that can only change at start, reset by ALTER SYSTEM",
+        deeds.sql("ALTER SYSTEM RESET unix_socket_directories; SELECT pg_reload_conf()"),
+        {"Server db1": "update"},
+        ("pendingRestart", "unix_socket_directories"),
+        repair="in place, reload",
+        batch="14",
     ),
     Row(
         "ReplicationSlot",

@@ -149,27 +149,48 @@ def test_a_list_means_the_same_set_by_sql_and_in_the_file(running: Node) -> None
     [
         ("ALTER SYSTEM SET work_mem = '1MB'", "work_mem", "1024kB"),
         ("ALTER SYSTEM RESET work_mem", "work_mem", "4096kB"),
-        ("ALTER SYSTEM SET cluster_name = 'other'", None, None),
+        ("ALTER SYSTEM SET cluster_name = 'other'", "cluster_name", None),
+        ("ALTER SYSTEM RESET unix_socket_directories", "unix_socket_directories", None),
     ],
 )
 def test_a_setting_changed_by_hand_is_shown_and_put_back(
-    running: Node, behind_our_back: str, name: str | None, shown: str | None
+    running: Node, behind_our_back: str, name: str, shown: str | None
 ) -> None:
+    """`shown`: None where it waits for a restart; then setting it back needs none."""
     before = pid(running)
     running.rows(behind_our_back)
     with running.host.connect(running.data, "postgres") as session:
         parameters.reload_configuration(Session(session, "test"))
     found = live(running.server)
-    if name:
+    if shown:
         assert running.server.changed(found) == {"settings"}
         assert found.settings[name] == shown
     else:
         assert running.server.changed(found) == {"pending_restart"}
-        assert found.pending_restart == ["cluster_name"]
+        assert found.pending_restart == [name]
+    assert running.server.cost(found) is None
     running.server.update(found)
     assert drift(running.server) == set()
-    if name:
-        assert pid(running) == before
+    assert pid(running) == before
+
+
+def test_a_list_that_can_only_be_set_back_in_another_spelling_is_told_to_restart(running: Node) -> None:
+    """ALTER SYSTEM writes "/tmp" where the file had /tmp."""
+    running.stop()
+    file = running.file("postgresql.auto.conf")
+    file.write_text(file.read_text().replace("""'"/tmp"'""", "'/tmp'"))
+    starting.start(running.server, "db3", running.server.binaries)
+    assert running.value("SHOW unix_socket_directories") == "/tmp"
+    before = pid(running)
+    running.rows("ALTER SYSTEM RESET unix_socket_directories")
+    with running.host.connect(running.data, "postgres") as session:
+        parameters.reload_configuration(Session(session, "test"))
+    found = live(running.server)
+    told = "server db3 will be restarted: unix_socket_directories can only change at start"
+    assert (running.server.cost(found) or "").startswith(told)
+    running.server.update(found)
+    assert drift(running.server) == set()
+    assert pid(running) != before
 
 
 @pytest.mark.parametrize(

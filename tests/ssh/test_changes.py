@@ -96,7 +96,9 @@ def test_settings_of_a_machine(  # noqa: PLR0915 - each goes on where the last o
     orders = unit_text("orders", PurePosixPath("/srv/db1/data")).replace(" -k /tmp", "")
     one.root(ssh_scripts.UNIT, "make", "orders", orders)
     workspace.write(edited(declared, of_db1(unit="orders")))
-    assert "the unit orders does not run the server on /srv/db1/data, which is left running" in workspace.up().text
+    refusal = workspace.up()
+    assert "the unit orders does not run the server on /srv/db1/data, which is left running" in refusal.text
+    assert [started(machine) for machine in machines] == running, refusal.text
     one.root(ssh_scripts.UNIT, "remove", "orders", "")
     workspace.write(declared)
     workspace.up_well()

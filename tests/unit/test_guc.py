@@ -5,7 +5,7 @@ import re
 import pytest
 from hypothesis import given, strategies as st
 
-from components.postgres.guc import auto_conf, quoted, same_value
+from components.postgres.guc import auto_conf, quoted, same_value, written
 
 
 @pytest.mark.parametrize(
@@ -146,6 +146,14 @@ def test_others_lines_stay_ours_are_set_and_former_ones_go() -> None:
     content = HEADER + "work_mem = '1MB'\njit = 'off'\nport = '5432'\n"
     made = auto_conf(content, {"jit": "off", "port": "5432"}, {"port": "5433", "archive_command": "cp '%p' \\x"})
     assert made == HEADER + "work_mem = '1MB'\narchive_command = 'cp ''%p'' \\\\x'\nport = '5433'\n"
+
+
+def test_a_list_is_written_as_alter_system_writes_it() -> None:
+    assert written("shared_preload_libraries", "pg_stat_statements,pg_tde") == "pg_stat_statements, pg_tde"
+    assert written("unix_socket_directories", "/tmp") == '"/tmp"'
+    assert written("search_path", '"$user", "Mixed Case", public') == '"$user", "Mixed Case", public'
+    assert written("listen_addresses", "a,b") == "a,b"
+    assert auto_conf("", {}, {"unix_socket_directories": "/tmp"}) == "unix_socket_directories = '\"/tmp\"'\n"
 
 
 def test_a_name_is_the_same_in_upper_and_lower_case() -> None:

@@ -15,6 +15,12 @@ class Unavailable(Problem):
     __module__ = "builtins"
 
 
+class NoEntry(Problem):
+    """A machine answers, and it is not known to be the right one, or does not let us in."""
+
+    __module__ = "builtins"
+
+
 class AnotherCluster(Unavailable):
     """A server answers, and it is not the one that this was declared for: the data directory's resource says so."""
 

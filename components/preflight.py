@@ -14,9 +14,11 @@ from components.hosts.site import Site
 from components.postgres.data_directory import marker
 from components.postgres.server import Server
 from components.postgres.session import server_session
+from components.values import SLOT_PREFIX
 from components.vault_address import LOOPBACK, VaultAddress
 
 PATIENCE = 3.0
+OWN_SLOTS = SLOT_PREFIX.replace("_", r"\_") + "%"
 
 
 def objections(place: str, server: settings.Server, site: Site, stack: str) -> list[str]:
@@ -141,14 +143,6 @@ def objections_of_reach(cluster: settings.Cluster, address: str) -> list[str]:
     return [f"cluster.vault.addressFromServers: missing; {where}: give the URL by which the servers reach it"]
 
 
-def objections_of_mount(vault: VaultAddress, cluster: settings.Cluster, mount: str, name: str) -> list[str]:
-    """A mount that is called somebody else's leaves the state; of a disposable stack, it would be removed with its keys."""
-    if not cluster.vault.existing or not cluster.disposable or not vault.made_for(mount, name):
-        return []
-    why = "was made by this stack, which is disposable and would remove it with its keys"
-    return [f'cluster.vault.existing: "{mount}" {why}: say disposable: false and run `up` first']
-
-
 def objections_of_adoption(cluster: settings.Cluster, primary: Site, token: str, *, in_force: bool) -> list[str]:
     """What an encrypted server that is to be adopted has against it. Its provider, keys and WAL are what others depend on; where
     they are as declared, the stack's `token` file was put there for them, or by an earlier `up`: its resources then compare."""
@@ -216,20 +210,63 @@ def objections_of_keys(
     return found
 
 
-def objections_of_lost_mount(vault: VaultAddress, cluster: settings.Cluster, primary: Site, mount: str) -> list[str]:
-    """A mount that is gone takes the keys with it. A primary that runs says so itself, of the key; for one that is down, an empty
-    mount would be made, and it would not start."""
+def objections_of_lost_mount(
+    vault: VaultAddress, cluster: settings.Cluster, primary: Site, mount: str, token: str
+) -> list[str]:
+    """A mount that is gone takes the keys with it: an empty one in its place would hide that, until the next start."""
     host, data = hosts.host(primary.address), primary.data
     try:
-        down = not cluster.primary.adopt and host.postmaster(data) is None
+        # One that is to be adopted may have keys of its own elsewhere.
+        ours = not cluster.primary.adopt or host.status(PurePosixPath(token)) is not None
     except Problem:
         return []
-    if not (down and _has_keys(host, data) and vault.lacks(mount)):
+    if not (ours and _has_keys(host, data) and vault.lacks(mount)):
         return []
-    why = f"with it the keys of the cluster in {data}: without them it cannot be started, nor its data be read"
-    return [
-        f'cluster.vault.mount: "{mount}" is gone from Vault, and {why}. Nothing is made anew: restore it from a backup of Vault'
-    ]
+    why = f"with it the keys of the cluster in {data}: its data can be read as long as the servers run, and not after"
+    todo = "restore it from a backup of Vault, or copy the data out now"
+    return [f'cluster.vault.mount: "{mount}" is gone from Vault, and {why}. Nothing is made anew: {todo}']
+
+
+def objections_of_dependents(cluster: settings.Cluster, primary: Site, token: str, *, in_force: bool) -> list[str]:
+    """Who else depends on a server that is to be adopted, and would not outlive what the stack does to it."""
+    host = hosts.host(primary.address)
+    if not cluster.primary.adopt:
+        return []
+    try:
+        if host.status(PurePosixPath(token)):
+            return []  # it was adopted by an earlier `up`
+        with server_session(host, primary.data, "cluster.primary.adopt") as server:
+            kept = cluster.replication.max_slot_wal_keep_size
+            slots = server.rows(
+                "SELECT slot_name, current_setting('max_slot_wal_keep_size') FROM pg_replication_slots "
+                "WHERE slot_name NOT LIKE %s AND %s <> '-1' AND (current_setting('max_slot_wal_keep_size') = '-1' "
+                "OR pg_size_bytes(current_setting('max_slot_wal_keep_size')) > pg_size_bytes(%s)) ORDER BY 1",
+                [OWN_SLOTS, kept, kept if kept != "-1" else "0"],
+            )
+            standbys = server.rows(
+                "SELECT application_name, coalesce(host(client_addr), 'a socket') FROM pg_stat_replication AS sender "
+                "LEFT JOIN pg_replication_slots AS slot ON slot.active_pid = sender.pid "
+                "WHERE sender.state <> 'backup' AND slot.slot_type IS DISTINCT FROM 'logical' "
+                "AND coalesce(slot.slot_name NOT LIKE %s, true) ORDER BY 1",
+                [OWN_SLOTS],
+            )
+    except Problem:
+        return []  # it does not answer now
+    found = []
+    if slots and "max_slot_wal_keep_size" not in cluster.replication.model_fields_set:
+        names = ", ".join(name for name, _ in slots)
+        found.append(
+            f"cluster.replication.maxSlotWalKeepSize: missing; it is {slots[0][1]} on the server that is to be adopted, and its "
+            f"replication slots {names} would be given up beyond the default of {kept}: say how much they may hold back"
+        )
+    if standbys and in_force:
+        names = ", ".join(f"{name} from {address}" for name, address in standbys)
+        found.append(
+            f"cluster.primary.adopt: standbys that this stack did not make stream from the server ({names}): they would stop at "
+            "the first WAL of pg_tde, or at a key that they cannot open. Say encryption: off; or take them away, and declare "
+            "them here"
+        )
+    return found
 
 
 def _quoted(name: str) -> str:

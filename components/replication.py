@@ -26,9 +26,9 @@ from components.preflight import (
     adoption,
     objections,
     objections_of_adoption,
+    objections_of_dependents,
     objections_of_keys,
     objections_of_lost_mount,
-    objections_of_mount,
     objections_of_reach,
     objections_of_vault,
     objections_of_versions,
@@ -136,14 +136,14 @@ class EncryptedReplication(pulumi.ComponentResource):
         found += objections_of_vault(self._vault_address.address, self._vault_address.ca)
         if self._in_force:
             found += objections_of_reach(cluster, self._vault_address.address)
-        found += objections_of_mount(self._vault_address, cluster, self._mount, self._name)
         token = self._primary.beside_data(self._around.token_file)
         found += objections_of_adoption(
             cluster, self._primary.site, token, in_force=self._in_force
         ) or objections_of_keys(
             cluster, self._primary.site, self._mount, self._vault_address.namespace or "", in_force=self._in_force
         )
-        found += objections_of_lost_mount(self._vault_address, cluster, self._primary.site, self._mount)
+        found += objections_of_lost_mount(self._vault_address, cluster, self._primary.site, self._mount, token)
+        found += objections_of_dependents(cluster, self._primary.site, token, in_force=self._in_force)
         if objection := self._adoption[0]:
             found.append(f"cluster.primary: {objection}")
         if cluster.encryption == "required" and self._reason:
@@ -187,13 +187,24 @@ class EncryptedReplication(pulumi.ComponentResource):
         )
         rules = [self._hba_rule(address, inside, _after(on_primary, role)) for address in self._clients()]
         for node in self._standbys:
-            slot = {} if goes else {"slot": node.slot, **_primary(inside)}
+            slot = {"slot": node.slot, "primary_goes": goes, **_primary(inside)}
             files = (around.token_file, around.ca_file, around.passfile)
             node.claim(around, *files, after=[server], on_primary=slot)
         checks = [
             self._standby(node, inside, on_primary, [*keys, *rules], key_vault, password) for node in self._standbys
         ]
         self._register([server, *keys, role, *rules, *checks])
+
+    @property
+    def _vault_url(self) -> str:
+        """As the servers see it."""
+        return self._cluster.vault.address_from_servers or self._vault_address.address
+
+    @property
+    def _mount_stays(self) -> bool:
+        """An adopted primary goes on after the stack, and its server key can never be unset: without key and token it could not
+        start again."""
+        return not self._cluster.disposable or self._primary.declared.adopt
 
     def _key_vault(self, password: Output[str]) -> KeyVault:
         declared = self._cluster.vault
@@ -211,9 +222,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             address=self._vault_address,
             mount=self._mount,
             existing=declared.existing,
-            # An adopted primary goes on after the stack, and its server key can never be unset: without key and token it could
-            # not start again.
-            keep=not self._cluster.disposable or self._primary.declared.adopt,
+            keep=self._mount_stays,
             keep_primary=self._primary.declared.adopt,
             protect=self._cluster.protect,
             primary=self._primary.name,
@@ -234,13 +243,14 @@ class EncryptedReplication(pulumi.ComponentResource):
             _after(opts, last),
             **here,
             provider=provider,
-            url=self._cluster.vault.address_from_servers or self._vault_address.address,
+            url=self._vault_url,
             mount_path=key_vault.mount,
             # Counted from PGDATA, so that it is the same on every server.
             token_path=f"../{self._around.token_file}",
             ca_path=f"../{self._around.ca_file}" if self._around.ca_file else "",
             namespace=self._vault_address.namespace or "",
             existing=self._cluster.vault.existing,
+            mount_stays=self._mount_stays,
             adopted=primary.declared.adopt,
         )
         last = resources.PrincipalKey(
@@ -256,6 +266,7 @@ class EncryptedReplication(pulumi.ComponentResource):
                 key=self._key,
                 provider=provider,
                 standbys=standbys,
+                slots=[node.slot for node in self._standbys],
                 adopted=primary.declared.adopt,
             )
         last = resources.WalEncryption(
@@ -356,6 +367,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             database=self._cluster.database,
             encryption=self._in_force,
             key=self._key if self._in_force else "",
+            vault=self._vault_url if self._in_force else "",
         )
 
     def _register(self, last: Sequence[Resource]) -> None:

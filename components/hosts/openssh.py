@@ -27,7 +27,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, cast
 
-from components.errors import CommandFailed, Problem, Unavailable
+from components.errors import CommandFailed, NoEntry, Problem, Unavailable
 from components.hosts import sudo
 from components.hosts.login import CONNECT_SECONDS, Login, environment
 
@@ -264,7 +264,7 @@ _PROOFS_LOCKS: defaultdict[tuple[Login, str], threading.Lock] = defaultdict(thre
 REASONS: tuple[tuple[str, type[Problem], str], ...] = (
     (
         "IDENTIFICATION HAS CHANGED",
-        Problem,
+        NoEntry,
         (
             "{host} shows another host key than the one known for it: nothing was sent to it. If the machine was rebuilt, put "
             "its new key into known_hosts in place of the old one, once you have compared its fingerprint"
@@ -272,7 +272,7 @@ REASONS: tuple[tuple[str, type[Problem], str], ...] = (
     ),
     (
         "host key is known for|Host key verification failed",
-        Problem,
+        NoEntry,
         (
             "the host key of {host} is not in known_hosts: nothing was sent to it. Put it there (ssh-keyscan shows it), once you "
             "have compared its fingerprint"
@@ -280,13 +280,13 @@ REASONS: tuple[tuple[str, type[Problem], str], ...] = (
     ),
     (
         r"Permission denied \(([^)]*)\)",
-        Problem,
+        NoEntry,
         "{host} does not let {user} in ({0}): load the right key into the agent, or name its file in the host's `key`",
     ),
-    ("Too many authentication failures", Problem, "{host} was offered too many keys: name the one in the host's `key`"),
+    ("Too many authentication failures", NoEntry, "{host} was offered too many keys: name the one in the host's `key`"),
     (
         "sudo: a (?:password|terminal) is required|sudo: sorry, you must have a tty",
-        Problem,
+        NoEntry,
         (
             "sudo on {host} asks {user} for more than it can give here: allow `{user} ALL=({account}) NOPASSWD: ALL` in its "
             f"sudoers, or give the password of {{user}} (`pulumi config set --secret tde-replication:{sudo.SETTING}`, or "
@@ -295,7 +295,7 @@ REASONS: tuple[tuple[str, type[Problem], str], ...] = (
     ),
     (
         r"incorrect password attempt|Sorry, try again|no password was provided",
-        Problem,
+        NoEntry,
         (
             f"sudo on {{host}} does not take the password of {{user}} ({sudo.ENVIRONMENT}, tde-replication:{sudo.SETTING}): it "
             "was tried once, and is not tried again"
@@ -303,15 +303,15 @@ REASONS: tuple[tuple[str, type[Problem], str], ...] = (
     ),
     (
         "is not allowed to (?:execute|run sudo)|not in the sudoers file|may not run sudo",
-        Problem,
+        NoEntry,
         "sudo on {host} does not let {user} become {account}: allow `{user} ALL=({account}) NOPASSWD: ALL` in its sudoers",
     ),
     (
         r"sudo: unknown user:? (\S+)|runuser: user (\S+) does not exist",
-        Problem,
+        NoEntry,
         "there is no account {account} on {host}",
     ),
-    ("sudo.*(?:not found|No such file)", Problem, "there is no sudo on {host}, and {user} is not {account}"),
+    ("sudo.*(?:not found|No such file)", NoEntry, "there is no sudo on {host}, and {user} is not {account}"),
 )
 
 

@@ -94,6 +94,7 @@ done
 SIGNAL = """[ "/proc/$1/cwd" -ef "$2" ] || exit 0; kill -s "$3" "$1" """
 # Not by systemctl, which may answer root alone. $1 pid, $2 unit
 RUN_BY = """grep -qF -- "/${2%.service}.service" "/proc/$1/cgroup" """
+BOOTED = "cat /etc/machine-id /proc/sys/kernel/random/boot_id 2>/dev/null || true"
 NOW = "date +%s%6N"
 AS_ROOT = '"$@"'
 
@@ -111,7 +112,8 @@ class SshHost(Host):
         self._shell = Shell(self.login)
 
     def is_same_place(self, other: Host) -> bool:
-        """One name and port; or one host key, by which ssh knows a machine: it may be given another name or port."""
+        """One name and port; or one host key, by which ssh knows a machine: it may be given another name or port. Machines that
+        were copied with their keys are told apart while both answer."""
         if not isinstance(other, SshHost):
             return False
         if str(self.login).casefold() == str(other.login).casefold():
@@ -119,7 +121,14 @@ class SshHost(Host):
         ours, theirs = (
             set(known_host_keys(connection_settings(login)).values()) for login in (self.login, other.login)
         )
-        return bool(ours & theirs)
+        return bool(ours & theirs) and len({one for one in (self._booted(), other._booted()) if one}) < 2  # noqa: PLR2004, SLF001
+
+    def _booted(self) -> bytes:
+        """What tells this machine, since it was booted, from any other; empty where it does not answer."""
+        try:
+            return self._done("asking which machine it is", self._do(BOOTED))
+        except Problem:
+            return b""
 
     def _do(self, script: str, *arguments: str, deadline: float = DEADLINE, content: bytes | None = b"") -> Ended:
         try:

@@ -39,7 +39,7 @@ LAYOUTS = {
 }
 """By system: the directories of programs and of data, and the distribution's own unit."""
 SUFFIXES = {"debian": ".deb", "redhat": ".rpm"}
-NO_SERVER, NO_EXTENSION = 3, 4
+NO_SERVER = 3
 HOST_KEYS = ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa", "ssh-ed25519")
 """In the order in which pulumi-command's ssh wants them of a host."""
 
@@ -154,6 +154,7 @@ def declare(server: Server, port: int, around: Surroundings) -> Site:
         )
     sockets = f"/run/{unit}" if text else "/var/run/postgresql"
     address = login.address(unit=unit)
+    has_pg_tde, version = _programs(server, SshHost(address), place)
     return Site(
         address=address,
         data=data,
@@ -163,8 +164,8 @@ def declare(server: Server, port: int, around: Surroundings) -> Site:
         client=server.address or _client(server, declared),
         dsn=make_conninfo(host=sockets, port=port, user="postgres", dbname="postgres"),
         server=f"PostgreSQL {declared.version} on {declared.ssh}",
-        has_pg_tde=_has_pg_tde(server, SshHost(address), place),
-        version=declared.version,
+        has_pg_tde=has_pg_tde,
+        version=version,
         version_setting="host.version",
         parameters={"unix_socket_directories": sockets} if text else {},
         make=(lambda _: ()) if server.adopt else Maker(server, login, data, unit, text),
@@ -227,32 +228,36 @@ def _package_names(server: Server) -> list[str]:
     return found
 
 
-def _has_pg_tde(server: Server, host: SshHost, binaries: PurePosixPath) -> bool | None:
-    """Whether the server there has the extension, or will have it; None where there is none yet, or no answer. Raises `Problem`
-    where one should be installed already, and is not."""
+def _programs(server: Server, host: SshHost, binaries: PurePosixPath) -> tuple[bool | None, int | None]:
+    """Whether the server there has the extension, or will have it, and its major version; None where there is none yet, or no
+    answer. Raises `Problem` where one should be installed already, and is not."""
     declared = _ssh(server)
     installed = server.adopt or declared.packages == "none"
+    brought = []
     if not installed:
         brought = ["pg_tde"] if declared.packages == "percona" else _package_names(server)
-        if any("pg_tde" in name.replace("-", "_") for name in brought):
-            return True
-    version = declared.version
+    will_have = True if any("pg_tde" in name.replace("-", "_") for name in brought) else None
+    expected = None if server.binaries else declared.version
+    if will_have and expected:
+        return will_have, expected
     script = (
-        f'[ -e "$1" ] || exit {NO_SERVER}; shift; for file; do [ ! -e "$file" ] || exit 0; done; exit {NO_EXTENSION}'
+        f'[ -e "$1" ] || exit {NO_SERVER}; "$1" --version || exit; shift; '
+        'for file; do [ ! -e "$file" ] || echo pg_tde; done'
     )
-    places = [str(binaries.parent / place.format(major=version) / "pg_tde.control") for place in EXTENSIONS]
+    places = [str(binaries.parent / place.format(major=declared.version) / "pg_tde.control") for place in EXTENSIONS]
     try:
-        host.run(["/bin/sh", "-c", script, "sh", str(binaries / "postgres"), *places], deadline=PROBE_DEADLINE)
+        told = host.run(["/bin/sh", "-c", script, "sh", str(binaries / "postgres"), *places], deadline=PROBE_DEADLINE)
     except CommandFailed as failure:
         if installed and failure.status == NO_SERVER:
             raise Problem(
                 f"there is no {binaries / 'postgres'} on {declared.ssh}: name what is there in host.version, host.system or "
                 "binaries" + ("" if server.adopt else "; or have it installed (host.packages)")
             ) from None
-        return False if failure.status == NO_EXTENSION else None
+        return will_have, expected
     except Problem:
-        return None  # what lies between us is told when something is asked of the host
-    return True
+        return will_have, expected  # what lies between us is told when something is asked of the host
+    version = re.search(r"\d+", told)
+    return will_have or "pg_tde" in told.splitlines(), int(version[0]) if version else expected
 
 
 def _through(login: Login) -> Login | None:

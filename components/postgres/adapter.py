@@ -28,7 +28,7 @@ from pulumi.output import Unknown
 from pydantic import ValidationError
 
 from components import console
-from components.errors import AnotherCluster, Problem, Unavailable
+from components.errors import AnotherCluster, NoEntry, Problem, Unavailable
 from components.hosts import sudo
 from components.postgres.resource import Resource
 from components.progress import reported_to
@@ -109,7 +109,9 @@ class Provider(ResourceProvider):
         with _told(last):
             try:
                 live = last.read()
-            except Unavailable as error:
+            except (Unavailable, NoEntry) as error:
+                if isinstance(error, NoEntry) and not self.leave_unreachable:
+                    raise
                 console.say(f"shown as last known: {error}")
                 live = last
         if live is None:
@@ -130,10 +132,10 @@ class Provider(ResourceProvider):
             thing = f"{self.kind.called or self.kind.__name__} {last.identity}"
             try:
                 last.delete()
-            except Unavailable as error:
+            except (Unavailable, NoEntry) as error:
                 # What another cluster holds is none of this: the one that had it is gone, or elsewhere.
                 if not self.leave_unreachable and not isinstance(error, AnotherCluster):
-                    raise Unavailable(
+                    raise type(error)(
                         f"{thing} is not taken away: {str(error).rstrip('.')}. Bring that back and run this again; or "
                         f"leave behind what does not answer: `{LEAVE_UNREACHABLE}=true pulumi destroy`"
                     ) from None

@@ -173,9 +173,10 @@ class ClonedDirectory(DataDirectory):
             )
         except CommandFailed as failure:
             cause = next((line for line in failure.output.splitlines() if "error:" in line), failure.output.strip())
-            raise Problem(
-                f"the {self.origin} to {self.path} failed: {cause}. Nothing of it is left; `up` tries again"
-            ) from None
+            left = "Nothing of it is left; `up` tries again"
+            if "exists but is not empty" in cause:  # the draft was removed before
+                left = "A tablespace is cloned to where the primary has it: empty that directory, and run `up` again"
+            raise Problem(f"the {self.origin} to {self.path} failed: {cause}. {left}") from None
         self._add_configuration(target)
 
     def _add_configuration(self, target: PurePosixPath) -> None:

@@ -5,11 +5,13 @@ would fill a disk. A claim is there before all that and taken away after it, and
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import ClassVar, Self
 
 from pydantic import SecretStr
 
+from components.errors import Problem
 from components.hosts.base import LOG
 from components.postgres.data_directory import InitializedDirectory
 from components.postgres.hba_rule import HbaRule
@@ -39,12 +41,14 @@ class Claim(OnHost):
     primary_host: str = ""
     primary_directory: str = ""
     primary_identifier: str = ""
-    """The cluster that slot, role and lines are in; empty where its whole directory goes with them."""
+    """The cluster that slot, role and lines are in."""
+    primary_goes: bool = False
+    """Whether its whole directory goes with the stack; then a slot matters only where the standby goes alone."""
 
     unmanaged: ClassVar[frozenset[str]] = frozenset(
         {
             *("host", "name", "data_directory", "binaries", "stack", "disposable", "adopted", "files"),
-            *("slot", "role", "clients", "primary_host", "primary_directory", "primary_identifier"),
+            *("slot", "role", "clients", "primary_host", "primary_directory", "primary_identifier", "primary_goes"),
         }
     )
 
@@ -87,7 +91,11 @@ class Claim(OnHost):
             if not beside.isdisjoint({name, f".{name}.new"}):
                 file.delete()
                 yield f"file {file.path}"
-        if self.primary_identifier:
+        if self.primary_goes:
+            # Without a word: in a stack that goes as a whole, every slot is still there, and the primary may not be.
+            with suppress(Problem):
+                list(self._on_primary())
+        elif self.primary_identifier:
             yield from self._on_primary()
 
     def _on_primary(self) -> Iterator[str]:

@@ -21,6 +21,8 @@ from components.postgres.session import Session, session
 FIRST = "before other replication rules"
 LINK_DEADLINE = 30.0
 MARK = "# tde-replication"
+FOR = "# for"
+"""Before the mark, the role and address that the line was made for: an edited one is known by them."""
 KEYWORDS = {"all", "sameuser", "samerole", "samegroup", "replication"}
 
 
@@ -36,6 +38,7 @@ class Line:
     users: list[str]
     address: str
     method: str
+    """With options, which may hold a password (ldapbindpasswd, radiussecrets): "ldap with options"."""
 
     def __str__(self) -> str:
         return f"{self.type} replication {','.join(self.users)} {self.address} {self.method}"
@@ -104,8 +107,8 @@ class HbaRule(OnServer):
             marked = self._marked(server)
             # As declared already, by us before or by somebody else: loading it is all that may be missing.
             if first is None or len(marked) > 1 or self._above(first, rules):
-                for rule in reversed(marked):
-                    _take_out(lines, rule.number)
+                for number in reversed(marked):
+                    _take_out(lines, number)
                 top = _first_rule(lines)
                 if lines[:top] and not lines[top - 1].endswith(b"\n"):
                     lines[top - 1] += b"\n"
@@ -120,15 +123,28 @@ class HbaRule(OnServer):
 
     def delete(self) -> None:
         with self._editing() as (server, lines):
-            for rule in reversed(self._marked(server)):
-                _take_out(lines, rule.number)
+            for number in reversed(self._marked(server)):
+                _take_out(lines, number)
 
-    def _marked(self, server: Session) -> list[Line]:
-        """The lines that may be taken out: one without our mark was there before us."""
+    def _marked(self, server: Session) -> list[int]:
+        """The numbers of the lines that may be taken out: one without our mark was there before us, and one that says for whom
+        it was made is ours whatever has been made of it since."""
         path = str(server.value("SHOW hba_file"))
         lines = (self.machine.read(PurePosixPath(path)) or b"").splitlines()
-        mine = [rule for rule in replication_rules(server) if self._is_only_for_us(rule, path)]
-        return [rule for rule in mine if lines[rule.number - 1].rstrip().endswith(MARK.encode())]
+        own = self._mark.encode()
+        made = {
+            n for n, line in enumerate(lines, 1) if line.rstrip().endswith(own) and not line.lstrip().startswith(b"#")
+        }
+        for rule in replication_rules(server):
+            line = lines[rule.number - 1].rstrip() if self._is_only_for_us(rule, path) else b""
+            if line.endswith(MARK.encode()) and FOR.encode() not in line:
+                made.add(rule.number)
+        return sorted(made)
+
+    @property
+    def _mark(self) -> str:
+        """At the end of its line: for whom it was made."""
+        return f"{FOR} {self.role} from {self.address} {MARK}"
 
     @contextmanager
     def _editing(self) -> Iterator[tuple[Session, list[bytes]]]:
@@ -177,9 +193,7 @@ class HbaRule(OnServer):
         role = self.role
         if not re.fullmatch(r"[a-z_][a-z0-9_]*", role) or role in KEYWORDS:
             role = '"' + role.replace('"', '""') + '"'
-        return (
-            f"{self.connection_type:<7} replication     {role:<15} {self.address:<23} {self.method}   {MARK}\n".encode()
-        )
+        return f"{self.connection_type:<7} replication     {role:<15} {self.address:<23} {self.method}   {self._mark}\n".encode()
 
     def _is_for_us(self, rule: Line) -> bool:
         return self.role in rule.users and same_address(rule.address, self.address)
@@ -208,7 +222,16 @@ def replication_rules(server: Session) -> list[Line]:
         "FROM pg_hba_file_rules WHERE error IS NULL AND 'replication' = ANY(database) AND type LIKE 'host%' ORDER BY rule_number"
     )
     return [
-        Line(rule, file, number, type_, databases, users, _cidr(address, netmask), " ".join([method, *(options or [])]))
+        Line(
+            rule,
+            file,
+            number,
+            type_,
+            databases,
+            users,
+            _cidr(address, netmask),
+            f"{method} with options" if options else method,
+        )
         for rule, file, number, type_, databases, users, address, netmask, method, options in rows
     ]
 

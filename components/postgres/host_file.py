@@ -4,7 +4,7 @@ import hmac
 from pathlib import PurePosixPath
 from typing import ClassVar, Self
 
-from components.errors import Refused
+from components.errors import Problem, Refused, Unavailable
 from components.postgres.resource import OnHost, Secret
 
 
@@ -35,7 +35,12 @@ class HostFile(OnHost):
             return None
         if found.kind != "file":
             return self.but(content_matches=False, owner=f"a {found.kind}")
-        content = self.machine.read(self._path) or b""
+        try:
+            content = self.machine.read(self._path) or b""
+        except Unavailable:
+            raise
+        except Problem:
+            content = b""  # the server cannot read it either: it is another owner's
         return self.but(
             mode=f"{found.mode:04o}",
             owner="the server's account" if found.owner == self.machine.account else found.owner,

@@ -28,13 +28,17 @@ class KeyProvider(OnServer):
     ca_path: str = ""
     namespace: str = ""
     """Vault's namespace that the mount is in; empty: the root's."""
+    type: str = "vault-v2"
+    """As pg_tde calls it: another one is not turned into a Vault's."""
     existing: bool = False
     """Whether the mount was there before the stack, as somebody else's."""
+    mount_stays: bool = False
+    """Whether the mount is left where the stack no longer declares it: as of the last `up`, which Pulumi goes by."""
     adopted: bool = False
     """Whether the server was here before the stack: a provider that it has of this name is used as it is, or not at all."""
 
     replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"provider"}
-    unmanaged: ClassVar[frozenset[str]] = frozenset({"database", "adopted", "existing"})
+    unmanaged: ClassVar[frozenset[str]] = frozenset({"database", "adopted", "existing", "mount_stays"})
 
     @property
     def identity(self) -> str:
@@ -58,19 +62,29 @@ class KeyProvider(OnServer):
         if row is None:
             return None
         kind, url, mount_path, token_path, ca_path, namespace = row
-        if kind != "vault-v2":
-            raise Refused(f"{self._purpose}: one of type {kind} has this name: name another in vault.provider")
+        if kind != self.type:
+            return self.but(type=kind)
         return self.but(
             url=url, mount_path=mount_path, token_path=token_path, ca_path=ca_path, namespace=namespace.strip("/")
         )
 
+    def _of_another_type(self, found: Self) -> str | None:
+        if found.type == self.type:
+            return None
+        return f"{self._purpose}: one of type {found.type} has this name, and is left as it is: name another in vault.provider"
+
     def objection(self, live: Self) -> str | None:
+        if self.existing and not (live.existing or live.mount_stays):
+            return (
+                f'cluster.vault.existing: "{live.mount_path}" was made by this stack, which is disposable and would remove it '
+                "with its keys: say disposable: false and run `up` first"
+            )
         if live.existing and not self.existing:
             return (
                 f'cluster.vault.existing: "{live.mount_path}" was not made by this stack, and Vault makes no mount twice: set it '
                 "back to true"
             )
-        return None
+        return self._of_another_type(live)
 
     def create(self) -> Self:
         with session(self, self._purpose, self.database) as server:
@@ -82,6 +96,8 @@ class KeyProvider(OnServer):
                     if self._live(server):  # taken all the same: the next run would find it, and think that all is well
                         server.rows("SELECT pg_tde_delete_global_key_provider(%s)", [self.provider])
                     raise
+            elif other := self._of_another_type(found):
+                raise Refused(other)
             elif changed := self.changed(found):
                 if self.adopted:
                     others = ", ".join(
@@ -132,7 +148,7 @@ class KeyProvider(OnServer):
             except Problem as why:
                 note(f"{why} The key provider stays on the server")
                 return
-            if there:
+            if there and there.type == self.type:
                 server.unless(
                     psycopg.errors.ObjectInUse, "SELECT pg_tde_delete_global_key_provider(%s)", [self.provider]
                 )

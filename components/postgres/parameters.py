@@ -4,7 +4,9 @@ and how they are set. (PostgreSQL documentation, *pg_settings*, *pg_file_setting
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from components.errors import Problem
 from components.postgres.guc import LISTS, elements, same_value
@@ -46,7 +48,7 @@ class Parameter:
         # Others it puts into words of its own (wal_compression "on" is "pglz", wal_buffers "-1" is what it comes to): what it
         # made of this very text is what was wanted.
         taken = self.loaded and not self.waits and self.source not in {*OF_A_SESSION, COMMAND_LINE}
-        return self.declared if taken and self._is_written else self.value
+        return self.declared if taken and self._is_written else _without_secrets(self.name, self.value)
 
     @property
     def needs_reload(self) -> bool:
@@ -112,6 +114,17 @@ def _spelled(server: Session, name: str, text: str, context: str) -> str | None:
         return str(server.value("SELECT set_config(%s, %s, true)", [name, text]))
     except Problem:
         return None
+
+
+def _without_secrets(name: str, value: str) -> str:
+    """What somebody else wrote into it may hold a password, as what pg_basebackup --write-recovery-conf writes does."""
+    if name != "primary_conninfo":
+        return value
+    try:
+        found = conninfo_to_dict(value)
+    except psycopg.ProgrammingError:
+        return "no connection string"
+    return make_conninfo("", **{key: "(hidden)" if "password" in key else text for key, text in found.items()})
 
 
 def _unit(unit: str) -> str:

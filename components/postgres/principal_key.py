@@ -133,12 +133,14 @@ class KeyBinding(OnServer):
     provider: str
     standbys: list[tuple[str, str]] = []
     """Host and data directory of each standby that must be able to open the key before it is changed."""
+    slots: list[str] = []
+    """Theirs, in the same order."""
     adopted: bool = False
     """Whether the server was here before the stack: it may have standbys that the stack doesn't know."""
 
     replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"scope"}
     unmanaged: ClassVar[frozenset[str]] = frozenset({"database", "adopted"})
-    passing: ClassVar[frozenset[str]] = frozenset({"standbys"})
+    passing: ClassVar[frozenset[str]] = frozenset({"standbys", "slots"})
 
     @property
     def identity(self) -> str:
@@ -173,19 +175,23 @@ class KeyBinding(OnServer):
         return self
 
     def _rotate(self, server: Session) -> None:
-        for host, data in self.standbys:
-            self._check_standby(host, PurePosixPath(data))
+        for (host, data), slot in zip(self.standbys, self.slots, strict=True):
+            self._check_standby(server, host, PurePosixPath(data), slot)
         self._set(server)
 
-    def _check_standby(self, host: str, data: PurePosixPath) -> None:
+    def _check_standby(self, primary: Session, host: str, data: PurePosixPath, slot: str) -> None:
         """A standby that cannot reach Vault would die of the rotation; one that is down opens the key when it starts."""
         try:
             with server_session(
                 hosts.host(host), data, f"the standby on {data} cannot open its keys", self.database
             ) as standby:
                 standby.rows(SCOPES[self.scope].verify)
-        except Unavailable:
-            return
+        except Unavailable as why:
+            if primary.row("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active", [slot]):
+                raise Problem(
+                    f"{self.identity}: the standby on {data} streams, and whether it can open its keys cannot be asked ({why}): "
+                    "nothing was changed"
+                ) from None
 
     def _set(self, server: Session) -> None:
         refuse_on_standby(server, self.identity)

@@ -35,6 +35,8 @@ class ReplicationCheck(OnServer):
     database: str = "postgres"
     encryption: bool = False
     key: str = ""
+    vault: str = ""
+    """The URL of the key provider: by another, it is proved anew that the standby can open the key."""
     streaming: str = "from its slot"
     """"from its slot", or what it does instead."""
 

@@ -200,6 +200,11 @@ REFUSED: list[tuple[str, Callable[[Document], object], str]] = [
         'cluster.vault.existing: "tde-change" was made by this stack, which is disposable',
     ),
     (
+        "its mount called somebody else's, and the stack not disposable any more, in one edit",
+        _all(_put("vault", existing=True), lambda cluster: cluster.update(disposable=False)),
+        'cluster.vault.existing: "tde-change" was made by this stack, which is disposable',
+    ),
+    (
         "no encryption any more",
         lambda cluster: cluster.update(encryption="off", walEncryption=False),
         "cluster.encryption: the cluster is encrypted",

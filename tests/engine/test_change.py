@@ -14,7 +14,7 @@ import pytest
 from bootstrap.ports import free_ports
 from components.hosts.local import LocalHost
 from tests.engine.certificates import Authority
-from tests.engine.change import CHANGES, REFUSED, TOKENS, Change, edited, of_standby
+from tests.engine.change import CHANGES, CHECKS, REFUSED, TOKENS, Change, edited, of_standby
 from tests.engine.cluster import Cluster, base_directory
 from tests.engine.workspace import Workspace, eventually
 from tests.openbao import OpenBao
@@ -295,6 +295,7 @@ def test_the_vault_by_another_name_and_another_file_of_its_ca(cluster: Cluster) 
     address = cluster.bao.address.replace("127.0.0.1", "localhost")
     plan = {f"HostFile {one['name']}-vault-ca": "update" for one in servers(cluster)}
     plan[f"KeyProvider {cluster.workspace.cluster['vault']['provider']}"] = "update"
+    plan |= CHECKS  # each standby is proved to open the key by it
     change(cluster, lambda c: c["vault"].update(ca=str(ca), addressFromServers=address), plan, [])
     for name in cluster.names:
         assert cluster.sql(name, "SELECT pg_tde_verify_server_key()") == [("",)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.cluster import Cluster, base_directory
-from tests.engine.deeds import lose_wal
+from tests.engine.deeds import bounce, lose_wal, restart_primary
 from tests.engine.drift import NO_DRIFT, REFUSALS, ROWS, Refusal, Row, batches, shown_and_repaired
 from tests.engine.workspace import Output, Workspace, eventually
 from tests.openbao import OpenBao
@@ -142,7 +142,16 @@ def test_a_slow_vault_is_no_drift_and_hinders_nobody(cluster: Cluster) -> None:
 
 @pytest.mark.soak
 def test_a_hundred_previews_under_load_show_no_drift(cluster: Cluster) -> None:
-    under_load(cluster, previews=100)
+    """With a standby that lags behind, logs that are rotated, and a restart of every server after each quarter."""
+    cluster.sql("db3", "ALTER SYSTEM SET recovery_min_apply_delay = '1h'; SELECT pg_reload_conf()")
+    for _ in range(4):
+        under_load(cluster, previews=25)
+        for name in ("db2", "db3"):
+            bounce(name)(cluster)
+        restart_primary(cluster)
+    lag = cluster.sql("db3", "SELECT pg_last_wal_replay_lsn() < pg_last_wal_receive_lsn()")
+    cluster.sql("db3", "ALTER SYSTEM RESET recovery_min_apply_delay; SELECT pg_reload_conf()")
+    assert lag == [(True,)]
 
 
 def under_load(cluster: Cluster, previews: int) -> None:
@@ -155,6 +164,7 @@ def under_load(cluster: Cluster, previews: int) -> None:
             cluster.sql("db1", "INSERT INTO load SELECT repeat('x', 100) FROM generate_series(1, 5000)")
             cluster.sql("db1", "SELECT pg_switch_wal()")
             cluster.sql("db1", "CHECKPOINT")
+            cluster.sql("db1", "SELECT pg_rotate_logfile()")
 
     with ThreadPoolExecutor(1) as pool:
         writing = pool.submit(write)

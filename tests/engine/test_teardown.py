@@ -1,5 +1,6 @@
 """`destroy`, whatever state the cluster is in: what goes, what stays, and what it says."""
 
+import json
 import os
 import shutil
 import signal
@@ -15,7 +16,13 @@ import pytest
 from components.hosts.account import service_account
 from components.hosts.local import LocalHost
 from tests.engine.cluster import Cluster, base_directory
-from tests.engine.interruption import destroyed_after_every_step, lose_state, strays_gone
+from tests.engine.interruption import (
+    destroyed_after_every_step,
+    interrupted,
+    kill_engine,
+    lose_state,
+    strays_gone,
+)
 from tests.engine.workspace import Output, Workspace, eventually
 from tests.openbao import OpenBao
 
@@ -234,6 +241,35 @@ def test_a_standby_removed_from_the_stack_file(cluster: Cluster) -> None:
     assert cluster.workspace.destroy().code == 0
 
 
+def test_a_standby_that_never_came_is_removed_from_the_stack_file(cluster: Cluster) -> None:
+    """Its slot is in no state: it would hold WAL back as long as the primary lives."""
+    _up(cluster)
+    cluster.names = ["db1", "db2", "db3"]
+    alone = cluster.workspace.cluster
+    cluster.workspace.write({**alone, "standbys": [*alone["standbys"], _third(cluster)]})
+    output, _ = interrupted(cluster, ["up"], kill_engine, lambda step: step.startswith("BaseBackup"))
+    assert output.code != 0
+    strays_gone(cluster)
+    cluster.workspace.unlock()
+    # As if it had been killed a moment before.
+    resources = json.loads(cluster.workspace.run("stack", "export").text)["deployment"]["resources"]
+    [urn] = [one["urn"] for one in resources if one["urn"].endswith("ReplicationSlot::tde_db3")]
+    assert cluster.workspace.run("state", "delete", urn, "--yes").code == 0
+    assert cluster.sql("db1", "SELECT slot_name FROM pg_replication_slots ORDER BY 1") == [("tde_db2",), ("tde_db3",)]
+    cluster.workspace.write(alone)
+    cluster.workspace.up_well()
+    assert cluster.sql("db1", "SELECT slot_name FROM pg_replication_slots") == [("tde_db2",)]
+    assert not list((cluster.base / "db3").glob("*"))
+    cluster.workspace.unchanged()
+    assert "a killed `up` left it" not in cluster.workspace.destroy().text
+    _nothing_left(cluster)
+
+
+def _third(cluster: Cluster) -> dict[str, Any]:
+    [db2] = cluster.workspace.cluster["standbys"]
+    return {**db2, "name": "db3", "port": cluster.ports["db3"], "dataDirectory": str(cluster.data("db3"))}
+
+
 def test_the_vault_sealed(cluster: Cluster) -> None:
     _up(cluster)
     cluster.bao.seal()
@@ -383,6 +419,33 @@ def test_a_restart_of_a_primary_that_is_to_be_adopted_is_told_at_preview(cluster
     assert allowed.code == 0, allowed.errors
     assert "server db1 will be restarted: max_connections can only change at start" in allowed.text
     assert adopted.look() == adopted.before
+
+
+def test_who_else_depends_on_a_primary_that_is_to_be_adopted_is_told(cluster: Cluster) -> None:
+    """A slot of theirs would be given up, a standby of theirs stop; nothing is touched."""
+    adopted = Adopted(cluster, encryption=True)
+    cluster.sql("db1", "ALTER SYSTEM RESET max_slot_wal_keep_size; SELECT pg_reload_conf()")
+    cluster.sql("db1", "SELECT pg_create_physical_replication_slot('theirs', true)")
+    # As a standby of theirs would.
+    environment = {"PGAPPNAME": "elder", "PGHOST": "/tmp", "PGPORT": str(cluster.ports["db1"]), "PGUSER": "postgres"}
+    command = [str(cluster.binaries / "pg_receivewal"), "-D", str(cluster.base / "db1"), "-S", "theirs"]
+    receiver = subprocess.Popen(command, env=environment)
+    try:
+        eventually(lambda: cluster.sql("db1", "SELECT count(*) FROM pg_stat_replication") == [(1,)])
+        before = adopted.look()
+        refused = cluster.workspace.preview()
+        assert refused.code != 0
+        slots = (
+            "it is -1 on the server that is to be adopted, and its replication slots theirs would be given up beyond"
+        )
+        assert f"cluster.replication.maxSlotWalKeepSize: missing; {slots} the default of 4GB" in refused.text
+        assert "standbys that this stack did not make stream from the server (elder from a socket)" in refused.text
+        _declare(cluster, 1, encryption="off", replication={"maxSlotWalKeepSize": "-1"})
+        assert cluster.workspace.preview().code == 0
+        assert {**adopted.look(), "files": []} == {**before, "files": []}
+    finally:
+        receiver.terminate()
+        receiver.wait()
 
 
 def test_an_adopted_primary_that_is_dead(cluster: Cluster) -> None:

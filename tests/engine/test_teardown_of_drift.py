@@ -62,9 +62,13 @@ def test_all_that_is_ours_goes(cluster: Cluster, rows: Sequence[Row]) -> None:
     for row in rows:
         row.act(cluster)
         row.check(cluster)
+    alive = cluster.running("db1")
     done = _destroyed(cluster)
     assert done.code == 0, done.errors
     _nothing_of_ours_is_left(cluster)
+    for aside in cluster.base.glob("db1/data.set-aside-*") if alive else ():
+        assert list((aside / "pg_replslot").iterdir()) == []
+        assert "tde-replication" not in (aside / "pg_hba.conf").read_text()
 
 
 @pytest.mark.parametrize(

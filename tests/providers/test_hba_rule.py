@@ -60,7 +60,7 @@ def hba(primary: Node) -> Iterator[HbaFile]:
     made.write(made.original.decode())
 
 
-OURS = "host replication tested 127.0.0.1/32 scram-sha-256 # tde-replication"
+OURS = "host replication tested 127.0.0.1/32 scram-sha-256 # for tested from 127.0.0.1/32 # tde-replication"
 
 
 def live(declared: HbaRule) -> HbaRule:
@@ -104,7 +104,7 @@ def test_a_link_stays_one_and_the_file_that_it_leads_to_keeps_its_rights(primary
     try:
         made = rule(primary).create()
         assert hba.path.is_symlink()
-        assert real.read_text().count("tested") == 1
+        assert real.read_text().count("replication     tested") == 1
         assert (real.stat().st_uid, real.stat().st_mode) == (before.st_uid, before.st_mode)
         assert drift(made) == set()
         made.delete()
@@ -209,6 +209,50 @@ def test_names(primary: Node, hba: HbaFile, role: str) -> None:
         assert hba.path.read_bytes() == hba.original
     finally:
         primary.rows(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        "host replication tested 0.0.0.0/0 trust",
+        "host replication all 127.0.0.1/32 trust",
+        "host all tested 127.0.0.1/32 trust",
+        "host replication tested 127.0.0.1 255.255.255.0 scram-sha-256",
+    ],
+)
+def test_a_line_of_ours_that_lets_others_in_by_now_goes(primary: Node, hba: HbaFile, edited: str) -> None:
+    declared = rule(primary)
+    declared.create()
+    mark = OURS[OURS.index("# for") :]
+    hba.write(hba.text.replace(hba.text.splitlines()[len_of_comments(hba)], f"{edited} {mark}"))
+    assert declared.read() is None
+    declared.create()
+    assert hba.lines[0] == OURS
+    assert len([one for one in hba.lines if "tested" in one]) == 1
+    hba.write(f"{edited} {mark}\n{hba.text}")
+    assert live(declared).lines == 2
+    declared.delete()
+    assert [one for one in hba.lines if "tested" in one] == []
+
+
+def test_a_line_of_ours_that_somebody_commented_out_is_left(primary: Node, hba: HbaFile) -> None:
+    declared = rule(primary)
+    declared.create()
+    hba.write(hba.text.replace("host    replication     tested", "#host    replication     tested"))
+    assert declared.read() is None
+    declared.create()
+    declared.delete()
+    assert [one for one in hba.text.splitlines() if "tested" in one and one.startswith("#host")]
+
+
+def test_a_password_of_somebody_elses_line_is_not_shown(primary: Node, hba: HbaFile) -> None:
+    declared = rule(primary)
+    declared.create()
+    secret = "host replication all 127.0.0.1/32 radius radiusservers=192.0.2.1 radiussecrets=hunter2"
+    hba.write(f"{secret}\n{hba.text}")
+    found = live(declared)
+    assert "hunter2" not in str(found)
+    assert "radius with options" in found.position
 
 
 @pytest.mark.parametrize(

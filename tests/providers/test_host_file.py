@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from components.errors import Refused
+from components.errors import Problem, Refused
 from components.hosts.local import LocalHost
 from components.postgres.host_file import HostFile
 
@@ -51,6 +51,21 @@ def test_another_owner(root: Path) -> None:
     declared.create()
     os.chown(declared.path, 0, 0)
     repaired(declared, "owner", shown="root")
+
+
+def test_a_file_that_cannot_be_read_is_another_owners(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is for an account that is not root."""
+    declared = file(root)
+    declared.create()
+
+    def refused(*_: object) -> bytes:
+        raise Problem("reading it failed: Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalHost, "read", refused)
+        live = declared.read()
+    assert live
+    assert declared.changed(live) == {"content_matches"}
 
 
 def repaired(declared: HostFile, field: str, *, shown: object) -> None:

@@ -398,6 +398,24 @@ def test_nothing_is_changed_during_a_base_backup(bound: Node, monkeypatch: pytes
     assert set_at(bound, "server") == before
 
 
+def test_a_provider_of_another_type_is_shown_and_left_as_it_is(bound: Node, store: KeyStore) -> None:
+    bound.rows("SELECT pg_tde_add_global_key_provider_file('a-file', '/tmp/tde-no-keys-here')")
+    declared = provider(bound, store, provider="a-file")
+    try:
+        found = declared.read()
+        assert found
+        assert declared.changed(found) == {"type"}
+        assert "one of type file has this name, and is left as it is: name another in vault.provider" in str(
+            declared.objection(found)
+        )
+        with pytest.raises(Refused, match="one of type file has this name"):
+            declared.create()
+        declared.delete()
+        assert declared.read() == found
+    finally:
+        bound.rows("SELECT pg_tde_delete_global_key_provider('a-file')")
+
+
 @pytest.fixture(scope="module")
 def standby(bound: Node, cluster: Servers, store: KeyStore) -> Iterator[Node]:
     clone = cluster.clone(bound, "crypt2")
@@ -442,7 +460,8 @@ def test_a_rotation_waits_for_a_standby_that_could_not_open_the_key(
     token = standby.data.parent / "orders.vault-token"
     good = standby.host.read(token) or b""
     key(bound, "rotated").create()
-    declared = binding(bound, "server", "rotated", standbys=[("local", str(standby.data))])
+    place = {"standbys": [("local", str(standby.data))], "slots": [check(bound, standby).slot]}
+    declared = binding(bound, "server", "rotated", **place)
     before = set_at(bound, "server")
     standby.host.write(token, b"revoked", mode=0o600)
     try:
@@ -457,6 +476,21 @@ def test_a_rotation_waits_for_a_standby_that_could_not_open_the_key(
     assert declared.read() == declared
     check(bound, standby).create()
     assert store.versions("rotated") == 1
+
+
+def test_a_rotation_waits_for_a_standby_that_streams_and_cannot_be_asked(bound: Node, standby: Node) -> None:
+    slot = check(bound, standby).slot
+    key(bound, "unasked").create()
+    elsewhere = [("local", str(standby.data.with_name("unreachable")))]
+    declared = binding(bound, "server", "unasked", standbys=elsewhere, slots=[slot])
+    before = set_at(bound, "server")
+    with pytest.raises(Problem, match=r"unreachable streams, and whether it can open its keys cannot be asked \("):
+        declared.update(binding(bound, "server"))
+    assert set_at(bound, "server") == before
+    # One that is down opens the key when it starts.
+    down = binding(bound, "server", "unasked", standbys=elsewhere, slots=["tde_nobody"])
+    down.update(binding(bound, "server"))
+    assert down.read() == down
 
 
 def test_nothing_is_ever_set_on_a_standby(standby: Node, store: KeyStore) -> None:

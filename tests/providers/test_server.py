@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from components.errors import Problem, Refused, Unavailable
 from components.hosts import base
@@ -172,6 +173,25 @@ def test_a_setting_changed_by_hand_is_shown_and_put_back(
     running.server.update(found)
     assert drift(running.server) == set()
     assert pid(running) == before
+
+
+def test_a_password_that_somebody_wrote_into_a_connection_string_is_not_shown(running: Node) -> None:
+    """As pg_basebackup --write-recovery-conf does."""
+    wanted = declared(running, primary_conninfo="host=192.0.2.1 user=a")
+    wanted.update(live(running.server))
+    before = live(wanted)
+    running.rows("ALTER SYSTEM SET primary_conninfo = 'host=192.0.2.2 user=b password=hunter2'")
+    with running.host.connect(running.data, "postgres") as session:
+        parameters.reload_configuration(Session(session, "test"))
+    found = live(wanted)
+    assert wanted.changed(before) == set()
+    assert wanted.changed(found) == {"settings"}
+    assert "hunter2" not in str(found)
+    shown = conninfo_to_dict(found.settings["primary_conninfo"])
+    assert shown == {"host": "192.0.2.2", "user": "b", "password": "(hidden)"}
+    wanted.update(found)
+    assert wanted.changed(live(wanted)) == set()
+    running.server.update(wanted)
 
 
 def test_a_list_that_can_only_be_set_back_in_another_spelling_is_told_to_restart(running: Node) -> None:

@@ -29,6 +29,7 @@ SECTIONS: list[tuple[str, str, type[settings.Settings]]] = [
     ("host: a container", "host.", settings.Docker),
 ]
 RELOAD, RESTART, NOTHING = "in place, reload", "restart of that server", "nothing: used the next time"
+STORED = "nothing; `destroy` goes by it once an `up` has stored it"
 ANOTHER = "another server: a new base backup; for a primary, refused"
 WAY = "in place: another way to the machine; nothing moves or restarts"
 PROGRAMS = "refused where the data there is of another major version, or no such server is installed"
@@ -36,8 +37,8 @@ COSTS = {
     "encryption": "off → required: restart of all servers; required → off: refused, for encrypted tables could not be read",
     "walEncryption": "restart of all servers; only WAL written from then on is encrypted, or is not",
     "database": "in place: the extension there, dropped in the former one if nothing uses it",
-    "protect": NOTHING,
-    "disposable": NOTHING,
+    "protect": STORED,
+    "disposable": STORED,
     "vault": "see below",
     "key": "see below",
     "replication": "see below",
@@ -79,7 +80,8 @@ COSTS = {
     **dict.fromkeys(("host.system", "host.version"), PROGRAMS),
     "host.packages": "in place: they are installed; `none`: they stay",
     "host.unit": "refused by `up` while another unit runs the server: start it by that one first",
-    "host.docker": "replacement of the container around its volume; refused for another major version",
+    "host.docker": "replacement of the container around its volume; refused for another major version, of an image that is "
+    "Percona's, or here and says which it is (PG_MAJOR)",
 }
 """What a change of each costs on a running cluster."""
 

@@ -10,7 +10,7 @@ from pulumi.output import Unknown
 from pydantic import SecretStr
 
 from components import console
-from components.errors import AnotherCluster, Problem, Unavailable
+from components.errors import AnotherCluster, NoEntry, Problem, Unavailable
 from components.postgres.adapter import Provider
 from components.postgres.resource import Resource, Secret
 from components.progress import progress
@@ -258,6 +258,19 @@ def test_what_does_not_answer_is_left_behind_where_the_stack_says_so(provider: T
     world.error = Unavailable("thing t: no server runs on /d.")
     configured(provider, ("leaveUnreachable", "true")).delete("thing t", STATE)
     assert world.said == [("left behind: Thing thing t (thing t: no server runs on /d)", False)]
+
+
+def test_a_machine_that_lets_nobody_in_is_left_behind_where_the_stack_says_so(provider: ThingProvider) -> None:
+    """Elsewhere it is a mistake to mend, also for a mere read."""
+    world.error = NoEntry("db3 shows another host key than the one known for it")
+    with pytest.raises(NoEntry):
+        configured(provider).read("thing t", STATE)
+    with pytest.raises(NoEntry, match="or leave behind what does not answer: `TDE_REPLICATION_LEAVE_UNREACHABLE=true"):
+        provider.delete("thing t", STATE)
+    leaving = configured(provider, ("leaveUnreachable", "true"))
+    assert leaving.read("thing t", STATE).outs == {**STATE, "sizeLimit": 2}
+    leaving.delete("thing t", STATE)
+    assert "left behind: Thing thing t (db3 shows another host key than the one known for it)" in str(world.said)
 
 
 def test_what_another_cluster_holds_is_left_to_it(provider: ThingProvider) -> None:

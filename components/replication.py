@@ -173,9 +173,10 @@ class EncryptedReplication(pulumi.ComponentResource):
         opts = around.child(depends_on=[directory, *vault_files], protect=cluster.protect)
         server = primary.server(around, directory, opts, {})
         # Where the whole data directory goes, nothing in it has to be taken away first; one that is set aside or that stays
-        # must not keep a slot, which would fill its disk, or a way in.
+        # must not keep a slot, which would fill its disk, or a way in. With the claim, and not with the directory: that is in no
+        # state any more where somebody has removed it.
         goes = cluster.disposable and not adopted
-        on_primary = around.child(depends_on=[server], deleted_with=directory if goes else None)
+        on_primary = around.child(depends_on=[server], deleted_with=primary.ready[0] if goes else None)
         keys = self._keys(inside, key_vault, on_primary) if self._in_force else []
         role = resources.ReplicationRole(
             cluster.replication.role,

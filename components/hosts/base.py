@@ -73,6 +73,11 @@ class Host(ABC):
         """Whether `other` is only another way to it (as another user, with another key)."""
         return self.address == other.address
 
+    @property
+    def remains(self) -> str:
+        """What a server that moves elsewhere leaves on it; empty: nothing."""
+        return ""
+
     account: str
     """The account that commands run as and that owns what is written."""
 

@@ -111,6 +111,13 @@ class SshHost(Host):
         self.unit = more.get("unit", "")
         self._shell = Shell(self.login)
 
+    @property
+    def remains(self) -> str:
+        """pulumi-command takes another machine for another way to the one it knows, and removes nothing there."""
+        if not self.unit.startswith(OWN_UNITS):
+            return ""
+        return f"on {self.login}, the unit {self.unit} and the directory above the data stay, without data: remove them there"
+
     def is_same_place(self, other: Host) -> bool:
         """One name and port; or one host key, by which ssh knows a machine: it may be given another name or port. Machines that
         were copied with their keys are told apart while both answer."""

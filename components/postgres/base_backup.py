@@ -80,8 +80,11 @@ class ClonedDirectory(DataDirectory):
             return None  # it replaces `live`, of which that is told; or it is taken over
         with self._primary() as primary:
             told = f"{self.name}: a new {self.origin}, {_size(primary.value(CLUSTER_SIZE))}"
-        old = "" if live is None else f"; the old data is {'removed' if self.disposable else 'set aside'}"
-        return told + old
+        if live is None:
+            return told
+        told += f"; the old data is {'removed' if self.disposable else 'set aside'}"
+        moves = live.machine.remains and self._differs("host", live)
+        return f"{told}; {live.machine.remains}" if moves else told
 
     def create(self) -> Self:
         return self._create(self._base_backup, self._hindrance)

@@ -1,10 +1,11 @@
 """Starting a server, and what is told and asked before one is restarted."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
 from components.errors import Problem, Unavailable
+from components.hosts.base import Postmaster
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, session
 from components.progress import progress
@@ -16,6 +17,9 @@ SILENT = 1.0
 """Seconds that a start may take without a word of it: most take less."""
 LAUNCH_DEADLINE = 60.0
 """Seconds until a server's process shows: on a busy machine, systemd alone may take ten. One that dies says so before."""
+ABSENCE_DEADLINE = 2.0
+"""Seconds that a server which was seen may be out of sight without a word of it: its lock file is written in several steps, and
+what looks into a container may be slow."""
 REFUSAL_DEADLINE = 5.0
 """Seconds in which a server that takes connections must take ours: all may be in use for a moment."""
 STOP_DEADLINE = 120.0
@@ -31,18 +35,14 @@ def start(server: OnServer, name: str, binaries: str) -> None:
         log = machine.log_since(server.data, mark).splitlines()
         return log, [line for line in log if "FATAL:" in line or "PANIC:" in line]
 
-    until(lambda: machine.postmaster(server.data) is not None or bool(deaths()[1]), seconds=LAUNCH_DEADLINE)
+    _seen(server, deaths, LAUNCH_DEADLINE)
     last, ready_since = "", 0.0
 
     def answers() -> bool:
         nonlocal last, ready_since
-        found = machine.postmaster(server.data)
+        found = _seen(server, deaths, ABSENCE_DEADLINE)
         if not found:
-            log, fatal = deaths()
-            cause = fatal[-1].split("FATAL:")[-1].split("PANIC:")[-1].strip() if fatal else "its log does not say why"
-            if cause.endswith("contains errors"):  # which ones, the log says before
-                cause += "".join(f": {line.split('LOG:')[-1].strip()}" for line in log if "LOG:" in line)
-            raise Problem(f"server {name} did not start: {cause}")
+            raise Problem(f"server {name} did not start: {_cause(*deaths())}")
         try:
             with session(server, f"server {name}"):
                 return True
@@ -63,6 +63,27 @@ def start(server: OnServer, name: str, binaries: str) -> None:
             f"server {name} is still starting after {START_DEADLINE:g} s, and goes on by itself ({last}): see its log, and run "
             "`up` again"
         )
+
+
+def _seen(server: OnServer, deaths: Callable[[], tuple[list[str], list[str]]], seconds: float) -> Postmaster | None:
+    """Its process, waited for unless its log tells of its end."""
+    found: list[Postmaster | None] = []
+
+    def settled() -> bool:
+        found[:] = [server.machine.postmaster(server.data)]
+        return found != [None] or bool(deaths()[1])
+
+    until(settled, seconds=seconds)
+    return found[0]
+
+
+def _cause(log: Sequence[str], fatal: Sequence[str]) -> str:
+    if not fatal:
+        return "its log does not say why"
+    cause = fatal[-1].split("FATAL:")[-1].split("PANIC:")[-1].strip()
+    if cause.endswith("contains errors"):  # which ones, the log says before
+        cause += "".join(f": {line.split('LOG:')[-1].strip()}" for line in log if "LOG:" in line)
+    return cause
 
 
 def restart(server: OnServer, name: str, binaries: str) -> None:

@@ -441,8 +441,8 @@ def test_two_stacks_on_one_mount_have_nothing_in_it_in_common(place: Place) -> N
 
 def test_in_a_disposable_cluster_what_goes_with_the_directory_is_not_taken_away_by_sql(place: Place) -> None:
     made = place.build(place.cluster("db2", disposable=True))
-    directory = made["DataDirectory db1"].urn
+    claim = made["Claim db1"].urn
     for label in ("ReplicationRole replicator", "ReplicationSlot tde_db2", "KeyProvider vault"):
-        assert made[label].deleted_with == directory
+        assert made[label].deleted_with == claim
     assert made["Server db1"].deleted_with == ""
     assert made["BaseBackup db2"].deleted_with == ""

@@ -107,12 +107,18 @@ def test_settings_of_a_machine(  # noqa: PLR0915 - each goes on where the last o
     # A standby moves: to the primary's machine, where it is the second.
     moved = server(one, "db2", user="ops", port=PORT) | {"port": 5433}
     workspace.write(edited(declared, lambda cluster: cluster.update(standbys=[moved])))
-    plan = workspace.preview().plan
+    preview = workspace.preview()
+    plan = preview.plan
     assert plan["BaseBackup db2"] == "replace"
+    assert f"; on {two.address}, the unit tde-staging-db2 and the directory above the data stay" in preview.text
     assert not [name for name in plan if "db1" in name and plan[name] != "update"], plan
     workspace.up_well()
     workspace.unchanged()
     assert answers(host(one, user="ops", port=PORT), ABOVE / "tde-staging-db2/data")
+    left = two.root("ls -A /var/lib/postgresql/18/tde-staging-db2; pgrep -a postgres; true")
+    assert left == ""
+    two.root(ssh_scripts.UNIT, "remove", "tde-staging-db2", "")
+    two.root("rmdir -p /var/lib/postgresql/18/tde-staging-db2 2>/dev/null; true")
     assert two.found() == before[1]
     done = workspace.destroy()
     assert done.code == 0, done.errors or done.text

@@ -64,8 +64,9 @@ class WalEncryption(OnServer):
     def update(self, live: Self) -> Self:
         if objection := self.objection(live):
             raise Refused(objection)
-        self._set(self.wal_encrypt)
-        if self._restarts(live):
+        restarts = self._restarts(live)
+        self._set(self.wal_encrypt, waits=not restarts)
+        if restarts:
             restart(self, self.name, self.binaries)
         return self
 
@@ -79,10 +80,12 @@ class WalEncryption(OnServer):
                     f"{self.identity}: pg_tde.wal_encrypt is {before} again from the next start of server {self.name} on"
                 )
 
-    def _set(self, value: str) -> None:
+    def _set(self, value: str, *, waits: bool = False) -> None:
+        """`waits`: another value waits for a restart, which PostgreSQL ends for the value that it runs with, and not where there
+        is none any more."""
         query: LiteralString = "ALTER SYSTEM SET pg_tde.wal_encrypt = on"
         if value == "off":
-            query = "ALTER SYSTEM RESET pg_tde.wal_encrypt"
+            query = "ALTER SYSTEM SET pg_tde.wal_encrypt = off" if waits else "ALTER SYSTEM RESET pg_tde.wal_encrypt"
         with session(self, self.identity) as server:
             server.rows(query)
             reload_configuration(server)

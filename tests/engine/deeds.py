@@ -29,6 +29,10 @@ def ours(text: str) -> str:
     return next(line for line in text.splitlines(keepends=True) if line.rstrip().endswith("# tde-replication"))
 
 
+OPEN = "SELECT count(*)::int FROM pg_hba_file_rules WHERE address = '0.0.0.0' AND 'replication' = ANY(database)"
+"""How many lines let everybody replicate."""
+
+
 def without_ours(text: str) -> str:
     return text.replace(ours(text), "")
 

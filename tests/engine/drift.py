@@ -510,11 +510,24 @@ ROWS = [
     Row(
         "WalEncryption",
         "switched on by hand, and waiting for a restart",
-        deeds.sql("ALTER SYSTEM SET pg_tde.wal_encrypt = on"),
+        deeds.sql("ALTER SYSTEM SET pg_tde.wal_encrypt = on; SELECT pg_reload_conf()"),
         {"WalEncryption WAL of db1": "update"},
         ('"off, waiting for a restart" => "off"',),
         repair="in place, reload",
         batch="13",
+    ),
+    Row(
+        "HbaRule",
+        "edited to let everybody in",
+        deeds.hba(
+            lambda text: text.replace(
+                deeds.ours(text), re.sub(r"\S+(\s+scram)", r"0.0.0.0/0\1", deeds.ours(text), count=1)
+            )
+        ),
+        {RULE: "create"},
+        repair="in place, reload",
+        batch="13",
+        check=lambda cluster: eventually(lambda: cluster.sql("db1", deeds.OPEN) == [(1,)]),
     ),
     Row(
         "KeyProvider",

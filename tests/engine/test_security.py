@@ -156,11 +156,21 @@ def test_the_plan_of_a_repair_holds_no_secret(cluster: Secured) -> None:
     cluster.file("db1", "vault-token").write_text("hvs.by-hand")
     role = psycopg.sql.Identifier(ROLE).as_string()
     cluster.sql("db1", f"ALTER ROLE {role} PASSWORD 'by hand'")
+    others = {"connection string": "hunter2-by-hand", "another's rule": "hunter3-by-hand"}
+    cluster.sql(
+        "db2", "ALTER SYSTEM SET primary_conninfo = 'host=192.0.2.1 password=hunter2-by-hand'; SELECT pg_reload_conf()"
+    )
+    line = "host replication all 127.0.0.1/32 radius radiusservers=192.0.2.1 radiussecrets=hunter3-by-hand\n"
+    cluster.edit("db1", "pg_hba.conf", lambda text: line + text)
+    cluster.sql("db1", "SELECT pg_reload_conf()")
     texts = [workspace.preview().text, workspace.run("preview", "--json", "--diff").text, workspace.up("--debug").text]
+    texts += [workspace.state()]
     workspace.unchanged()
+    assert "password=(hidden)" in texts[0]
+    assert "radius with options" in texts[0]
     assert "contentMatches" in texts[0]
     assert "passwordMatches" in texts[0]
-    assert leaked(cluster.secrets | secrets(cluster), "".join(texts)) == set()
+    assert leaked(cluster.secrets | secrets(cluster) | others, "".join(texts)) == set()
 
 
 def test_state_and_server_logs_hold_no_secret_in_clear(cluster: Secured) -> None:

@@ -241,6 +241,23 @@ def test_a_standby_removed_from_the_stack_file(cluster: Cluster) -> None:
     assert cluster.workspace.destroy().code == 0
 
 
+def test_a_disposable_primary_whose_data_is_gone_is_made_anew(cluster: Cluster) -> None:
+    """With all that was in it, and its standbys from it."""
+    _up(cluster)
+    before = cluster.sql("db1", "SELECT system_identifier FROM pg_control_system()")
+    _gone(cluster, "db1")
+    preview = cluster.workspace.preview()
+    assert preview.code == 0, preview.errors
+    assert preview.plan["DataDirectory db1"] == "create"
+    assert preview.plan["BaseBackup db2"] == "replace"
+    cluster.workspace.up_well()
+    cluster.workspace.unchanged()
+    assert cluster.sql("db1", "SELECT system_identifier FROM pg_control_system()") != before
+    assert cluster.streaming() == ["tde_db2"]
+    assert cluster.workspace.destroy().code == 0
+    _nothing_left(cluster)
+
+
 def test_a_standby_that_never_came_is_removed_from_the_stack_file(cluster: Cluster) -> None:
     """Its slot is in no state: it would hold WAL back as long as the primary lives."""
     _up(cluster)

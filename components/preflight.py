@@ -12,6 +12,7 @@ from components.errors import NoDatabase, Problem, Unavailable
 from components.hosts.base import Host
 from components.hosts.site import Site
 from components.postgres.data_directory import marker
+from components.postgres.replication_slot import others_streaming
 from components.postgres.server import Server
 from components.postgres.session import server_session
 from components.values import SLOT_PREFIX
@@ -243,13 +244,7 @@ def objections_of_dependents(cluster: settings.Cluster, primary: Site, token: st
                 "OR pg_size_bytes(current_setting('max_slot_wal_keep_size')) > pg_size_bytes(%s)) ORDER BY 1",
                 [OWN_SLOTS, kept, kept if kept != "-1" else "0"],
             )
-            standbys = server.rows(
-                "SELECT application_name, coalesce(host(client_addr), 'a socket') FROM pg_stat_replication AS sender "
-                "LEFT JOIN pg_replication_slots AS slot ON slot.active_pid = sender.pid "
-                "WHERE sender.state <> 'backup' AND slot.slot_type IS DISTINCT FROM 'logical' "
-                "AND coalesce(slot.slot_name NOT LIKE %s, true) ORDER BY 1",
-                [OWN_SLOTS],
-            )
+            standbys = others_streaming(server, ())
     except Problem:
         return []  # it does not answer now
     found = []
@@ -260,10 +255,9 @@ def objections_of_dependents(cluster: settings.Cluster, primary: Site, token: st
             f"replication slots {names} would be given up beyond the default of {kept}: say how much they may hold back"
         )
     if standbys and in_force:
-        names = ", ".join(f"{name} from {address}" for name, address in standbys)
         found.append(
-            f"cluster.primary.adopt: standbys that this stack did not make stream from the server ({names}): they would stop at "
-            "the first WAL of pg_tde, or at a key that they cannot open. Say encryption: off; or take them away, and declare "
+            f"cluster.primary.adopt: standbys that this stack did not make stream from the server ({standbys}): they would stop "
+            "at the first WAL of pg_tde, or at a key that they cannot open. Say encryption: off; or take them away, and declare "
             "them here"
         )
     return found

@@ -14,6 +14,7 @@ from psycopg import sql
 from components import hosts
 from components.errors import Problem, Refused, Unavailable
 from components.postgres.key_provider import refuse_during_backup, refuse_on_standby
+from components.postgres.replication_slot import others_streaming
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, server_session, session
 
@@ -177,6 +178,11 @@ class KeyBinding(OnServer):
     def _rotate(self, server: Session) -> None:
         for (host, data), slot in zip(self.standbys, self.slots, strict=True):
             self._check_standby(server, host, PurePosixPath(data), slot)
+        if self.adopted and (others := others_streaming(server, self.slots)):
+            raise Problem(
+                f"{self.identity}: standbys that this stack did not make stream from the server ({others}), and die of a "
+                "rotation to a key that they cannot open: nothing was changed. Stop them, or rotate by hand once they can open it"
+            )
         self._set(server)
 
     def _check_standby(self, primary: Session, host: str, data: PurePosixPath, slot: str) -> None:

@@ -1,5 +1,6 @@
 """A standby's physical slot on the primary: made apart from the base backup, so that a failed backup can be retried."""
 
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import ClassVar, Self
 
@@ -121,3 +122,15 @@ class ReplicationSlot(OnServer):
             "WHERE slot_name = %s AND slot_type = 'physical'",
             [self.slot],
         )
+
+
+def others_streaming(server: Session, own: Sequence[str]) -> str:
+    """The physical standbys that stream from `server` by none of the slots in `own`: "app from 192.0.2.9"; empty: none."""
+    rows = server.rows(
+        "SELECT application_name, coalesce(host(client_addr), 'a socket') FROM pg_stat_replication AS sender "
+        "LEFT JOIN pg_replication_slots AS slot ON slot.active_pid = sender.pid "
+        "WHERE sender.state <> 'backup' AND slot.slot_type IS DISTINCT FROM 'logical' "
+        "AND NOT coalesce(slot.slot_name = ANY(%s), false) ORDER BY 1",
+        [list(own)],
+    )
+    return ", ".join(f"{name} from {address}" for name, address in rows)

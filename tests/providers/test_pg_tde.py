@@ -491,6 +491,23 @@ def test_a_rotation_waits_for_a_standby_that_streams_and_cannot_be_asked(bound: 
     down = binding(bound, "server", "unasked", standbys=elsewhere, slots=["tde_nobody"])
     down.update(binding(bound, "server"))
     assert down.read() == down
+    check(bound, standby).create()  # it has replayed that
+
+
+def test_a_rotation_of_an_adopted_server_waits_for_standbys_that_are_not_ours(bound: Node, standby: Node) -> None:
+    key(bound, "adopted").create()
+    slot = check(bound, standby).slot
+    before = set_at(bound, "server")
+    former = binding(bound, "server", adopted=True)
+    with pytest.raises(
+        Problem, match=r"standbys that this stack did not make stream from the server \(crypt2 from 127"
+    ):
+        binding(bound, "server", "adopted", adopted=True).update(former)
+    assert set_at(bound, "server") == before
+    place = {"standbys": [("local", str(standby.data))], "slots": [slot]}
+    binding(bound, "server", "adopted", adopted=True, **place).update(former)
+    assert set_at(bound, "server") != before
+    check(bound, standby).create()  # it has replayed that
 
 
 def test_nothing_is_ever_set_on_a_standby(standby: Node, store: KeyStore) -> None:

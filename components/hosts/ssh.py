@@ -6,6 +6,7 @@ They need what every Linux with systemd has: a POSIX sh, coreutils, findutils an
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -125,12 +126,10 @@ class SshHost(Host):
             return False
         if str(self.login).casefold() == str(other.login).casefold():
             return True
-        ours, theirs = (
-            set(known_host_keys(connection_settings(login)).values()) for login in (self.login, other.login)
-        )
-        return bool(ours & theirs) and len({one for one in (self._booted(), other._booted()) if one}) < 2  # noqa: PLR2004, SLF001
+        return _is_one_machine(self.address, other.address)
 
-    def _booted(self) -> bytes:
+    @property
+    def booted(self) -> bytes:
         """What tells this machine, since it was booted, from any other; empty where it does not answer."""
         try:
             return self._done("asking which machine it is", self._do(BOOTED))
@@ -295,6 +294,14 @@ class SshHost(Host):
 
 def open_host(address: str) -> Host:
     return SshHost(address)
+
+
+@cache
+def _is_one_machine(*addresses: str) -> bool:
+    """Asked of every resource of a server whose address has changed."""
+    two = [SshHost(address) for address in addresses]
+    ours, theirs = (set(known_host_keys(connection_settings(one.login)).values()) for one in two)
+    return bool(ours & theirs) and len({one.booted for one in two} - {b""}) <= 1
 
 
 def declare(server: "Server", port: int, around: "Surroundings") -> "Site":

@@ -87,6 +87,18 @@ def _recloned(name: str) -> dict[str, str]:
 
 ROWS = [
     Row(
+        "HbaRule",
+        "edited to let everybody in",
+        deeds.hba(
+            lambda text: text.replace(
+                deeds.ours(text), re.sub(r"\S+(\s+scram)", r"0.0.0.0/0\1", deeds.ours(text), count=1)
+            )
+        ),
+        {RULE: "create"},
+        repair="in place, reload",
+        check=lambda cluster: eventually(lambda: cluster.sql("db1", deeds.OPEN) == [(1,)]),
+    ),
+    Row(
         "ReplicationRole",
         "lost LOGIN",
         deeds.sql("ALTER ROLE replicator NOLOGIN"),
@@ -515,19 +527,6 @@ ROWS = [
         ('"off, waiting for a restart" => "off"',),
         repair="in place, reload",
         batch="13",
-    ),
-    Row(
-        "HbaRule",
-        "edited to let everybody in",
-        deeds.hba(
-            lambda text: text.replace(
-                deeds.ours(text), re.sub(r"\S+(\s+scram)", r"0.0.0.0/0\1", deeds.ours(text), count=1)
-            )
-        ),
-        {RULE: "create"},
-        repair="in place, reload",
-        batch="13",
-        check=lambda cluster: eventually(lambda: cluster.sql("db1", deeds.OPEN) == [(1,)]),
     ),
     Row(
         "KeyProvider",

@@ -1,6 +1,7 @@
 """A running cluster under test, and what can be done to it behind Pulumi's back."""
 
 import os
+import shutil
 import signal
 import tempfile
 from pathlib import Path, PurePosixPath
@@ -108,6 +109,20 @@ class Cluster:
     def streaming(self) -> list[str]:
         rows = self.sql("db1", "SELECT slot_name FROM pg_replication_slots WHERE active ORDER BY 1")
         return [row[0] for row in rows]
+
+
+def discard(cluster: Cluster, *others: str) -> None:
+    """Take away what is left of a cluster, whatever a test left of it: servers, files, and mounts, `others` of the test's too."""
+    for place in cluster.base.glob("*/*"):
+        if running := LocalHost().postmaster(PurePosixPath(place)):
+            os.kill(running.pid, signal.SIGKILL)
+    mount, system = f"tde-{cluster.workspace.stack}", cluster.bao.client().sys
+    for one in (mount, *others):
+        system.disable_secrets_engine(one)
+    for kind in ("primary", "standby"):
+        system.delete_policy(f"{mount}-{kind}")
+    shutil.rmtree(cluster.base)
+    cluster.workspace.close()
 
 
 def base_directory() -> Path:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.double.build import build
-from tests.engine.cluster import base_directory
-from tests.openbao import openbao  # noqa: F401 - a fixture
+from tests.engine.cluster import Cluster, base_directory, discard
+from tests.engine.interruption import strays_gone
+from tests.engine.workspace import Workspace
+from tests.openbao import OpenBao, openbao  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +27,20 @@ def encrypted_binaries() -> Iterator[Path]:
     base = base_directory()
     yield build(Path(spec.origin).parent / "pginstall" / "bin" / "pg_config", base)
     shutil.rmtree(base)
+
+
+@pytest.fixture
+def not_there_yet(
+    openbao: OpenBao,  # noqa: F811
+    encrypted_binaries: Path,
+    tmp_path: Path,
+) -> Iterator[Cluster]:
+    """One primary and two standbys, disposable."""
+    base = base_directory()
+    workspace = Workspace(tmp_path, "down", openbao.environment)
+    made = Cluster(workspace, base, 2, openbao, binaries=encrypted_binaries)
+    workspace.init()
+    yield made
+    openbao.start()
+    strays_gone(made)
+    discard(made)

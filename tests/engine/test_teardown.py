@@ -3,11 +3,10 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import hvac.exceptions
@@ -15,7 +14,7 @@ import pytest
 
 from components.hosts.account import service_account
 from components.hosts.local import LocalHost
-from tests.engine.cluster import Cluster, base_directory
+from tests.engine.cluster import Cluster
 from tests.engine.interruption import (
     destroyed_after_every_step,
     interrupted,
@@ -23,51 +22,29 @@ from tests.engine.interruption import (
     lose_state,
     strays_gone,
 )
-from tests.engine.workspace import Output, Workspace, eventually
-from tests.openbao import OpenBao
+from tests.engine.workspace import Output, eventually
 
 MOUNT = "tde-down"
 LEAVE = "TDE_REPLICATION_LEAVE_UNREACHABLE"
 
 
 @pytest.fixture
-def cluster(openbao: OpenBao, encrypted_binaries: Path, tmp_path: Path) -> Iterator[Cluster]:
-    """Not there yet: one primary and two standbys, disposable."""
-    base = base_directory()
-    workspace = Workspace(tmp_path, "down", openbao.environment)
-    made = Cluster(workspace, base, 2, openbao, binaries=encrypted_binaries)
-    workspace.init()
-    yield made
-    openbao.start()
-    strays_gone(made)
-    for place in base.glob("*/*"):
-        if running := LocalHost().postmaster(PurePosixPath(place)):
-            os.kill(running.pid, signal.SIGKILL)
-    _forget(openbao)
-    shutil.rmtree(base)
-    workspace.close()
+def cluster(not_there_yet: Cluster) -> Cluster:
+    return not_there_yet
 
 
-def _forget(bao: OpenBao) -> None:
-    """Take away what a stack left in the Vault."""
-    system = bao.client().sys
-    system.disable_secrets_engine(MOUNT)
-    for kind in ("primary", "standby"):
-        system.delete_policy(f"{MOUNT}-{kind}")
-
-
-def _declare(cluster: Cluster, standbys: int, **changes: Any) -> None:
+def declare(cluster: Cluster, standbys: int, **changes: Any) -> None:
     declared = cluster.workspace.cluster
     cluster.names = cluster.names[: standbys + 1]
     cluster.workspace.write({**declared, "standbys": declared["standbys"][:standbys], **changes})
 
 
 def _up(cluster: Cluster, **changes: Any) -> None:
-    _declare(cluster, 1, **changes)
+    declare(cluster, 1, **changes)
     cluster.workspace.up_well()
 
 
-def _leaving(cluster: Cluster) -> Output:
+def leaving(cluster: Cluster) -> Output:
     """Destroy with what does not answer left behind."""
     cluster.workspace.environment[LEAVE] = "true"
     try:
@@ -151,7 +128,7 @@ def test_other_stacks_keep_data_and_keys(cluster: Cluster, state: State) -> None
     if state.needs_primary:
         assert done.code != 0
         assert any("Bring that back" in line and f"{LEAVE}=true" in line for line in done.errors), done.errors
-        done = _leaving(cluster)
+        done = leaving(cluster)
         assert "left behind: ReplicationSlot tde_db2 (no server runs on" in done.text
     assert done.code == 0, done.errors
     assert not [name for name in cluster.names if cluster.running(name)]
@@ -204,7 +181,7 @@ ON_SERVERS = "^(?!Mount|Policy|Token|SecretV2)"
 
 @pytest.mark.parametrize("among", ["BaseBackup|Server db1", pytest.param(ON_SERVERS, marks=pytest.mark.soak)])
 def test_a_first_up_that_never_ended(cluster: Cluster, among: str) -> None:
-    _declare(cluster, 1)
+    declare(cluster, 1)
 
     def nothing_left() -> None:
         assert not [name for name in cluster.names if cluster.running(name)]
@@ -215,23 +192,11 @@ def test_a_first_up_that_never_ended(cluster: Cluster, among: str) -> None:
     _nothing_left(cluster)
 
 
-@pytest.mark.parametrize("among", ["ReplicationSlot|HbaRule", pytest.param(ON_SERVERS, marks=pytest.mark.soak)])
-def test_an_adopted_primary_keeps_nothing_of_an_up_that_never_ended(cluster: Cluster, among: str) -> None:
-    adopted = Adopted(cluster, encryption=False)
-
-    def nothing_left() -> None:
-        assert adopted.look() == adopted.before
-        assert list((cluster.base / "db2").glob("*")) == []
-
-    steps = destroyed_after_every_step(cluster, lose_state, among, nothing_left)
-    assert len(steps) > (8 if among == ON_SERVERS else 1), steps
-
-
 def test_a_standby_removed_from_the_stack_file(cluster: Cluster) -> None:
     cluster.workspace.up_well()
     pids = {name: cluster.pid(name) for name in ("db1", "db2")}
     started = cluster.sql("db2", "SELECT pid FROM pg_stat_wal_receiver")
-    _declare(cluster, 1)
+    declare(cluster, 1)
     cluster.workspace.up_well()
     assert cluster.sql("db1", "SELECT slot_name FROM pg_replication_slots") == [("tde_db2",)]
     assert {name: cluster.pid(name) for name in ("db1", "db2")} == pids
@@ -313,196 +278,6 @@ def test_the_vault_gone_for_good(cluster: Cluster, disposable: bool) -> None:  #
     left = cluster.workspace.run("stack", "rm", "--force", "--yes")
     assert left.code == 0, left.text
     cluster.bao.start()
-
-
-class Adopted:
-    """A primary that somebody else made, with data, rules, settings and a role of their own."""
-
-    def __init__(self, cluster: Cluster, *, encryption: bool) -> None:
-        self.cluster = cluster
-        account, data = service_account(), cluster.data("db1")
-        data.parent.mkdir()
-        os.chown(data.parent, account.uid, account.gid)
-        LocalHost().run(
-            [str(cluster.binaries / "initdb"), "--pgdata", str(data), "--username", "postgres", "--auth", "trust"],
-            deadline=60,
-        )
-        with (data / "postgresql.conf").open("a") as conf:
-            libraries = "shared_preload_libraries = 'pg_tde'" if encryption else ""
-            conf.write(f"port = {cluster.ports['db1']}\nlisten_addresses = '127.0.0.1'\n{libraries}\n")
-            conf.write("unix_socket_directories = '/tmp'\nwork_mem = '5MB'\n")
-        with (data / "pg_hba.conf").open("a") as rules:
-            rules.write("# somebody's own\nhost replication elder 192.0.2.1/32 scram-sha-256\n")
-        cluster.start("db1")
-        self._sql("ALTER SYSTEM SET maintenance_work_mem = '70MB'; ALTER SYSTEM SET max_wal_size = '2GB'")
-        self._sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'; SELECT pg_reload_conf()")
-        self._sql("CREATE TABLE t AS SELECT 42 AS a; CREATE ROLE elder WITH REPLICATION LOGIN PASSWORD 'old'")
-        declared = cluster.workspace.cluster
-        primary = {**declared["primary"], "adopt": True, "restart": "refused"}
-        _declare(cluster, 1, primary=primary, encryption="required" if encryption else "off")
-        self.before = self.look()
-
-    def _sql(self, query: str) -> list[tuple[Any, ...]]:
-        return self.cluster.sql("db1", query)
-
-    def look(self) -> dict[str, Any]:
-        """Everything that must be as it was."""
-        return {
-            "pid": self.cluster.pid("db1"),
-            "rules": (self.cluster.data("db1") / "pg_hba.conf").read_text(),
-            "settings": self._sql("SELECT name, setting, sourcefile FROM pg_file_settings WHERE applied ORDER BY name"),
-            "in force": self._sql("SELECT name, setting FROM pg_settings WHERE source <> 'session' ORDER BY name"),
-            "roles": self._sql("SELECT rolname, rolpassword, rolreplication FROM pg_authid ORDER BY 1"),
-            "slots": self._sql("SELECT slot_name FROM pg_replication_slots"),
-            "data": self._sql("SELECT a FROM t"),
-            "extensions": self._sql("SELECT extname FROM pg_extension ORDER BY 1"),
-            "files": sorted(path.name for path in self.cluster.base.glob("db1/*")),
-        }
-
-
-def test_a_primary_that_is_encrypted_already_is_not_adopted_with_keys_of_its_own(cluster: Cluster) -> None:
-    adopted = Adopted(cluster, encryption=True)
-    client, account = cluster.bao.client(), service_account()
-    client.sys.enable_secrets_engine("kv", path="elder", options={"version": "2"})
-    token = cluster.base / "db1" / "elder.token"
-    token.write_text(cluster.bao.token)
-    os.chown(token, account.uid, account.gid)
-    shutil.copy(cluster.bao.ca, cluster.base / "elder-ca.pem")
-    cluster.sql(
-        "db1",
-        "CREATE EXTENSION pg_tde; "
-        f"SELECT pg_tde_add_global_key_provider_vault_v2('vault', '{cluster.bao.address}', 'elder', '{token}', "
-        f"'{cluster.base / 'elder-ca.pem'}'); "
-        "SELECT pg_tde_create_key_using_global_key_provider('elder-key', 'vault'); "
-        "SELECT pg_tde_set_server_key_using_global_key_provider('elder-key', 'vault')",
-    )
-    before = adopted.look()
-    done = cluster.workspace.preview()
-    assert done.code != 0
-    assert (
-        'cluster.primary.adopt: the server has key provider "vault", server key "elder-key" of its own: ' in done.text
-    )
-    assert adopted.look() == before
-    cluster.stop("db1")
-    client.sys.disable_secrets_engine("elder")
-
-
-@pytest.mark.parametrize(
-    "encryption", [pytest.param(True, id="pg_tde"), pytest.param(False, id="plain", marks=pytest.mark.soak)]
-)
-def test_an_adopted_primary_comes_back_as_it_was(cluster: Cluster, encryption: bool) -> None:  # noqa: FBT001
-    adopted = Adopted(cluster, encryption=encryption)
-    if encryption:
-        _declare(cluster, 1, database="nowhere")
-        assert f"the server on {cluster.data('db1')} has no database nowhere" in cluster.workspace.preview().text
-        _declare(cluster, 1, database="postgres")
-    cluster.workspace.up_well()
-    assert cluster.streaming() == ["tde_db2"]
-    assert adopted.look()["pid"] == adopted.before["pid"]
-    cluster.workspace.unchanged()
-    declared = cluster.workspace.cluster["primary"]
-    for changed in (
-        {"maintenance_work_mem": "80MB", "max_wal_size": "3GB", "wal_keep_size": "16MB"},
-        {"maintenance_work_mem": "90MB", "wal_keep_size": "16MB"},
-    ):
-        _declare(cluster, 1, primary={**declared, "settings": changed})
-        cluster.workspace.up_well()
-        cluster.workspace.unchanged()
-    assert cluster.sql("db1", "SELECT current_setting('maintenance_work_mem'), current_setting('max_wal_size')") == [
-        ("90MB", "2GB")
-    ]
-    done = cluster.workspace.destroy()
-    assert done.code == 0, done.errors
-    after = adopted.look()
-    if encryption:  # its server key can never be unset: with it stay the token, the CA, the key and what opens it
-        adopted.before["files"] = ["data", "down.vault-ca.pem", "down.vault-token", "postgresql.log"]
-    assert after == adopted.before
-    if encryption:
-        cluster.stop("db1")
-        cluster.start("db1")
-        assert cluster.sql("db1", "SELECT a FROM t") == [(42,)]
-
-
-def test_a_restart_of_a_primary_that_is_to_be_adopted_is_told_at_preview(cluster: Cluster) -> None:
-    adopted = Adopted(cluster, encryption=False)
-    primary = cluster.workspace.cluster["primary"] | {"settings": {"max_connections": "130"}}
-    del primary["restart"]
-    _declare(cluster, 1, primary=primary)
-    refused = cluster.workspace.preview()
-    assert refused.code != 0
-    assert "cluster.primary: server db1 must be restarted for max_connections" in refused.text, refused.text
-    _declare(cluster, 1, primary=primary | {"restart": "allowed"})
-    allowed = cluster.workspace.preview()
-    assert allowed.code == 0, allowed.errors
-    assert "server db1 will be restarted: max_connections can only change at start" in allowed.text
-    assert adopted.look() == adopted.before
-
-
-def test_who_else_depends_on_a_primary_that_is_to_be_adopted_is_told(cluster: Cluster) -> None:
-    """A slot of theirs would be given up, a standby of theirs stop; nothing is touched."""
-    adopted = Adopted(cluster, encryption=True)
-    cluster.sql("db1", "ALTER SYSTEM RESET max_slot_wal_keep_size; SELECT pg_reload_conf()")
-    cluster.sql("db1", "SELECT pg_create_physical_replication_slot('theirs', true)")
-    # As a standby of theirs would.
-    environment = {"PGAPPNAME": "elder", "PGHOST": "/tmp", "PGPORT": str(cluster.ports["db1"]), "PGUSER": "postgres"}
-    command = [str(cluster.binaries / "pg_receivewal"), "-D", str(cluster.base / "db1"), "-S", "theirs"]
-    receiver = subprocess.Popen(command, env=environment)
-    try:
-        eventually(lambda: cluster.sql("db1", "SELECT count(*) FROM pg_stat_replication") == [(1,)])
-        before = adopted.look()
-        refused = cluster.workspace.preview()
-        assert refused.code != 0
-        slots = (
-            "it is -1 on the server that is to be adopted, and its replication slots theirs would be given up beyond"
-        )
-        assert f"cluster.replication.maxSlotWalKeepSize: missing; {slots} the default of 4GB" in refused.text
-        assert "standbys that this stack did not make stream from the server (elder from a socket)" in refused.text
-        _declare(cluster, 1, encryption="off", replication={"maxSlotWalKeepSize": "-1"})
-        assert cluster.workspace.preview().code == 0
-        assert {**adopted.look(), "files": []} == {**before, "files": []}
-    finally:
-        receiver.terminate()
-        receiver.wait()
-
-
-def test_an_adopted_primary_that_is_dead(cluster: Cluster) -> None:
-    adopted = Adopted(cluster, encryption=False)
-    cluster.workspace.up_well()
-    cluster.kill("db1")
-    done = cluster.workspace.destroy()
-    assert done.code != 0
-    assert any("no server runs on" in line and "Bring that back" in line for line in done.errors), done.errors
-    assert not cluster.running("db1")
-    cluster.start("db1")
-    done = cluster.workspace.destroy()
-    assert done.code == 0, done.errors
-    assert {**adopted.look(), "pid": 0} == {**adopted.before, "pid": 0}
-
-
-def test_an_adopted_primary_that_is_left_behind(cluster: Cluster) -> None:
-    Adopted(cluster, encryption=False)
-    cluster.workspace.up_well()
-    cluster.kill("db1")
-    done = _leaving(cluster)
-    assert done.code == 0, done.errors
-    for what in (
-        "ReplicationSlot tde_db2",
-        "ReplicationRole replicator",
-        "HbaRule replicator 127.0.0.1/32",
-        "Server db1",
-    ):
-        assert f"left behind: {what} (no server runs on" in done.text
-    assert cluster.data("db1").exists()
-    assert not cluster.data("db2").exists()
-
-
-def test_a_role_that_was_there_before_comes_back_as_it_was(cluster: Cluster) -> None:
-    adopted = Adopted(cluster, encryption=False)
-    cluster.sql("db1", "CREATE ROLE replicator WITH REPLICATION LOGIN PASSWORD 'theirs' VALID UNTIL '2099-01-01'")
-    before = adopted.look()
-    cluster.workspace.up_well()
-    assert cluster.workspace.destroy().code == 0
-    assert adopted.look() == before
 
 
 def test_a_key_that_is_not_there_is_no_hindrance(cluster: Cluster) -> None:

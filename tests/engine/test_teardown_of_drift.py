@@ -1,15 +1,11 @@
 """`destroy` of a cluster that has drifted, in every way that the table of drift knows: it takes away all that is ours."""
 
-import os
-import shutil
-import signal
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 
-from components.hosts.local import LocalHost
-from tests.engine.cluster import Cluster, base_directory
+from tests.engine.cluster import Cluster, base_directory, discard
 from tests.engine.drift import REFUSALS, ROWS, Refusal, Row, batches
 from tests.engine.interruption import strays_gone
 from tests.engine.workspace import Output, Workspace
@@ -44,16 +40,7 @@ def cluster(
     made.sql("db1", "CREATE TABLE t USING tde_heap AS SELECT 42 AS a")
     yield made
     strays_gone(made)
-    for place in base.glob("*/*"):
-        if running := LocalHost().postmaster(PurePosixPath(place)):
-            os.kill(running.pid, signal.SIGKILL)
-    system = openbao.client().sys
-    for mount in (MOUNT, "elsewhere"):
-        system.disable_secrets_engine(mount)
-    for kind in ("primary", "standby"):
-        system.delete_policy(f"{MOUNT}-{kind}")
-    shutil.rmtree(base)
-    workspace.close()
+    discard(made, "elsewhere")
 
 
 @pytest.mark.parametrize("cluster", WAYS, indirect=True, ids=WAYS.values())

@@ -28,6 +28,8 @@ IMAGE, DIRECTORY = "tde-replication.image", "tde-replication.directory"
 DEADLINE = 60.0
 """Seconds for an operation that takes no time in a container that is well."""
 REMOVAL_DEADLINE = 3600.0
+LATE = 60.0
+"""Seconds that a busy Docker may take to note a start."""
 DEATHS = 5
 """How often a container may end under a file operation, before that is given up."""
 LOG_TAIL_BYTES = 16_384
@@ -81,7 +83,9 @@ class Found:
     running: bool
     """Whether a command can run in it: not in one that is paused."""
     started_at: float
-    """Seconds since the epoch, by the clock that the server sees."""
+    """Seconds since the epoch, by the clock that the server sees. Docker notes it when the server may have run for a while."""
+    finished_at: float
+    """The end of its run before this one; 0 or less where there was none, or Docker missed it."""
     paused: bool = False
     variables: tuple[str, ...] = ()
     """The environment variables that the image sets."""
@@ -117,6 +121,7 @@ class DockerHost(Host):
                 running=running,
                 paused=state["Paused"],
                 started_at=instant(state["StartedAt"]),
+                finished_at=instant(state["FinishedAt"]),
                 variables=variables,
             )
 
@@ -129,7 +134,7 @@ class DockerHost(Host):
             place = Place(self._name, labels[IMAGE], self._name, labels[DIRECTORY], ("none",))
         except KeyError:
             raise Problem(f"volume {self._name} has not our labels: it is none of ours") from None
-        return Found(place, exists=False, running=False, started_at=0)
+        return Found(place, exists=False, running=False, started_at=0, finished_at=0)
 
     def _existing(self) -> Found:
         found = self._find()
@@ -264,11 +269,12 @@ class DockerHost(Host):
         del binaries, data_directory  # the container's command names them
         paused = self._existing().paused
         with daemon() as client:
+            now = instant(client.info()["SystemTime"])  # the clock that dates its log's lines
             try:
                 (client.unpause if paused else client.start)(self._name)
             except APIError as error:
                 raise Problem(f"container {self._name} does not start: {error.explanation}") from None
-        return int(self._existing().started_at * 1e6)
+        return int(now * 1e6)
 
     def log_since(self, data_directory: PurePosixPath, mark: int) -> str:
         del data_directory
@@ -284,7 +290,7 @@ class DockerHost(Host):
         lines = (self._files("postmaster", data_directory) or b"").decode(errors="replace").splitlines()
         try:
             # One that a killed server left names a process that this container may have again; its start was before.
-            if int(lines[1]) < int(found.started_at):
+            if int(lines[1]) < int(max(found.finished_at, found.started_at - LATE)):
                 return None
             return Postmaster(int(lines[-1]), int(lines[2]), lines[3], READY in map(str.strip, lines[4:]))
         except (IndexError, ValueError):

@@ -29,6 +29,12 @@ IMAGE_PACKAGES = ("libc6", "libc-bin", "zlib1g", "dash", "coreutils", "libtinfo6
 """Just what a server needs, and the image of a real one has too: no bash, Perl, Python or socat. (curl is the double's.)"""
 USERS = "root:x:0:0::/root:/bin/sh\npostgres:x:70:70::/var/lib/postgresql:/bin/sh\n"
 DEFAULT = "unix:///var/run/docker.sock"
+SLOW = "tde-slow"
+"""A runtime of our own dockerd: with it, the daemon hears of a start when the container has run for two seconds."""
+SLOW_PROGRAM = """#!/bin/sh
+runc "$@" || exit
+case " $* " in *" start "*) sleep 2 ;; esac
+"""
 PATIENCE = 30
 
 
@@ -66,6 +72,10 @@ def dockerd() -> Iterator[str]:
     directories = {name: home / name for name in ("data-root", "exec-root", "pidfile")}
     options = [text for name, path in directories.items() for text in (f"--{name}", str(path))]
     quietly = ("--storage-driver=overlay2", "--bridge=none", "--iptables=false", "--ip6tables=false")
+    slow = home / "slow-runtime"
+    slow.write_text(SLOW_PROGRAM)
+    slow.chmod(0o755)
+    options.append(f"--add-runtime={SLOW}={slow}")
     pool = f"--default-address-pool=base=10.{64 + secrets.randbelow(128)}.0.0/16,size=24"
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -147,7 +157,9 @@ PERCONAS = PurePosixPath("/usr/pgsql-18")
 
 
 @contextmanager
-def server_container(client: docker.DockerClient, image: str, data: PurePosixPath) -> Iterator[str]:
+def server_container(
+    client: docker.DockerClient, image: str, data: PurePosixPath, runtime: str | None = None
+) -> Iterator[str]:
     """A server's container, never started, with an empty volume at `ROOM`, on a network of its own: its name."""
     name = f"tde-test-{secrets.token_hex(4)}"
     volume = client.volumes.create(name, labels={IMAGE: image, DIRECTORY: str(ROOM)})
@@ -162,6 +174,7 @@ def server_container(client: docker.DockerClient, image: str, data: PurePosixPat
         stop_signal="SIGINT",
         volumes={name: {"bind": str(ROOM), "mode": "rw"}},
         network_mode=name,
+        runtime=runtime,
         restart_policy={"Name": "unless-stopped", "MaximumRetryCount": 0},  # type: ignore[arg-type]
     )
     try:

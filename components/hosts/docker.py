@@ -21,6 +21,7 @@ from components.hosts.base import READY, Connection, FileStatus, Host, Postmaste
 from components.hosts.docker_exec import ACCOUNT, CUT, STDOUT, SUPERVISE, Attached, Place, daemon, helper, instant
 from components.hosts.site import Site, Surroundings
 from components.settings import Server
+from components.waiting import until
 
 SCHEME = "docker://"
 IMAGE, DIRECTORY = "tde-replication.image", "tde-replication.directory"
@@ -28,6 +29,10 @@ IMAGE, DIRECTORY = "tde-replication.image", "tde-replication.directory"
 DEADLINE = 60.0
 """Seconds for an operation that takes no time in a container that is well."""
 REMOVAL_DEADLINE = 3600.0
+LOCKS_DEADLINE = 5.0
+"""Seconds for a server to say that it listens; it may be told to say nothing."""
+LOCKED = (b"listening on Unix socket", b"redirecting log output", b"FATAL:", b"PANIC:")
+"""What a server says when it has its lock files, or gives up."""
 LATE = 60.0
 """Seconds that a busy Docker may take to note a start."""
 DEATHS = 5
@@ -87,6 +92,8 @@ class Found:
     finished_at: float
     """The end of its run before this one; 0 or less where there was none, or Docker missed it."""
     paused: bool = False
+    restarting: bool = False
+    """Whether Docker waits before it starts it again."""
     variables: tuple[str, ...] = ()
     """The environment variables that the image sets."""
 
@@ -120,6 +127,7 @@ class DockerHost(Host):
                 exists=True,
                 running=running,
                 paused=state["Paused"],
+                restarting=state["Restarting"],
                 started_at=instant(state["StartedAt"]),
                 finished_at=instant(state["FinishedAt"]),
                 variables=variables,
@@ -150,7 +158,7 @@ class DockerHost(Host):
                 try:
                     attached = Attached(client, self._name, command, user=ACCOUNT, **options)
                 except APIError as error:
-                    if error.status_code != 409:  # noqa: PLR2004 - it is not running: it stopped just now
+                    if error.status_code not in {404, 409}:  # it is not running: it stopped just now
                         raise
                 else:
                     with attached:
@@ -267,14 +275,25 @@ class DockerHost(Host):
 
     def launch(self, binaries: PurePosixPath, data_directory: PurePosixPath) -> int:
         del binaries, data_directory  # the container's command names them
-        paused = self._existing().paused
+        found = self._existing()
+        paused = found.paused
         with daemon() as client:
+            if found.restarting:
+                client.stop(self._name, timeout=0)  # Docker would wait for up to a minute before it starts it again
             now = instant(client.info()["SystemTime"])  # the clock that dates its log's lines
             try:
                 (client.unpause if paused else client.start)(self._name)
             except APIError as error:
                 raise Problem(f"container {self._name} does not start: {error.explanation}") from None
+            if not paused:
+                # No command in it before: the server would take one that has the number of a server which was killed for
+                # that server, whose lock files are still there, and not start.
+                until(lambda: self._has_locks(client, now), seconds=LOCKS_DEADLINE)
         return int(now * 1e6)
+
+    def _has_locks(self, client: Any, since: float) -> bool:
+        said = client.logs(self._name, since=since)
+        return any(text in said for text in LOCKED) or not client.inspect_container(self._name)["State"]["Running"]
 
     def log_since(self, data_directory: PurePosixPath, mark: int) -> str:
         del data_directory

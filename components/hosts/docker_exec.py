@@ -151,7 +151,10 @@ class Attached:
         found: dict[str, Any] = {}
 
         def ended() -> bool:
-            found.update(self._client.exec_inspect(self._id))
+            try:
+                found.update(self._client.exec_inspect(self._id))
+            except NotFound:  # forgotten with the container's end
+                found.update(Running=False, ExitCode=None)
             return not found["Running"]
 
         if not until(ended, seconds=10):

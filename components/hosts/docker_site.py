@@ -6,6 +6,7 @@ own affair (`components.postgres.server`). Names hold the stack's, so that clust
 
 import re
 import socket
+import threading
 import zlib
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -33,6 +34,7 @@ STACK = "tde-replication.stack"
 PERCONA = re.compile(r"(?:.*/)?percona-distribution-postgresql:(\d+)")
 GRACE = 60
 """Seconds for a fast shutdown, whose checkpoint takes its time; then the container is killed."""
+PORTS = threading.Lock()
 SHARED_MEMORY = 256
 """MiB of /dev/shm; Docker's 64 are too few for parallel queries."""
 
@@ -46,8 +48,9 @@ def declare_container(server: Server, port: int, around: Surroundings) -> Site:
     binaries = _binaries(server, image)
     data = PurePosixPath(server.data_directory or DATA)
     owner = f"{pulumi.get_project()}/{around.stack}/{around.cluster}"
-    published = _examine(name, cluster, owner, server, port - LOCAL_PORT, around.ports)
-    around.ports.add(published)
+    with PORTS:  # servers are placed side by side
+        published = _examine(name, cluster, owner, server, port - LOCAL_PORT, around.ports)
+        around.ports.add(published)
 
     def make(opts: ResourceOptions) -> Sequence[pulumi.Resource]:
         return [_make(server.name, name, image, binaries, data, published, owner, around, opts)]
@@ -104,7 +107,6 @@ def _examine(name: str, network: str, owner: str, server: Server, index: int, gi
     pulumi-docker takes over a volume of the same name without a word, and deletes it on destroy.
     """
     with daemon() as client:
-        bindings: dict[str, Any] = {}
         for kind, inspect, called in (
             ("volume", client.inspect_volume, name),
             ("network", client.inspect_network, network),
@@ -115,17 +117,28 @@ def _examine(name: str, network: str, owner: str, server: Server, index: int, gi
                         f"docker has a {kind} {called} that this stack did not make: it is left as it is. Remove it, or "
                         "call the server or the stack otherwise"
                     )
-        with suppress(NotFound):
-            bindings = client.inspect_container(name)["HostConfig"]["PortBindings"] or {}
-    own = [int(one["HostPort"]) for one in bindings.get(f"{PORT}/tcp") or []]
+        own = _published(client, name)
+        others = set() if own else _published_by_any(client)
     if server.port:
         if server.port not in own and _taken(server.port):
             raise Problem(f"port {server.port} is in use on 127.0.0.1 (by something that is not this server)")
         return server.port
     if own:
-        return own[0]
+        return min(own)
     first = 20000 + zlib.crc32(network.encode()) % 750 * 16 + index
-    return next(port for port in range(first, 65536) if port not in given and not _taken(port))
+    return next(port for port in range(first, 65536) if port not in {*given, *others} and not _taken(port))
+
+
+def _published(client: Any, name: str) -> set[int]:
+    """The ports of this machine that a container leads to its server, also while it is down."""
+    with suppress(NotFound):
+        bindings = client.inspect_container(name)["HostConfig"]["PortBindings"] or {}
+        return {int(one["HostPort"]) for one in bindings.get(f"{PORT}/tcp") or [] if one["HostPort"]}
+    return set()
+
+
+def _published_by_any(client: Any) -> set[int]:
+    return {port for one in client.containers(all=True) for port in _published(client, one["Id"])}
 
 
 def _taken(port: int) -> bool:

@@ -158,7 +158,11 @@ PERCONAS = PurePosixPath("/usr/pgsql-18")
 
 @contextmanager
 def server_container(
-    client: docker.DockerClient, image: str, data: PurePosixPath, runtime: str | None = None
+    client: docker.DockerClient,
+    image: str,
+    data: PurePosixPath,
+    runtime: str | None = None,
+    entrypoint: Sequence[str] = (str(BINARIES / "postgres"),),
 ) -> Iterator[str]:
     """A server's container, never started, with an empty volume at `ROOM`, on a network of its own: its name."""
     name = f"tde-test-{secrets.token_hex(4)}"
@@ -167,7 +171,7 @@ def server_container(
     client.containers.create(
         image,
         ["-D", str(data)],
-        entrypoint=[str(BINARIES / "postgres")],
+        entrypoint=list(entrypoint),
         name=name,
         user="postgres",
         init=True,

@@ -16,7 +16,17 @@ from components.settings import LOCAL_PORT, Docker, Server
 
 
 class Daemon:
-    """Has nothing."""
+    """Has nothing, or one container of somebody else's, which is down and publishes a port."""
+
+    published: int | None = None
+
+    def containers(self, **_: object) -> list[dict[str, str]]:
+        return [{"Id": "other"}] if self.published else []
+
+    def inspect_container(self, name: str) -> dict[str, Any]:
+        if name != "other":
+            raise NotFound("there is none")
+        return {"HostConfig": {"PortBindings": {"5432/tcp": [{"HostPort": str(self.published)}]}}}
 
     def __getattr__(self, _: str) -> Any:
         def inspect(_: str) -> None:
@@ -46,3 +56,5 @@ def test_no_two_servers_get_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
         busy.bind(("127.0.0.1", first))
         assert len(set(ports())) == 3
         assert first not in ports()
+    monkeypatch.setattr(Daemon, "published", first)
+    assert first not in ports(), "it would be taken when that is started"

@@ -4,6 +4,7 @@ As root they run as the service account (see `account`). Everything here is sync
 offers one; the rest is polled in milliseconds.
 """
 
+import errno
 import os
 import pwd
 import select
@@ -31,6 +32,8 @@ from components.waiting import until
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOG_TAIL_BYTES = 16_384
+BROKEN = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EBUSY}
+"""What a file system may say to any operation that is right."""
 PORT_LINE, SOCKET_LINE = 3, 4  # of postmaster.pid, counted from 0 (PostgreSQL's miscadmin.h)
 BURIAL_DEADLINE = 10.0
 """Seconds for the children of a killed postmaster to notice."""
@@ -57,7 +60,7 @@ T = TypeVar("T")
 
 
 def _told(method: Callable[P, T]) -> Callable[P, T]:
-    """Say in a sentence that a file is another account's."""
+    """Say in a sentence that a file is another account's, or that its file system is full or broken."""
 
     @wraps(method)
     def asked(*arguments: P.args, **options: P.kwargs) -> T:
@@ -66,6 +69,11 @@ def _told(method: Callable[P, T]) -> Callable[P, T]:
         except PermissionError as error:
             user = pwd.getpwuid(os.geteuid()).pw_name
             raise Problem(f"{error.filename}: {user}, who runs this, has no permission there") from None
+        except OSError as error:
+            if error.errno not in BROKEN:
+                raise
+            place = error.filename or arguments[1]
+            raise Problem(f"{place}: {error.strerror}") from None
 
     return asked
 

@@ -7,6 +7,8 @@ from typing import ClassVar, Self
 from components.errors import Problem, Refused, Unavailable
 from components.postgres.resource import OnHost, Secret
 
+INSTEAD = {"directory": "a directory", "other": "a link or a device"}
+
 
 class HostFile(OnHost):
     """Its content is never shown: `content_matches` says whether the file holds what is declared."""
@@ -34,7 +36,7 @@ class HostFile(OnHost):
         if found is None:
             return None
         if found.kind != "file":
-            return self.but(content_matches=False, owner=f"a {found.kind}")
+            return self.but(content_matches=False, owner=INSTEAD[found.kind])
         try:
             content = self.machine.read(self._path) or b""
         except Unavailable:
@@ -50,7 +52,7 @@ class HostFile(OnHost):
     def create(self) -> Self:
         found = self.machine.status(self._path)
         if found and found.kind != "file":
-            raise Refused(f"{self.path} is a {found.kind}: it is left as it is. Move it away")
+            raise Refused(f"{self.path} is {INSTEAD[found.kind]}: it is left as it is. Move it away")
         self.machine.write(self._path, self.content.get_secret_value().encode(), mode=int(self.mode, 8))
         return self
 

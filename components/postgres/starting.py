@@ -33,7 +33,7 @@ def start(server: OnServer, name: str, binaries: str) -> None:
     def deaths() -> tuple[list[str], list[str]]:
         """Its log since the launch, and the lines of that which end a process."""
         log = machine.log_since(server.data, mark).splitlines()
-        return log, [line for line in log if "FATAL:" in line or "PANIC:" in line]
+        return log, [line for line in log if ("FATAL:" in line or "PANIC:" in line) and not _ends_a_session(line)]
 
     _seen(server, deaths, LAUNCH_DEADLINE)
     last, ready_since = "", 0.0
@@ -75,6 +75,11 @@ def _seen(server: OnServer, deaths: Callable[[], tuple[list[str], list[str]]], s
 
     until(settled, seconds=seconds)
     return found[0]
+
+
+def _ends_a_session(line: str) -> bool:
+    """Whether it is of one that ended or was turned away, maybe before the launch: some logs are dated when they are read."""
+    return "FATAL:  terminating " in line or "FATAL:  the database system is " in line
 
 
 def _cause(log: Sequence[str], fatal: Sequence[str]) -> str:

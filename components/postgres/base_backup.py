@@ -11,7 +11,7 @@ from psycopg.conninfo import make_conninfo
 
 from components import hosts
 from components.errors import CommandFailed, Problem, Unavailable
-from components.postgres.control import ControlData
+from components.postgres.control import ControlData, position
 from components.postgres.data_directory import DataDirectory
 from components.postgres.session import Session, server_session
 from components.postgres.upstream import Upstream
@@ -31,6 +31,7 @@ CLUSTER_SIZE = "SELECT sum(pg_database_size(oid)) FROM pg_database"
 WAL_FILE = r"[0-9A-F]{24}"
 CLONE_DEADLINE = 7 * 24 * 3600.0
 SLOT_DEADLINE = 10.0
+DF_DEADLINE = 10.0
 KEEPALIVE = {"keepalives_idle": 60, "keepalives_interval": 10, "keepalives_count": 6}
 """A network that is cut without a word ends a clone after two minutes, not after the kernel's two hours."""
 
@@ -78,13 +79,46 @@ class ClonedDirectory(DataDirectory):
         """How much has to be copied, and what becomes of what is there."""
         if live is None and self.machine.listing(self.path):
             return None  # it replaces `live`, of which that is told; or it is taken over
-        with self._primary() as primary:
-            told = f"{self.name}: a new {self.origin}, {_size(primary.value(CLUSTER_SIZE))}"
+        size, free = self._needed(), self._free()
+        told = f"{self.name}: a new {self.origin}, {_size(size)}"
+        if free is not None and free < size and not (live and self.disposable):
+            told += f" (only {_size(free)} are free there: it will not fit)"
         if live is None:
             return told
         told += f"; the old data is {'removed' if self.disposable else 'set aside'}"
         moves = live.machine.remains and self._differs("host", live)
         return f"{told}; {live.machine.remains}" if moves else told
+
+    def objection(self, live: Self) -> str | None:
+        """The old data, which may be the only copy that can still be read, is not set aside for a clone that does not fit."""
+        if self.disposable or live.follows == self.follows or not self.machine.listing(self.path):
+            return None
+        try:
+            needed, free = self._needed(), self._free()
+        except Problem:
+            return None  # whoever asks next says so
+        if free is None or free >= needed:
+            return None
+        return (
+            f"{self.name} needs a new clone ({live.follows}): {_size(needed)} beside its old data in {self.path}, which is set "
+            f"aside, and only {_size(free)} are free there. Nothing is changed. Make room: what earlier clones left is in "
+            f"{self.path}.set-aside-*"
+        )
+
+    def _needed(self) -> float:
+        with self._primary() as primary:
+            return float(primary.value(CLUSTER_SIZE))
+
+    def _free(self) -> float | None:
+        """Bytes that are free where it lies; None where that cannot be told."""
+        place = self.path
+        while not self.machine.status(place):
+            place = place.parent
+        command = ["df", "--output=avail", "--block-size=1", str(place)]
+        try:
+            return float(self.machine.run(command, deadline=DF_DEADLINE).split()[-1])
+        except (Problem, ValueError, IndexError):
+            return None
 
     def create(self) -> Self:
         return self._create(self._base_backup, self._hindrance)
@@ -101,15 +135,28 @@ class ClonedDirectory(DataDirectory):
             return None
 
     def _missing(self, clone: ControlData) -> str | None:
-        """What it needs, and the primary has not."""
+        """What it needs and the primary has not, or has itself and the primary has not."""
+        mine, reached = self._timeline(clone), self._reached(clone)  # before the primary is asked for what it has
         with self._primary() as primary:
-            slot = primary.value("SELECT wal_status FROM pg_replication_slots WHERE slot_name = %s", [self.slot])
-            timeline = primary.value("SELECT timeline_id FROM pg_control_checkpoint()")
+            slot = primary.value(
+                "SELECT invalidation_reason FROM pg_replication_slots WHERE slot_name = %s", [self.slot]
+            )
             oldest = primary.value("SELECT min(substr(name, 9)) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'")
-        if slot == "lost":
+            now = primary.row(
+                "SELECT left(pg_walfile_name(pg_current_wal_flush_lsn()), 8), pg_current_wal_flush_lsn()::text "
+                "WHERE NOT pg_is_in_recovery()"
+            )
+            if now is None:
+                return None  # it is no primary now: its own resource says so
+            timeline, end = int(now[0], 16), now[1]
+            if mine < timeline:
+                end = _end_of(primary, mine, timeline)
+        if slot == "wal_removed":
             return WAL_GONE
-        if clone.timeline > timeline:
-            return f"it is on timeline {clone.timeline}, the primary on {timeline}"
+        if mine > timeline:
+            return f"it is on timeline {mine}, the primary on {timeline}"
+        if position(reached) > position(end):
+            return f"it has WAL up to {reached} of timeline {mine}, which ends at {end} on the primary"
         # Also where its slot looks well: one that was made anew holds nothing back of what was gone before.
         needed = self._next_segment(clone)
         gone = needed is not None and needed < clone.segment(f"{timeline:08X}{oldest}")
@@ -134,10 +181,23 @@ class ClonedDirectory(DataDirectory):
                 found: int | None = standby.value(query, [clone.segment_size])
                 return found
         # It starts with what it has. A file made ready for later passes for WAL here: once it runs, it knows better.
-        held = {
-            clone.segment(name) for name in self.machine.listing(self.path / "pg_wal") if re.fullmatch(WAL_FILE, name)
-        }
+        held = {clone.segment(name) for name in self._wal_files()}
         return next(number for number in count(clone.segment(clone.redo_wal_file)) if number not in held)
+
+    def _wal_files(self) -> list[str]:
+        return [name for name in self.machine.listing(self.path / "pg_wal") if re.fullmatch(WAL_FILE, name)]
+
+    def _timeline(self, clone: ControlData) -> int:
+        """The one it is on: what pg_controldata says is that of its last restartpoint."""
+        return max(clone.timeline, *(int(name[:8], 16) for name in self._wal_files()), 0)
+
+    def _reached(self, clone: ControlData) -> str:
+        """The LSN up to which it has WAL."""
+        if not self.machine.postmaster(self.path):
+            return clone.reached
+        with self._itself() as standby:
+            found = standby.value("SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())")
+        return str(found or clone.reached)
 
     def _itself(self) -> AbstractContextManager[Session]:
         return server_session(self.machine, self.path, f"the standby on {self.path}")
@@ -210,6 +270,13 @@ class ClonedDirectory(DataDirectory):
     def _tool(self) -> str:
         names = self.machine.listing(PurePosixPath(self.binaries))
         return "pg_tde_basebackup" if "pg_tde_basebackup" in names else "pg_basebackup"
+
+
+def _end_of(primary: Session, timeline: int, current: int) -> str:
+    """Where an earlier timeline of the primary ends."""
+    history = primary.value("SELECT pg_read_file('pg_wal/' || %s, true)", [f"{current:08X}.history"])
+    ends = {line.split()[0]: line.split()[1] for line in (history or "").splitlines() if len(line.split()) > 1}
+    return str(ends.get(str(timeline), "FFFFFFFF/FFFFFFFF"))  # where it does not say, the standby finds out for itself
 
 
 def _tell(what: str, line: str, seconds: float) -> None:

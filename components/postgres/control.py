@@ -19,6 +19,8 @@ class ControlData:
     """The WAL file from which this server would replay."""
     segment_size: int
     """Bytes of one WAL file."""
+    reached: str
+    """The LSN up to which it surely has WAL: "0/3000158"."""
 
     def segment(self, wal_file: str) -> int:
         """The number of a WAL file, counted from the first one ever, whatever its timeline."""
@@ -28,6 +30,12 @@ class ControlData:
     def left_recovery(self) -> bool:
         """Whether it has been a primary: a clone that was started is "in archive recovery" or "shut down in recovery"."""
         return self.state in {"in production", "shut down", "shutting down", "in crash recovery"}
+
+
+def position(lsn: str) -> int:
+    """An LSN, as PostgreSQL writes it, as a number of bytes."""
+    high, low = lsn.split("/")
+    return int(high, 16) << 32 | int(low, 16)
 
 
 def control_data(host: Host, binaries: PurePosixPath, data: PurePosixPath) -> ControlData:
@@ -50,6 +58,7 @@ def control_data(host: Host, binaries: PurePosixPath, data: PurePosixPath) -> Co
             timeline=int(lines["Latest checkpoint's TimeLineID"]),
             redo_wal_file=lines["Latest checkpoint's REDO WAL file"],
             segment_size=int(lines["Bytes per WAL segment"]),
+            reached=max(lines["Latest checkpoint location"], lines["Minimum recovery ending location"], key=position),
         )
     except KeyError as missing:
         raise Problem(f"pg_controldata does not say {missing} of {data}") from None

@@ -241,6 +241,8 @@ pg_control version number:            1800
 Database system identifier:           7579821021830312345
 Database cluster state:               in archive recovery
 Latest checkpoint's REDO location:    0/3000028
+Latest checkpoint location:           0/3000060
+Minimum recovery ending location:     0/3000158
 Latest checkpoint's REDO WAL file:    000000010000000000000003
 Latest checkpoint's TimeLineID:       1
 Bytes per WAL segment:                16777216
@@ -266,13 +268,22 @@ BIN, DATA = PurePosixPath("/b in"), PurePosixPath("/d'ata")
 def test_control_data() -> None:
     host = Answering(CONTROL)
     assert control_data(host, BIN, DATA) == ControlData(
-        "7579821021830312345", "in archive recovery", 1, "000000010000000000000003", 2**24
+        "7579821021830312345", "in archive recovery", 1, "000000010000000000000003", 2**24, "0/3000158"
     )
     assert host.asked == ["/b in/pg_controldata", "--pgdata", "/d'ata"]
 
 
 @pytest.mark.parametrize(
-    "lacking", ["system identifier", "cluster state", "TimeLineID", "REDO WAL file", "WAL segment"]
+    "lacking",
+    [
+        "system identifier",
+        "cluster state",
+        "TimeLineID",
+        "REDO WAL file",
+        "WAL segment",
+        "checkpoint location",
+        "ending",
+    ],
 )
 def test_control_data_that_lacks_a_line(lacking: str) -> None:
     rest = "".join(line for line in CONTROL.splitlines(keepends=True) if lacking not in line)
@@ -287,6 +298,7 @@ def clone(**fields: Any) -> ControlData:
         "timeline": 1,
         "redo_wal_file": "000000010000000000000005",
         "segment_size": 2**24,
+        "reached": "0/5000028",
     }
     return ControlData(**known | fields)
 

@@ -124,10 +124,12 @@ class Server(OnServer):
         return restart_told(self.name, late, self.restart) if late else None
 
     def _late(self, live: Self | None) -> list[str]:
-        """The changed parameters that can only change at start, or were given at it; and those that are set back to what the
-        server runs with, where that is spelled in another way."""
+        """The changed parameters that can only change at start, or were given at it; those that are set back to what the server
+        runs with, where that is spelled in another way; and those that a standby has paused itself for."""
         if live is None or not live.running:
             return []
+        if low := self._low(live):
+            return low
         changed = self._changed_settings(live)
         back = self.settings.keys() & LISTS & set(live.pending_restart) - changed
         if not changed | back:
@@ -142,6 +144,15 @@ class Server(OnServer):
         except Problem:
             return []  # it does not answer now: whoever reads it says so
         return [name for name, runs in rows if name.lower() in changed or runs != written(name, self.settings[name])]
+
+    def _low(self, live: Self) -> list[str]:
+        """What is lower than on the primary, where it has been raised there: replay pauses, and to resume it ends the server."""
+        if live.replay != "paused" or self.recovery != "standby":
+            return []
+        try:
+            return sorted(too_low(self.machine, self._bin, self.data))
+        except Problem:
+            return []
 
     def create(self) -> Self:
         """Start it with its settings; a server that an interrupted run left running is brought to them instead."""
@@ -158,7 +169,7 @@ class Server(OnServer):
         live = self.but(pending_reload=[], pending_restart=[]).read() or self
         if objection := self.objection_to_adoption(live):
             raise Refused(objection)
-        adopted = self.but(found=self._set_before(self.settings))
+        adopted = self.but(found=self.set_before(self.settings))
         try:
             return adopted._bring(live)  # noqa: SLF001 - our own
         except Problem:
@@ -167,7 +178,7 @@ class Server(OnServer):
                 adopted._set_back(self.settings)  # noqa: SLF001 - our own
             raise
 
-    def _set_before(self, names: Iterable[str]) -> dict[str, str]:
+    def set_before(self, names: Iterable[str]) -> dict[str, str]:
         """What somebody has set by ALTER SYSTEM."""
         query = (
             "SELECT lower(name), setting FROM pg_file_settings "
@@ -179,7 +190,7 @@ class Server(OnServer):
     def update(self, live: Self) -> Self:
         added = self.settings.keys() - live.settings.keys()
         if added and not self.ours and self.machine.postmaster(self.data):
-            known = self.but(found=self.found | self._set_before(added))
+            known = self.but(found=self.found | self.set_before(added))
             return known._bring(live)  # noqa: SLF001 - our own
         return self._bring(live)
 
@@ -205,7 +216,8 @@ class Server(OnServer):
             if low or late:
                 refuse_wrong_files(server, self.name)
         if low:
-            self._allowed_to_restart(sorted(low))
+            if self.restart == "refused":
+                raise Refused(restart_objected(self.name, sorted(low)))
             self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
             return self._start_stopped(live.settings)
         if late:
@@ -258,6 +270,18 @@ class Server(OnServer):
         except CommandFailed:
             return "no cluster"
         return None if found == self.system_identifier else f"another cluster (system identifier {found})"
+
+    def give_back_left(self) -> list[str]:
+        """Set back what still is as the stack has set it, after an `up` that was killed meanwhile; the names of that."""
+        now = self.set_before(self.settings)
+        left = [
+            name
+            for name in sorted(now.keys() - {"shared_preload_libraries"})
+            if same_value(name, self.settings[name], now[name]) and now[name] != self.found.get(name)
+        ]
+        if left:
+            self._set_back(left)
+        return left
 
     def _give_back(self) -> None:
         """Set what was set before. pg_tde stays loaded: without it, tables that are encrypted by now could not be read."""

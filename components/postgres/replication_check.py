@@ -10,16 +10,19 @@ from components import hosts
 from components.errors import Problem, Unavailable
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, server_session, session
+from components.progress import progress
 from components.waiting import until
 
 STREAM_DEADLINE = 60.0
 """Seconds until a started standby streams."""
 RETURN_DEADLINE = 3.0
 """Seconds for a supervisor to start a standby that died."""
+RETRY_SECONDS = 1.5
+"""More than the second in which a standby asks again, see `wal_retrieve_retry_interval`."""
 RECONNECT_DEADLINE = 3.0
 """Seconds for a running standby to come back after a restart of the primary: it tries every second."""
 REPLAY_DEADLINE = 600.0
-"""Seconds until it has replayed what the primary had written when asked."""
+"""Seconds for a standby that is behind to replay anything at all: how long it takes to the end is for its size to say."""
 
 
 class ReplicationCheck(OnServer):
@@ -59,11 +62,29 @@ class ReplicationCheck(OnServer):
         )
 
     def read(self) -> Self:
-        """Whether it streams; a standby that is behind streams all the same, and one that is just reconnecting will."""
-        with self._primary() as primary:
-            wait = RECONNECT_DEADLINE if self.machine.postmaster(self.data) else 0
-            streams = until(lambda: self._streams(primary), seconds=wait)
-            return self.but(streaming="from its slot" if streams else "no: nothing reads its slot")
+        """Whether it streams; a standby that is behind streams all the same, and one that is just reconnecting, or that
+        replays what it has itself, will."""
+        try:
+            running = self.machine.postmaster(self.data) is not None
+        except Unavailable:
+            running = False  # as far as anybody knows; the primary sees whether it streams
+        try:
+            with self._primary() as primary:
+                streams = until(lambda: self._streams(primary), seconds=RECONNECT_DEADLINE if running else 0)
+        except Unavailable:
+            return self.but(streaming="not known: the primary does not answer")
+        streams = streams or (running and self._replays_its_own())
+        return self.but(streaming="from its slot" if streams else "no: nothing reads its slot")
+
+    def _replays_its_own(self) -> bool:
+        """Whether it replays WAL that it has: before it has done so, a standby that was started asks the primary for none.
+        (PostgreSQL documentation, *Wait Events*: one that waits for the primary says so, for a second between two tries.)"""
+        query = (
+            "SELECT wait_event IS DISTINCT FROM 'RecoveryRetrieveRetryInterval' AND wait_event IS DISTINCT FROM "
+            "'RecoveryWalStream' FROM pg_stat_activity WHERE backend_type = 'startup'"
+        )
+        with session(self, self._purpose) as standby:
+            return not until(lambda: not standby.value(query), seconds=RETRY_SECONDS)
 
     def _streams(self, primary: Session) -> bool:
         state = primary.value(
@@ -82,7 +103,14 @@ class ReplicationCheck(OnServer):
                 up = time.monotonic()
             return self._streams(primary) or time.monotonic() - up > RETURN_DEADLINE
 
-        return until(settled, seconds=STREAM_DEADLINE) and self._streams(primary)
+        try:
+            while not until(settled, seconds=STREAM_DEADLINE):
+                if not self._replays_its_own():
+                    return False
+                progress(f"{self._purpose} replays what it has itself, before it asks for more")
+        except Unavailable:
+            return False  # it went meanwhile
+        return self._streams(primary)
 
     def create(self) -> Self:
         with self._primary() as primary:
@@ -105,38 +133,53 @@ class ReplicationCheck(OnServer):
     def _check_encryption(self, primary: Session) -> None:
         """The standby opens the server key by itself; where there is a default key, tables can be encrypted, and arrive so."""
         default, *_ = primary.shown("SELECT key_name FROM pg_tde_default_key_info()") or (None,)
-        if default:
-            self._check_table(primary)
-            return
         with session(self, self._purpose, self.database) as standby:
+            if default and not _is_delayed(standby):
+                self._check_table(primary, standby)
+                return
             self._replayed(primary, standby)
             standby.rows("SELECT pg_tde_verify_server_key()")
 
-    def _check_table(self, primary: Session) -> None:
+    def _check_table(self, primary: Session, standby: Session) -> None:
         """A table made with tde_heap on the primary arrives encrypted, and the standby opens both keys."""
         table = sql.Identifier(f"tde_replication_check_{self.slot}")
         try:
             primary.rows(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
             primary.rows(sql.SQL("CREATE TABLE {} USING tde_heap AS SELECT 42 AS proof").format(table))
-            with session(self, self._purpose, self.database) as standby:
-                self._replayed(primary, standby)
-                standby.rows("SELECT pg_tde_verify_server_key()")
-                encrypted = standby.value("SELECT pg_tde_is_encrypted(%s::regclass)", [table.as_string()])
-                proof = standby.value(sql.SQL("SELECT proof FROM {}").format(table))
+            self._replayed(primary, standby)
+            standby.rows("SELECT pg_tde_verify_server_key()")
+            encrypted = standby.value("SELECT pg_tde_is_encrypted(%s::regclass)", [table.as_string()])
+            proof = standby.value(sql.SQL("SELECT proof FROM {}").format(table))
             if not encrypted or proof != 42:  # noqa: PLR2004
                 raise Problem(f"{self._purpose}: a table made with tde_heap on the primary is not encrypted there")
         finally:
             primary.rows(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
 
     def _replayed(self, primary: Session, standby: Session) -> None:
-        """Wait until the standby has replayed all that the primary has written by now."""
+        """Wait until the standby has replayed all that the primary has written by now; has received it, where it replays late
+        because it is told to."""
         # A message of our own: it is flushed, so it is sent at once, and no idle page end can be mistaken for a lag.
         written = primary.value("SELECT pg_logical_emit_message(true, 'tde-replication', 'check')")
-        arrived = sql.SQL("SELECT pg_is_in_recovery() AND pg_last_wal_replay_lsn() >= {}::pg_lsn").format(
-            sql.Literal(written)
+        place = "receive" if _is_delayed(standby) else "replay"
+        query = sql.SQL("SELECT pg_is_in_recovery(), {}::pg_lsn - pg_last_wal_{}_lsn()").format(
+            sql.Literal(written), sql.SQL(place)
         )
-        if not until(lambda: bool(standby.value(arrived)), seconds=REPLAY_DEADLINE):
-            raise Problem(f"{self._purpose} has not replayed {written} within {REPLAY_DEADLINE:g} s: {self._reason()}")
+        last, since = None, time.monotonic()
+
+        def settled() -> bool:
+            nonlocal last, since
+            recovering, behind = standby.row(query) or (False, None)
+            if behind != last:
+                last, since = behind, time.monotonic()
+            if recovering and behind is not None and behind > 0:
+                progress(f"{self._purpose} is {behind / 2**20:.0f} MiB behind")
+            return bool(recovering and behind is not None and behind <= 0)
+
+        while not until(settled, seconds=1):
+            if time.monotonic() - since > REPLAY_DEADLINE:
+                raise Problem(
+                    f"{self._purpose} has not come nearer to {written} for {REPLAY_DEADLINE:g} s: {self._reason()}"
+                )
 
     def _reason(self) -> str:
         """Why it does not stream, as the standby itself has it."""
@@ -150,3 +193,7 @@ class ReplicationCheck(OnServer):
                 return "its WAL receiver does not run: its log says why (password, pg_hba.conf, slot or network)"
         except Unavailable as problem:
             return str(problem)
+
+
+def _is_delayed(standby: Session) -> bool:
+    return bool(standby.value("SELECT setting <> '0' FROM pg_settings WHERE name = 'recovery_min_apply_delay'"))

@@ -18,6 +18,7 @@ from components.postgres import starting
 from components.postgres.base_backup import ClonedDirectory
 from components.postgres.claim import Claim
 from components.postgres.control import control_data
+from components.postgres.data_directory import InitializedDirectory
 from components.postgres.hba_rule import HbaRule
 from components.postgres.replication_check import ReplicationCheck
 from components.postgres.replication_role import ReplicationRole
@@ -254,6 +255,110 @@ def test_what_cannot_be_followed_any_more(servers: Servers, primary: Node) -> No
     ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot}).delete()
 
 
+def test_a_promoted_standby_whose_data_is_the_primarys_by_now_is_not_taken_away(
+    servers: Servers, primary: Node
+) -> None:
+    """The stack file followed a failover: the clone's resource goes, and the server that was made of it stays."""
+    made = servers.standby(primary, "successor")
+    clone = made.directory
+    assert isinstance(clone, ClonedDirectory)
+    made.rows("SELECT pg_promote()")
+    assert until(lambda: made.value("SELECT pg_is_in_recovery()") is False, seconds=20)
+    kept = InitializedDirectory.model_validate(clone.model_dump(exclude={"origin"}))
+    assert kept.create().made_at == clone.made_at
+    clone.delete()
+    assert made.running
+    kept.delete()
+    assert not made.file("PG_VERSION").exists()
+    ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot}).delete()
+
+
+def test_a_standby_that_has_wal_of_its_own(servers: Servers, primary: Node) -> None:
+    """As one that was started without its signal file, or whose primary came back from an older copy of its disk."""
+    made = servers.standby(primary, "ahead")
+    clone = made.directory
+    assert isinstance(clone, ClonedDirectory)
+    made.stop()
+    made.file("standby.signal").unlink()
+    made.server.but(recovery="none").update(made.server.but(running=False, recovery="none"))
+    made.rows("CREATE TABLE own AS SELECT generate_series(1, 100000)")
+    made.rows("CHECKPOINT")
+    made.stop()
+    made.file("standby.signal").touch()
+    made.server.update(made.server.but(running=False))
+    assert not clone.control().left_recovery, "its control file is a standby's again"
+    told = r"it has WAL up to \S+ of timeline 1, which ends at \S+ on the primary"
+    assert re.fullmatch(told, follows(clone))
+    made.stop()
+    assert re.fullmatch(told, follows(clone))
+    ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot}).delete()
+    clone.delete()
+
+
+def test_a_standby_follows_its_primary_to_another_timeline_unless_it_went_further(servers: Servers) -> None:
+    first = servers.primary("first", max_wal_senders="6")
+    middle, last, astray = (servers.standby(first, name) for name in ("middle", "last", "astray"))
+    for each in (middle, last, astray):
+        assert until(lambda each=each: each.value("SELECT pg_last_wal_receive_lsn() IS NOT NULL"), seconds=20)  # type: ignore[misc]
+    last.stop()
+    middle.rows("SELECT pg_promote()")
+    assert until(lambda: middle.value("SELECT pg_is_in_recovery()") is False, seconds=20)
+    first.rows("CREATE TABLE after_the_fork AS SELECT generate_series(1, 1000)")
+    end = first.value("SELECT pg_current_wal_flush_lsn()::text")
+    assert until(lambda: astray.value("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", [end]), seconds=20)
+
+    def seen_from_middle(node: Node) -> str:
+        clone = node.directory
+        assert isinstance(clone, ClonedDirectory)
+        ReplicationSlot.model_validate({**middle.inside, "slot": clone.slot}).create()
+        return follows(clone.but(primary_directory=str(middle.data)))
+
+    assert seen_from_middle(last) == "the primary"
+    assert re.fullmatch(
+        r"it has WAL up to \S+ of timeline 1, which ends at \S+ on the primary", seen_from_middle(astray)
+    )
+    for each in (middle, last, astray, first):
+        each.stop()
+        each.directory.delete()
+
+
+def test_a_slot_given_up_for_idleness_costs_no_clone(servers: Servers) -> None:
+    primary = servers.primary("idle", idle_replication_slot_timeout="1s")
+    made = servers.standby(primary, "idling")
+    clone = made.directory
+    assert isinstance(clone, ClonedDirectory)
+    made.stop()
+    slot = ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot})
+
+    def is_lost() -> bool:
+        primary.rows("CHECKPOINT")
+        return slot.changed(slot.read() or slot) == {"wal_status"}
+
+    assert until(is_lost, seconds=20)
+    assert follows(clone) == "the primary"
+    for each in (made, primary):
+        each.stop()
+        each.directory.delete()
+
+
+def test_a_clone_that_does_not_fit_leaves_the_old_data_where_it_is(
+    primary: Node, standby: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = standby.directory
+    assert isinstance(clone, ClonedDirectory)
+    lost = clone.but(follows="nothing: lost", disposable=False)
+    kept = clone.but(disposable=False)
+    assert kept.objection(lost) is None
+    monkeypatch.setattr(ClonedDirectory, "_needed", lambda _: 2.0**60)
+    told = rf"needs a new clone \(nothing: lost\): 1048576.0 TiB beside its old data in {re.escape(str(clone.path))}, which is"
+    assert re.search(told, kept.objection(lost) or "")
+    assert clone.objection(lost) is None, "that of a disposable stack makes room"
+    assert kept.objection(kept) is None
+    assert "it will not fit" in (kept.cost(lost) or "")
+    assert "it will not fit" in (clone.but(data_directory=str(clone.path.parent / "new" / "data")).cost(None) or "")
+    assert primary.running
+
+
 def test_a_slot_made_anew_does_not_bring_back_wal_that_is_gone(servers: Servers) -> None:
     """As a new clone that was cut off leaves it: the slot is new, the standby the old one."""
     primary = servers.primary("forgets")
@@ -348,8 +453,7 @@ def test_a_stopped_or_slotless_standby_does_not_pass_for_streaming(
     monkeypatch.setattr("components.postgres.replication_check.STREAM_DEADLINE", 0.3)
     proof = check(primary, standby)
     standby.stop()
-    live = proof.read()
-    assert proof.changed(live) == {"streaming"}
+    assert until(lambda: proof.changed(proof.read()) == {"streaming"}, seconds=10)
     with pytest.raises(Problem, match=r"does not stream from slot .*: no server runs on") as told:
         proof.create()
     assert "\n" not in str(told.value)
@@ -378,10 +482,47 @@ def test_replay_that_paused_itself_for_a_higher_value_of_the_primary_goes_on(ser
     live = standby.server.read()
     assert live is not None
     assert standby.server.changed(live) == {"replay"}
+    assert "will be restarted: max_locks_per_transaction" in (standby.server.cost(live) or "")
+    assert "restart: refused" in (standby.server.but(restart="refused").objection(live) or "")
     standby.server.update(live)
     assert standby.value("SHOW max_locks_per_transaction") == "80"
     assert standby.server.read() == standby.server
     check(primary, standby).create()
+
+
+def test_a_standby_that_replays_late_because_it_is_told_to(primary: Node, standby: Node) -> None:
+    """What has arrived is proved; after a restart it asks for more once it has replayed what it has."""
+    proof, server = check(primary, standby), standby.server
+    standby.rows("ALTER SYSTEM SET recovery_min_apply_delay = '1h'")
+    standby.rows("SELECT pg_reload_conf()")
+    assert until(lambda: standby.value("SHOW recovery_min_apply_delay") == "1h", seconds=10)
+    proof.create()
+    assert until(
+        lambda: (
+            standby.value("SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'startup'")
+            == "RecoveryApplyDelay"
+        ),
+        seconds=20,
+    )
+    standby.stop()
+    starting.start(server, server.name, server.binaries)
+    assert not standby.rows("SELECT 1 FROM pg_stat_wal_receiver")
+    assert proof.read() == proof, "no drift"
+    standby.rows("ALTER SYSTEM RESET recovery_min_apply_delay")
+    standby.rows("SELECT pg_reload_conf()")
+    proof.create()
+
+
+def test_nothing_is_known_of_a_standby_whose_primary_is_down(servers: Servers) -> None:
+    primary = servers.primary("down")
+    standby = servers.standby(primary, "alone")
+    proof = check(primary, standby)
+    proof.create()
+    primary.stop()
+    assert proof.changed(proof.read()) == {"streaming"}
+    for each in (standby, primary):
+        each.stop()
+        each.directory.delete()
 
 
 def test_a_lost_signal_file_is_put_back_before_the_next_start_makes_a_primary_of_it(standby: Node) -> None:

@@ -90,19 +90,20 @@ class ReplicationRole(OnServer):
                     f"{self._purpose}: a role of this name is there already, and can do more than replicate ({has}): it is "
                     "left as it is. Name another role in replication.role"
                 )
-            maker = self._maker(server)
-            if maker not in {self.stack, None}:
-                raise Refused(
-                    f"{self._purpose}: it is that of another stack ({maker}): it is left as it is. Name another role in "
-                    "replication.role"
-                )
-            if maker is not None:
-                self._alter(server, found)
-                return self.but(ours=True)
-            verifier = server.value("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [self.role])
-            before = [found.attributes, found.connection_limit, found.valid_until, verifier]
-            self._alter(server, found)
-            return self.but(ours=False, found=SecretStr(json.dumps(before)))
+            return self._take_over(server, found)
+
+    def _take_over(self, server: Session, found: Self) -> Self:
+        """Bring one that is there to what is declared; what it was is kept, where nobody says that this stack made it."""
+        maker = self._maker(server)
+        if maker not in {self.stack, None}:
+            raise Refused(
+                f"{self._purpose}: it is that of another stack ({maker}): it is left as it is. Name another role in "
+                "replication.role"
+            )
+        verifier = server.value("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [self.role])
+        before = [found.attributes, found.connection_limit, found.valid_until, verifier]
+        self._alter(server, found)
+        return self.but(ours=True) if maker is not None else self.but(ours=False, found=SecretStr(json.dumps(before)))
 
     def _make(self, server: Session) -> Self:
         with server.connection.transaction():
@@ -118,6 +119,8 @@ class ReplicationRole(OnServer):
 
     def update(self, live: Self) -> Self:
         with session(self, self._purpose) as server:
+            if self.ours and self._maker(server) != self.stack:  # ours was dropped, and somebody else made this one
+                return self._take_over(server, live)
             self._alter(server, live)
         return self
 

@@ -78,7 +78,8 @@ class HbaRule(OnServer):
             above = self._above(first, rules)
             marked = self._marked(server)
             stale = server.value(
-                "SELECT modification > pg_conf_load_time() FROM pg_stat_file(current_setting('hba_file'))"
+                "SELECT coalesce(bool_or((pg_stat_file(file, true)).modification > pg_conf_load_time()), false) FROM "
+                "(SELECT current_setting('hba_file') UNION SELECT file_name FROM pg_hba_file_rules) AS files (file)"
             )
             return self.but(
                 connection_type=first.type,

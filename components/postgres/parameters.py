@@ -147,4 +147,8 @@ def reload_configuration(server: Session) -> None:
     before = server.value("SELECT pg_conf_load_time()")
     server.rows("SELECT pg_reload_conf()")
     if not until(lambda: server.value("SELECT pg_conf_load_time()") != before, seconds=RELOAD_DEADLINE):
-        raise Problem(f"the server did not take up its configuration within {RELOAD_DEADLINE:g} s: see its log")
+        wrong = server.row(
+            "SELECT sourcefile, sourceline, error FROM pg_file_settings WHERE error IS NOT NULL AND NOT applied"
+        )
+        why = f"line {wrong[1]} of {wrong[0]} is wrong ({wrong[2]}): mend that line" if wrong else "see its log"
+        raise Problem(f"the server did not take up its configuration within {RELOAD_DEADLINE:g} s: {why}")

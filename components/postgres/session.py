@@ -74,9 +74,8 @@ def told(purpose: str) -> Iterator[None]:
 def sentence(purpose: str, error: psycopg.Error) -> Problem:
     told_by_server = error.diag
     text = told_by_server.message_primary or str(error).strip() or type(error).__name__
-    extra = "".join(
-        f" {part.rstrip('.')}." for part in (told_by_server.message_detail, told_by_server.message_hint) if part
-    )
+    parts = [part for part in (told_by_server.message_detail, told_by_server.message_hint) if part]
+    extra = "".join(f" {'; '.join(part.splitlines()).rstrip('.')}." for part in parts)
     lost = error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
     state = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""
     return (Unavailable if lost else Problem)(f"{purpose}: {text}{state}.{extra}")

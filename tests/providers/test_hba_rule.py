@@ -389,6 +389,22 @@ def test_a_file_changed_but_not_loaded(primary: Node, hba: HbaFile) -> None:
     assert drift(declared) == set()
 
 
+def test_an_included_file_changed_but_not_loaded(primary: Node, hba: HbaFile) -> None:
+    declared = rule(primary)
+    declared.create()
+    more = hba.path.with_name("more.conf")
+    more.write_text("host replication other 192.0.2.0/24 scram-sha-256\n")
+    hba.path.write_text(f"{hba.text}include more.conf\n")
+    declared.update(declared)
+    loaded = float(primary.value("SELECT extract(epoch FROM pg_conf_load_time())"))
+    while time.time() < int(loaded) + 1:  # the file's time counts in whole seconds
+        time.sleep(0.01)
+    more.write_text("host replication other 192.0.2.0/25 scram-sha-256\n")
+    assert declared.changed(live(declared)) == {"loaded"}
+    declared.update(declared)
+    assert drift(declared) == set()
+
+
 def test_a_syntax_error_elsewhere_is_told_and_nothing_changed(primary: Node, hba: HbaFile) -> None:
     declared = rule(primary)
     hba.path.write_text(f"{hba.text}host all all notanip/32 trust\n")

@@ -8,9 +8,10 @@ from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from components import hosts, settings
-from components.errors import NoDatabase, Problem, Unavailable
+from components.errors import CommandFailed, NoDatabase, Problem, Unavailable
 from components.hosts.base import Host
 from components.hosts.site import Site
+from components.postgres.control import control_data
 from components.postgres.data_directory import marker
 from components.postgres.replication_slot import others_streaming
 from components.postgres.server import Server
@@ -19,6 +20,7 @@ from components.values import SLOT_PREFIX
 from components.vault_address import LOOPBACK, VaultAddress
 
 PATIENCE = 3.0
+STAT_DEADLINE = 30.0
 OWN_SLOTS = SLOT_PREFIX.replace("_", r"\_") + "%"
 
 
@@ -33,9 +35,16 @@ def objections(place: str, server: settings.Server, site: Site, stack: str) -> l
                 f"{place}.dataDirectory: {data} is not empty and was not made by this stack: it is never written to. Move it "
                 "away, or name another"
             )
+        elif not (made or server.adopt or site.in_container) and _is_mount_point(host, data):
+            found.append(
+                f"{place}.dataDirectory: {data} is where a file system is mounted, and a data directory is put there whole, by "
+                "rename: name a directory in it"
+            )
         if (of := made.get("name", server.name)) != server.name:
             found.append(
-                f"{place}.dataDirectory: {data} is that of server {of}, and a server is not renamed with its data: name another"
+                f"{place}.dataDirectory: {data} is that of server {of}, or a copy of it that was made by hand, and a server is "
+                "not renamed with its data: name another. Where a standby was copied there by hand, move that away, and `up` "
+                "clones it anew"
             )
         if (made or server.adopt) and (mistake := _of_another_version(host, site)):
             found.append(f"{place}.{site.version_setting}: {mistake}")
@@ -50,6 +59,47 @@ def objections(place: str, server: settings.Server, site: Site, stack: str) -> l
             f"{place}.dataDirectory: {host.account} cannot look into {data} ({problem}): name a directory of its own"
         ]
     return found
+
+
+def _is_mount_point(host: Host, data: PurePosixPath) -> bool:
+    if host.status(data) is None:
+        return False
+    command = ["stat", "--dereference", "--format=%d", str(data), str(data.parent)]
+    try:
+        one, other = host.run(command, deadline=STAT_DEADLINE).split()
+    except CommandFailed:
+        return False  # what is wrong with it is said by whoever needs it
+    return one != other
+
+
+def objections_of_failover(places: Sequence[str], sites: Sequence[Site], names: Sequence[str]) -> list[str]:
+    """Where the primary is down, a standby that was promoted may hold all that was written since: `up` would clone it anew."""
+    primary = sites[0]
+    try:
+        if hosts.host(primary.address).postmaster(primary.data):
+            return []
+    except Problem:
+        pass  # nor can it be asked whether it is there
+    promoted = [
+        (place, name)
+        for place, site, name in zip(places[1:], sites[1:], names[1:], strict=True)
+        if _was_promoted(hosts.host(site.address), site)
+    ]
+    return [
+        f"{place}: {name} was promoted (or started without standby.signal), and the primary {names[0]} does not run or does not "
+        f"answer: {name} may be the one server that holds what was written since, and `up` would clone it anew. Nothing is "
+        f"changed. Start {names[0]}, and `up` does so; to go on with {name} as the primary, see docs/failover.md"
+        for place, name in promoted
+    ]
+
+
+def _was_promoted(host: Host, site: Site) -> bool:
+    try:
+        if not marker(host, site.data) or host.status(site.data / "backup_label"):
+            return False
+        return control_data(host, site.binaries, site.data).left_recovery
+    except Problem:
+        return False
 
 
 def _of_another_version(host: Host, site: Site) -> str | None:

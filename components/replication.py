@@ -27,6 +27,7 @@ from components.preflight import (
     objections,
     objections_of_adoption,
     objections_of_dependents,
+    objections_of_failover,
     objections_of_keys,
     objections_of_lost_mount,
     objections_of_reach,
@@ -132,7 +133,9 @@ class EncryptedReplication(pulumi.ComponentResource):
             zip(cluster.places, self._nodes, strict=True),
         )
         found = [line for lines in told for line in lines]
-        found += objections_of_versions(cluster.places, [node.site for node in self._nodes])
+        sites = [node.site for node in self._nodes]
+        found += objections_of_versions(cluster.places, sites)
+        found += objections_of_failover(cluster.places, sites, [node.name for node in self._nodes])
         found += objections_of_vault(self._vault_address.address, self._vault_address.ca)
         if self._in_force:
             found += objections_of_reach(cluster, self._vault_address.address)
@@ -168,6 +171,7 @@ class EncryptedReplication(pulumi.ComponentResource):
         inside = {**primary.site.location, "system_identifier": directory.system_identifier}
         if adopted:
             known = {"role": cluster.replication.role, "clients": self._clients(), **_primary(inside)}
+            known["settings"] = primary.parameters(cluster, encrypted=self._in_force)
             primary.claim(around, around.token_file, around.ca_file, on_primary=known)
         vault_files = primary.vault_files(around, key_vault.tokens[primary.name])
         opts = around.child(depends_on=[directory, *vault_files], protect=cluster.protect)

@@ -11,7 +11,7 @@ from typing import ClassVar, Self
 
 from pydantic import SecretStr
 
-from components.errors import Problem
+from components.errors import Problem, Unavailable
 from components.hosts.base import LOG
 from components.postgres.data_directory import InitializedDirectory
 from components.postgres.hba_rule import HbaRule
@@ -19,11 +19,12 @@ from components.postgres.host_file import HostFile
 from components.postgres.replication_role import ReplicationRole
 from components.postgres.replication_slot import ReplicationSlot
 from components.postgres.resource import OnHost
+from components.postgres.server import Server
 from components.progress import note
 
 
 class Claim(OnHost):
-    """Nothing of it lies on the server, so it cannot drift, and a change of it is only stored."""
+    """Nothing of it lies on the server, so it cannot drift; but for `settings`, a change of it is only stored."""
 
     name: str
     data_directory: str
@@ -44,6 +45,12 @@ class Claim(OnHost):
     """The cluster that slot, role and lines are in."""
     primary_goes: bool = False
     """Whether its whole directory goes with the stack; then a slot matters only where the standby goes alone."""
+    settings: dict[str, str] = {}
+    """The parameters that the stack sets on an adopted primary."""
+    found: dict[str, str] | None = None
+    """What its postgresql.auto.conf said of them before, where it said something; None where it could not be asked."""
+
+    computed: ClassVar[frozenset[str]] = frozenset({"found"})
 
     unmanaged: ClassVar[frozenset[str]] = frozenset(
         {
@@ -60,11 +67,30 @@ class Claim(OnHost):
         return self
 
     def create(self) -> Self:
-        return self
+        return self.but(found=self._before(self.settings)) if self.settings else self
 
     def update(self, live: Self) -> Self:
-        del live
-        return self
+        before = self._before({name: value for name, value in self.settings.items() if name not in live.settings})
+        known = None if before is None or live.found is None else live.found | before
+        return self.but(found=known)
+
+    def _before(self, settings: dict[str, str]) -> dict[str, str] | None:
+        try:
+            return self._server(settings).set_before(settings)
+        except Unavailable:
+            return None
+
+    def _server(self, settings: dict[str, str]) -> Server:
+        return Server(
+            host=self.host,
+            data_directory=self.data_directory,
+            system_identifier=self.primary_identifier,
+            name=self.name,
+            binaries=self.binaries,
+            made_at="",
+            settings=settings,
+            found=self.found or {},
+        )
 
     def delete(self) -> None:
         for found in self._leftovers():
@@ -84,13 +110,15 @@ class Claim(OnHost):
                 disposable=self.disposable,
             )
             if directory.is_among(beside):
-                directory.delete()
+                directory.take_away()
                 yield f"data directory {path}"
         for name in [*self.files, *([] if self.adopted else [LOG])]:
             file = HostFile(host=self.host, path=str(path.with_name(name)), content=SecretStr(""))
             if not beside.isdisjoint({name, f".{name}.new"}):
                 file.delete()
                 yield f"file {file.path}"
+        if self.found is not None and (names := self._server(self.settings).give_back_left()):
+            yield f"parameters {', '.join(names)} of {self.name}"
         if self.primary_goes:
             # Without a word: in a stack that goes as a whole, every slot is still there, and the primary may not be.
             with suppress(Problem):

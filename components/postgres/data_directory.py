@@ -65,6 +65,10 @@ class DataDirectory(OnHost):
     def _is_ours(self, made: dict[str, str]) -> bool:
         return made.get("stack") == self.stack and made.get("name", self.name) == self.name
 
+    def _mark(self, directory: PurePosixPath, made_at: str) -> None:
+        written = json.dumps({"stack": self.stack, "name": self.name, "madeAt": made_at, "kind": self.called})
+        self.machine.write(directory / MARKER, written.encode(), mode=0o600)
+
     def _create(self, make: Callable[[PurePosixPath], None], wanted: Callable[[ControlData], str | None]) -> Self:
         """Take over a directory that this stack made and that is as `wanted` (None: it is; else why not); set aside one of
         ours that is not; refuse anybody else's; make a new one where there is none."""
@@ -84,15 +88,16 @@ class DataDirectory(OnHost):
                 )
             reason = wanted(found)
             if reason is None:
+                if made.get("kind") != self.called:
+                    self._mark(self.path, made["madeAt"])
                 return self.but(system_identifier=found.system_identifier, made_at=made["madeAt"])
             note(f"{self.data_directory}: an earlier run left it, and it is made anew ({reason})")
-            self.delete()
+            self.take_away()
         machine.remove(self._draft)
         made_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        written = json.dumps({"stack": self.stack, "name": self.name, "madeAt": made_at})
         try:
             make(self._draft)
-            machine.write(self._draft / MARKER, written.encode(), mode=0o600)
+            self._mark(self._draft, made_at)
         except Exception:  # also a full disk, which no tool put into a sentence
             machine.remove(self._draft)
             raise
@@ -131,6 +136,11 @@ class DataDirectory(OnHost):
         return self._draft.name in beside or (self.path.name in beside and self._is_ours(self._marker()))
 
     def delete(self) -> None:
+        if self._marker().get("kind", self.called) == self.called:
+            self.take_away()  # else it was taken over: a promoted standby's, by the primary's resource
+
+    def take_away(self) -> None:
+        """Remove it, or set it aside, whichever kind made it."""
         machine = self.machine
         machine.remove(self._draft)
         if not machine.listing(self.path):
@@ -222,6 +232,8 @@ class AdoptedDirectory(DataDirectory):
             raise Refused(
                 f"{self.data_directory} is empty: there is no server to adopt. Leave adopt out to have one made"
             )
+        if self._is_ours(self._marker()):
+            raise Refused(f"{self.data_directory} was made by this stack: there is nothing to adopt. Leave adopt out")
         return self.but(system_identifier=self.control().system_identifier)
 
     def delete(self) -> None:
@@ -229,7 +241,7 @@ class AdoptedDirectory(DataDirectory):
 
 
 def marker(host: Host, path: PurePosixPath) -> dict[str, str]:
-    """What says whose a data directory is: `stack`, `name`, and `madeAt`; empty for one that no stack made."""
+    """What says whose a data directory is: `stack`, `name`, `madeAt`, `kind`; empty for one that no stack made."""
     try:
         found = json.loads(host.read(path / MARKER) or b"{}")
     except ValueError:

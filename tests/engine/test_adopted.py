@@ -65,7 +65,9 @@ class Adopted:
         }
 
 
-@pytest.mark.parametrize("among", ["ReplicationSlot|HbaRule", pytest.param(ON_SERVERS, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "among", ["ReplicationSlot|HbaRule|Server db1", pytest.param(ON_SERVERS, marks=pytest.mark.soak)]
+)
 def test_an_adopted_primary_keeps_nothing_of_an_up_that_never_ended(cluster: Cluster, among: str) -> None:
     adopted = Adopted(cluster, encryption=False)
 

@@ -187,7 +187,10 @@ def test_a_directory_whose_control_file_cannot_be_read_now_is_not_condemned(made
 
 
 def test_an_adopted_directory_is_never_touched(servers: Servers, made: InitializedDirectory) -> None:
-    adopted = AdoptedDirectory.model_validate(made.model_dump() | {"system_identifier": "", "made_at": ""}).create()
+    before = AdoptedDirectory.model_validate(made.model_dump() | {"system_identifier": "", "made_at": ""})
+    with pytest.raises(Refused, match="was made by this stack: there is nothing to adopt"):
+        before.create()
+    adopted = before.but(stack="another").create()
     assert adopted.system_identifier == made.system_identifier
     assert adopted.read() == adopted
     adopted.delete()

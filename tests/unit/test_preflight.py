@@ -11,8 +11,9 @@ from unittest.mock import Mock
 import pytest
 
 from components import hosts
+from components.hosts.local import LocalHost
 from components.hosts.site import Site
-from components.preflight import objections, objections_of_vault, objections_of_versions
+from components.preflight import _is_mount_point, objections, objections_of_vault, objections_of_versions
 from components.settings import Docker, Server
 from components.vault_address import VaultAddress
 
@@ -76,6 +77,13 @@ def test_a_container_is_not_asked_who_has_a_port_of_this_machine(monkeypatch: py
     assert {call.args[0].parent for call in host.read.call_args_list} == {DATA}
 
 
+def test_where_a_file_system_is_mounted(tmp_path: Path) -> None:
+    """It would be cloned beside it, onto another disk, and could not be moved into its place."""
+    assert _is_mount_point(LocalHost(), PurePosixPath("/dev/shm"))
+    assert not _is_mount_point(LocalHost(), PurePosixPath("/usr/bin"))
+    assert not _is_mount_point(LocalHost(), PurePosixPath(tmp_path) / "nothing")
+
+
 DATA = PurePosixPath("/data")
 
 
@@ -93,6 +101,7 @@ def container(version: int | None) -> Site:
         version=version,
         version_setting="host.docker",
         parameters={"unix_socket_directories": "/tmp"},
+        in_container=True,
     )
 
 

@@ -77,6 +77,21 @@ def promote(cluster: Cluster) -> None:
     cluster.sql("db3", "SELECT pg_promote()")
 
 
+def fail_over(cluster: Cluster) -> None:
+    """As somebody does by hand whose primary has died."""
+    promote(cluster)
+    eventually(lambda: cluster.sql("db3", "SELECT pg_is_in_recovery()") == [(False,)])
+    cluster.stop("db1")
+
+
+def raise_on_primary(cluster: Cluster) -> None:
+    cluster.sql("db1", "ALTER SYSTEM SET max_locks_per_transaction = 80")
+    cluster.stop("db1")
+    cluster.start("db1")
+    for name in ("db2", "db3"):
+        eventually(lambda name=name: cluster.sql(name, "SELECT pg_is_wal_replay_paused()") == [(True,)])  # type: ignore[misc]
+
+
 def remove_data(name: str) -> Callable[[Cluster], object]:
     def act(cluster: Cluster) -> None:
         cluster.stop(name)
@@ -196,6 +211,12 @@ def revoke(name: str) -> Callable[[Cluster], object]:
         cluster.bao.client(token).auth.token.revoke_self()
 
     return act
+
+
+ALL_DOWN = [
+    *(("Server", name) for name in ("db1", "db2", "db3")),
+    *(("ReplicationCheck", name) for name in ("db2", "db3")),
+]
 
 
 def reboot(cluster: Cluster) -> None:

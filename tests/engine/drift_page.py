@@ -9,7 +9,7 @@ WATCHED = {
     "Password": "nothing: it is in the stack's state alone; HostFile and ReplicationRole compare what is made of it",
     "DataDirectory": "the primary's: whether it is there, and of which cluster",
     "BaseBackup": "a standby's data directory: whether it is there, of which cluster and timeline, whether it has been a primary "
-    "or runs without pg_tde, and whether the primary has the WAL that it needs next (`follows`)",
+    "or runs without pg_tde, and whether the primary has the WAL that it needs next, and all that it has itself (`follows`)",
     "Server": "whether it runs; every declared parameter, as it runs with it and as its files say; what waits for a reload or a "
     "restart; as what it runs (`recovery`), and whether it replays",
     "HostFile": "token, CA and passfile: whether it is there and a file, its content (as equal or not), mode and owner",
@@ -21,7 +21,8 @@ WATCHED = {
     "ReplicationRole": "attributes, connection limit, expiry, memberships, and whether the password is the stack's",
     "HbaRule": "the fields of its line, whether it comes before all other replication rules, is there once and is loaded",
     "ReplicationSlot": "whether it is there, its type, and whether its WAL is (`walStatus`)",
-    "ReplicationCheck": "whether the standby streams from its slot",
+    "ReplicationCheck": "whether the standby streams from its slot; `not known` while the primary is down: then the same `up` "
+    "proves it",
     "Mount": "type, options and description of the Vault mount; where it is gone the keys are lost, and `up` is refused",
     "Policy": "its text",
     "Token": "whether it lives, and has enough of its period left",

@@ -11,7 +11,7 @@ import pytest
 
 from tests.engine.cluster import Cluster, base_directory
 from tests.engine.deeds import bounce, lose_wal, restart_primary
-from tests.engine.drift import NO_DRIFT, REFUSALS, ROWS, Refusal, Row, batches, shown_and_repaired
+from tests.engine.drift import NO_DRIFT, REFUSALS, ROWS, Refusal, Row, batches, shown_and_repaired, started
 from tests.engine.workspace import Output, Workspace, eventually
 from tests.openbao import OpenBao
 
@@ -67,10 +67,13 @@ def test_drift_is_shown_and_repaired(cluster: Cluster, rows: list[Row]) -> None:
 )
 def test_what_is_not_ours_to_repair_is_refused(cluster: Cluster, refusal: Refusal) -> None:
     refusal.act(cluster)
+    before = started(cluster)
     try:
-        done = cluster.workspace.preview() if refusal.command == "preview" else cluster.workspace.up()
-        assert done.code != 0
-        assert refusal.says in done.text, done.errors
+        for run in (cluster.workspace.preview, cluster.workspace.up)[refusal.command != "preview" :]:
+            done = run()
+            assert done.code != 0
+            assert refusal.says in done.text, done.errors
+        assert started(cluster) == before
     finally:
         refusal.undo(cluster)
     cluster.workspace.up_well()
@@ -180,4 +183,4 @@ def under_load(cluster: Cluster, previews: int) -> None:
 def test_what_is_no_drift_shows_none(cluster: Cluster) -> None:
     for _, _, act in NO_DRIFT:
         act(cluster)
-    cluster.workspace.unchanged()
+        cluster.workspace.unchanged()

@@ -1,5 +1,6 @@
 """What all levels of tests share."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+from bootstrap import ports
 
 # Fixtures: what they start and make takes a minute, and is made once.
 from tests.docker.lab import contained_bao, daemon, image  # noqa: F401
@@ -22,8 +25,14 @@ settings.load_profile("here")
 
 
 def pytest_configure() -> None:
-    """Have a run in one process (`make soak`) that is told to end clean up as one that is interrupted: its servers would stay."""
+    """Have a run in one process (`make soak`) that is told to end clean up as one that is interrupted: its servers would stay.
+
+    Each worker picks ports from a range of its own: two would pick the same one now and then.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    share = len(ports.RANGE) // 4
+    ports.RANGE = ports.RANGE[worker % 4 * share :][:share]
 
 
 MACHINES = {"docker", "hosts", "kinds", "ssh"}

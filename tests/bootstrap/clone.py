@@ -12,6 +12,7 @@ import psutil
 from bootstrap import venv
 from bootstrap.project import HERE, Project, fingerprint
 from components.hosts.account import Account, local_root
+from components.waiting import until
 from tests.engine.cluster import base_directory
 
 OURS = ("PULUMI", "VAULT", "TDE_", "PG", "MAKE", "MFLAGS", "STACK", "PYTEST")
@@ -87,7 +88,7 @@ class Clone:
 
     def gone(self) -> None:
         """Nothing of a stack is left: no process, data, state or Vault."""
-        assert self.processes() == []
+        assert until(lambda: self.processes() == [], seconds=30), self.processes()
         root = local_root(self.project.root)
         assert not {"vault", "local", "docker", "postgresql"} & {path.name for path in root.glob("*")}
         assert not self.project.state.exists()

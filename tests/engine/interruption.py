@@ -66,7 +66,7 @@ def providers(cluster: Cluster) -> list[Process]:
 
 def strays_gone(cluster: Cluster) -> None:
     """Everything that was started for the work has ended by itself."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while left := [process for process in processes(cluster) if not process.is_idle]:
         assert time.monotonic() < deadline, left
         time.sleep(0.01)

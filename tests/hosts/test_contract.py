@@ -136,11 +136,11 @@ def test_a_line_without_an_end_is_told_too(host: Host) -> None:
 
 def test_progress_is_told_while_it_works(host: Host) -> None:
     told: list[tuple[float, str]] = []
-    script = "for i in 1 2 3; do echo $i >&2; sleep 0.3; done"
+    script = "for i in 1 2 3; do echo $i >&2; sleep 1; done"
     host.run(["/bin/sh", "-c", script], deadline=20, on_line=lambda line: told.append((time.monotonic(), line)))
     ended = time.monotonic()
     assert [line for _, line in told] == ["1", "2", "3"]
-    assert ended - told[0][0] > 0.8
+    assert ended - told[0][0] > 1.5
 
 
 def test_a_command_reads_an_empty_input(host: Host) -> None:
@@ -150,12 +150,12 @@ def test_a_command_reads_an_empty_input(host: Host) -> None:
 def test_the_whole_group_ends_with_a_missed_deadline(host: Host, room: PurePosixPath) -> None:
     script = 'sleep 300 & echo "$!" >"$1/child"; echo "$$" >"$1/parent"; wait'
     started = time.monotonic()
-    with pytest.raises(CommandFailed, match="did not end within 1 s"):
-        shell(host, script, str(room), deadline=1)
-    assert time.monotonic() - started < 5
+    with pytest.raises(CommandFailed, match="did not end within 5 s"):
+        shell(host, script, str(room), deadline=5)
+    assert time.monotonic() - started < 30
     for name in ("child", "parent"):
         pid = (host.read(room / name) or b"").decode().strip()
-        assert until(lambda pid=pid: gone(host, pid), seconds=5), name  # type: ignore[misc]
+        assert until(lambda pid=pid: gone(host, pid), seconds=20), name  # type: ignore[misc]
 
 
 def test_the_whole_group_ends_with_the_caller(host: Host, room: PurePosixPath) -> None:
@@ -420,9 +420,9 @@ def test_a_launched_server_tells_its_log_and_is_halted(machine: Machine, data: P
     assert host.postmaster(data) is None
     host.halt(machine.binaries, data, deadline=20)  # it may be down already
     mark = host.launch(machine.binaries, data)
-    assert until(lambda: _answers(host, data), seconds=20)
+    assert until(lambda: _answers(host, data), seconds=60)
     ready = "database system is ready to accept connections"
-    assert until(lambda: ready in host.log_since(data, mark), seconds=10), "docker passes lines on when it has time"
+    assert until(lambda: ready in host.log_since(data, mark), seconds=60), "docker passes lines on when it has time"
     assert "shutting down" not in host.log_since(data, mark)
 
 
@@ -437,7 +437,7 @@ def test_a_busy_server_is_halted_all_the_same(machine: Machine, data: PurePosixP
         thread.join(10)
     assert host.postmaster(data) is None
     host.launch(machine.binaries, data)
-    assert until(lambda: _answers(host, data), seconds=20)
+    assert until(lambda: _answers(host, data), seconds=60)
 
 
 def _ignoring(connection: Connection) -> None:
@@ -454,10 +454,10 @@ def test_a_server_that_dies_tells_why(machine: Machine, data: PurePosixPath) -> 
     host.write(data / "postgresql.auto.conf", good + b"shared_preload_libraries = 'no_such_library'\n", mode=0o600)
     try:
         mark = host.launch(machine.binaries, data)
-        assert until(lambda: "no_such_library" in host.log_since(data, mark), seconds=10)
-        assert "FATAL" in host.log_since(data, mark)
-        assert host.postmaster(data) is None
+        assert until(lambda: "no_such_library" in host.log_since(data, mark), seconds=60)
+        assert until(lambda: "FATAL" in host.log_since(data, mark), seconds=60)
+        assert until(lambda: host.postmaster(data) is None, seconds=60)
     finally:
         host.write(data / "postgresql.auto.conf", good, mode=0o600)
         host.launch(machine.binaries, data)
-    assert until(lambda: _answers(host, data), seconds=20)
+    assert until(lambda: _answers(host, data), seconds=60)

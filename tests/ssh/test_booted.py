@@ -149,11 +149,11 @@ def test_the_bridge_takes_what_there_is(machine: Booted, gone: tuple[str, ...]) 
         machine.root('mv "/usr/bin/$1" "/usr/bin/$1.away"', name)
     try:
         if "python3" in gone:
-            assert until(lambda: target.postmaster(data) is not None, seconds=10)
+            assert until(lambda: target.postmaster(data) is not None, seconds=60)
             with pytest.raises(Unavailable, match="none of perl, python3 and socat is installed there"):
                 target.connect(data, "postgres")
         else:
-            assert until(lambda: answers(target, data), seconds=10)
+            assert until(lambda: answers(target, data), seconds=60)
     finally:
         for name in gone:
             machine.root('mv "/usr/bin/$1.away" "/usr/bin/$1"', name)
@@ -341,7 +341,7 @@ def test_a_primary_that_is_there_is_adopted_and_left(machines: list[Booted], wor
     one.root(ssh_scripts.UNIT, "make", "orders", unit_text("orders", data).replace("RuntimeDirectory=tde-orders", ""))
     target.unit = "orders"
     target.launch(PurePosixPath(BINARIES), data)
-    assert until(lambda: answers(target, data), seconds=20)
+    assert until(lambda: answers(target, data), seconds=60)
     running = target.postmaster(data)
     primary = server(one, "db1", unit="orders") | {
         "adopt": True,

@@ -136,31 +136,36 @@ class ClonedDirectory(DataDirectory):
 
     def _missing(self, clone: ControlData) -> str | None:
         """What it needs and the primary has not, or has itself and the primary has not."""
-        mine, reached = self._timeline(clone), self._reached(clone)  # before the primary is asked for what it has
         with self._primary() as primary:
-            slot = primary.value(
-                "SELECT invalidation_reason FROM pg_replication_slots WHERE slot_name = %s", [self.slot]
-            )
+            query = "SELECT invalidation_reason FROM pg_replication_slots WHERE slot_name = %s"
+            if primary.value(query, [self.slot]) == "wal_removed":
+                return WAL_GONE
+            # Also of one that streams: from the beginning of a WAL file, which the primary has, though not to where it has it.
+            if astray := self._astray(clone, primary):
+                return astray
             oldest = primary.value("SELECT min(substr(name, 9)) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'")
-            now = primary.row(
-                "SELECT left(pg_walfile_name(pg_current_wal_flush_lsn()), 8), pg_current_wal_flush_lsn()::text "
-                "WHERE NOT pg_is_in_recovery()"
-            )
-            if now is None:
-                return None  # it is no primary now: its own resource says so
-            timeline, end = int(now[0], 16), now[1]
-            if mine < timeline:
-                end = _end_of(primary, mine, timeline)
-        if slot == "wal_removed":
-            return WAL_GONE
-        if mine > timeline:
-            return f"it is on timeline {mine}, the primary on {timeline}"
-        if position(reached) > position(end):
-            return f"it has WAL up to {reached} of timeline {mine}, which ends at {end} on the primary"
         # Also where its slot looks well: one that was made anew holds nothing back of what was gone before.
         needed = self._next_segment(clone)
-        gone = needed is not None and needed < clone.segment(f"{timeline:08X}{oldest}")
+        gone = needed is not None and needed < clone.segment(f"{clone.timeline:08X}{oldest}")
         return WAL_GONE if gone else None
+
+    def _astray(self, clone: ControlData, primary: Session) -> str | None:
+        """Whether it has WAL that is none of the primary's."""
+        mine, reached = self._timeline(clone), self._reached(clone)  # before the primary is asked for what it has
+        now = primary.row(
+            "SELECT left(pg_walfile_name(pg_current_wal_flush_lsn()), 8), pg_current_wal_flush_lsn()::text "
+            "WHERE NOT pg_is_in_recovery()"
+        )
+        if now is None:
+            return None  # it is no primary now: its own resource says so
+        timeline, end = int(now[0], 16), now[1]
+        if mine > timeline:
+            return f"it is on timeline {mine}, the primary on {timeline}"
+        if mine < timeline:
+            end = _end_of(primary, mine, timeline)
+        if position(reached) > position(end):
+            return f"it has WAL up to {reached} of timeline {mine}, which ends at {end} on the primary"
+        return None
 
     def _runs_without_pg_tde(self) -> bool:
         """Then its files of encrypted tables are no good, with pg_tde loaded again neither."""

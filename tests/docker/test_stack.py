@@ -3,13 +3,16 @@
 import logging
 import re
 import secrets
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import docker
+import psutil
 import pytest
 
 from components.hosts.docker import DockerHost
@@ -162,6 +165,53 @@ def test_docker_knows_whether_it_is_well(raised: Containers) -> None:
     for signal, well in (("STOP", False), ("CONT", True)):
         assert container.exec_run(["/bin/sh", "-c", script, "sh", signal, str(DATA)]).exit_code == 0
         assert (container.exec_run(check[1:]).exit_code == 0) == well
+
+
+@pytest.mark.soak
+def test_a_network_that_is_cut_without_a_word_during_the_clone(raised: Containers) -> None:
+    """No packet comes through any more, and none says so: libpq's keepalives end the clone, and the next `up` makes it."""
+    workspace = raised.workspace
+    raised.sql("db1", "CREATE TABLE big AS SELECT repeat('x', 7000) FROM generate_series(1, 20000)")
+    raised.sql("db1", "ALTER TABLE big ALTER COLUMN repeat SET STORAGE EXTERNAL; UPDATE big SET repeat = repeat || 'y'")
+    workspace.write(edited(workspace.cluster, lambda c: c.update(standbys=[{**c["primary"], "name": "db2"}])))
+
+    def cloning() -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if "basebackup" in process.name() and raised.name("db1") in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
+
+    def cut() -> None:
+        streams = "SELECT count(*) FROM pg_stat_progress_basebackup WHERE backup_streamed > 0"
+        eventually(lambda: raised.sql("db1", streams) == [(1,)], seconds=120)
+        processes = cloning()
+        for process in processes:  # so that it does not come to its end meanwhile
+            process.suspend()
+        try:
+            namespace = f"--net=/proc/{processes[0].pid}/ns/net"
+            show = ["nsenter", namespace, "ip", "-o", "link"]
+            links = subprocess.run(show, check=True, capture_output=True, text=True).stdout
+            for name in re.findall(r"^\d+: (eth\d+)", links, re.MULTILINE):
+                subprocess.run(["nsenter", namespace, "ip", "link", "set", name, "down"], check=True)
+        finally:
+            for process in processes:
+                process.resume()
+
+    with ThreadPoolExecutor(1) as pool:
+        cutting = pool.submit(cut)
+        began = time.monotonic()
+        done = workspace.up()
+        cutting.result()
+    log.info("a clone without a network ended after %.0f s", time.monotonic() - began)
+    assert done.code != 0
+    assert any("base backup of db1" in line and "Nothing of it is left" in line for line in done.errors), done.text
+    assert raised.streaming() == []
+    workspace.up_well()
+    assert raised.streaming() == [("tde_db2",)]
+    assert raised.sql("db1", "SELECT count(*) FROM pg_replication_slots") == [(1,)]
+    workspace.unchanged()
 
 
 @pytest.mark.soak

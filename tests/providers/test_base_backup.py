@@ -235,8 +235,10 @@ def test_what_cannot_be_followed_any_more(servers: Servers, primary: Node) -> No
     other = clone.but(primary_identifier="1")
     assert "clone of another cluster" in follows(other)
     assert other.changed(other.read() or other) == {"follows"} <= ClonedDirectory.replaced_by
+    made.stop()
     ahead = replace(clone.control(), timeline=9)
     assert clone._hindrance(ahead) == "it is on timeline 9, the primary on 1"
+    made.server.update(made.server.but(running=False))
 
     made.rows("SELECT pg_promote()")
     assert until(lambda: made.value("SELECT pg_is_in_recovery()") is False, seconds=20)

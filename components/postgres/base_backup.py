@@ -111,13 +111,11 @@ class ClonedDirectory(DataDirectory):
 
     def _free(self) -> float | None:
         """Bytes that are free where it lies; None where that cannot be told."""
-        place = self.path
-        while not self.machine.status(place):
-            place = place.parent
-        command = ["df", "--output=avail", "--block-size=1", str(place)]
         try:
+            place = next(path for path in (self.path, *self.path.parents) if self.machine.status(path))
+            command = ["df", "--output=avail", "--block-size=1", str(place)]
             return float(self.machine.run(command, deadline=DF_DEADLINE).split()[-1])
-        except (Problem, ValueError, IndexError):
+        except (Problem, StopIteration, ValueError, IndexError):
             return None
 
     def create(self) -> Self:

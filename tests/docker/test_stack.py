@@ -149,6 +149,15 @@ def test_docker_stops_it_as_postgresql_wants(raised: Containers) -> None:
     assert (container.attrs["State"]["ExitCode"], container.attrs["State"]["OOMKilled"]) == (0, False)
 
 
+def test_a_standby_that_is_added_is_told_before_its_container_is_there(raised: Containers) -> None:
+    workspace = raised.workspace
+    workspace.write(edited(workspace.cluster, lambda c: c.update(standbys=[{**c["primary"], "name": "db2"}])))
+    shown = workspace.preview()
+    assert shown.code == 0, shown.errors
+    assert shown.plan["BaseBackup db2"] == "create"
+    assert "Server db1" not in shown.plan
+
+
 def test_docker_knows_whether_it_is_well(raised: Containers) -> None:
     container = raised.container("db1")
 

@@ -42,9 +42,8 @@ def objections(place: str, server: settings.Server, site: Site, stack: str) -> l
             )
         if (of := made.get("name", server.name)) != server.name:
             found.append(
-                f"{place}.dataDirectory: {data} is that of server {of}, or a copy of it that was made by hand, and a server is "
-                "not renamed with its data: name another. Where a standby was copied there by hand, move that away, and `up` "
-                "clones it anew"
+                f"{place}.dataDirectory: {data} is that of server {of}, and a server is not renamed with its data: name another. "
+                "Where it is a copy that was made by hand, move it away, and `up` clones it anew"
             )
         if (made or server.adopt) and (mistake := _of_another_version(host, site)):
             found.append(f"{place}.{site.version_setting}: {mistake}")

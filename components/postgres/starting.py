@@ -1,5 +1,6 @@
 """Starting a server, and what is told and asked before one is restarted."""
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
@@ -23,6 +24,17 @@ what looks into a container may be slow."""
 REFUSAL_DEADLINE = 5.0
 """Seconds in which a server that takes connections must take ours: all may be in use for a moment."""
 STOP_DEADLINE = 120.0
+OUTLIVED = (
+    "terminating ",
+    "the database system is ",
+    "could not connect to the primary ",
+    "could not start WAL streaming",
+    "could not receive data from WAL stream",
+    "could not send data to WAL stream",
+    "highest timeline ",
+)
+"""How a session or a WAL receiver ends, which a server outlives. Some logs are dated when they are read: they may be of the run
+before, too."""
 
 
 def start(server: OnServer, name: str, binaries: str) -> None:
@@ -33,7 +45,7 @@ def start(server: OnServer, name: str, binaries: str) -> None:
     def deaths() -> tuple[list[str], list[str]]:
         """Its log since the launch, and the lines of that which end a process."""
         log = machine.log_since(server.data, mark).splitlines()
-        return log, [line for line in log if ("FATAL:" in line or "PANIC:" in line) and not _ends_a_session(line)]
+        return log, [words for line in log if (words := last_words(line))]
 
     _seen(server, deaths, LAUNCH_DEADLINE)
     last, ready_since = "", 0.0
@@ -77,15 +89,17 @@ def _seen(server: OnServer, deaths: Callable[[], tuple[list[str], list[str]]], s
     return found[0]
 
 
-def _ends_a_session(line: str) -> bool:
-    """Whether it is of one that ended or was turned away, maybe before the launch: some logs are dated when they are read."""
-    return "FATAL:  terminating " in line or "FATAL:  the database system is " in line
+def last_words(line: str) -> str | None:
+    """What a line of a server's log says of its end; None where it says nothing of that."""
+    found = re.search(r"(?:FATAL|PANIC):\s+(.*)", line)
+    continued = line.startswith("\t")  # another line's message goes on
+    return found[1].strip() if found and not continued and not found[1].startswith(OUTLIVED) else None
 
 
 def _cause(log: Sequence[str], fatal: Sequence[str]) -> str:
     if not fatal:
         return "its log does not say why"
-    cause = fatal[-1].split("FATAL:")[-1].split("PANIC:")[-1].strip()
+    cause = fatal[-1]
     if cause.endswith("contains errors"):  # which ones, the log says before
         cause += "".join(f": {line.split('LOG:')[-1].strip()}" for line in log if "LOG:" in line)
     return cause

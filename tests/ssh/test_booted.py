@@ -234,7 +234,7 @@ def test_from_nothing_to_streaming_and_back(machines: list[Booted], workspace: W
     assert until(lambda: workspace.preview("--expect-no-changes").code == 0, seconds=60)
     # Stopped by hand: seen, and started.
     one.root("systemctl stop tde-staging-db1")
-    assert workspace.preview().plan == {"Server db1": "update"}
+    assert workspace.preview().plan == {"Server db1": "update", "ReplicationCheck db2": "update"}
     workspace.up_well()
     workspace.unchanged()
     secrets_of(workspace, one)

@@ -149,7 +149,9 @@ class ClonedDirectory(DataDirectory):
 
     def _astray(self, clone: ControlData, primary: Session) -> str | None:
         """Whether it has WAL that is none of the primary's."""
-        mine, reached = self._timeline(clone), self._reached(clone)  # before the primary is asked for what it has
+        # In this order: it may go on to another timeline meanwhile, and the primary is further than any standby of its own.
+        reached = self._reached(clone)
+        mine = self._timeline(clone)
         now = primary.row(
             "SELECT left(pg_walfile_name(pg_current_wal_flush_lsn()), 8), pg_current_wal_flush_lsn()::text "
             "WHERE NOT pg_is_in_recovery()"

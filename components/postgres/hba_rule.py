@@ -72,11 +72,12 @@ class HbaRule(OnServer):
         with session(self, self._purpose) as server:
             rules = replication_rules(server)
             mine = [rule for rule in rules if self._is_for_us(rule)]
+            marked = self._marked(server)
             if not mine:
-                return None
+                # A line of ours that was edited for others is ours to put right, or to take away.
+                return self.but(position=f"nowhere: line {marked[0]}, which was, is another") if marked else None
             first = next((rule for rule in mine if self._is_ours(rule)), mine[0])
             above = self._above(first, rules)
-            marked = self._marked(server)
             stale = server.value(
                 "SELECT coalesce(bool_or((pg_stat_file(file, true)).modification > pg_conf_load_time()), false) FROM "
                 "(SELECT current_setting('hba_file') UNION SELECT file_name FROM pg_hba_file_rules) AS files (file)"

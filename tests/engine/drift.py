@@ -94,7 +94,8 @@ ROWS = [
                 deeds.ours(text), re.sub(r"\S+(\s+scram)", r"0.0.0.0/0\1", deeds.ours(text), count=1)
             )
         ),
-        {RULE: "create"},
+        {RULE: "update"},
+        ("position", ', which was, is another" => "before other replication rules"'),
         repair="in place, reload",
         check=lambda cluster: eventually(lambda: cluster.sql("db1", deeds.OPEN) == [(1,)]),
     ),

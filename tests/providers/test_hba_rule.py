@@ -225,8 +225,10 @@ def test_a_line_of_ours_that_lets_others_in_by_now_goes(primary: Node, hba: HbaF
     declared.create()
     mark = OURS[OURS.index("# for") :]
     hba.write(hba.text.replace(hba.text.splitlines()[len_of_comments(hba)], f"{edited} {mark}"))
-    assert declared.read() is None
-    declared.create()
+    found = live(declared)
+    assert "position" in declared.changed(found), "destroy takes away what is known to be there"
+    declared.update(found)
+    assert drift(declared) == set()
     assert hba.lines[0] == OURS
     assert len([one for one in hba.lines if "tested" in one]) == 1
     hba.write(f"{edited} {mark}\n{hba.text}")

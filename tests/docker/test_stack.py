@@ -217,6 +217,8 @@ def test_a_network_that_is_cut_without_a_word_during_the_clone(raised: Container
     assert done.code != 0
     assert any("base backup of db1" in line and "Nothing of it is left" in line for line in done.errors), done.text
     assert raised.streaming() == []
+    running = "SELECT count(*) FROM pg_stat_progress_basebackup"
+    eventually(lambda: raised.sql("db1", running) == [(0,)], seconds=90)  # the primary does not wait on, either
     workspace.up_well()
     assert raised.streaming() == [("tde_db2",)]
     assert raised.sql("db1", "SELECT count(*) FROM pg_replication_slots") == [(1,)]

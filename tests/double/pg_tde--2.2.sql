@@ -79,6 +79,15 @@ $$;
 CREATE FUNCTION pg_tde_is_encrypted(relation regclass) RETURNS boolean STRICT LANGUAGE C AS 'MODULE_PATHNAME';
 CREATE FUNCTION pg_tde_version() RETURNS text LANGUAGE C AS 'MODULE_PATHNAME';
 
+CREATE FUNCTION pg_tde_ddl_command_start_capture() RETURNS event_trigger LANGUAGE C AS 'MODULE_PATHNAME';
+REVOKE ALL ON FUNCTION pg_tde_ddl_command_start_capture() FROM PUBLIC;
+CREATE FUNCTION pg_tde_ddl_command_end_capture() RETURNS event_trigger LANGUAGE C AS 'MODULE_PATHNAME';
+REVOKE ALL ON FUNCTION pg_tde_ddl_command_end_capture() FROM PUBLIC;
+CREATE EVENT TRIGGER pg_tde_ddl_start ON ddl_command_start EXECUTE FUNCTION pg_tde_ddl_command_start_capture();
+ALTER EVENT TRIGGER pg_tde_ddl_start ENABLE ALWAYS;
+CREATE EVENT TRIGGER pg_tde_ddl_end ON ddl_command_end EXECUTE FUNCTION pg_tde_ddl_command_end_capture();
+ALTER EVENT TRIGGER pg_tde_ddl_end ENABLE ALWAYS;
+
 CREATE FUNCTION pg_tdeam_handler(internal) RETURNS table_am_handler LANGUAGE C AS 'MODULE_PATHNAME';
 REVOKE ALL ON FUNCTION pg_tdeam_handler(internal) FROM PUBLIC;
 CREATE ACCESS METHOD tde_heap TYPE TABLE HANDLER pg_tdeam_handler;

@@ -3,6 +3,7 @@ account."""
 
 import os
 import re
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +32,9 @@ min_wal_size = 4MB
 max_wal_size = 64MB
 """
 MOUNT = "tde"
+CIPHERS = ("aes_128", "aes_256")
+KEY_FILE, FILE_KEY = struct.Struct("=IiqIIQ256s"), struct.Struct("=III")
+"""KeyFile and FileKey in src/format.h."""
 REAL = os.environ.get("PGTDE_PG_CONFIG")  # a server that has the real pg_tde
 
 
@@ -163,6 +167,18 @@ class Server:
 
     def set_key(self, what: str, key: str, provider: str = "vault") -> None:
         self.rows(f"SELECT pg_tde_set_{what}_using_global_key_provider(%s, %s)", [key, provider])
+
+    def ciphers(self, keys: str) -> list[tuple[int, str]]:
+        """The file keys in a key file of the double ("wal_keys"): the relation's file (0: WAL), and the cipher."""
+        content = (self.data / "pg_tde" / keys).read_bytes()[KEY_FILE.size :]
+        return [(file, CIPHERS[cipher]) for cipher, _, file in FILE_KEY.iter_unpack(content)]
+
+    def cipher(self, table: str) -> str:
+        """What the file of a table in database postgres is said to be encrypted with on this server."""
+        database, file = self.rows(
+            "SELECT oid, pg_relation_filenode(%s) FROM pg_database WHERE datname = current_database()", [table]
+        )[0]
+        return dict(self.ciphers(f"{database}_keys"))[file]
 
     def info(self, what: str) -> tuple[Any, ...]:
         return self.rows(f"SELECT key_name, provider_name, provider_id FROM pg_tde_{what}_info()")[0]

@@ -398,6 +398,58 @@ def test_c2_stored_secret(server: Server, tokens: Tokens, cipher: str, size: int
     assert stored["metadata"]["version"] == 1
 
 
+def test_c2_a_key_of_another_length_is_warned_of_and_works(fresh: Server) -> None:
+    with fresh.connect() as session:
+        session.execute("SET pg_tde.cipher = aes_256")
+        session.execute(CREATE.encode(), ["c2-long", "vault"])
+    warning = 'length "32" of key "c2-long" does not match the length "16" of the current cipher setting'
+    assert fresh.warnings(SET_SERVER, ["c2-long", "vault"]) == [warning]
+    for _ in range(2):
+        assert fresh.warnings("SELECT pg_tde_verify_server_key()") == [warning]
+    fresh.restart()
+    assert f"WARNING:  {warning}" in fresh.log
+    assert "HINT:  Create a new principal key and set it instead of the current one." in fresh.log
+    fresh.configure(pg_tde__cipher="aes_256").restart()
+    assert fresh.warnings("SELECT pg_tde_verify_server_key()") == []
+
+
+@double_only
+def test_the_process_that_makes_a_file_key_decides_on_its_cipher(fresh: Server, servers: Servers) -> None:
+    fresh.create_key("process")
+    fresh.set_key("default_key", "process")
+    fresh.configure(pg_tde__wal_encrypt="on").restart()
+    clone = servers.standby(fresh).configure(pg_tde__cipher="aes_256").start()
+    fresh.rows("CREATE TABLE old USING tde_heap AS SELECT 1 AS a")
+    with fresh.connect() as session:
+        session.execute("SET pg_tde.cipher = aes_256")
+        session.execute("CREATE TABLE new USING tde_heap AS SELECT 1 AS a")
+    follow(fresh, clone)
+    assert [fresh.cipher(table) for table in ("old", "new")] == ["aes_128", "aes_256"]
+    assert [clone.cipher(table) for table in ("old", "new")] == ["aes_256", "aes_256"]
+    assert [cipher for _, cipher in fresh.ciphers("wal_keys")] == ["aes_128"]
+    assert [cipher for _, cipher in clone.ciphers("wal_keys")] == ["aes_128", "aes_256"]
+    clone.stop("immediate")
+
+    fresh.configure(pg_tde__cipher="aes_256").restart()
+    assert [cipher for _, cipher in fresh.ciphers("wal_keys")] == ["aes_128", "aes_256"]
+    assert fresh.cipher("old") == "aes_128"
+    fresh.rows("VACUUM FULL old")
+    assert fresh.cipher("old") == "aes_256"
+    assert fresh.value("SELECT pg_tde_is_encrypted('old')") is True
+
+
+def test_nothing_is_encrypted_without_the_event_triggers(fresh: Server) -> None:
+    fresh.create_key("triggers")
+    fresh.set_key("default_key", "triggers")
+    with fresh.connect() as session:
+        session.execute("SET event_triggers = off")
+        session.execute("CREATE TABLE clear USING tde_heap AS SELECT 1 AS a")
+        session.execute("SET event_triggers = on")
+        session.execute("CREATE TABLE enc USING tde_heap AS SELECT 1 AS a")
+        session.execute("TRUNCATE enc")
+    assert fresh.rows("SELECT pg_tde_is_encrypted('clear'), pg_tde_is_encrypted('enc')") == [(False, True)]
+
+
 @pytest.mark.parametrize(
     ("changed", "warned", "created"),
     [
@@ -670,9 +722,10 @@ def test_e11_without_preload(servers: Servers, pair: tuple[Server, Server]) -> N
     primary, standby = pair
     plain = servers.new().configure(shared_preload_libraries="").start()
     message = "pg_tde can only be loaded at server startup. Restart required."
-    plain.rows("DROP EXTENSION IF EXISTS nosuch")
-    error = plain.failure("SELECT pg_tde_version()")
-    assert (error.code, error.message) == ("XX000", message)
+    for query in ("SELECT pg_tde_version()", "CREATE TABLE t (a int)", "DROP EXTENSION IF EXISTS nosuch"):
+        error = plain.failure(query)  # its event triggers are ENABLE ALWAYS
+        assert (error.code, error.message) == ("XX000", message)
+    plain.rows("VACUUM pg_class")
     plain.stop()
 
     standby.stop()
@@ -733,7 +786,8 @@ def test_f3_clone_with_encrypted_wal(fresh: Server, servers: Servers, tokens: To
     assert not clone.data.exists()
     assert fresh.rows("TABLE pg_replication_slots") == []
     assert 'error: too many command-line arguments (first is "aes_128")' in attempt("-E", "aes_128")
-    assert 'must be "aes_128" or "aes_256"' in attempt("-Erot13")
+    assert 'error: transfer rate "ot13" is not a valid value' in attempt("-Erot13")
+    assert 'error: invalid encryption option "rot13", must be "aes_128" or "aes_256"' in attempt("--encrypt-wal=rot13")
     assert "error: can not encrypt WAL in tar mode" in attempt("-E", "-Ft")
     assert "error: WAL encryption can only be used with WAL streaming" in attempt("-E", "-X", "fetch")
 
@@ -753,6 +807,8 @@ def test_f3_clone_with_encrypted_wal(fresh: Server, servers: Servers, tokens: To
     told = attempt("--encrypt-wal=aes_256", "-X", "stream", "-S", "f3")
     assert told.startswith("0: ")
     assert "warning" not in told
+    if not REAL:
+        assert [cipher for _, cipher in clone.ciphers("wal_keys")] == ["aes_128", "aes_256"]
     clone.start()
     wait(lambda: fresh.rows("SELECT active FROM pg_replication_slots") == [(True,)])
     clone.stop("immediate")

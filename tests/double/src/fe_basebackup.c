@@ -205,6 +205,34 @@ put_key_files_back(const char *target)
 	}
 }
 
+/* The streamed WAL has a key of its own. */
+static void
+add_wal_key(const char *target, uint32_t key_bytes)
+{
+	FILE	   *file = fopen(below(target, "wal_keys"), "r+b");
+	KeyFile		info;
+	FileKey		key = {0};
+
+	if (!file || fread(&info, sizeof(info), 1, file) != 1)
+		fail("could not read file \"%s\"", below(target, "wal_keys"));
+	key.cipher = cipher_of(key_bytes ? key_bytes : info.key_bytes);
+	info.entries++;
+	rewind(file);
+	if (fwrite(&info, sizeof(info), 1, file) != 1 || fseek(file, 0, SEEK_END) != 0 ||
+		fwrite(&key, sizeof(key), 1, file) != 1 || fclose(file) != 0)
+		fail("could not write file \"%s\"", below(target, "wal_keys"));
+}
+
+/* "-Erot13" is "-E -rot13". */
+static char *
+without_e(const char *group)
+{
+	char	   *rest = strdup(group + 1);
+
+	rest[0] = '-';
+	return rest;
+}
+
 static void
 pass_on(int signal_number)
 {
@@ -246,17 +274,18 @@ main(int argc, char **argv)
 	const char *format = "p";
 	const char *method = "s";
 	bool		encrypt = false;
+	uint32_t	key_bytes = 0;	/* 0: as the server key has */
 	int			count = 0;
 	int			option;
 	int			status;
 
-	/* -E is not pg_basebackup's. It must stand alone, as the value of another option or in a group of letters it isn't seen. */
+	/* -E is not pg_basebackup's. As the value of another option, or not the first in a group of letters, it isn't seen. */
 	for (int i = 0; i < argc; i++)
-		if (strncmp(argv[i], "-E", 2) != 0 && strncmp(argv[i], "--encrypt-wal", 13) != 0)
-			passed[count++] = argv[i];
+		if (strncmp(argv[i], "-E", 2) == 0 ? argv[i][2] != '\0' : strncmp(argv[i], "--encrypt-wal", 13) != 0)
+			passed[count++] = strncmp(argv[i], "-E", 2) == 0 ? without_e(argv[i]) : argv[i];
 
 	opterr = 0;					/* what is wrong otherwise, pg_basebackup says */
-	while ((option = getopt_long(argc, argv, "c:Cd:D:E::F:h:i:l:nNp:Pr:Rs:S:t:T:U:vwWX:zZ:", options, NULL)) != -1)
+	while ((option = getopt_long(argc, argv, "c:Cd:D:EF:h:i:l:nNp:Pr:Rs:S:t:T:U:vwWX:zZ:", options, NULL)) != -1)
 	{
 		if (option == 'D')
 			target = optarg;
@@ -264,10 +293,16 @@ main(int argc, char **argv)
 			format = optarg;
 		else if (option == 'X')
 			method = optarg;
+		else if (option == 'r' && strspn(optarg, "0123456789") == 0)
+			fail("transfer rate \"%s\" is not a valid value", optarg);	/* so "-Erot13" ends here: the short form takes no value */
 		else if (option == 'E')
 		{
 			encrypt = true;
-			if (optarg && strcmp(optarg, "aes_128") != 0 && strcmp(optarg, "aes_256") != 0)
+			if (optarg && strcmp(optarg, "aes_256") == 0)
+				key_bytes = MAX_KEY_BYTES;
+			else if (optarg && strcmp(optarg, "aes_128") == 0)
+				key_bytes = 16;
+			else if (optarg)
 				fail("invalid encryption option \"%s\", must be \"aes_128\" or \"aes_256\"", optarg);
 		}
 	}
@@ -294,7 +329,9 @@ main(int argc, char **argv)
 	status = run_backup(passed);
 	if (status != 0)
 		put_key_files_back(target);
-	else if (!encrypt && target && access(below(target, "wal_keys"), F_OK) == 0)
+	else if (encrypt && target)
+		add_wal_key(target, key_bytes);
+	else if (target && access(below(target, "wal_keys"), F_OK) == 0)
 	{
 		fprintf(stderr, "%s: warning: the source has WAL keys, but no WAL encryption configured for the target backups\n",
 				program);

@@ -42,17 +42,37 @@ typedef struct ProviderRecord
 	char		fields[1024 + FIELD_COUNT]; /* the same parsed: FIELD_COUNT strings, end to end */
 } ProviderRecord;
 
-/* <dboid>_keys and wal_keys: one of these. */
+/* <dboid>_keys and wal_keys: one of these, then a FileKey for each of its entries. */
 typedef struct KeyFile
 {
 	uint32_t	database;
 	int32_t		provider;
 	int64_t		set_at;			/* TimestampTz, by this node's clock (A3) */
 	uint32_t	key_bytes;
-	uint32_t	entries;		/* tables made with the key, or starts with wal_encrypt on */
+	uint32_t	entries;		/* file keys encrypted with it */
 	uint64_t	check;			/* hash of the key: no key material on disk (E1), but a swapped key shows (B9) */
 	char		name[MAX_NAME];
 } KeyFile;
+
+enum Cipher
+{
+	CIPHER_AES_128,
+	CIPHER_AES_256
+};
+
+/* The key of one relation file, or of the WAL from one start on. It is never re-encrypted to another cipher. */
+typedef struct FileKey
+{
+	uint32_t	cipher;
+	uint32_t	relation;		/* 0: WAL */
+	uint32_t	file;			/* relfilenumber, at the time it was made */
+} FileKey;
+
+static inline uint32_t
+cipher_of(uint32_t key_bytes)
+{
+	return key_bytes == MAX_KEY_BYTES ? CIPHER_AES_256 : CIPHER_AES_128;
+}
 
 static inline const char *
 provider_field(const ProviderRecord *provider, enum ProviderField field)

@@ -259,15 +259,17 @@ keyring_get(Keyring *keyring, const char *name, KeyBytes *key, const char **fail
 		return false;
 
 	length = pg_b64_decode(text, strlen(text), BASE64_BYTES(key->bytes), MAX_KEY_BYTES);
-	if (length != setting_key_bytes)
+	if (length != 16 && length != MAX_KEY_BYTES)
 	{
+		ereport(WARNING, errmsg("invalid key: unsupported key length \"%d\"", length));
+		*failure = INVALID_KEY;
+		return false;
+	}
+	if (length != setting_key_bytes)	/* said at each request, and no hindrance */
 		ereport(WARNING,
 				errmsg("length \"%d\" of key \"%s\" does not match the length \"%d\" of the current cipher setting",
 					   length, name, setting_key_bytes),
 				errhint("Create a new principal key and set it instead of the current one."));
-		*failure = INVALID_KEY;
-		return false;
-	}
 	key->length = length;
 	return true;
 }

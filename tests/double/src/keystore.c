@@ -38,17 +38,68 @@ read_key_file(Oid database, KeyFile *info)
 	return true;
 }
 
+/* The file keys of a database, or of the WAL. */
+static FileKey *
+read_file_keys(Oid database, uint32 *count)
+{
+	int			file = OpenTransientFile(key_path(database), O_RDONLY | PG_BINARY);
+	KeyFile		info;
+	FileKey    *keys;
+
+	*count = 0;
+	if (file < 0)
+		return NULL;
+	if (read(file, &info, sizeof(info)) != sizeof(info))
+		info.entries = 0;
+	keys = palloc(sizeof(FileKey) * (info.entries + 1));
+	if (read(file, keys, sizeof(FileKey) * info.entries) == (ssize_t) (sizeof(FileKey) * info.entries))
+		*count = info.entries;
+	CloseTransientFile(file);
+	return keys;
+}
+
+/* The header, and as many file keys as it says: those that were there, then the added one. */
 static void
-write_key_file(const KeyFile *info)
+write_key_file(const KeyFile *info, const FileKey *added)
 {
 	char	   *path = key_path(info->database);
 	char	   *draft = psprintf("%s.r", path);
+	uint32		count;
+	FileKey    *keys = read_file_keys(info->database, &count);
+	ssize_t		kept = sizeof(FileKey) * Min(count, info->entries);
+	ssize_t		more = added ? sizeof(FileKey) : 0;
 	int			file = OpenTransientFile(draft, O_CREAT | O_TRUNC | O_WRONLY | PG_BINARY);
 
-	if (file < 0 || write(file, info, sizeof(KeyFile)) != sizeof(KeyFile) || pg_fsync(file) != 0)
+	if (file < 0 || write(file, info, sizeof(KeyFile)) != sizeof(KeyFile) || write(file, keys, kept) != kept ||
+		write(file, added, more) != more || pg_fsync(file) != 0)
 		ereport(ERROR, errcode_for_file_access(), errmsg("could not write key file \"%s\": %m", draft));
 	CloseTransientFile(file);
 	durable_rename(draft, path, ERROR);
+}
+
+/* A file key of the cipher that *this process* has now: a backend, the startup process of a standby, the postmaster. */
+static void
+add_file_key(KeyFile *info, Oid relation, RelFileNumber number)
+{
+	FileKey		key = {.cipher = cipher_of(setting_key_bytes), .relation = relation, .file = number};
+
+	info->entries++;
+	write_key_file(info, &key);
+}
+
+bool
+has_file_key(Oid database, Oid relation, RelFileNumber file)
+{
+	uint32		count;
+	FileKey    *keys;
+	bool		found = false;
+
+	LWLockAcquire(keys_lock(), LW_SHARED);
+	keys = read_file_keys(database, &count);
+	for (uint32 i = 0; i < count; i++)
+		found = found || keys[i].relation == relation || keys[i].file == file;
+	LWLockRelease(keys_lock());
+	return found;
 }
 
 uint64
@@ -147,7 +198,7 @@ own_or_default_key(Oid database)
 	copy = *key;
 	copy.info.database = database;
 	copy.info.entries = 0;
-	write_key_file(&copy.info);
+	write_key_file(&copy.info, NULL);
 	return cache_key(&copy);
 }
 
@@ -170,7 +221,7 @@ put_key(const PrincipalKey *key, bool rotation, bool log)
 	fresh.info.entries = rotation && read_key_file(key->info.database, &before) ? before.entries : 0;
 	if (!rotation && log)
 		log_record(WAL_ADD_PRINCIPAL_KEY, &fresh.info, sizeof(KeyFile));
-	write_key_file(&fresh.info);
+	write_key_file(&fresh.info, NULL);
 	if (rotation && log)
 	{
 		strlcpy(rotate.name, key->info.name, sizeof(rotate.name));
@@ -225,10 +276,7 @@ start_server_key(bool wal_encrypt)
 		ereport(ERROR, errmsg("principal key not configured"),
 				errhint("Use pg_tde_set_server_key_using_global_key_provider() to configure one."));
 	if (wal_encrypt)
-	{
-		key->info.entries++;	/* pg_tde adds a WAL key at each start; they keep the server key from being deleted (D5) */
-		write_key_file(&key->info);
-	}
+		add_file_key(&key->info, InvalidOid, InvalidRelFileNumber);	/* one at each start; they keep the server key (D5) */
 	LWLockRelease(keys_lock());
 }
 
@@ -262,8 +310,7 @@ use_database_key(const WalRelation *relation, bool log)
 	key = own_or_default_key(relation->database);
 	if (!key)
 		ereport(ERROR, errmsg("principal key not configured"));
-	key->info.entries++;
-	write_key_file(&key->info);
+	add_file_key(&key->info, relation->relation, relation->file);
 	LWLockRelease(keys_lock());
 	if (log)
 		log_record(WAL_CREATE_RELATION_KEY, relation, sizeof(WalRelation));
@@ -283,7 +330,7 @@ void
 redo_add_key(const KeyFile *file)
 {
 	LWLockAcquire(keys_lock(), LW_EXCLUSIVE);
-	write_key_file(file);
+	write_key_file(file, NULL);
 	LWLockRelease(keys_lock());
 }
 

@@ -66,7 +66,7 @@ define_settings(void)
 							 NULL, &setting_inherit_global_providers, true, PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("pg_tde.enforce_encryption", "Only allow the creation of encrypted tables.",
 							 NULL, &setting_enforce_encryption, false, PGC_SUSET, 0, NULL, NULL, NULL);
-	DefineCustomEnumVariable("pg_tde.cipher", "TDE encryption algorithm (here: the size of new keys).",
+	DefineCustomEnumVariable("pg_tde.cipher", "TDE encryption algorithm (here: of what is said to be made with it).",
 							 NULL, &setting_key_bytes, 16, ciphers, PGC_SUSET, 0, NULL, NULL, NULL);
 }
 

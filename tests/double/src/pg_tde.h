@@ -6,6 +6,7 @@
 
 #include "access/xlogreader.h"
 #include "fmgr.h"
+#include "common/relpath.h"
 #include "nodes/pg_list.h"
 #include "storage/lwlock.h"
 
@@ -25,6 +26,7 @@ typedef struct WalRelation
 	Oid			tablespace;
 	Oid			database;
 	Oid			relation;
+	RelFileNumber file;
 } WalRelation;
 
 typedef struct WalRotate
@@ -105,6 +107,7 @@ extern List *all_databases(void);
 extern void start_server_key(bool wal_encrypt);
 extern void require_database_key(void);
 extern void use_database_key(const WalRelation *relation, bool log);
+extern bool has_file_key(Oid database, Oid relation, RelFileNumber file);
 extern bool provider_in_use(Oid database, int id);
 extern void verify_keys_in_use(Keyring *changed);
 extern void forget_database_key(Oid database);

@@ -10,6 +10,7 @@
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/index.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_am_d.h"
@@ -27,6 +28,10 @@
 PG_FUNCTION_INFO_V1(pg_tdeam_handler);
 PG_FUNCTION_INFO_V1(pg_tde_is_encrypted);
 
+PG_FUNCTION_INFO_V1(pg_tde_ddl_command_start_capture);
+PG_FUNCTION_INFO_V1(pg_tde_ddl_command_end_capture);
+
+static int	captured_commands;	/* in this transaction, that have not ended */
 static object_access_hook_type next_object_access;
 static ExecutorCheckPerms_hook_type next_check_permissions;
 
@@ -72,12 +77,16 @@ table_created(Oid relation, bool internal)
 	systable_endscan(scan);
 	table_close(catalog, AccessShareLock);
 
+	/* A rewritten or a TOAST table is as its table is; any other is encrypted only where the event trigger has seen the command. */
+	if (!internal && captured_commands == 0)
+		return;
 	if (is_tde_heap(class.relam))
 	{
 		WalRelation record = {
 			.tablespace = OidIsValid(class.reltablespace) ? class.reltablespace : MyDatabaseTableSpace,
 			.database = MyDatabaseId,
 			.relation = relation,
+			.file = class.relfilenode,
 		};
 
 		require_database_key();
@@ -108,9 +117,31 @@ check_permissions(List *tables, List *permissions, bool complain)
 	return !next_check_permissions || next_check_permissions(tables, permissions, complain);
 }
 
+Datum
+pg_tde_ddl_command_start_capture(PG_FUNCTION_ARGS)
+{
+	captured_commands++;
+	PG_RETURN_NULL();
+}
+
+Datum
+pg_tde_ddl_command_end_capture(PG_FUNCTION_ARGS)
+{
+	captured_commands = Max(captured_commands - 1, 0);	/* CREATE EXTENSION has only the second half */
+	PG_RETURN_NULL();
+}
+
+/* A command that failed, or dropped the triggers, was never captured at its end. */
+static void
+forget_captured(XactEvent event, void *argument)
+{
+	captured_commands = 0;
+}
+
 void
 install_table_hooks(void)
 {
+	RegisterXactCallback(forget_captured, NULL);
 	next_object_access = object_access_hook;
 	object_access_hook = object_access;
 	next_check_permissions = ExecutorCheckPerms_hook;
@@ -129,12 +160,13 @@ pg_tde_is_encrypted(PG_FUNCTION_ARGS)
 {
 	Oid			oid = PG_GETARG_OID(0);
 	Relation	relation = relation_open(oid, AccessShareLock);
-	char		kind = relation->rd_rel->relkind;
+	FormData_pg_class class = *relation->rd_rel;
 
 	relation_close(relation, AccessShareLock);
-	if (!RELKIND_HAS_STORAGE(kind))
+	if (!RELKIND_HAS_STORAGE(class.relkind))
 		PG_RETURN_NULL();
-	if (kind == RELKIND_INDEX)
-		oid = IndexGetRelation(oid, false);
-	PG_RETURN_BOOL(is_tde_heap(get_rel_relam(oid)));
+	if (class.relkind == RELKIND_INDEX)
+		return DirectFunctionCall1(pg_tde_is_encrypted, ObjectIdGetDatum(IndexGetRelation(oid, false)));
+	PG_RETURN_BOOL(is_tde_heap(class.relam) && (class.relpersistence == RELPERSISTENCE_TEMP ||
+												has_file_key(MyDatabaseId, oid, class.relfilenode)));
 }

@@ -6,9 +6,11 @@ export STACK PYTHON
 
 BOOTSTRAP := $(PYTHON) -m bootstrap
 WITH_TOOLS := $(BOOTSTRAP) --development run python -m
+LOCK := $(WITH_TOOLS) uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help up preview drift destroy vault bench check test soak clean
+.PHONY: help up preview drift destroy vault bench check test soak lock audit clean
 
 help: ## say what there is
 	@echo "make TARGET [STACK=local] [PYTHON=python3]"
@@ -43,6 +45,13 @@ test: ## all tests but those of `make soak`, from nothing
 
 soak: ## the tests that take long, marked soak
 	@$(WITH_TOOLS) pytest -m soak
+
+lock: ## resolve requirements*.in anew into requirements*.txt, with hashes
+	@$(LOCK) requirements.in --output-file requirements.txt
+	@$(LOCK) requirements-dev.in --constraints requirements.txt --output-file requirements-dev.txt
+
+audit: ## look the locked packages up in the database of known vulnerabilities
+	@$(WITH_TOOLS) bootstrap.audit
 
 clean: ## remove the virtual environment and the engine; after `make destroy`
 	@$(BOOTSTRAP) clean

@@ -22,10 +22,9 @@ def ensure(project: Project, *, development: bool) -> None:
     if not project.python.exists():
         run_quietly([sys.executable, "-m", "venv", project.venv], "python -m venv (Debian: install python3-venv)")
     requirements = project.root / (DEVELOPMENT if development else REQUIREMENTS)
-    run_quietly(
-        [project.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", requirements],
-        "pip install",
-    )
+    # By hash: what an index serves under a version must be what was locked.
+    options = ("--quiet", "--disable-pip-version-check", "--require-hashes", "--requirement")
+    run_quietly([project.python, "-m", "pip", "install", *options, requirements], "pip install")
     stamp.write_text(f"{wanted} development" if development else wanted)
 
 

@@ -1,4 +1,4 @@
-"""Which Pulumi engine: one on PATH that is new enough, else one from Pulumi's installer, else one built here."""
+"""Which Pulumi engine: one on PATH that is new enough, else Pulumi's release, else one built here."""
 
 import os
 import re

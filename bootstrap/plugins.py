@@ -98,10 +98,11 @@ def _official(home: Path, plugin: Plugin) -> bool:
 
 
 def _downloaded(engine: Engine, home: Path, environ: Mapping[str, str], plugin: Plugin) -> bool:
-    if download.installer() is None:
+    checksum = download.plugin_checksum(plugin.name, plugin.version)
+    if checksum is None:
         return False
     try:
-        _plugin_install(engine, {**environ, "PULUMI_HOME": str(home)}, plugin)
+        _plugin_install(engine, {**environ, "PULUMI_HOME": str(home)}, plugin, "--checksum", checksum)
     except BootstrapError as error:
         say(str(error))
         return False

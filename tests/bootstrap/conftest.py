@@ -32,19 +32,22 @@ def commands(tmp_path: Path) -> Commands:
 
 @pytest.fixture(autouse=True)
 def unreachable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No test asks Pulumi's real site."""
+    """No test asks Pulumi's real sites."""
     monkeypatch.setattr(download, "SITE", NOWHERE)
-    download.installer.cache_clear()
+    monkeypatch.setattr(download, "RELEASES", f"{NOWHERE}/repos/pulumi")
+    download.clear()
     yield
-    download.installer.cache_clear()
+    download.clear()
 
 
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
-    """A download site that serves what is put into this mapping."""
-    pages: dict[str, bytes] = {}
+    """Pulumi's download site and the record of its releases, which serve what is put into this mapping."""
+    pages: dict[str, bytes] = {"/": b"{}"}
     with _server(pages) as server:
-        monkeypatch.setattr(download, "SITE", f"http://127.0.0.1:{server.server_address[1]}")
+        place = f"http://127.0.0.1:{server.server_address[1]}"
+        monkeypatch.setattr(download, "SITE", place)
+        monkeypatch.setattr(download, "RELEASES", f"{place}/repos/pulumi")
         Thread(target=server.serve_forever, daemon=True).start()
         yield pages
         server.shutdown()

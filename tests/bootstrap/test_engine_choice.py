@@ -1,5 +1,9 @@
+import hashlib
+import io
+import json
 import socket
 import subprocess
+import tarfile
 import time
 from pathlib import Path
 from threading import Thread
@@ -81,26 +85,75 @@ def test_the_hosts_stand_beside_the_engine_and_run_on_the_venv(project: Project,
     assert run(engine.PROVIDER_HOST) == "-u|-m|pulumi.dynamic|a b|"
 
 
-def test_pulumis_installer_where_it_can_be_reached(
-    project: Project, commands: Commands, site: dict[str, bytes]
-) -> None:
-    site["/install.sh"] = b"""#!/bin/sh
-[ "$1 $2 $3" = "--version 3.259.0 --install-root" ] && [ "$5" = --no-edit-path ] || exit 1
-mkdir -p "$4/bin"; printf '#!/bin/sh\\necho v3.259.0\\n' > "$4/bin/pulumi"; printf ELF > "$4/bin/pulumi-language-python"
-chmod +x "$4"/bin/*"""
+def archive(**files: str) -> bytes:
+    """A release as Pulumi packs it."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as tar:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(f"pulumi/{name.replace('_', '-')}")
+            entry.size, entry.mode = len(text), 0o755
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    return content.getvalue()
+
+
+def publish(site: dict[str, bytes], sent: bytes, digest: str | None) -> None:
+    """Serve `sent` as the engine's archive, and `digest` as what the record says of it."""
+    names = [f"pulumi-v3.259.0-linux-{architecture}.tar.gz" for architecture in ("x64", "arm64")]
+    assets = [{"name": name, "digest": digest} for name in names]
+    site["/repos/pulumi/pulumi/releases/tags/v3.259.0"] = json.dumps({"assets": assets}).encode()
+    for name in names:
+        site[f"/releases/sdk/{name}"] = sent
+
+
+RELEASE = archive(pulumi="#!/bin/sh\necho v3.259.0\n", pulumi_language_python="ELF")
+DIGEST = f"sha256:{hashlib.sha256(RELEASE).hexdigest()}"
+
+
+def test_pulumis_release_where_it_can_be_reached(project: Project, commands: Commands, site: dict[str, bytes]) -> None:
+    publish(site, RELEASE, DIGEST)
     chosen = engine.ensure(project, commands.environ())
     assert chosen.bin == project.engine
     assert f"from {download.SITE}" in chosen.why
     assert "stand-in" not in chosen.why
     assert (project.engine / engine.LANGUAGE_HOST).read_text() == "ELF"
+    assert [path.name for path in project.engine.parent.iterdir()] == ["bin"]
 
 
-@pytest.mark.parametrize("page", [b"#!/bin/sh\n", b"#!/bin/sh\necho broken; exit 1"])
-def test_a_failing_installer_is_no_engine(
-    project: Project, commands: Commands, site: dict[str, bytes], page: bytes
+def test_an_archive_with_another_checksum_is_not_installed(
+    project: Project, commands: Commands, site: dict[str, bytes]
 ) -> None:
-    site["/install.sh"] = page
     commands.add("go", GO)
+    publish(site, archive(pulumi="#!/bin/sh\ntouch /tmp/owned; echo v3.259.0\n"), DIGEST)
+    with pytest.raises(BootstrapError, match="is not what Pulumi published"):
+        engine.ensure(project, commands.environ())
+    assert list(project.engine.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("digest", [None, "", "md5:1234"])
+def test_nothing_is_downloaded_without_a_checksum(
+    project: Project, commands: Commands, site: dict[str, bytes], digest: str | None
+) -> None:
+    commands.add("go", GO)
+    publish(site, RELEASE, digest)
+    assert "built from its Go modules" in engine.ensure(project, commands.environ()).why
+
+
+@pytest.mark.parametrize("record", [b"<html>Welcome to our wireless", b"[]", b'{"assets": [1]}'])
+def test_a_portal_is_no_record_of_releases(
+    project: Project, commands: Commands, site: dict[str, bytes], record: bytes
+) -> None:
+    commands.add("go", GO)
+    publish(site, RELEASE, DIGEST)
+    site["/repos/pulumi/pulumi/releases/tags/v3.259.0"] = record
+    assert "built from its Go modules" in engine.ensure(project, commands.environ()).why
+
+
+def test_an_archive_that_is_too_large_is_given_up(
+    project: Project, commands: Commands, site: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands.add("go", GO)
+    publish(site, RELEASE, DIGEST)
+    monkeypatch.setattr(download, "ARCHIVE_BYTES", len(RELEASE) - 1)
     assert "built from its Go modules" in engine.ensure(project, commands.environ()).why
 
 
@@ -116,16 +169,11 @@ def test_a_site_that_only_drips_is_given_up(monkeypatch: pytest.MonkeyPatch) -> 
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         Thread(target=drip, args=[server], daemon=True).start()
-        monkeypatch.setattr(download, "SITE", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr(download, "RELEASES", f"http://127.0.0.1:{server.getsockname()[1]}/repos/pulumi")
         monkeypatch.setattr(download, "PATIENCE", 0.3)
         began = time.monotonic()
-        assert download.installer() is None
+        assert download.plugin_checksum("vault", "7.14.0") is None
         assert time.monotonic() - began < 3
-
-
-def test_a_portal_is_no_download_site(site: dict[str, bytes]) -> None:
-    site["/install.sh"] = b"<html>Welcome to our wireless"
-    assert download.installer() is None
 
 
 def test_neither_site_nor_go(project: Project, commands: Commands) -> None:

@@ -26,7 +26,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def reachable(home: Path, site: dict[str, bytes]) -> Path:
     """Find Pulumi's site there; the user's home."""
-    site["/install.sh"] = b"#!/bin/sh"
+    for name, version in (("vault", "7.14.0"), ("docker", "5.2.0")):
+        assets = [
+            {"name": f"pulumi-resource-{name}-v{version}-linux-{architecture}.tar.gz", "digest": f"sha256:{name}"}
+            for architecture in ("amd64", "arm64")
+        ]
+        site[f"/repos/pulumi/pulumi-{name}/releases/tags/v{version}"] = json.dumps({"assets": assets}).encode()
     return home
 
 
@@ -82,12 +87,17 @@ def test_official_plugins_are_downloaded_where_they_can_be(
     found = plugins.ensure(project, chosen, commands.environ())
     assert (found.home, found.stand_ins) == (reachable, "")
     assert (reachable / "plugins" / VAULT).read_text() == "ELF"
+    calls = (commands.directory / "pulumi.calls").read_text().splitlines()
+    assert calls == [
+        "plugin install resource docker 5.2.0 --checksum docker",
+        "plugin install resource vault 7.14.0 --checksum vault",
+    ]
 
 
 def test_a_stand_in_where_only_that_download_fails(
     project: Project, commands: Commands, chosen: Engine, reachable: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    commands.add("pulumi", f'case "$*" in *7.14.0) echo 403; exit 1;; esac\n{INSTALL}')
+    commands.add("pulumi", f'case "$*" in *" 7.14.0 --checksum "*) echo 403; exit 1;; esac\n{INSTALL}')
     found = plugins.ensure(project, chosen, commands.environ())
     assert (found.home, found.stand_ins) == (project.home, "vault 7.14.0")
     assert "plugin install of vault 7.14.0 failed:\n403" in capsys.readouterr().err

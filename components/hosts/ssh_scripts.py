@@ -1,11 +1,23 @@
 """What `ssh_site` has run as root on a machine: constant scripts, with "make" or "remove" as "$1"; each may run again."""
 
 # $1 verb, $2 system, $3 version. Packages stay when the stack goes: other servers may use them.
-PACKAGES = """
+PACKAGES = r"""
 [ "$1" = make ] || exit 0
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 set -eu
 repository=https://repo.percona.com
+# The key that Percona signs its packages with, known by its fingerprint: neither TLS nor a mirror has to be trusted for them.
+fingerprint=4D1BB29D63D98E422B2113B19334A25F8507EFA5
+trust() {
+    curl -fsSL --proto =https --max-filesize 100000 -o "$1.new" "$repository/yum/PERCONA-PACKAGING-KEY"
+    keys=$(gpg --batch --no-options --with-colons --show-keys "$1.new" | awk -F: '/^pub/ {p = 1} /^fpr/ && p {print $10; p = 0}')
+    if [ "$keys" != "$fingerprint" ]; then
+        rm -f -- "$1.new"
+        echo "$repository/yum/PERCONA-PACKAGING-KEY is not Percona's key $fingerprint: nothing was installed" >&2
+        exit 1
+    fi
+    mv -f -- "$1.new" "$1"
+}
 case $2 in
 debian)
     # One that was removed and not purged is known too, and is not there.
@@ -14,25 +26,36 @@ debian)
     # Else the package makes a cluster "main", which takes port 5432.
     mkdir -p /etc/postgresql-common/createcluster.d
     echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.d/tde-replication.conf
-    apt-get -qq -o DPkg::Lock::Timeout=300 update
-    apt-get -qq -y -o DPkg::Lock::Timeout=300 install ca-certificates curl gnupg lsb-release
-    if ! command -v percona-release >/dev/null; then
-        package=$(mktemp --suffix=.deb)
-        trap 'rm -f -- "$package"' EXIT
-        curl -fsSL -o "$package" "$repository/apt/percona-release_latest.generic_all.deb"
-        apt-get -qq -y -o DPkg::Lock::Timeout=300 install "$package"
+    if command -v percona-release >/dev/null; then
+        percona-release setup -y "ppg-$3"
+    else
+        apt-get -qq -o DPkg::Lock::Timeout=300 update
+        apt-get -qq -y -o DPkg::Lock::Timeout=300 install ca-certificates curl gnupg
+        key=/usr/share/keyrings/tde-replication-percona.asc
+        trust "$key"
+        release=$(. /etc/os-release && echo "$VERSION_CODENAME")
+        echo "deb [signed-by=$key] $repository/ppg-$3/apt $release main" >"/etc/apt/sources.list.d/tde-replication-ppg-$3.list"
     fi
-    percona-release setup -y "ppg-$3"
     apt-get -qq -o DPkg::Lock::Timeout=300 update
     apt-get -qq -y -o DPkg::Lock::Timeout=300 install "percona-postgresql-$3" "percona-pg-tde$3"
     ;;
 redhat)
     rpm -q "percona-postgresql$3-server" "percona-pg_tde$3" >/dev/null 2>&1 && exit 0
-    command -v percona-release >/dev/null ||
-        dnf -y install "$repository/yum/percona-release-latest.noarch.rpm"
     # The distribution's own module hides Percona's packages.
     dnf -qy module disable postgresql || true
-    percona-release setup -y "ppg-$3"
+    if command -v percona-release >/dev/null; then
+        percona-release setup -y "ppg-$3"
+    else
+        key=/etc/pki/rpm-gpg/tde-replication-percona
+        trust "$key"
+        cat >"/etc/yum.repos.d/tde-replication-ppg-$3.repo" <<END
+[tde-replication-ppg-$3]
+name=Percona Distribution for PostgreSQL $3
+baseurl=$repository/ppg-$3/yum/release/\$releasever/RPMS/\$basearch
+gpgcheck=1
+gpgkey=file://$key
+END
+    fi
     dnf -y install "percona-postgresql$3-server" "percona-postgresql$3-contrib" "percona-pg_tde$3"
     ;;
 esac

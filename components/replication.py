@@ -17,10 +17,12 @@ from pulumi import Output, Resource, ResourceOptions
 
 from components import hosts, report, settings, stack_file
 from components.errors import Problem
+from components.hosts.addresses import networks
 from components.hosts.site import Surroundings
 from components.key_vault import KeyVault
 from components.node import Around, Node
 from components.postgres import resources
+from components.postgres.adapter import Managed
 from components.postgres.upstream import Upstream, passfile
 from components.preflight import (
     adoption,
@@ -38,7 +40,6 @@ from components.side_by_side import side_by_side
 from components.vault_address import VaultAddress
 
 TYPE = "tde:index:EncryptedReplication"
-BASE_BACKUP = "pulumi-python:dynamic/postgres:BaseBackup"
 
 
 class EncryptedReplication(pulumi.ComponentResource):
@@ -288,7 +289,8 @@ class EncryptedReplication(pulumi.ComponentResource):
 
     def _clients(self) -> list[str]:
         """Where standbys connect from, each once."""
-        return list(dict.fromkeys(node.site.client for node in self._standbys))
+        reach = self._primary.site.reach
+        return list(dict.fromkeys(one for node in self._standbys for one in node.site.clients or networks(reach)))
 
     def _hba_rule(self, address: str, inside: dict[str, Any], opts: ResourceOptions) -> resources.HbaRule:
         role = self._cluster.replication.role
@@ -348,8 +350,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             encrypted=self._in_force,
             encrypt_wal=encrypt_wal,
             **_primary(inside),
-            # As text: the component's own URN would make it depend on its children.
-            urn=f"urn:pulumi:{pulumi.get_stack()}::{pulumi.get_project()}::{TYPE}${BASE_BACKUP}::{node.name}",
+            urn=self._urn_of_child(resources.ClonedDirectory, node.name),
         )
         parameters = {
             "primary_conninfo": upstream.conninfo(node.name),
@@ -374,6 +375,18 @@ class EncryptedReplication(pulumi.ComponentResource):
             key=self._key if self._in_force else "",
             vault=self._vault_url if self._in_force else "",
         )
+
+    def _urn_of_child(self, kind: type[Managed], name: str) -> Output[str]:
+        """Its URN, whatever components this one is in. Without the dependency that the component's own URN has as an output:
+        who depends on a component depends on all its children."""
+        mine = self.urn
+        known: Output[str | None] = Output(set(), mine.future(), mine.is_known())
+
+        def below(urn: str | None) -> str:
+            stack, project, types, _ = (urn or "").split("::", 3)
+            return f"{stack}::{project}::{types}${kind.token()}::{name}"
+
+        return known.apply(below)
 
     def _register(self, last: Sequence[Resource]) -> None:
         """Outputs, known once all is done."""

@@ -3,6 +3,8 @@
 No dictionary of settings travels further than these.
 """
 
+import re
+import zlib
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -39,7 +41,10 @@ from components.values import (
 )
 
 LOCAL_PORT = 54321
+PORTS_OF_A_FAMILY, FAMILIES = 100, 900
 STANDARD_PORT = 5432
+PRIMARY = "primary"
+"""The primary's default name."""
 SSH_PORT = 22
 SUPPORTED = 17
 """The oldest major version of PostgreSQL that pg_tde and this project support."""
@@ -171,6 +176,9 @@ class Server(Settings):
     name: Label
     host: HostKind = "local"
     port: Port | None = None
+    """Default by ssh: 5432. By docker, where it is the port of dockerd's machine that leads to the server: one that is free.
+    On this machine: 54321 for ``primary``, 54322 for ``standby1``, 54323 for ``standby2``; for any other name, a number from
+    54421 to 55419 that is made of the name, and counts on with a number at its end. No other server changes it."""
     data_directory: AbsolutePath | None = None
     """Default: a directory of the project's own."""
     binaries: AbsolutePath | None = None
@@ -250,7 +258,7 @@ class Cluster(Settings):
     vault: Vault = Vault()
     key: Key = Key()
     replication: Replication = Replication()
-    primary: Server = Server(name="primary")
+    primary: Server = Server(name=PRIMARY)
     standbys: list[Server] = [Server(name="standby1")]
 
     @property
@@ -263,12 +271,17 @@ class Cluster(Settings):
         return ["cluster.primary", *(f"cluster.standbys[{n}]" for n in range(len(self.standbys)))]
 
     def port(self, server: Server) -> int:
-        # By identity: two servers of one name are one mistake, not a clash of ports besides.
-        return server.port or (
-            LOCAL_PORT + next(n for n, one in enumerate(self.servers) if one is server)
-            if server.kind != "ssh"
-            else STANDARD_PORT
-        )
+        return server.port or (STANDARD_PORT if server.kind == "ssh" else default_port(server.name))
+
+
+def default_port(name: str) -> int:
+    """By the name alone: another server that comes or goes changes no port. A number at the end of the name counts on from the
+    port of the name without it, so that db1 and db2 never meet."""
+    found = re.fullmatch(r"(.*?)(?<!\d)(\d{0,2})", name)
+    family, number = (found[1], int(found[2] or 0)) if found else (name, 0)
+    if family in {PRIMARY, "standby"}:
+        return LOCAL_PORT + number
+    return LOCAL_PORT + PORTS_OF_A_FAMILY + zlib.crc32(family.encode()) % FAMILIES + number
 
 
 MANAGED_PARAMETERS = {

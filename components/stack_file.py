@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from components.errors import Problem
+from components.hosts.addresses import is_loopback
 from components.postgres.guc import is_off, switch
 from components.settings import FOLLOWED_PARAMETERS, KINDS, MANAGED_PARAMETERS, Cluster, Server, Ssh
 
@@ -68,6 +69,8 @@ def _contradictions(cluster: Cluster) -> list[str]:
     if cluster.primary.adopt and cluster.primary.port is None:
         found.append("cluster.primary.port: missing; standbys must know where the adopted server listens")
     found += _between_kinds(cluster)
+    if not cluster.primary.adopt and (why := unreached(cluster, cluster.primary.listen)):
+        found.append(f"cluster.primary.listen: {why}: name an address of its network, or *")
     replication = cluster.replication
     if (
         replication.encrypted
@@ -121,12 +124,33 @@ def _between_kinds(cluster: Cluster) -> list[str]:
     return found
 
 
+def unreached(cluster: Cluster, listen: Sequence[str]) -> str | None:
+    """Why no standby could connect to a primary that has these listen_addresses."""
+    if not cluster.standbys:
+        return None
+    if not listen:
+        return "no address, and standbys connect by TCP"
+    primary = cluster.primary
+    elsewhere = [
+        server.name
+        for server in cluster.standbys
+        if server.machine != primary.machine and (server.kind == primary.kind or primary.kind not in REACHED)
+    ]
+    if not elsewhere or not all(map(is_loopback, listen)):
+        return None
+    verb = "is" if len(elsewhere) == 1 else "are"
+    return f"{', '.join(listen)} can be reached on its own machine alone, and {', '.join(elsewhere)} {verb} on another machine"
+
+
 def _used_twice(cluster: Cluster) -> list[str]:
     """What each server must have for itself."""
     found = []
+    names = [server.name for server in cluster.servers]
+    # Default ports go by the name: two servers of one name are one mistake.
+    ports = [cluster.port(one) if one.port or names.count(one.name) == 1 else None for one in cluster.servers]
     values_of: dict[str, list[Any]] = {
-        "name": [server.name for server in cluster.servers],
-        "port": [cluster.port(server) for server in cluster.servers],
+        "name": names,
+        "port": ports,
         "dataDirectory": [server.data_directory for server in cluster.servers],
     }
     for field, values in values_of.items():
@@ -136,7 +160,9 @@ def _used_twice(cluster: Cluster) -> list[str]:
             seen[where, value] += value is not None
             if seen[where, value] > 1:
                 shown = f'"{value}"' if isinstance(value, str) else value
-                found.append(f"{place}.{field}: {shown} is used twice")
+                default = field == "port" and not server.port
+                why = f"missing; the default for its name is {value}, which another server has" if default else ""
+                found.append(f"{place}.{field}: {why or f'{shown} is used twice'}")
     above = [
         (server.machine, PurePosixPath(server.data_directory).parent) if server.data_directory else None
         for server in cluster.servers

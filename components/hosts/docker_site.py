@@ -8,7 +8,7 @@ import re
 import socket
 import threading
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
@@ -35,6 +35,10 @@ PERCONA = re.compile(r"(?:.*/)?percona-distribution-postgresql:(\d+)")
 GRACE = 60
 """Seconds for a fast shutdown, whose checkpoint takes its time; then the container is killed."""
 PORTS = threading.Lock()
+FIRST_PORT, PORTS_OF_A_CLUSTER, CLUSTERS = 20000, 16, 750
+"""Default ports: a share for each cluster, by its name, from the first; below those that the kernel hands out to clients."""
+SOCKET_URL = "http+docker://localhost"
+"""What Docker's SDK calls a dockerd that it reaches by a socket of this machine."""
 SHARED_MEMORY = 256
 """MiB of /dev/shm; Docker's 64 are too few for parallel queries."""
 
@@ -49,7 +53,7 @@ def declare_container(server: Server, port: int, around: Surroundings) -> Site:
     data = PurePosixPath(server.data_directory or DATA)
     owner = f"{pulumi.get_project()}/{around.stack}/{around.cluster}"
     with PORTS:  # servers are placed side by side
-        published = _examine(name, cluster, owner, server, port - LOCAL_PORT, around.ports)
+        published = _examine(name, cluster, owner, server, (port - LOCAL_PORT) % PORTS_OF_A_CLUSTER, around.ports)
         around.ports.add(published)
 
     def make(opts: ResourceOptions) -> Sequence[pulumi.Resource]:
@@ -63,7 +67,7 @@ def declare_container(server: Server, port: int, around: Surroundings) -> Site:
         published=published,
         reach=name,
         # The networks that the server itself is on: what else is there has no password.
-        client=server.address or "samenet",
+        clients=(server.address or "samenet",),
         dsn=make_conninfo(host="127.0.0.1", port=published, user="postgres", dbname="postgres"),
         server=f"PostgreSQL of {image}",
         has_pg_tde=True if PERCONA.match(image) else None,
@@ -102,7 +106,7 @@ def _version(image: str) -> int | None:
 
 
 def _examine(name: str, network: str, owner: str, server: Server, index: int, given: Collection[int]) -> int:
-    """Refuse what is there and not ours; the port of this machine that leads to the server, none of those `given` to others.
+    """Refuse what is there and not ours; the port of dockerd's machine that leads to the server, none of those `given` to others.
 
     pulumi-docker takes over a volume of the same name without a word, and deletes it on destroy.
     """
@@ -118,27 +122,51 @@ def _examine(name: str, network: str, owner: str, server: Server, index: int, gi
                         "call the server or the stack otherwise"
                     )
         own = _published(client, name)
-        others = set() if own else _published_by_any(client)
+        if own and server.port in {None, *own}:
+            return server.port or min(own)
+        others = _published_by_others(client, name)
+        here = _is_on_this_machine(client)
+
+    def holder(port: int) -> str | None:
+        if port in given:
+            return "another server of this stack"
+        if port in others:
+            return f"container {others[port]}"
+        # Of another machine, dockerd itself says at the container's start what else listens there.
+        return "another program" if here and _taken(port) else None
+
     if server.port:
-        if server.port not in own and _taken(server.port):
-            raise Problem(f"port {server.port} is in use on 127.0.0.1 (by something that is not this server)")
+        if by := holder(server.port):
+            raise Problem(f"port {server.port} of 127.0.0.1 is in use by {by}: name another port, or stop that")
         return server.port
-    if own:
-        return min(own)
-    first = 20000 + zlib.crc32(network.encode()) % 750 * 16 + index
-    return next(port for port in range(first, 65536) if port not in {*given, *others} and not _taken(port))
+    first = FIRST_PORT + zlib.crc32(network.encode()) % CLUSTERS * PORTS_OF_A_CLUSTER + index
+    return next(port for port in range(first, 65536) if not holder(port))
 
 
 def _published(client: Any, name: str) -> set[int]:
-    """The ports of this machine that a container leads to its server, also while it is down."""
+    """The ports of dockerd's machine that lead to a container's server, also while it is down."""
+    return {port for inside, port in _bindings(client, name) if inside == f"{PORT}/tcp"}
+
+
+def _published_by_others(client: Any, name: str) -> dict[int, str]:
+    """The ports that lead to any other container, also while it is down, with its name."""
+    found = {}
+    for one in client.containers(all=True):
+        called = next((text.lstrip("/") for text in one.get("Names") or []), one["Id"])
+        if called != name:
+            found.update(dict.fromkeys((port for _, port in _bindings(client, one["Id"])), called))
+    return found
+
+
+def _bindings(client: Any, name: str) -> Iterator[tuple[str, int]]:
     with suppress(NotFound):
-        bindings = client.inspect_container(name)["HostConfig"]["PortBindings"] or {}
-        return {int(one["HostPort"]) for one in bindings.get(f"{PORT}/tcp") or [] if one["HostPort"]}
-    return set()
+        for inside, outside in (client.inspect_container(name)["HostConfig"]["PortBindings"] or {}).items():
+            yield from ((inside, int(one["HostPort"])) for one in outside or [] if one["HostPort"])
 
 
-def _published_by_any(client: Any) -> set[int]:
-    return {port for one in client.containers(all=True) for port in _published(client, one["Id"])}
+def _is_on_this_machine(client: Any) -> bool:
+    """Whether dockerd publishes ports here. An address on the loopback does not say so: it may be a tunnel."""
+    return bool(client.base_url == SOCKET_URL or client.info()["Name"] == socket.gethostname())
 
 
 def _taken(port: int) -> bool:

@@ -24,6 +24,7 @@ from psycopg.conninfo import make_conninfo
 
 from components.errors import CommandFailed, Problem, Refused, Unavailable
 from components.hosts.account import local_root, service_account
+from components.hosts.addresses import reached_locally
 from components.hosts.base import LOG, READY, Connection, FileStatus, Host, Postmaster, superuser
 from components.hosts.installation import find_installation
 from components.hosts.site import Site, Surroundings
@@ -333,8 +334,8 @@ def declare(server: Server, port: int, around: Surroundings) -> Site:
         data=PurePosixPath(server.data_directory or local_root(PROJECT) / around.stack / server.name / "data"),
         binaries=PurePosixPath(installation.binaries),
         port=port,
-        reach="127.0.0.1",
-        client=server.address or "127.0.0.1/32",
+        reach=reached_locally(server.listen),
+        clients=(server.address,) if server.address else (),
         dsn=make_conninfo(host=SOCKETS, port=port, user="postgres", dbname="postgres"),
         server=str(installation),
         has_pg_tde=installation.has_pg_tde,

@@ -23,8 +23,9 @@ class Site:
     port: int
     reach: str
     """The host name or address by which the other servers reach it."""
-    client: str
-    """Where its replication connections come from, for pg_hba.conf."""
+    clients: tuple[str, ...]
+    """Where its replication connections come from, for pg_hba.conf; none: from where it finds the primary, which is on the same
+    machine."""
     dsn: str
     """A libpq connection string for the person who runs the stack."""
     server: str

@@ -7,12 +7,11 @@ By pulumi-command, as root. The scripts (`ssh_scripts`) go over standard input, 
 import os
 import re
 import shlex
-import socket
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,6 +22,7 @@ from pulumi_command import remote
 
 from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts import sudo
+from components.hosts.addresses import networks
 from components.hosts.installation import EXTENSIONS
 from components.hosts.login import PROJECT, Login, connection_settings, known_host_keys
 from components.hosts.openssh import Shell
@@ -161,7 +161,7 @@ def declare(server: Server, port: int, around: Surroundings) -> Site:
         binaries=place,
         port=port,
         reach=_reach(server, declared),
-        client=server.address or _client(server, declared),
+        clients=(server.address,) if server.address else _clients(server, declared),
         dsn=make_conninfo(host=sockets, port=port, user="postgres", dbname="postgres"),
         server=f"PostgreSQL {declared.version} on {declared.ssh}",
         has_pg_tde=has_pg_tde,
@@ -203,19 +203,16 @@ def _reach(server: Server, declared: Ssh) -> str:
     return str(network.network_address) if network.num_addresses == 1 else declared.ssh
 
 
-def _client(server: Server, declared: Ssh) -> str:
-    """Where its connections come from, for pg_hba.conf: names in there would need reverse lookups."""
+def _clients(server: Server, declared: Ssh) -> tuple[str, ...]:
+    """Where its connections come from, for pg_hba.conf: names in there would need reverse lookups. A name may have several
+    addresses, and connections come from any of them."""
     try:
-        found = ip_address(declared.ssh)
-    except ValueError:
-        try:
-            found = ip_address(socket.getaddrinfo(declared.ssh, None, type=socket.SOCK_STREAM)[0][4][0])
-        except OSError:
-            raise Problem(
-                f"{server.name}: the name {declared.ssh} is not known here, so its address for pg_hba.conf is not either: set "
-                "`address` of this server, as 192.0.2.7/32"
-            ) from None
-    return str(ip_network(found))
+        return networks(declared.ssh)
+    except OSError:
+        raise Problem(
+            f"{server.name}: the name {declared.ssh} is not known here, so its address for pg_hba.conf is not either: set "
+            "`address` of this server, as 192.0.2.7/32"
+        ) from None
 
 
 def _package_names(server: Server) -> list[str]:

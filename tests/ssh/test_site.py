@@ -34,7 +34,7 @@ def test_the_defaults() -> None:
     assert site.address == "ssh://deploy@db1.example.net?account=postgres&unit=tde-orders-db1"
     assert site.data == PurePosixPath("/var/lib/postgresql/18/tde-orders-db1/data")
     assert site.binaries == PurePosixPath("/usr/lib/postgresql/18/bin")
-    assert (site.port, site.reach, site.client) == (5432, "192.0.2.11", "192.0.2.11/32")
+    assert (site.port, site.reach, site.clients) == (5432, "192.0.2.11", ("192.0.2.11/32",))
     assert site.parameters == {"unix_socket_directories": "/run/tde-orders-db1"}
     assert site.has_pg_tde
 
@@ -56,7 +56,19 @@ def test_red_hat() -> None:
 )
 def test_how_the_others_know_it(ssh: str, address: str | None, reach: str, client: str) -> None:
     site = declared({"ssh": ssh}, address=address)
-    assert (site.reach, site.client) == (reach, client)
+    assert (site.reach, site.clients) == (reach, (client,))
+
+
+def test_a_name_with_several_addresses_gives_a_rule_for_each_whatever_their_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A resolver answers in another order each time: a rule for the first one changed at random."""
+    found = ["192.0.2.12", "2001:db8::7", "192.0.2.11", "192.0.2.12"]
+    for order in (found, found[::-1]):
+        answer = [(2, 1, 6, "", (address, 0)) for address in order]
+        monkeypatch.setattr("socket.getaddrinfo", lambda *_, answer=answer, **__: answer)
+        site = declared({"ssh": "db1.example.net"}, address=None)
+        assert site.clients == ("192.0.2.11/32", "192.0.2.12/32", "2001:db8::7/128")
 
 
 def test_a_name_that_is_not_known_here_needs_an_address() -> None:

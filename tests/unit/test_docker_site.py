@@ -1,4 +1,4 @@
-"""Ports of this machine for servers in containers, without a dockerd."""
+"""Ports of dockerd's machine for servers in containers, without a dockerd."""
 
 import socket
 from collections.abc import Iterator
@@ -9,24 +9,37 @@ import pulumi
 import pytest
 from docker.errors import NotFound
 
+from components.errors import Problem
 from components.hosts import docker_site
 from components.hosts.docker_site import declare_container
 from components.hosts.site import Surroundings
-from components.settings import LOCAL_PORT, Docker, Server
+from components.settings import Docker, Server, default_port
+
+IMAGE = Docker(docker="percona/percona-distribution-postgresql:18.6")
 
 
 class Daemon:
-    """Has nothing, or one container of somebody else's, which is down and publishes a port."""
+    """Has nothing, or containers of somebody else's, which are down and publish a port each."""
 
-    published: int | None = None
+    base_url = "http+docker://localhost"
+    machine = socket.gethostname()
+    published: dict[str, tuple[str, int]]
 
-    def containers(self, **_: object) -> list[dict[str, str]]:
-        return [{"Id": "other"}] if self.published else []
+    def __init__(self, **published: tuple[str, int]) -> None:
+        self.published = published
+
+    def containers(self, **_: object) -> list[dict[str, Any]]:
+        return [{"Id": f"id of {name}", "Names": [f"/{name}"]} for name in self.published]
 
     def inspect_container(self, name: str) -> dict[str, Any]:
-        if name != "other":
+        name = name.removeprefix("id of ")
+        if name not in self.published:
             raise NotFound("there is none")
-        return {"HostConfig": {"PortBindings": {"5432/tcp": [{"HostPort": str(self.published)}]}}}
+        inside, port = self.published[name]
+        return {"HostConfig": {"PortBindings": {inside: [{"HostPort": str(port)}]}}}
+
+    def info(self) -> dict[str, str]:
+        return {"Name": self.machine}
 
     def __getattr__(self, _: str) -> Any:
         def inspect(_: str) -> None:
@@ -35,26 +48,67 @@ class Daemon:
         return inspect
 
 
-@contextmanager
-def nothing() -> Iterator[Daemon]:
-    yield Daemon()
+@pytest.fixture
+def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
+    """Pulumi's project, and the dockerd that is asked."""
+    made = Daemon()
 
+    @contextmanager
+    def connected() -> Iterator[Daemon]:
+        yield made
 
-def test_no_two_servers_get_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docker_site, "daemon", nothing)
+    monkeypatch.setattr(docker_site, "daemon", connected)
     monkeypatch.setattr(pulumi, "get_project", lambda: "tde-replication")
+    return made
 
-    def ports() -> list[int | None]:
-        around = Surroundings("test", "test")
-        image = Docker(docker="percona/percona-distribution-postgresql:18.6")
-        servers = [Server(name=f"db{n}", host=image) for n in range(3)]
-        return [declare_container(server, LOCAL_PORT + n, around).published for n, server in enumerate(servers)]
 
-    first = ports()[0]
+def ports(*names: str, port: int | None = None) -> list[int | None]:
+    around = Surroundings("test", "test")
+    servers = [Server(name=name, host=IMAGE, port=port) for name in names]
+    return [declare_container(server, port or default_port(server.name), around).published for server in servers]
+
+
+def test_no_two_servers_get_one_port(daemon: Daemon) -> None:
+    names = ("db0", "db1", "db2")
+    first = ports(*names)[0]
     assert first
     with socket.socket() as busy, suppress(OSError):  # else somebody has it already
         busy.bind(("127.0.0.1", first))
-        assert len(set(ports())) == 3
-        assert first not in ports()
-    monkeypatch.setattr(Daemon, "published", first)
-    assert first not in ports(), "it would be taken when that is started"
+        assert len(set(ports(*names))) == 3
+        assert first not in ports(*names)
+    for inside in ("5432/tcp", "80/tcp"):
+        daemon.published = {"web": (inside, first)}
+        assert first not in ports(*names), "it would be taken when that is started"
+
+
+def test_a_port_that_is_taken_is_told_with_its_holder(daemon: Daemon) -> None:
+    daemon.published = {"web": ("80/tcp", 20443)}
+    with pytest.raises(Problem, match=r"port 20443 of 127\.0\.0\.1 is in use by container web: name another port"):
+        ports("db1", port=20443)
+    with pytest.raises(Problem, match="is in use by another server of this stack"):
+        ports("db1", "db2", port=20444)
+    daemon.published = {"tde-test-db1": ("5432/tcp", 20443)}
+    assert ports("db1", port=20443) == [20443]  # its own
+
+
+@pytest.mark.parametrize(
+    ("url", "machine", "here"),
+    [
+        ("http+docker://localhost", "elsewhere", True),
+        ("https://192.0.2.7:2376", "elsewhere", False),
+        ("http://127.0.0.1:2375", "elsewhere", False),  # a tunnel
+        ("http://127.0.0.1:2375", socket.gethostname(), True),
+    ],
+)
+def test_the_ports_of_this_machine_matter_where_dockerd_is_on_it(
+    daemon: Daemon, url: str, machine: str, *, here: bool
+) -> None:
+    daemon.base_url, daemon.machine = url, machine
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        port = busy.getsockname()[1]
+        if not here:
+            assert ports("db1", port=port) == [port]
+            return
+        with pytest.raises(Problem, match="is in use by another program"):
+            ports("db1", port=port)

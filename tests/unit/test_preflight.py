@@ -94,7 +94,7 @@ def container(version: int | None) -> Site:
         binaries=DATA,
         port=5432,
         reach="db2",
-        client="samenet",
+        clients=("samenet",),
         dsn="",
         server="",
         has_pg_tde=True,

@@ -13,7 +13,7 @@ from hypothesis import given, strategies as st
 from bootstrap.project import HERE
 from components import stack_file
 from components.preflight import objections_of_reach
-from components.settings import Cluster
+from components.settings import Cluster, default_port
 from components.stack_file import Mistakes
 from components.vault_address import VaultAddress
 
@@ -121,7 +121,10 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
             f'cluster.standbys[0].name: "{LONG}" is 60 characters long; its slot "tde_…" leaves room for 59',
         ),
         (primary(port="5432"), f"cluster.primary.port: {A_NUMBER}"),
-        (primary(port=54322), "cluster.standbys[0].port: 54322 is used twice"),
+        (
+            primary(port=54322),
+            "cluster.standbys[0].port: missing; the default for its name is 54322, which another server has",
+        ),
         (primary(port=0), "cluster.primary.port: input should be greater than or equal to 1"),
         (primary(port=65536), "cluster.primary.port: input should be less than or equal to 65535"),
         (
@@ -333,6 +336,56 @@ def test_directories_that_share_a_parent() -> None:
     ]
 
 
+def test_a_default_port_goes_by_the_name_alone() -> None:
+    """Whoever takes the first of two standbys out changes nothing of the other."""
+
+    def ports(*standbys: str) -> dict[str, int]:
+        cluster = stack_file.parse(FILE, json.dumps({"standbys": [{"name": name} for name in standbys]}))
+        return {server.name: cluster.port(server) for server in cluster.servers}
+
+    both = ports("standby1", "standby2")
+    assert both == {"primary": 54321, "standby1": 54322, "standby2": 54323}
+    assert ports("standby2") == {name: both[name] for name in ("primary", "standby2")}
+    names = ("orders", "orders1", "orders-2", "db1", "db2", "db-007", "db100", "7", "x" * 59)
+    assert all(54421 <= default_port(name) <= 55419 for name in names)
+    assert len({default_port(name) for name in names}) == len(names)
+    assert default_port("db2") == default_port("db1") + 1
+
+
+def test_a_default_port_that_two_names_have_is_told_with_what_to_set() -> None:
+    document = json.dumps({"standbys": [{"name": "db1"}, {"name": "db01"}]})
+    with pytest.raises(Mistakes) as told:
+        stack_file.parse(FILE, document)
+    assert told.value.mistakes == [
+        f"cluster.standbys[1].port: missing; the default for its name is {default_port('db1')}, which another server has"
+    ]
+
+
+@pytest.mark.parametrize("host", ["local", {"ssh": "db1"}, {"docker": "postgres"}])
+def test_a_primary_that_no_standby_can_reach_is_told(host: Any) -> None:
+    def mistakes(listen: list[str]) -> list[str]:
+        other = "local" if host == "local" else {"ssh": "db2"} if "ssh" in host else host
+        servers = {
+            "primary": {"name": "db1", "host": host, "listen": listen},
+            "standbys": [{"name": "db2", "host": other, "address": "192.0.2.2/32"}],
+        }
+        try:
+            stack_file.parse(FILE, json.dumps(servers))
+        except Mistakes as error:
+            return error.mistakes
+        return []
+
+    assert mistakes([]) == [
+        "cluster.primary.listen: no address, and standbys connect by TCP: name an address of its network, or *"
+    ]
+    told = (
+        "cluster.primary.listen: 127.0.0.1, localhost can be reached on its own machine alone, and db2 is on another "
+        "machine: name an address of its network, or *"
+    )
+    assert mistakes(["127.0.0.1", "localhost"]) == [told] * (host != "local")
+    assert mistakes(["::1", "192.0.2.1"]) == []
+
+
 def test_defaults() -> None:
     cluster = stack_file.parse(FILE, "{}")
     assert cluster.encryption == "required"
@@ -389,7 +442,7 @@ labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,57}[a-z0-9])?", fullmatch=True)
 clusters = st.fixed_dictionaries(
     {
         "encryption": st.sampled_from(["required", "if-available", "off"]),
-        "standbys": st.lists(labels.filter("primary".__ne__), unique=True, max_size=5).map(
+        "standbys": st.lists(labels.filter("primary".__ne__), unique_by=default_port, max_size=5).map(
             lambda names: [{"name": name} for name in names]
         ),
         "replication": st.fixed_dictionaries(

@@ -157,6 +157,11 @@ class Managed(DynamicResource):
         hidden = ResourceOptions(additional_secret_outputs=sorted(_aliases(kind, kind.secrets)))
         super().__init__(self.provider(), name, {**inputs, **outputs}, ResourceOptions.merge(opts, hidden))
 
+    @classmethod
+    def token(cls) -> str:
+        """Its Pulumi type, as a URN holds it."""
+        return f"pulumi-python:{cls._resource_type_name}"
+
     def output(self, field: str) -> pulumi.Output[Any]:
         """An output by the reconciler's own name of it."""
         value: pulumi.Output[Any] = getattr(self, _alias(self.provider.kind, field))

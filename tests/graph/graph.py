@@ -158,10 +158,13 @@ class Place:
         servers[0] |= declared.pop("primary", {})
         return stack_file.parse("test", {"primary": servers[0], "standbys": servers[1:], **declared})
 
-    def build(self, cluster: settings.Cluster, *, preview: bool = False, ca: str | None = None) -> Graph:
+    def build(
+        self, cluster: settings.Cluster, *, preview: bool = False, ca: str | None = None, inside: bool = False
+    ) -> Graph:
+        """`inside`: the cluster is in another component."""
         graph = Graph()
         listen(graph, preview=preview)
-        run(lambda: program(cluster, graph, ca))
+        run(lambda: program(cluster, graph, ca, inside=inside))
         return graph
 
     def ca(self) -> str:
@@ -178,9 +181,10 @@ class Place:
         shutil.rmtree(self.root)
 
 
-def program(cluster: settings.Cluster, graph: Graph, ca: str | None) -> pulumi.Output[Any]:
+def program(cluster: settings.Cluster, graph: Graph, ca: str | None, *, inside: bool = False) -> pulumi.Output[Any]:
     vault = VaultAddress(VAULT, pulumi.Output.secret(TOKEN), ca)
-    made = EncryptedReplication("orders", cluster, vault)
+    around = pulumi.ComponentResource("shop:index:Shop", "shop") if inside else None
+    made = EncryptedReplication("orders", cluster, vault, pulumi.ResourceOptions(parent=around))
     names = ("primary", "standbys", "primary_dsn", "standby_dsns", "vault", "encryption", "summary")
 
     def keep(name: str) -> pulumi.Output[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from components import settings, stack_file
 from components.postgres.data_directory import MARKER
 from components.stack_file import Mistakes
 from tests.graph import graph as graphs
@@ -75,6 +76,40 @@ def test_another_standby_adds_its_own_and_touches_nothing_else(place: Place) -> 
     named = {label.replace("tde_db-4", "tde_db_4") for label in named}
     assert set(labels) == set(WHOLE) | named
     assert len(labels) == len(set(labels))
+
+
+def test_a_standby_that_goes_touches_nothing_of_the_others(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the first of two, with ports and directories by default."""
+    monkeypatch.setattr(settings, "LOCAL_PORT", 19000)  # where no `make up` of somebody's is
+    programs = str(graphs.installation(place.root / "server", pg_tde=True))
+
+    def built(*standbys: str) -> dict[str, Any]:
+        declared = [{"name": name, "binaries": programs} for name in ("primary", *standbys)]
+        cluster = stack_file.parse("test", {"primary": declared[0], "standbys": declared[1:]})
+        # Keys are only set while every standby can open them: which ones there are is no property of theirs.
+        made = [one for one in place.build(cluster).resources if one.kind != "KeyBinding"]
+        return {str(one): one.inputs for one in made}
+
+    both = built("standby1", "standby2")
+    assert built("standby2") == {label: inputs for label, inputs in both.items() if "standby1" not in label}
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_progress_is_shown_in_the_row_of_the_resource_wherever_the_cluster_is(place: Place, *, inside: bool) -> None:
+    for preview in (False, True):
+        graph = place.build(place.cluster("db2", "db3"), inside=inside, preview=preview)
+        [component] = graph.of("tde:index:EncryptedReplication")
+        *head, types, _ = component.urn.split("::")  # the mocks' URNs of its children have but one type before theirs
+        assert types.startswith("shop:index:Shop$") == inside
+        assert sorted(clone.inputs["urn"] for clone in graph.of("BaseBackup")) == [
+            "::".join([*head, f"{types}$pulumi-python:dynamic/postgres:BaseBackup", name]) for name in ("db2", "db3")
+        ]
+
+
+def test_standbys_come_from_where_they_find_a_primary_on_their_machine(place: Place) -> None:
+    graph = place.build(place.cluster("db2", primary={"listen": ["::1"]}))
+    assert [rule.inputs["address"] for rule in graph.of("HbaRule")] == ["::1/128"]
+    assert graph["BaseBackup db2"].inputs["upstream"]["host"] == "::1"
 
 
 def test_one_rule_for_each_address_that_standbys_come_from(place: Place) -> None:

@@ -5,16 +5,17 @@ STACK ?= local
 export STACK PYTHON
 
 BOOTSTRAP := $(PYTHON) -m bootstrap
-WITH_TOOLS := $(BOOTSTRAP) --development run python -m
+TOOLS := $(BOOTSTRAP) --development run
+WITH_TOOLS := $(TOOLS) python -m
 LOCK := $(WITH_TOOLS) uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help up preview drift destroy vault bench check test soak lock audit clean
+.PHONY: help up preview drift destroy vault bench check test test-unit soak lock audit clean
 
 help: ## say what there is
 	@echo "make TARGET [STACK=local] [PYTHON=python3]"
-	@sed -n 's/^\([a-z]*\): ## /\1\t/p' $(MAKEFILE_LIST) | while IFS="	" read -r target what; do printf '  %-8s %s\n' "$$target" "$$what"; done
+	@sed -n 's/^\([a-z-]*\): ## /\1\t/p' $(MAKEFILE_LIST) | while IFS="	" read -r target what; do printf '  %-10s %s\n' "$$target" "$$what"; done
 	@echo "For pulumi by hand: . ./env.sh"
 
 up: ## from nothing to a primary and a streaming standby; run again, it repairs, or does nothing
@@ -35,13 +36,17 @@ vault: ## start the Vault of stack local (part of `make up`); does nothing where
 bench: ## measure it against plain commands that do the same work
 	@$(WITH_TOOLS) benchmarks
 
-check: ## lint, format, types
+check: ## lint, format, types; the workflows too
 	@$(WITH_TOOLS) ruff check
 	@$(WITH_TOOLS) ruff format --check
 	@$(WITH_TOOLS) mypy --explicit-package-bases .
+	@$(TOOLS) zizmor --offline --quiet .github
 
 test: ## all tests but those of `make soak`, from nothing
 	@$(WITH_TOOLS) pytest -n logical --maxprocesses 4 --no-loadscope-reorder
+
+test-unit: ## the tests that need neither an engine nor a server: under a minute
+	@$(WITH_TOOLS) pytest -q tests/unit tests/graph
 
 soak: ## the tests that take long, marked soak
 	@$(WITH_TOOLS) pytest -m soak

@@ -19,6 +19,7 @@ from typing import IO, cast
 from components.errors import Problem, Unavailable
 from components.hosts.login import CONNECT_SECONDS
 from components.hosts.openssh import Errors, Shell
+from components.hosts.ssh_connections import NotJoined
 
 CHUNK = 65_536
 ABSENT = 44
@@ -91,7 +92,7 @@ class Bridge:
         try:
             arguments = [str(data_directory), PERL, PYTHON]
             self._relay = shell.start(CONNECT, arguments, self._marker, errors=self._said.fileno())
-        except Problem:
+        except (Problem, NotJoined):
             self.close_door()
             self._said.close()
             raise
@@ -106,10 +107,11 @@ class Bridge:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def reason(self, otherwise: str) -> Problem:
-        """Why the server could not be connected to; `otherwise` is what libpq says."""
+        """Why the server could not be connected to; `otherwise` is what libpq says. Raises `NotJoined` where nothing was sent."""
         self.close_door()
         self._thread.join(CONNECT_SECONDS)
         if not self._errors.begun:
+            self._shell.expect_joined(self._relay, self._errors.before)
             return self._shell.refusal(self._relay.returncode or 0, self._errors.before)
         if self._errors.status == ABSENT:
             return Unavailable(f"no server runs on {self._data}")

@@ -14,6 +14,7 @@ from components.hosts import sudo
 PROJECT = Path(__file__).resolve().parents[2]
 PORT = 22
 CONNECT_SECONDS = 15
+NO_SSH = "there is no ssh on this machine: install OpenSSH's client"
 OPTIONS = {
     "BatchMode": "yes",
     "StrictHostKeyChecking": "yes",
@@ -124,7 +125,10 @@ class Login:
 def connection_settings(login: Login) -> dict[str, list[str]]:
     """What ssh makes of a login together with the user's own configuration: values by lower-case keyword (ssh -G)."""
     command = ["ssh", "-G", *login.options(), "--", login.host]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    except FileNotFoundError:
+        raise Problem(NO_SSH) from None
     if done.returncode:
         raise Problem(f"{login}: ssh does not take its settings: {done.stderr.strip()}")
     found: dict[str, list[str]] = {}

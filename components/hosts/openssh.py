@@ -4,35 +4,41 @@ Every script goes over standard input of one constant remote command, so that no
 list or in the log of sudo, and so that it does not matter what the login shell is (sshd hands it that command: fish and csh
 read it as sh does). What the login shell's own files print comes before a marker, and is left out.
 
-Connections are shared (ssh_config(5), *ControlMaster*): the first command of a host connects, and its master process ends
-by itself when it was idle for a minute.
+Connections are shared, see `ssh_connections`.
 """
 
 import base64
-import hashlib
 import os
 import re
 import secrets
 import shlex
 import signal
-import stat
 import subprocess
-import tempfile
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from components.errors import CommandFailed, NoEntry, Problem, Unavailable
 from components.hosts import sudo
 from components.hosts.login import CONNECT_SECONDS, Login, environment
+from components.hosts.ssh_connections import (
+    BUSY,
+    UNSHARED,
+    Connections,
+    LoginFailed,
+    NotJoined,
+    attempts,
+    connections,
+    gave_up,
+    patience,
+)
 
-IDLE_SECONDS = 60
-ATTEMPT_SECONDS = 60
+ATTEMPT_SECONDS = 60.0
 SSH_FAILED = 255
 
 # What follows its line on standard input is left for the script.
@@ -66,11 +72,35 @@ class Shell:
     login: Login
 
     @cached_property
-    def _command(self) -> list[str]:
-        words = self.login.options()
-        digest = hashlib.sha256("\0".join([*words, self.login.host]).encode()).hexdigest()[:16]
-        sharing = {"ControlMaster": "auto", "ControlPersist": str(IDLE_SECONDS), "ControlPath": control() / digest}
-        return ["ssh", *words, *(f"-o{name}={value}" for name, value in sharing.items()), "--", self.login.host]
+    def _connections(self) -> Connections:
+        return connections(self.login)
+
+    def _join(self, command: str, seconds: float, **streams: Any) -> "subprocess.Popen[bytes]":
+        """Start `command` on a shared connection; a login that is refused for there are too many is tried again."""
+        refused: Problem = Unavailable(self._late(seconds))
+        for left in attempts(f"{self.login} takes no more logins for now", seconds, patience(self.login)):
+            try:
+                return self._connections.join(command, seconds=left, **streams)
+            except TimeoutError:
+                raise Unavailable(self._late(seconds)) from None
+            except LoginFailed as failed:
+                refused = self.refusal(failed.code, failed.said)
+                if not isinstance(refused, Unavailable) or not BUSY.search(str(refused)):
+                    raise refused from None
+        gave_up(self.login)
+        raise refused
+
+    @property
+    def waiting(self) -> str:
+        return f"{self.login} takes no more sessions for now"
+
+    def _late(self, seconds: float) -> str:
+        return f"{self.login} did not answer within {seconds:.3g} s"
+
+    def full(self) -> Unavailable:
+        return Unavailable(
+            f"{self.login} takes no more sessions, nor more connections for them: see MaxSessions and MaxStartups of its sshd"
+        )
 
     def start(
         self,
@@ -78,29 +108,21 @@ class Shell:
         arguments: Sequence[str],
         marker: str,
         *,
+        seconds: float = ATTEMPT_SECONDS,
         as_login: bool = False,
         errors: int = subprocess.PIPE,
     ) -> subprocess.Popen[bytes]:
-        """Start `script` with `arguments` as "$1" and so on, as the account (or as the login itself).
+        """Start `script` with `arguments` as "$1" and so on, as the account (or as the login itself), within so many `seconds`.
 
         On both output streams a line `marker` comes before what is the script's own; on standard error it comes again behind
-        it, with the exit status.
+        it, with the exit status. Raises `NotJoined` where there is no room now; its `ssh` may find that too, see `Errors`.
         """
         account = self.login.account
         become = "" if as_login else self.login.become(account)
         answer = "" if as_login else self.answer(account)
         text = FRAME.format(marker=marker, script=script, arguments=shlex.join(arguments))
-        try:
-            child = subprocess.Popen(
-                [*self._command, f"exec env -u LANGUAGE LC_ALL=C {become}{RECEIVE}"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=environment(),
-                start_new_session=True,
-            )
-        except FileNotFoundError:
-            raise Problem("there is no ssh on this machine: install OpenSSH's client") from None
+        command = f"exec env -u LANGUAGE LC_ALL=C {become}{RECEIVE}"
+        child = self._join(command, seconds, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
         with suppress(BrokenPipeError):  # what went wrong is on standard error
             stdin = cast("IO[bytes]", child.stdin)
             stdin.write(f"{answer}{sudo.BEGIN}".encode() + base64.b64encode(text.encode()) + b"\n")
@@ -122,8 +144,28 @@ class Shell:
         waits for it any more. Raises `Unavailable` where the machine cannot be reached or the connection breaks, `Problem`
         where it lets nobody in, `TimeoutError` after `deadline` seconds.
         """
-        marker = f"--{secrets.token_hex(8)}--"
-        child = self.start(script, arguments, marker, as_login=as_login)
+        for left in attempts(self.waiting, deadline):
+            marker, ends = f"--{secrets.token_hex(8)}--", time.monotonic() + left
+            with suppress(NotJoined):
+                child = self.start(script, arguments, marker, seconds=left, as_login=as_login)
+                errors = Errors(marker, on_line)
+                output = self._served(child, errors, ends, content)
+                if output is None and not errors.begun:
+                    raise Unavailable(self._late(deadline))
+                if output is None:
+                    raise TimeoutError
+                if errors.status is None:
+                    raise Unavailable(f"the connection to {self.login} broke while a command ran there")
+                return Ended(errors.status, output.partition(f"{marker}\n".encode())[2], "".join(errors.own))
+        raise self.full()
+
+    def _served(
+        self, child: subprocess.Popen[bytes], errors: "Errors", ends: float, content: bytes | None
+    ) -> bytes | None:
+        """The output of a script, once it has begun and ended; None where it did not within its time.
+
+        Raises `NotJoined` where nothing was sent, and what `refusal` makes of it where it was not begun.
+        """
         stdin, stdout, stderr = (cast("IO[bytes]", stream) for stream in (child.stdin, child.stdout, child.stderr))
         late = threading.Event()
 
@@ -131,12 +173,11 @@ class Shell:
             late.set()
             os.killpg(child.pid, signal.SIGKILL)
 
-        timer = threading.Timer(deadline, give_up)
+        timer = threading.Timer(max(0.0, ends - time.monotonic()), give_up)
         timer.start()
         output: list[bytes] = []
         reader = threading.Thread(target=lambda: output.append(stdout.read()))
         reader.start()
-        errors = Errors(marker, on_line)
         try:
             if content is not None:
                 with suppress(BrokenPipeError):
@@ -154,15 +195,18 @@ class Shell:
             for stream in (stdin, stdout, stderr):
                 with suppress(BrokenPipeError):
                     stream.close()
-        if late.is_set() and not errors.begun:
-            raise Unavailable(f"{self.login} did not answer within {deadline:g} s")
         if late.is_set():
-            raise TimeoutError
+            return None
         if not errors.begun:
+            self.expect_joined(child, errors.before)
             raise self.refusal(code, errors.before)
-        if errors.status is None:
-            raise Unavailable(f"the connection to {self.login} broke while a command ran there")
-        return Ended(errors.status, b"".join(output).partition(f"{marker}\n".encode())[2], "".join(errors.own))
+        return b"".join(output)
+
+    def expect_joined(self, child: subprocess.Popen[bytes], said: str) -> None:
+        """Raises `NotJoined` where the `ssh` that said this found no room on its connection."""
+        if UNSHARED in said:
+            self._connections.refused(child)
+            raise NotJoined
 
     def answer(self, account: str) -> str:
         """What sudo is to read on the way to `account`, whether or not it does; empty where it will ask for nothing.
@@ -182,23 +226,24 @@ class Shell:
 
     def _attempt(self, account: str) -> Problem | None:
         """Why sudo does not let the login become `account` by the password; None where it does. Raises `Unavailable`."""
-        try:
-            done = subprocess.run(
-                [*self._command, f"exec env -u LANGUAGE LC_ALL=C {self.login.become(account)}/bin/sh -c :"],
-                input=sudo.answer().encode(),
-                capture_output=True,
-                env=environment(),
-                timeout=ATTEMPT_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise Unavailable(f"{self.login} did not answer within {ATTEMPT_SECONDS:g} s") from None
-        if not done.returncode:
-            return None
-        refused = self.refusal(done.returncode, done.stderr.decode(errors="replace"), account)
-        if isinstance(refused, Unavailable):
-            raise refused
-        return refused
+        command = f"exec env -u LANGUAGE LC_ALL=C {self.login.become(account)}/bin/sh -c :"
+        for left in attempts(self.waiting, ATTEMPT_SECONDS):
+            with suppress(NotJoined):
+                child = self._join(command, left, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                try:
+                    said = child.communicate(sudo.answer().encode(), left)[1].decode(errors="replace")
+                except subprocess.TimeoutExpired:
+                    os.killpg(child.pid, signal.SIGKILL)
+                    child.communicate()
+                    raise Unavailable(self._late(ATTEMPT_SECONDS)) from None
+                if not child.returncode:
+                    return None
+                self.expect_joined(child, said)
+                refused = self.refusal(child.returncode, said, account)
+                if isinstance(refused, Unavailable):
+                    raise refused
+                return refused
+        raise self.full()
 
     def refusal(self, code: int, said: str, account: str | None = None) -> Problem:
         """Why nothing ran as `account`: what ssh, sudo or the login shell `said` before it ended with `code`."""
@@ -313,20 +358,6 @@ REASONS: tuple[tuple[str, type[Problem], str], ...] = (
     ),
     ("sudo.*(?:not found|No such file)", NoEntry, "there is no sudo on {host}, and {user} is not {account}"),
 )
-
-
-def control() -> Path:
-    """The directory of the control sockets: this user's own, mode 0700, with a short name (a socket's path has 107 bytes)."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    parent = Path(runtime) if runtime and Path(runtime).is_dir() else Path(tempfile.gettempdir())
-    directory = parent / f"tde-ssh-{os.geteuid()}"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    found = directory.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        raise Problem(
-            f"{directory} is not a directory of this user's alone: whoever made it could take over connections"
-        )
-    return directory
 
 
 def failed(command: str, ended: Ended) -> CommandFailed:

@@ -6,6 +6,7 @@ They need what every Linux with systemd has: a POSIX sh, coreutils, findutils an
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +19,7 @@ from components.hosts.bridge import Bridge
 from components.hosts.local import SUPERVISE
 from components.hosts.login import Login, connection_settings, known_host_keys
 from components.hosts.openssh import Ended, Shell, failed
+from components.hosts.ssh_connections import NotJoined, attempts
 
 if TYPE_CHECKING:
     from components.hosts.site import Site, Surroundings
@@ -282,10 +284,17 @@ class SshHost(Host):
 
     def connect(self, data_directory: PurePosixPath, database: str, **options: Any) -> Connection:
         """By peer authentication as the account, over this ssh connection: no password, no port, no role of ours."""
+        for left in attempts(self._shell.waiting, DEADLINE):
+            with suppress(NotJoined):
+                return self._connect(data_directory, database, max(2, round(left)), options)
+        raise self._shell.full()
+
+    def _connect(
+        self, data_directory: PurePosixPath, database: str, seconds: int, options: dict[str, Any]
+    ) -> Connection:
         bridge = Bridge(self._shell, data_directory)
         try:
-            patience = max(2, round(DEADLINE))
-            return superuser(str(bridge.directory), bridge.port, database, connect_timeout=patience, **options)
+            return superuser(str(bridge.directory), bridge.port, database, connect_timeout=seconds, **options)
         except psycopg.OperationalError as error:
             raise bridge.reason(str(error).strip()) from None
         finally:

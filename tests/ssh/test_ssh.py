@@ -18,7 +18,7 @@ import pytest
 from bootstrap.ports import free_ports
 from components import hosts
 from components.errors import CommandFailed, Problem, Unavailable
-from components.hosts import login, openssh, ssh
+from components.hosts import login, ssh, ssh_connections
 from components.hosts.login import Login
 from components.hosts.ssh import SshHost
 from components.waiting import until
@@ -50,7 +50,7 @@ def works(login: Login) -> bool:
 
 
 def masters() -> set[str]:
-    return {path.name for path in openssh.control().iterdir()}
+    return {path.name for path in ssh_connections.control().iterdir() if path.is_socket()}
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +59,9 @@ def end_masters() -> Iterator[None]:
     before = masters()
     yield
     for name in masters() - before:
-        subprocess.run(["ssh", "-O", "exit", "-S", openssh.control() / name, "x"], capture_output=True, check=False)
+        subprocess.run(
+            ["ssh", "-O", "exit", "-S", ssh_connections.control() / name, "x"], capture_output=True, check=False
+        )
 
 
 # Addresses
@@ -370,7 +372,7 @@ def test_one_connection_serves_all_commands(sshd: Sshd) -> None:
 
 
 def test_a_connection_ends_by_itself(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openssh, "IDLE_SECONDS", 3)
+    monkeypatch.setattr(ssh_connections, "IDLE_SECONDS", 3)
     before = masters()
     assert works(sshd.login())
     assert masters() - before
@@ -380,9 +382,9 @@ def test_a_connection_ends_by_itself(sshd: Sshd, monkeypatch: pytest.MonkeyPatch
 
 def test_a_control_directory_of_somebody_elses_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    openssh.control().chmod(0o755)
+    ssh_connections.control().chmod(0o755)
     with pytest.raises(Problem, match="not a directory of this user's alone"):
-        openssh.control()
+        ssh_connections.control()
 
 
 def test_secrets_of_the_project_are_not_in_ssh_s_environment(monkeypatch: pytest.MonkeyPatch) -> None:

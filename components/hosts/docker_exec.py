@@ -19,10 +19,12 @@ from typing import Any, Self
 
 import docker
 from docker import utils
+from docker.constants import MINIMUM_DOCKER_API_VERSION
 from docker.errors import APIError, DockerException, NotFound
 from requests.exceptions import RequestException
 
 from components.errors import Problem, Unavailable
+from components.hosts.docker_tls import TlsStream, upgraded
 from components.waiting import until
 
 STDOUT, STDERR = 1, 2
@@ -66,7 +68,7 @@ read -r _
 def daemon() -> Iterator[docker.APIClient]:
     """A connection to dockerd, as DOCKER_HOST and its kin say. Raises `Unavailable`."""
     try:
-        with docker.APIClient(version=_version(), **_environment()) as client:
+        with _client(_version()) as client:
             yield client
     except NotFound as error:
         raise Unavailable(f"docker: {error.explanation}") from None
@@ -79,8 +81,11 @@ def daemon() -> Iterator[docker.APIClient]:
         ) from None
 
 
-def _environment() -> dict[str, Any]:
-    return dict(utils.kwargs_from_env())
+def _client(version: str) -> docker.APIClient:
+    client = docker.APIClient(version=version, **utils.kwargs_from_env())
+    # With the CA of DOCKER_CERT_PATH, and not with that of REQUESTS_CA_BUNDLE, which requests would prefer.
+    client.trust_env = not client.base_url.startswith("https://")
+    return client
 
 
 def instant(text: str) -> float:
@@ -91,8 +96,8 @@ def instant(text: str) -> float:
 @cache
 def _version() -> str:
     """What this dockerd speaks; asked once, for it takes longer than the rest of a connection."""
-    with docker.APIClient(version="auto", **_environment()) as client:
-        return str(client.api_version)
+    with _client(MINIMUM_DOCKER_API_VERSION) as client:
+        return str(client.version(api_version=False)["ApiVersion"])
 
 
 class Attached:
@@ -117,7 +122,7 @@ class Attached:
         self._id = client.exec_create(
             container, list(command), stdin=True, user=user, workdir=directory, environment=dict(environment or {})
         )["Id"]
-        self._streams = Streams(client.exec_start(self._id, socket=True))
+        self._streams = Streams(_started(client, self._id))
         self.end_input = self._streams.end_input
         self.frames = self._streams.frames
         self._timer = threading.Timer(deadline, self._give_up) if deadline else None
@@ -162,12 +167,27 @@ class Attached:
         return int(found["ExitCode"] if found["ExitCode"] is not None else -1)
 
 
+def _started(client: docker.APIClient, command: str) -> Any:
+    """The connection of a command that is started."""
+    if client.base_url.startswith("https://"):
+        return upgraded(client, f"/exec/{command}/start", {}, {"Tty": False, "Detach": False})
+    return client.exec_start(command, socket=True)
+
+
+def _attached(client: docker.APIClient, container: str) -> Any:
+    """The connection of a container's main process."""
+    parameters = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+    if client.base_url.startswith("https://"):
+        return upgraded(client, f"/containers/{container}/attach", parameters)
+    return client.attach_socket(container, params=parameters)
+
+
 class Streams:
     """The one connection that carries all three, in frames (Docker's API, *Attach to a container*)."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self._socket: socket = getattr(connection, "_sock", connection)
+        self._socket: socket | TlsStream = getattr(connection, "_sock", connection)
         self._socket.settimeout(None)
 
     def send(self, data: bytes) -> None:
@@ -256,8 +276,7 @@ class _Helper:
             try:
                 for network in place.networks[1:]:
                     client.connect_container_to_network(made, network)
-                parameters = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
-                self._streams = Streams(client.attach_socket(made, params=parameters))
+                self._streams = Streams(_attached(client, made))
                 client.start(made)
             except BaseException:
                 client.remove_container(made, v=True, force=True)

@@ -56,13 +56,20 @@ def answers(address: str | None) -> bool:
 
 @contextmanager
 def dockerd() -> Iterator[str]:
-    """The address of the dockerd that answers, or of one that is started here and ended afterwards.
-
-    One of our own keeps out of the way of any other: its own directories, socket and addresses, no bridge, no firewall rules.
-    """
+    """The address of the dockerd that answers, or of one that is started here and ended afterwards."""
     if answers(None):
         yield os.environ.get("DOCKER_HOST") or DEFAULT
-        return
+    else:
+        with own_dockerd() as address:
+            yield address
+
+
+@contextmanager
+def own_dockerd(*more: str) -> Iterator[str]:
+    """The address of one that is started here, with `more` options, and ended afterwards.
+
+    It keeps out of the way of any other: its own directories, socket and addresses, no bridge, no firewall rules.
+    """
     if os.geteuid() != 0:
         raise CannotRunError("no dockerd answers, and only root can start one")
     if not shutil.which("dockerd"):
@@ -79,7 +86,10 @@ def dockerd() -> Iterator[str]:
     pool = f"--default-address-pool=base=10.{64 + secrets.randbelow(128)}.0.0/16,size=24"
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(
-            ["dockerd", "--host", address, *quietly, pool, *options], stdout=log, stderr=log, start_new_session=True
+            ["dockerd", "--host", address, *quietly, pool, *options, *more],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     try:
         deadline = time.monotonic() + PATIENCE

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def ensure(project: Project, environ: Mapping[str, str]) -> Engine:
     """Choose, and where needed install or build, an engine. A choice is kept until what it was made from changes."""
     found = _on_path(project, environ)
     sources = [project.root / "offline" / "engine" / name for name in ("go.mod", "go.sum")]
-    key = fingerprint(str(project.root), VERSION, _identity(found), files=sources)
+    key = fingerprint(str(project.root), VERSION, _identity(found), *_launchers().values(), files=sources)
     known = records.read(project, "engine", key)
     if known and (Path(known["bin"]) / "pulumi").exists():
         return Engine(Path(known["bin"]), known["why"])
@@ -56,8 +56,9 @@ def _choose(project: Project, environ: Mapping[str, str], found: Path | None) ->
         _build(project, environ, refusal)
         origin = f"built from its Go modules, for {download.SITE} cannot be reached"
     host = project.engine / LANGUAGE_HOST
+    _write_launchers(project, [PROVIDER_HOST])
     if not host.exists() or is_script(host):
-        _write_launchers(project)
+        _write_launchers(project, [LANGUAGE_HOST])
         origin += "; its Python language host is the offline stand-in"
     return Engine(project.engine, f"pulumi {VERSION} {origin} ({refusal})")
 
@@ -129,14 +130,19 @@ def _build(project: Project, environ: Mapping[str, str], refusal: str) -> None:
     unfinished.rename(project.engine / "pulumi")
 
 
-def _write_launchers(project: Project) -> None:
-    """Put both hosts next to the engine: there it takes them for its own, elsewhere it warns at every command."""
+def _launchers() -> dict[str, str]:
+    """Both hosts as scripts: what Pulumi ships for dynamic providers is one too."""
     root = '"${0%/*}/../../..'  # of the project, from .local/engine/bin
-    for name, program in (
-        (LANGUAGE_HOST, f'{root}/offline/language_host.py"'),
-        (PROVIDER_HOST, "-m pulumi.dynamic"),
-    ):
+    programs = {LANGUAGE_HOST: "language_host.py", PROVIDER_HOST: "provider_host.py"}
+    return {
+        name: f'#!/bin/sh\n# Offline stand-in, see offline/.\nexec {root}/.venv/bin/python" -u {root}/offline/{program}" "$@"\n'
+        for name, program in programs.items()
+    }
+
+
+def _write_launchers(project: Project, names: Iterable[str]) -> None:
+    """Put them next to the engine: there it takes them for its own, elsewhere it warns at every command."""
+    for name in names:
         path = project.engine / name
-        command = f'exec {root}/.venv/bin/python" -u {program} "$@"'
-        path.write_text(f"#!/bin/sh\n# Offline stand-in, see offline/.\n{command}\n")
+        path.write_text(_launchers()[name])
         path.chmod(0o755)

@@ -4,17 +4,13 @@ Pulumi's provider process has no connection to the engine for this (`pulumi.log`
 again); the engine's address is its first argument.
 """
 
-import os
-import socket
 import sys
-import threading
 from functools import cache
 
 import grpc
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
 
-KEEPALIVE = 2
-"""Seconds of silence after which the engine's side is asked whether it is there, between questions, and how many."""
+from components import engine_watch
 
 
 def say(text: str, *, urn: str = "", ephemeral: bool = False) -> None:
@@ -31,30 +27,9 @@ def say(text: str, *, urn: str = "", ephemeral: bool = False) -> None:
 
 @cache
 def end_with_engine() -> None:
-    """From now on, end this process when the engine has gone, however it went.
-
-    Pulumi's own never would. Its work would be in no state, and in the way of the next `up`, which does it again.
-    """
+    """From now on, end this process when the engine has gone: see `engine_watch`."""
     if address := _address():
-        threading.Thread(target=_watch, args=address.rsplit(":", 1), daemon=True).start()
-
-
-def _watch(host: str, port: str) -> None:
-    while True:
-        try:
-            with socket.create_connection((host, int(port))) as connection:
-                connection.settimeout(None)
-                # An engine that is killed while it takes this connection leaves it open on our side: only being asked, its
-                # machine says that nobody is there.
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT):
-                    connection.setsockopt(socket.IPPROTO_TCP, option, KEEPALIVE)
-                while connection.recv(4096):
-                    pass
-        except ConnectionResetError:
-            continue
-        except OSError:
-            os._exit(1)
+        engine_watch.end_with_engine(address)
 
 
 def _address() -> str | None:

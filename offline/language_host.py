@@ -23,6 +23,9 @@ from pulumi.runtime import run_in_stack
 from pulumi.runtime._grpc_settings import _GRPC_CHANNEL_OPTIONS
 from pulumi.runtime.proto import language_pb2_grpc
 
+WATCH = Path(__file__).resolve().parents[1] / "components" / "engine_watch.py"
+"""Not imported: this lies in a project whose modules are not the program's."""
+
 
 class LanguageHost(_server.LanguageServer):
     """Runs the program once: the engine starts a host for the preview and another one for the update."""
@@ -72,7 +75,7 @@ def _user_traceback(error: Exception) -> str:
 
 def main() -> None:
     _server.run_in_stack = _run_in_stack  # type: ignore[attr-defined,assignment]
-    engine = os.getppid()
+    runpy.run_path(str(WATCH))["end_with_engine"](sys.argv[-1])
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
@@ -81,8 +84,7 @@ def main() -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(port, flush=True)
-    while not stopped.wait(1) and os.getppid() == engine:  # an engine that was killed sends no signal
-        pass
+    stopped.wait()
     os._exit(0)  # a program still running waits for an engine that is gone
 
 

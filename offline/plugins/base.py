@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import grpc
 from google.protobuf.empty_pb2 import Empty  # type: ignore[import-untyped]
 
+from components.engine_watch import end_with_engine
 from offline.plugins.protocol import (
     UNKNOWN,
     Properties,
@@ -367,14 +368,13 @@ def _difference(found: dict[str, tuple["Kind", str]], *, delete_before_replace: 
 
 def serve(plugin: Plugin) -> None:
     """Serve the engine whose address is the first argument, until it says stop or has gone."""
-    engine = os.getppid()
+    end_with_engine(sys.argv[1])
     server = grpc.server(ThreadPoolExecutor(max_workers=64))
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(plugin, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(port, flush=True)
     with suppress(KeyboardInterrupt):
-        while os.getppid() == engine:  # a killed engine stops nobody
-            server.wait_for_termination(timeout=1)
+        server.wait_for_termination()
     sys.stdout.flush()
     os._exit(0)  # not waiting for what a call is still waiting for

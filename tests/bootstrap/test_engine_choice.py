@@ -76,13 +76,11 @@ def test_the_hosts_stand_beside_the_engine_and_run_on_the_venv(project: Project,
     interpreter = Commands(project.venv / "bin").add("python", 'printf "%s|" "$@"')
     assert interpreter == project.python
 
-    def run(name: str) -> str:
-        return subprocess.run([project.engine / name, "a b"], capture_output=True, text=True, check=True).stdout
-
-    _, script, argument = run(engine.LANGUAGE_HOST).rstrip("|").split("|")
-    assert Path(script).resolve() == project.root / "offline" / "language_host.py"
-    assert argument == "a b"
-    assert run(engine.PROVIDER_HOST) == "-u|-m|pulumi.dynamic|a b|"
+    for name, source in ((engine.LANGUAGE_HOST, "language_host.py"), (engine.PROVIDER_HOST, "provider_host.py")):
+        done = subprocess.run([project.engine / name, "a b"], capture_output=True, text=True, check=True)
+        _, script, argument = done.stdout.rstrip("|").split("|")
+        assert Path(script).resolve() == project.root / "offline" / source
+        assert argument == "a b"
 
 
 def archive(**files: str) -> bytes:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.engine.cluster import Cluster
 from tests.engine.workspace import Output, eventually
+from tests.official import is_official
 
 STEP = re.compile(
     r"^\s*[+~-]+\s+(?:pulumi-python:dynamic/postgres|vault:\w+):(\S+) (.+?) "
@@ -34,13 +35,15 @@ class Process:
         return int(fields[11]) + int(fields[12])
 
     @property
-    def is_idle(self) -> bool:
-        """Whether it is Pulumi's provider program that nobody called yet: it has none of our code, and stays for ever when its
-        engine is killed just then."""
+    def is_pulumis(self) -> bool:
+        """Whether it is one of Pulumi's own programs, which may go on for minutes when their engine was killed: its language host
+        and plugins, and its provider program as long as it has none of our code."""
         try:
-            return "pulumi.dynamic" in self.command and "pydantic" not in Path(f"/proc/{self.pid}/maps").read_text()
+            program = Path(f"/proc/{self.pid}/exe").readlink().name
+            loaded = "pydantic" in Path(f"/proc/{self.pid}/maps").read_text()
         except OSError:
             return False
+        return is_official(program, self.command) and not loaded
 
 
 def processes(cluster: Cluster) -> Iterator[Process]:
@@ -61,13 +64,17 @@ def processes(cluster: Cluster) -> Iterator[Process]:
 
 
 def providers(cluster: Cluster) -> list[Process]:
-    return [process for process in processes(cluster) if "pulumi.dynamic" in process.command]
+    return [
+        process
+        for process in processes(cluster)
+        if "pulumi.dynamic" in process.command or "provider_host.py" in process.command
+    ]
 
 
 def strays_gone(cluster: Cluster) -> None:
     """Everything that was started for the work has ended by itself."""
     deadline = time.monotonic() + 30
-    while left := [process for process in processes(cluster) if not process.is_idle]:
+    while left := [process for process in processes(cluster) if not process.is_pulumis]:
         assert time.monotonic() < deadline, left
         time.sleep(0.01)
     for process in processes(cluster):

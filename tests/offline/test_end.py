@@ -1,0 +1,77 @@
+"""What the engine starts ends with it: also what it had not called yet, and what it started just before it went."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from components.waiting import until
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ["offline/provider_host.py", "offline/language_host.py", "offline/plugins/vault.py"]
+
+
+def started(program: str, port: int, directory: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-u", str(ROOT / program), f"127.0.0.1:{port}"]
+    return subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_it_ends_with_an_engine_that_never_called_it(program: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as engine:
+        process = started(program, engine.getsockname()[1], tmp_path)
+        try:
+            assert process.stdout
+            assert int(process.stdout.readline()) > 0  # its port: it serves
+            connection, _ = engine.accept()
+            assert process.poll() is None
+            connection.close()
+            engine.close()
+            process.communicate(timeout=20)
+        finally:
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_it_ends_where_the_engine_has_gone_before_it_came_up(program: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    process = started(program, port, tmp_path)
+    try:
+        process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_provider_finds_the_programs_own_modules(tmp_path: Path) -> None:
+    """As with `python -m`: those of the directory that the engine starts it in come first."""
+    (tmp_path / "pulumi").mkdir()
+    (tmp_path / "pulumi" / "__init__.py").write_text("")
+    (tmp_path / "pulumi" / "dynamic.py").write_text("import sys; print(__name__, sys.argv[1:])")
+    with socket.create_server(("127.0.0.1", 0)) as engine:
+        port = engine.getsockname()[1]
+        said, errors = started("offline/provider_host.py", port, tmp_path).communicate(timeout=20)
+    assert said == f"__main__ ['127.0.0.1:{port}']\n", errors
+
+
+def test_it_keeps_no_other_processes(tmp_path: Path) -> None:
+    """Its launcher becomes it, so that the engine's signals reach it."""
+    launcher = ROOT / ".local" / "engine" / "bin" / "pulumi-resource-pulumi-python"
+    if not launcher.exists():
+        pytest.skip("the engine on this machine is not the project's own: its provider host was NOT tested")
+    with socket.create_server(("127.0.0.1", 0)) as engine:
+        process = subprocess.Popen(
+            [launcher, f"127.0.0.1:{engine.getsockname()[1]}"], cwd=tmp_path, stdout=subprocess.PIPE
+        )
+        try:
+            watched = psutil.Process(process.pid)
+            assert until(lambda: any("provider_host.py" in word for word in watched.cmdline()), seconds=20)
+            assert watched.children() == []
+        finally:
+            process.kill()
+            process.communicate()

@@ -1,6 +1,5 @@
 """What the machines themselves have against a stack file, looked up without touching anything."""
 
-import errno
 import socket
 import ssl
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from components.postgres.data_directory import marker
 from components.postgres.replication_slot import others_streaming
 from components.postgres.server import Server
 from components.postgres.session import server_session
+from components.preflight_ports import taken
 from components.values import SLOT_PREFIX
 from components.vault_address import LOOPBACK, VaultAddress
 
@@ -26,7 +26,7 @@ OWN_SLOTS = SLOT_PREFIX.replace("_", r"\_") + "%"
 
 def objections(place: str, server: settings.Server, site: Site, stack: str) -> list[str]:
     """Mistakes in `place` ("cluster.primary") that only its host can tell; none where it cannot be asked now."""
-    host, data, port = hosts.host(site.address), site.data, site.port
+    host, data = hosts.host(site.address), site.data
     try:
         found = []
         made = marker(host, data)
@@ -47,10 +47,7 @@ def objections(place: str, server: settings.Server, site: Site, stack: str) -> l
             )
         if (made or server.adopt) and (mistake := _of_another_version(host, site)):
             found.append(f"{place}.{site.version_setting}: {mistake}")
-        taken = _taken(host, data, server.listen, port) if server.host == "local" else None
-        # A standby that moves elsewhere goes before the new one starts; a primary that is told to is refused by its data.
-        if taken and _listens(host, site, stack) != server.name:
-            found.append(f"{place}.port: {port} is in use on {taken} (by something that is not this server)")
+        found += taken(place, server, site, stack)
     except Unavailable:
         return []
     except Problem as problem:
@@ -322,29 +319,3 @@ def _has_keys(host: Host, data: PurePosixPath) -> bool:
         return any(name.endswith("_keys") for name in host.listing(data / "pg_tde"))
     except Problem:  # one that may not be looked into is told by `objections`
         return False
-
-
-def _listens(host: Host, site: Site, stack: str) -> str | None:
-    """Which server of this stack has the port now, as the lock file of its socket says."""
-    sockets = PurePosixPath(site.parameters.get("unix_socket_directories", ""))
-    lock = (host.read(sockets / f".s.PGSQL.{site.port}.lock") or b"").decode(errors="replace").splitlines()
-    found = marker(host, PurePosixPath(lock[1])) if len(lock) > 1 else {}
-    return found.get("name") if found.get("stack") == stack else None
-
-
-def _taken(host: Host, data: PurePosixPath, listen: list[str], port: int) -> str | None:
-    """The address on which something else listens on `port`."""
-    running = host.postmaster(data)
-    if running and running.port == port:
-        return None
-    for address in listen:
-        name = {"*": "0.0.0.0", "localhost": "127.0.0.1"}.get(address, address)  # noqa: S104 - asked, not opened
-        family = socket.AF_INET6 if ":" in name else socket.AF_INET
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((name, port))
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    return name
-    return None

@@ -36,6 +36,8 @@ from components.preflight import (
     objections_of_vault,
     objections_of_versions,
 )
+from components.preflight_clone import clones
+from components.preflight_ports import of_adopted
 from components.side_by_side import side_by_side
 from components.vault_address import VaultAddress
 
@@ -85,6 +87,8 @@ class EncryptedReplication(pulumi.ComponentResource):
             pulumi.log.warn(f"NOT ENCRYPTED: {self._reason}", self)
         if cost := self._adoption[1]:
             pulumi.log.warn(cost, self)
+        for notice in self._notices:
+            pulumi.log.warn(notice, self)
         self._build()
 
     def _places(self, around: Surroundings) -> list[Node]:
@@ -135,6 +139,10 @@ class EncryptedReplication(pulumi.ComponentResource):
         )
         found = [line for lines in told for line in lines]
         sites = [node.site for node in self._nodes]
+        found += of_adopted(cluster, self._primary.site)
+        places = [(place, node.declared, node.site) for place, node in zip(cluster.places, self._nodes, strict=True)]
+        uncloned, self._notices = clones(places[0], places[1:])
+        found += uncloned
         found += objections_of_versions(cluster.places, sites)
         found += objections_of_failover(cluster.places, sites, [node.name for node in self._nodes])
         found += objections_of_vault(self._vault_address.address, self._vault_address.ca)

@@ -13,21 +13,30 @@ from components import hosts
 from components.errors import CommandFailed, Problem, Unavailable
 from components.postgres.control import ControlData, position
 from components.postgres.data_directory import DataDirectory
+from components.postgres.inheritance import (
+    ACCESS,
+    AUTO_CONF,
+    conf,
+    configuration,
+    hindrances,
+    inherited,
+    left_out,
+    refuse_hindrances,
+    tablespaces,
+)
 from components.postgres.session import Session, server_session
 from components.postgres.upstream import Upstream
-from components.progress import progress
+from components.progress import note, progress
 from components.waiting import until
 
-CONFIGURATION: dict[str, tuple[str, bytes]] = {
-    "pg_hba.conf": ("hba_file", b""),
-    "pg_ident.conf": ("ident_file", b""),
-    "postgresql.conf": ("", b"# Parameters are in postgresql.auto.conf; ALTER SYSTEM sets them.\n"),
-}
-"""What a data directory must hold: from where the primary's parameter says, or with this content."""
 WAL_GONE = "its WAL is gone from the primary"
 IN_CLEAR = "it runs without pg_tde, and replays in clear what is encrypted"
 PRIMARY_ONCE = "it was promoted, or started without standby.signal"
 CLUSTER_SIZE = "SELECT sum(pg_database_size(oid)) FROM pg_database"
+TABLESPACE_FULL = (
+    "A tablespace is cloned to where the primary has it, and what is there is never written over. Find out whose files these "
+    "are, move them to another place"
+)
 WAL_FILE = r"[0-9A-F]{24}"
 CLONE_DEADLINE = 7 * 24 * 3600.0
 SLOT_DEADLINE = 10.0
@@ -96,14 +105,23 @@ class ClonedDirectory(DataDirectory):
         return f"{told}; {live.machine.remains}" if moves else told
 
     def objection(self, live: Self) -> str | None:
-        """The old data, which may be the only copy that can still be read, is not set aside for a clone that does not fit."""
-        if self.disposable or live.follows == self.follows or not self.machine.listing(self.path):
+        """The old data, which may be the only copy that can still be read, is not set aside for a clone that cannot be made."""
+        if live.follows == self.follows or not self.machine.listing(self.path):
             return None
         try:
+            with self._primary() as primary:
+                hindering = hindrances(primary)
+                hindering += [
+                    f"tablespace {name} is cloned to {directory}, which is not empty: stop {self.name}, move what is there away"
+                    for name, directory in tablespaces(primary).items()
+                    if self.machine.listing(PurePosixPath(directory))
+                ]
             needed, free = self._needed(), self._free()
         except Problem:
             return None  # whoever asks next says so
-        if free is None or free >= needed:
+        if hindering:
+            return f"{self.name} needs a new clone ({live.follows}): {'; '.join(hindering)}. Nothing is changed"
+        if self.disposable or free is None or free >= needed:
             return None
         return (
             f"{self.name} needs a new clone ({live.follows}): {_size(needed)} beside its old data in {self.path}, which is set "
@@ -224,12 +242,14 @@ class ClonedDirectory(DataDirectory):
         if self.encrypt_wal:
             # pg_tde_basebackup -E needs the primary's keys in place, and opens them with the token at the path that they
             # name, relative to the directory it runs in.
-            primary = hosts.host(self.primary_host)
+            origin = hosts.host(self.primary_host)
             keys = PurePosixPath(self.primary_directory) / "pg_tde"
             self.machine.make_directory(target)
-            for name in primary.listing(keys):
-                self.machine.write(target / "pg_tde" / name, primary.read(keys / name) or b"", mode=0o600)
+            for name in origin.listing(keys):
+                self.machine.write(target / "pg_tde" / name, origin.read(keys / name) or b"", mode=0o600)
             encryption = ["-E"]
+        with self._primary() as primary:
+            refuse_hindrances(primary, str(self.path))
         self._wait_for_slot()
         started = time.monotonic()
         try:
@@ -249,24 +269,33 @@ class ClonedDirectory(DataDirectory):
             cause = next((line for line in failure.output.splitlines() if "error:" in line), failure.output.strip())
             left = "Nothing of it is left; `up` tries again"
             if "exists but is not empty" in cause:  # the draft was removed before
-                left = "A tablespace is cloned to where the primary has it: empty that directory, and run `up` again"
+                left = f"{TABLESPACE_FULL}, and run `up` again"
             raise Problem(f"the {self.origin} to {self.path} failed: {cause}. {left}") from None
-        self._add_configuration(target)
+        self._configure(target)
 
-    def _add_configuration(self, target: PurePosixPath) -> None:
-        """The files that a server needs and that no base backup brings where the primary has them elsewhere, as Debian's packages
-        do: who may come in is copied; parameters are in postgresql.auto.conf, and the primary's file names its own paths."""
-        missing = CONFIGURATION.keys() - self.machine.listing(target)
-        if not missing:
-            return
+    def _configure(self, target: PurePosixPath) -> None:
+        """Give it a configuration of its own (see `inheritance`). Who may come in is copied from where the primary has it."""
         machine = hosts.host(self.primary_host)
         with self._primary() as primary:
-            for name in sorted(missing):
-                parameter, content = CONFIGURATION[name]
-                if parameter:
-                    place = primary.value("SELECT current_setting(%s)", [parameter])
-                    content = machine.read(PurePosixPath(place)) or b""
+            found = configuration(primary)
+            self.machine.write(target / "postgresql.conf", conf(self._primary_name, inherited(found)), mode=0o600)
+            self.machine.write(target / "postgresql.auto.conf", AUTO_CONF, mode=0o600)
+            for name, parameter in ACCESS.items():
+                place = PurePosixPath(primary.value("SELECT current_setting(%s)", [parameter]))
+                if place == PurePosixPath(self.primary_directory) / name:
+                    continue  # it came with the backup
+                content = machine.read(place)
+                if content is None:
+                    raise Problem(f"{place}, the primary's {parameter}, is not there: the clone would let nobody in")
                 self.machine.write(target / name, content, mode=0o600)
+        if left := left_out(found):
+            note(
+                f"{self.name} does not take over from {self._primary_name}: {left}. Declare it in its settings to have it there"
+            )
+
+    @property
+    def _primary_name(self) -> str:
+        return self.origin.removeprefix("base backup of ")
 
     def _wait_for_slot(self) -> None:
         """Let a clone that was just killed let go of the slot: the server notices within milliseconds."""

@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import socket
 import subprocess
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -182,6 +184,61 @@ def test_who_else_depends_on_a_primary_that_is_to_be_adopted_is_told(cluster: Cl
     finally:
         receiver.terminate()
         receiver.wait()
+
+
+def test_a_standby_obeys_nothing_that_was_written_for_an_adopted_primary(cluster: Cluster) -> None:
+    """It would be a second primary, take no connections, or start on the primary's own directory."""
+    adopted = Adopted(cluster, encryption=False)
+    included = cluster.base / "db1" / "conf.d"
+    lines = (
+        f"data_directory = '{cluster.data('db1')}'\nhot_standby = off\nexternal_pid_file = '{cluster.base}/db1/pid'\n"
+    )
+    LocalHost().write(PurePosixPath(included / "one.conf"), lines.encode(), mode=0o600)
+    with (cluster.data("db1") / "postgresql.conf").open("a") as conf:
+        conf.write(f"include_dir = '{included}'\n")
+    for setting in ("recovery_target = 'immediate'", "recovery_target_action = 'promote'", "archive_mode = on"):
+        cluster.sql("db1", f"ALTER SYSTEM SET {setting}")
+    cluster.stop("db1")
+    cluster.start("db1")
+    before = adopted.look()
+    shown = cluster.workspace.preview()
+    assert (
+        "db2 will not take over from db1: archive_mode (two servers would write into one archive); hot_standby (a standby that "
+        "takes no connections cannot be checked); recovery_target, recovery_target_action (the clone would stop there, or become "
+        "a primary)"
+    ) in " ".join(shown.text.split()), shown.text
+    cluster.workspace.up_well()
+    assert cluster.streaming() == ["tde_db2"]
+    assert cluster.sql("db2", "SELECT pg_is_in_recovery(), current_setting('data_directory')") == [
+        (True, str(cluster.data("db2")))
+    ]
+    cluster.workspace.unchanged()
+    assert cluster.workspace.destroy().code == 0
+    assert adopted.look() == before
+
+
+def test_all_that_an_adopted_primary_has_against_a_standby_is_told_together(cluster: Cluster, tmp_path: Path) -> None:
+    adopted = Adopted(cluster, encryption=False)
+    tmp_path.chmod(0o777)
+    for directory in tmp_path.parents[:2]:
+        directory.chmod(0o755)
+    fast = tmp_path / "fast"
+    LocalHost().run(["mkdir", str(fast)], deadline=10)
+    cluster.sql("db1", f"CREATE TABLESPACE fast LOCATION '{fast}'")
+    port = cluster.ports["db1"]
+    declared = cluster.workspace.cluster
+    with socket.create_server(("127.0.0.1", cluster.ports["db2"])):
+        declare(cluster, 1, primary={**declared["primary"], "port": port + 1})
+        refused = cluster.workspace.preview()
+    assert refused.code != 0
+    for told in (
+        f"cluster.primary.port: the server on {cluster.data('db1')} listens on {port}, and the stack file says {port + 1}",
+        f"cluster.standbys[0].host: db1 has tablespaces outside of its data directory (fast in {fast}), and a standby on the ",
+        f"cluster.standbys[0].port: {cluster.ports['db2']} is in use on 127.0.0.1, by ",
+    ):
+        assert told in refused.text, refused.text
+    cluster.sql("db1", "DROP TABLESPACE fast")
+    assert adopted.look() == adopted.before
 
 
 def test_an_adopted_primary_that_is_dead(cluster: Cluster) -> None:

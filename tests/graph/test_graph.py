@@ -1,6 +1,7 @@
 """EncryptedReplication as a graph: names and types that are kept for ever, order, secrets, and what is refused first."""
 
 import json
+import os
 import re
 import socket
 import tempfile
@@ -400,7 +401,8 @@ def test_a_port_in_use_is_refused_for_each_server_that_has_one(place: Place) -> 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         text = refused(place, primary={"port": port, "listen": ["localhost"]})
-    assert f"cluster.primary.port: {port} is in use on 127.0.0.1 (by something that is not this server)" in text
+    assert f"cluster.primary.port: {port} is in use on 127.0.0.1, by " in text
+    assert re.search(rf"by (python\S* \(process {os.getpid()} of \w+\)|a process of the account \w+): stop that", text)
 
 
 def test_mistakes_that_only_the_machines_know_are_told_together(place: Place) -> None:

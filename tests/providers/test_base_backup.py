@@ -2,15 +2,18 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
+from psycopg import sql
 
 from components.errors import Problem, Refused, Unavailable
 from components.hosts.local import PROJECT
@@ -19,6 +22,7 @@ from components.postgres.base_backup import ClonedDirectory
 from components.postgres.claim import Claim
 from components.postgres.control import control_data
 from components.postgres.data_directory import InitializedDirectory
+from components.postgres.guc import quoted
 from components.postgres.hba_rule import HbaRule
 from components.postgres.replication_check import ReplicationCheck
 from components.postgres.replication_role import ReplicationRole
@@ -577,3 +581,109 @@ def test_control_data_of_a_real_directory(standby: Node, primary: Node) -> None:
     assert found.system_identifier == primary.directory.system_identifier
     assert not found.left_recovery
     assert found.timeline == 1
+
+
+def test_a_clone_obeys_no_file_that_was_written_for_another_server(servers: Servers, root: Path) -> None:
+    """It would stop at a recovery target, take no connections, start on the primary's directory, write into its archive."""
+    origin = servers.primary("origin")
+    outside = root / "conf.d"
+    rules = outside / "rules"
+    files = {
+        "data_directory": str(origin.data),
+        "hba_file": str(rules),
+        "external_pid_file": str(outside / "origin.pid"),
+        "hot_standby": "off",
+        "recovery_target_timeline": "current",
+        "archive_mode": "on",
+        "archive_command": "exit 1",
+        "log_line_prefix": "%m it's \\ ",
+        "Work_Mem": "7MB",
+    }
+    origin.host.write(PurePosixPath(rules), b"# from outside\n" + origin.file("pg_hba.conf").read_bytes(), mode=0o600)
+    text = "".join(f"{name} = {quoted(value)}\n" for name, value in files.items())
+    origin.host.write(PurePosixPath(outside / "one.conf"), text.encode(), mode=0o600)
+    with origin.file("postgresql.conf").open("a") as conf:
+        conf.write(f"include_dir = {quoted(str(outside))}\n")
+    for name, value in {
+        "recovery_target": "immediate",
+        "recovery_target_action": "promote",
+        "restore_command": "exit 1",
+        "synchronous_standby_names": "nobody",
+        "log_directory": str(root / "log"),
+        "maintenance_work_mem": "70MB",
+    }.items():
+        origin.rows(sql.SQL("ALTER SYSTEM SET {} = {}").format(sql.Identifier(name), sql.Literal(value)))
+    origin.stop()
+    origin.server.create()
+    said: list[str] = []
+    with reported_to(lambda text, kept: said.append(text) if kept else None):
+        made = servers.clone(origin).but(origin="base backup of origin", name="copy").create()
+    [told] = said
+    assert told == (
+        "copy does not take over from origin: archive_command, archive_mode (two servers would write into one archive); "
+        "hot_standby (a standby that takes no connections cannot be checked); log_directory (two servers would write into one "
+        "directory); recovery_target, recovery_target_action, recovery_target_timeline (the clone would stop there, or become a "
+        "primary); restore_command (it belongs to a recovery of the primary); synchronous_standby_names (once promoted, it would "
+        "wait for servers that follow the primary). Declare it in its settings to have it there"
+    )
+    copy = servers.on_clone(made, "copy", origin)
+    assert follows(made) == "the primary"
+    shown = {
+        "data_directory": str(copy.data),
+        "hba_file": f"{copy.data}/pg_hba.conf",
+        "log_line_prefix": files["log_line_prefix"],
+        "work_mem": "7MB",
+        "maintenance_work_mem": "70MB",
+        "recovery_target": "",
+        "restore_command": "",
+        "archive_mode": "off",
+    }
+    assert {name: copy.value(f"SHOW {name}") for name in shown} == shown
+    assert copy.file("pg_hba.conf").read_text().startswith("# from outside\n")
+    assert check(origin, copy).create()
+    assert origin.running
+
+
+def test_files_that_a_clone_could_not_start_with_are_told_before_it_is_made(servers: Servers, primary: Node) -> None:
+    clone = servers.clone(primary)
+    conf, rules = primary.file("postgresql.conf"), primary.file("pg_hba.conf")
+    before = conf.read_text(), rules.read_text()
+    other = Path(primary.data).parent / "others.rules"
+    primary.host.write(PurePosixPath(other), b"host all all 192.0.2.1/32 reject\n", mode=0o600)
+    try:
+        with conf.open("a") as file:
+            file.write("wal_level_ = minimal\n")
+        with rules.open("a") as file:
+            file.write(f'include "{other}"\n')
+        with pytest.raises(Problem) as told:
+            clone.create()
+    finally:
+        conf.write_text(before[0])
+        rules.write_text(before[1])
+    text = str(told.value)
+    assert "is wrong (unrecognized configuration parameter" in text
+    assert f"{rules} on the primary includes {other}, which is outside of the data directory" in text
+    assert clone.read() is None
+    ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot}).delete()
+
+
+def test_a_tablespace_in_the_way_is_told_and_nobody_is_told_to_empty_it(servers: Servers) -> None:
+    """On one machine it is the primary's own directory."""
+    origin = servers.primary("origin2")
+    with TemporaryDirectory(dir="/tmp") as place:
+        Path(place).chmod(0o755)
+        fast = f"{place}/fast disk"
+        origin.host.make_directory(PurePosixPath(fast))
+        shutil.chown(fast, origin.host.account)
+        origin.rows(sql.SQL("CREATE TABLESPACE fast LOCATION {}").format(sql.Literal(fast)))
+        clone = servers.clone(origin).but(name="db2")
+        with pytest.raises(Problem) as told:
+            clone.create()
+        assert "is never written over. Find out whose files these are, move them to another place" in str(told.value)
+        assert "empty that" not in str(told.value)
+        origin.host.make_directory(clone.path / "base")
+        assert clone.objection(clone.but(follows="nothing: it is no data directory")) == (
+            f"db2 needs a new clone (nothing: it is no data directory): tablespace fast is cloned to {fast}, which is not empty: "
+            "stop db2, move what is there away. Nothing is changed"
+        )
+        origin.stop()

@@ -1,7 +1,7 @@
 """Small texts that other programs read, or that we read of them."""
 
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import psycopg.conninfo
@@ -14,6 +14,7 @@ from components.hosts.local import LocalHost
 from components.postgres.base_backup import _duration, _size, _tell
 from components.postgres.control import ControlData, control_data
 from components.postgres.hba_rule import HbaRule, _cidr, _take_out, same_address
+from components.postgres.inheritance import NOT_INHERITED
 from components.postgres.replication_role import verifies
 from components.postgres.upstream import Upstream, passfile
 from components.progress import progress, reported_to
@@ -362,3 +363,10 @@ def test_outputs_of_a_server() -> None:
         "state": "running",
     }
     assert line("a", 2, "tde_a").output["slot"] == "tde_a"
+
+
+def test_the_page_on_hosts_names_what_a_clone_does_not_take_over() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "hosts.md").read_text()
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    told = {name: row[-1].removesuffix(" |") for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+    assert {name: told.get(name) for name in NOT_INHERITED} == {name: one.why for name, one in NOT_INHERITED.items()}

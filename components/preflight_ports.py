@@ -1,0 +1,70 @@
+"""Ports and listen addresses: who has a port already, and whether standbys would find the primary where the stack file says."""
+
+from pathlib import PurePosixPath
+
+from components import hosts, settings
+from components.errors import Problem
+from components.hosts.base import Host
+from components.hosts.listeners import holder, listener, same_directory
+from components.hosts.site import Site
+from components.postgres.data_directory import marker
+from components.postgres.guc import elements
+from components.postgres.session import server_session
+from components.stack_file import unreached
+
+
+def taken(place: str, server: settings.Server, site: Site, stack: str) -> list[str]:
+    """Whether something else listens where `server` is to; of a server that was adopted or is in a container, nothing."""
+    if server.adopt or site.in_container:
+        return []
+    host = hosts.host(site.address)
+    running = host.postmaster(site.data)
+    if running and running.port == site.port:
+        return []
+    found = listener(host, server.listen, site.port)
+    if not found:
+        return []
+    who = holder(host, found)
+    # A standby that moves elsewhere goes before the new one starts; a primary that is told to is refused by its data. One whose
+    # directory was removed under it is stopped before it is cloned.
+    if same_directory(who, site.data) or _serves(host, who.directory, stack) == server.name:
+        return []
+    return [f"{place}.port: {site.port} is in use on {found.address}, by {who}: stop that, or name another port"]
+
+
+def _serves(host: Host, directory: str, stack: str) -> str | None:
+    """Which server of this stack works in a directory."""
+    made = marker(host, PurePosixPath(directory)) if directory else {}
+    return made.get("name") if made.get("stack") == stack else None
+
+
+def of_adopted(cluster: settings.Cluster, site: Site) -> list[str]:
+    """Where an adopted server listens is its own affair, and standbys must find it there."""
+    primary = cluster.primary
+    if not primary.adopt:
+        return []
+    host = hosts.host(site.address)
+    try:
+        running = host.postmaster(site.data)
+        if not running:
+            return []
+        with server_session(host, site.data, "cluster.primary.adopt") as session:
+            listen = str(session.value("SHOW listen_addresses"))
+    except Problem:
+        return []
+    found = []
+    if running.port != site.port:
+        found.append(
+            f"cluster.primary.port: the server on {site.data} listens on {running.port}, and the stack file says {site.port}"
+        )
+    names = [name for name in elements(listen) if name]
+    if why := unreached(cluster, names):
+        found.append(
+            f"cluster.primary.adopt: the server's listen_addresses: {why}: set them by ALTER SYSTEM, and restart it"
+        )
+    elif primary.kind == "local" and cluster.standbys and not listener(host, [site.reach], running.port):
+        found.append(
+            f"cluster.primary.listen: the server on {site.data} listens on {listen}, and standbys would look for it on "
+            f"{site.reach}: name here where it listens"
+        )
+    return found

@@ -1,0 +1,113 @@
+"""What a running primary tells before anything is made of it, all at once."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path, PurePath, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from psycopg import sql
+
+from bootstrap.ports import free_ports
+from components.hosts.local import LocalHost
+from components.hosts.site import Site
+from components.preflight_clone import clones
+from components.preflight_ports import of_adopted, taken
+from components.settings import Cluster, Server
+from tests.providers.servers import STACK, Node, Servers
+
+
+def site(data: PurePath, port: int) -> Site:
+    return Site(
+        address="local",
+        data=PurePosixPath(data),
+        binaries=PurePosixPath("/usr/bin"),
+        port=port,
+        reach="127.0.0.1",
+        clients=(),
+        dsn="",
+        server="",
+        has_pg_tde=False,
+        version=18,
+        version_setting="binaries",
+    )
+
+
+def declared(primary: Node, standby: Path, **settings: dict[str, str]) -> tuple[Any, Any]:
+    """The primary, and a standby that is not there yet, as a stack file declares them."""
+    db1, db2 = (Server(name=name, settings=settings.get(name, {})) for name in ("db1", "db2"))
+    return ("cluster.primary", db1, site(primary.data, primary.port)), ("cluster.standbys[0]", db2, site(standby, 1))
+
+
+@pytest.fixture
+def fast(primary: Node) -> Iterator[str]:
+    """The directory of a tablespace."""
+    with TemporaryDirectory(dir="/tmp") as place:
+        Path(place).chmod(0o777)
+        path = f"{place}/fast"
+        LocalHost().run(["mkdir", path], deadline=10)
+        primary.rows(sql.SQL("CREATE TABLESPACE fast LOCATION {}").format(sql.Literal(path)))
+        yield path
+        primary.rows("DROP TABLESPACE fast")
+
+
+def test_the_port_of_another_cluster_is_told_with_its_directory(primary: Node, servers: Servers) -> None:
+    server = Server(name="db9", port=primary.port)
+    [told] = taken("cluster.primary", server, site(servers.place("nowhere"), primary.port), STACK)
+    found = primary.host.postmaster(primary.data)
+    assert found
+    by = f"postgres (process {found.pid} of {primary.host.account}, data directory {primary.data})"
+    assert (
+        told == f"cluster.primary.port: {primary.port} is in use on 127.0.0.1, by {by}: stop that, or name another port"
+    )
+    assert taken("cluster.primary", server, site(primary.data, primary.port), STACK) == []
+    assert taken("cluster.primary", server, site(servers.place("nowhere"), free_ports(1)[0]), STACK) == []
+
+
+def test_where_an_adopted_server_listens(primary: Node) -> None:
+    def told(port: int, reach: str, *standbys: Server) -> list[str]:
+        there = Server(name="db1", adopt=True, port=port)
+        cluster = Cluster(primary=there, standbys=list(standbys))
+        return of_adopted(cluster, replace(site(primary.data, port), reach=reach))
+
+    assert told(primary.port, "127.0.0.1", Server(name="db2")) == []
+    port, listen = told(5433, "::1", Server(name="db2"))
+    assert port == (
+        f"cluster.primary.port: the server on {primary.data} listens on {primary.port}, and the stack file says 5433"
+    )
+    assert listen == (
+        f"cluster.primary.listen: the server on {primary.data} listens on 127.0.0.1, and standbys would look for it on ::1: name "
+        "here where it listens"
+    )
+
+
+def test_tablespaces_are_refused_for_a_standby_on_the_same_machine(primary: Node, servers: Servers, fast: str) -> None:
+    """Also for one that streams already: it replays CREATE TABLESPACE into the primary's directory."""
+    for place in (servers.place("new"), Path(primary.data)):
+        one, other = declared(primary, place)
+        [told], _ = clones(one, [other])
+        assert told == (
+            f"cluster.standbys[0].host: db1 has tablespaces outside of its data directory (fast in {fast}), and a standby on the "
+            "same machine would write into the same directories. Put db2 on another machine, or move what is in the tablespaces "
+            "to pg_default and drop them"
+        )
+
+
+def test_what_a_new_clone_is_not_given_is_told(primary: Node, servers: Servers) -> None:
+    place = servers.place("new")
+    one, other = declared(primary, place, db1={"archive_mode": "on"}, db2={"ssl": "off"})
+    assert clones(one, [other]) == (
+        [],
+        ["db2 will not take over from db1: archive_mode (two servers would write into one archive)"],
+    )
+    tls = {"ssl": "yes", "ssl_cert_file": "/etc/no such.pem", "ssl_key_file": "server.key"}
+    one, other = declared(primary, place, db1=tls)
+    [told], notices = clones(one, [other])
+    assert told == (
+        "cluster.standbys[0].settings.ssl_cert_file: db2 would be started with /etc/no such.pem, as db1 is, and its machine has "
+        "no such file: put one there, or name another, or set ssl: off"
+    )
+    assert notices == []
+    one, other = declared(primary, place, db1=tls, db2={"ssl_cert_file": "/etc/passwd"})
+    assert clones(one, [other]) == ([], [])

@@ -6,7 +6,7 @@ from components import stack_file
 from components.errors import Problem
 from components.hosts import sudo
 from components.replication import EncryptedReplication
-from components.vault_address import VaultAddress
+from components.vault.address import VaultAddress
 
 stack = pulumi.get_stack()
 sudo.configure(pulumi.Config().get(sudo.SETTING))
@@ -14,7 +14,7 @@ sudo.configure(pulumi.Config().get(sudo.SETTING))
 try:
     declared = pulumi.Config().get("cluster") or "{}"
     cluster = stack_file.parse(f"stacks/Pulumi.{stack}.yaml", declared, VaultAddress.missing())
-    replication = EncryptedReplication(stack, cluster, VaultAddress.configured())
+    replication = EncryptedReplication(stack, cluster, VaultAddress.configured(cluster.vault.ca))
 except Problem as problem:
     raise pulumi.RunError(str(problem)) from None
 

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from bootstrap import embedded, engine, environment, plugins, venv
 from bootstrap.project import HERE, BootstrapError, Project, say
 from bootstrap.stack import LOCAL, VAULTS, Stack
+from bootstrap.vault_check import why_unusable
 from components.hosts.account import local_root, service_account
 
 STEPS = ("up", "preview", "drift", "destroy", "vault")
@@ -84,15 +85,32 @@ def main(arguments: list[str]) -> int:
     if new.get("PULUMI_BACKEND_URL") == project.backend:
         project.state.mkdir(parents=True, exist_ok=True)  # without it, every `pulumi` by hand fails
     stack = Stack(project, options.stack, {**environ, **new, environment.MARK: environment.mark(new)}, embedded)
-    if options.command == "env":
-        if not environment.has_backend(environ) and stack.name == LOCAL:
+    return _perform(options.command, options.rest, stack, new, own_backend=environment.has_backend(environ))
+
+
+def _perform(command: str, rest: list[str], stack: Stack, new: Mapping[str, str], *, own_backend: bool) -> int:
+    """Do one thing, in an environment that `new` was added to."""
+    unusable = _why_unusable(stack, command)
+    if command == "env":
+        if not own_backend and stack.name == LOCAL:
             stack.select()
         print(environment.shell(os.environ, new))
-    elif options.command == "run":
-        os.execvpe(options.rest[0], options.rest, stack.environ)  # noqa: S606
-    elif options.command in STEPS:
-        return int(getattr(stack, options.command)())
+        if unusable:
+            say(f"note: {unusable}")
+    elif command == "run":
+        os.execvpe(rest[0], rest, stack.environ)  # noqa: S606
+    elif unusable:
+        raise BootstrapError(unusable)
+    elif command in STEPS:
+        return int(getattr(stack, command)())
     return 0
+
+
+def _why_unusable(stack: Stack, command: str) -> str | None:
+    """What keeps a command from using the stack's Vault; a shell without any is no mistake."""
+    if command not in ("up", "preview", "drift", "env") or (command == "env" and "VAULT_ADDR" not in stack.environ):
+        return None
+    return why_unusable(stack.project.root / "stacks" / f"Pulumi.{stack.name}.yaml", stack.environ)
 
 
 def _expect_stack_file(project: Project, stack: str, command: str) -> None:

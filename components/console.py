@@ -11,6 +11,7 @@ import grpc
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
 
 from components import engine_watch
+from components.errors import escaped
 
 
 def say(text: str, *, urn: str = "", ephemeral: bool = False) -> None:
@@ -18,7 +19,7 @@ def say(text: str, *, urn: str = "", ephemeral: bool = False) -> None:
     engine = _engine()
     if engine is None:
         return
-    request = engine_pb2.LogRequest(severity=engine_pb2.INFO, message=text, urn=urn, ephemeral=ephemeral)
+    request = engine_pb2.LogRequest(severity=engine_pb2.INFO, message=escaped(text), urn=urn, ephemeral=ephemeral)
     try:
         engine.Log(request)
     except grpc.RpcError:

@@ -1,5 +1,24 @@
 """What can go wrong, as a small family: callers tell cases apart by class, never by text; people read one sentence."""
 
+import re
+
+_CI_COMMANDS = re.compile(r"#(?=#\w*\[)|^(\s*):(?=:)", re.MULTILINE)
+"""Azure Pipelines and GitHub Actions obey ``##vso[…]`` and ``##[…]`` anywhere in a line, GitHub ``::…::`` at its start."""
+
+
+def escaped(text: str) -> str:
+    """`text` as a terminal or a CI log may show it: parts of it may come from a machine that was taken over.
+
+    Control characters, invisible characters and commands of CI systems are shown, not obeyed. Escaping twice changes nothing.
+    """
+    shown = "".join(char if char.isprintable() or char in "\n\t" else _code(char) for char in text)
+    return _CI_COMMANDS.sub(lambda found: r"\x23" if found[0] == "#" else rf"{found[1]}\x3a", shown)
+
+
+def _code(char: str) -> str:
+    number = ord(char)
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"  # noqa: PLR2004
+
 
 class Problem(Exception):  # noqa: N818 - the family's name is what a person sees it as
     """A sentence for a person: what happened, why, and what to do next. It never holds a secret."""
@@ -7,6 +26,9 @@ class Problem(Exception):  # noqa: N818 - the family's name is what a person see
     __module__ = (
         "builtins"  # Pulumi prints the class with its module before the sentence: only the class helps a person
     )
+
+    def __str__(self) -> str:
+        return escaped(super().__str__())
 
 
 class Unavailable(Problem):

@@ -1,10 +1,8 @@
 """What the machines themselves have against a stack file, looked up without touching anything."""
 
 import socket
-import ssl
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from urllib.parse import urlsplit
 
 from components import hosts, settings
 from components.errors import CommandFailed, NoDatabase, Problem, Unavailable
@@ -17,9 +15,9 @@ from components.postgres.server import Server
 from components.postgres.session import server_session
 from components.preflight_ports import taken
 from components.values import SLOT_PREFIX
-from components.vault_address import LOOPBACK, VaultAddress
+from components.vault.address import VaultAddress
+from components.vault.names import VaultNames
 
-PATIENCE = 3.0
 STAT_DEADLINE = 30.0
 OWN_SLOTS = SLOT_PREFIX.replace("_", r"\_") + "%"
 
@@ -142,54 +140,6 @@ def adoption(primary: settings.Server, site: Site, parameters: dict[str, str]) -
         return None, None
 
 
-def objections_of_vault(address: str, ca: str | None) -> list[str]:
-    """Whether the CA that every server is to get is that of the Vault: with another, none could start again."""
-    try:
-        trust = _trust(ca)
-    except Problem as problem:
-        return [f"cluster.vault.ca: {problem}"]
-    parts = urlsplit(address)
-    if parts.scheme != "https" or not parts.hostname:
-        return []
-    signer = (
-        f"the CA in {ca} (cluster.vault.ca, VAULT_CACERT)"
-        if ca
-        else "a CA that this machine trusts: set cluster.vault.ca"
-    )
-    try:
-        with socket.create_connection((parts.hostname, parts.port or 443), timeout=PATIENCE) as plain:
-            trust.wrap_socket(plain, server_hostname=parts.hostname).close()
-    except ssl.SSLCertVerificationError as error:
-        return [f"vault:address: the certificate of {address} is not signed by {signer}: {error.verify_message}"]
-    except ssl.SSLEOFError:
-        pass  # it was ended meanwhile
-    except ssl.SSLError as error:
-        return [f"vault:address: {address} does not speak TLS as it should ({error.reason}): is it http?"]
-    except OSError:
-        pass  # it cannot be reached from here now: whoever needs it says so
-    return []
-
-
-def _trust(ca: str | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=ca)
-    except FileNotFoundError:
-        raise Problem(f"there is no file {ca} (cluster.vault.ca, VAULT_CACERT)") from None
-    except ssl.SSLError as error:
-        raise Problem(f"{ca} holds no certificate ({error.reason})") from None
-    except OSError as error:
-        raise Problem(f"{ca} cannot be read: {error.strerror}") from None
-
-
-def objections_of_reach(cluster: settings.Cluster, address: str) -> list[str]:
-    """Whether servers elsewhere are told to look for Vault on their own loopback, and would not start."""
-    elsewhere = [server.name for server in cluster.servers if server.kind != "local"]
-    if cluster.vault.address_from_servers or not elsewhere or urlsplit(address).hostname not in LOOPBACK:
-        return []
-    where = f"vault:address {address} is this machine's own, and {', '.join(elsewhere)} would not find it on theirs"
-    return [f"cluster.vault.addressFromServers: missing; {where}: give the URL by which the servers reach it"]
-
-
 def objections_of_adoption(cluster: settings.Cluster, primary: Site, token: str, *, in_force: bool) -> list[str]:
     """What an encrypted server that is to be adopted has against it. Its provider, keys and WAL are what others depend on; where
     they are as declared, the stack's `token` file was put there for them, or by an earlier `up`: its resources then compare."""
@@ -222,7 +172,7 @@ def objections_of_adoption(cluster: settings.Cluster, primary: Site, token: str,
 
 
 def objections_of_keys(
-    cluster: settings.Cluster, primary: Site, mount: str, namespace: str, *, in_force: bool
+    cluster: settings.Cluster, primary: Site, names: VaultNames, namespace: str, *, in_force: bool
 ) -> list[str]:
     """What the primary's keys have against the stack file: without them its data cannot be read. A mount that is renamed keeps
     its keys, but a standby that is down would look for them under the old name, and never start; in another namespace, all
@@ -232,10 +182,9 @@ def objections_of_keys(
     try:
         with server_session(host, primary.data, "cluster.database", cluster.database) as server:
             used = server.rows(
-                "SELECT DISTINCT options->>'mountPath', trim('/' FROM coalesce(options->>'namespace', '')) "
-                "FROM pg_tde_list_all_global_key_providers() "
-                "WHERE id IN (SELECT provider_id FROM pg_tde_server_key_info()) "
-                "OR id IN (SELECT provider_id FROM pg_tde_default_key_info())"
+                "SELECT DISTINCT options->>'mountPath', trim('/' FROM coalesce(options->>'namespace', '')), key_name "
+                "FROM pg_tde_list_all_global_key_providers() JOIN (SELECT provider_id, key_name FROM pg_tde_server_key_info() "
+                "UNION SELECT provider_id, key_name FROM pg_tde_default_key_info()) AS used ON id = provider_id"
             )
     except NoDatabase as missing:
         if cluster.primary.adopt and in_force:
@@ -245,9 +194,14 @@ def objections_of_keys(
     if not in_force and (used or _has_keys(host, primary.data)):
         why = "the cluster is encrypted, and without pg_tde its tables can no longer be read"
         return [f"cluster.encryption: {why}: set it back. To have the data in clear, copy it into a new cluster"]
-    declared = {"mount": mount, "namespace": namespace.strip("/")}
-    for keys in used:
-        for (setting, wanted), there in zip(declared.items(), keys, strict=True):
+    if others := sorted({key for *_, key in used if not names.covers(key)}):
+        found.append(
+            f"cluster.key.former: the servers use {', '.join(map(_quoted, others))}, and on an existing mount they may open only "
+            f'keys that are declared or named "{names.prefix}…": add {", ".join(others)} to the list'
+        )
+    declared = {"mount": names.mount, "namespace": namespace.strip("/")}
+    for places in sorted({tuple(place) for *place, _ in used}):
+        for (setting, wanted), there in zip(declared.items(), places, strict=True):
             if there != wanted:
                 found.append(
                     f"cluster.vault.{setting}: the keys of the running cluster are in {_quoted(there)} and stay there, and the "

@@ -16,10 +16,9 @@ import pulumi_vault as vault
 from pulumi import Output, Resource, ResourceOptions
 
 from components import hosts, report, settings, stack_file
-from components.errors import Problem
+from components.errors import Problem, escaped
 from components.hosts.addresses import networks
 from components.hosts.site import Surroundings
-from components.key_vault import KeyVault
 from components.node import Around, Node
 from components.postgres import resources
 from components.postgres.adapter import Managed
@@ -32,14 +31,15 @@ from components.preflight import (
     objections_of_failover,
     objections_of_keys,
     objections_of_lost_mount,
-    objections_of_reach,
-    objections_of_vault,
     objections_of_versions,
 )
 from components.preflight_clone import clones
 from components.preflight_ports import of_adopted
 from components.side_by_side import side_by_side
-from components.vault_address import VaultAddress
+from components.vault.address import VaultAddress
+from components.vault.key_vault import KeyVault
+from components.vault.names import VaultNames
+from components.vault.preflight import objections_of_reach, objections_of_vault
 
 TYPE = "tde:index:EncryptedReplication"
 
@@ -75,6 +75,14 @@ class EncryptedReplication(pulumi.ComponentResource):
         self._stack = f"{pulumi.get_project()}/{pulumi.get_stack()}/{name}"
         self._key = cluster.key.name or f"{name}-principal-key"
         self._mount = cluster.vault.mount or f"tde-{name}"
+        self._vault_names = VaultNames(
+            name,
+            self._stack,
+            self._mount,
+            shared=declared.existing,
+            role=cluster.replication.role,
+            keys=(self._key, *cluster.key.former),
+        )
         self._primary, *self._standbys = self._places(
             Surroundings(pulumi.get_stack(), name, cluster.vault.network, keep=not cluster.disposable)
         )
@@ -84,11 +92,11 @@ class EncryptedReplication(pulumi.ComponentResource):
         self._refuse_mistakes()
         super().__init__(TYPE, name, None, opts)
         if self._reason:
-            pulumi.log.warn(f"NOT ENCRYPTED: {self._reason}", self)
+            pulumi.log.warn(escaped(f"NOT ENCRYPTED: {self._reason}"), self)
         if cost := self._adoption[1]:
-            pulumi.log.warn(cost, self)
+            pulumi.log.warn(escaped(cost), self)
         for notice in self._notices:
-            pulumi.log.warn(notice, self)
+            pulumi.log.warn(escaped(notice), self)
         self._build()
 
     def _places(self, around: Surroundings) -> list[Node]:
@@ -145,14 +153,18 @@ class EncryptedReplication(pulumi.ComponentResource):
         found += uncloned
         found += objections_of_versions(cluster.places, sites)
         found += objections_of_failover(cluster.places, sites, [node.name for node in self._nodes])
-        found += objections_of_vault(self._vault_address.address, self._vault_address.ca)
+        found += objections_of_vault(self._vault_address, self._vault_names)
         if self._in_force:
             found += objections_of_reach(cluster, self._vault_address.address)
         token = self._primary.beside_data(self._around.token_file)
         found += objections_of_adoption(
             cluster, self._primary.site, token, in_force=self._in_force
         ) or objections_of_keys(
-            cluster, self._primary.site, self._mount, self._vault_address.namespace or "", in_force=self._in_force
+            cluster,
+            self._primary.site,
+            self._vault_names,
+            self._vault_address.namespace or "",
+            in_force=self._in_force,
         )
         found += objections_of_lost_mount(self._vault_address, cluster, self._primary.site, self._mount, token)
         found += objections_of_dependents(cluster, self._primary.site, token, in_force=self._in_force)
@@ -229,20 +241,18 @@ class EncryptedReplication(pulumi.ComponentResource):
             ca_cert_file=self._vault_address.ca,
             namespace=self._vault_address.namespace,
             skip_child_token=True,
+            max_retries=0,  # each resource would try for itself, and a Vault that is down be told after half a minute
             opts=self._around.child(),
         )
         return KeyVault(
             self._name,
             address=self._vault_address,
-            mount=self._mount,
-            existing=declared.existing,
+            names=self._vault_names,
             keep=self._mount_stays,
             keep_primary=self._primary.declared.adopt,
             protect=self._cluster.protect,
-            primary=self._primary.name,
-            standbys=[node.name for node in self._standbys],
+            servers={node.name: "primary" if node is self._primary else "standby" for node in self._nodes},
             token_period_hours=int(declared.token_period.removesuffix("h")),
-            role=self._cluster.replication.role,
             password=password,
             opts=self._around.child(providers=[provider]),
         )

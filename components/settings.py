@@ -24,6 +24,7 @@ from pydantic.alias_generators import to_camel
 from components.values import (
     AbsolutePath,
     AccountName,
+    DataPath,
     FilePath,
     Hop,
     Identifier,
@@ -37,6 +38,7 @@ from components.values import (
     Role,
     Size,
     VaultPath,
+    VaultURL,
     distinct,
 )
 
@@ -68,8 +70,9 @@ class Vault(Settings):
     """The KV version 2 mount for this cluster's keys and credentials; default ``tde-`` and the stack's name."""
     existing: bool = False
     """Whether that mount was made by somebody else: then it is used, and never changed or removed."""
-    address_from_servers: Annotated[str, StringConstraints(pattern=r"^https?://[^/\s]+$")] | None = None
-    """Its URL as the servers see it, where that is not vault:address: a container has a loopback of its own."""
+    address_from_servers: VaultURL | None = None
+    """Its URL as the servers see it, where that is not vault:address: a container has a loopback of its own. Plain http is for
+    a loopback alone."""
     network: str | None = None
     """A docker network that servers in containers join to reach it."""
     ca: AbsolutePath | None = None
@@ -90,6 +93,9 @@ class Key(Settings):
         "default",
     ]
     bits: Literal[128, 256] = 128
+    former: Annotated[list[VaultPath], AfterValidator(distinct)] = []
+    """On an existing mount, where servers may open no other stack's keys: names of earlier keys that they still need and that
+    are not below ``<stack>/``."""
 
 
 class Replication(Settings):
@@ -179,7 +185,7 @@ class Server(Settings):
     """Default by ssh: 5432. By docker, where it is the port of dockerd's machine that leads to the server: one that is free.
     On this machine: 54321 for ``primary``, 54322 for ``standby1``, 54323 for ``standby2``; for any other name, a number from
     54421 to 55419 that is made of the name, and counts on with a number at its end. No other server changes it."""
-    data_directory: AbsolutePath | None = None
+    data_directory: DataPath | None = None
     """Default: a directory of the project's own."""
     binaries: AbsolutePath | None = None
     """The directory of ``postgres``; default: see the documentation of the host."""

@@ -14,8 +14,8 @@ from components.hosts.addresses import is_loopback
 from components.postgres.guc import is_off, switch
 from components.settings import FOLLOWED_PARAMETERS, KINDS, MANAGED_PARAMETERS, Cluster, Server, Ssh
 
-SHORTEST = 2
-"""Parts of a path with nothing but / above it."""
+DIRECTIVES = {"include", "include_if_exists", "include_dir"}
+"""Lines of postgresql.conf that look like parameters and read other files (PostgreSQL documentation, *File Inclusion*)."""
 
 
 class Mistakes(Problem):
@@ -180,16 +180,11 @@ def _of_server(server: Server) -> list[str]:
     found = []
     if isinstance(server.host, Ssh) and len(server.host.jump) > 1 and not server.adopt:
         found.append("host.jump: pulumi-command, which makes the server's place, goes through one jump host")
-    if (
-        server.kind == "docker"
-        and server.data_directory
-        and len(PurePosixPath(server.data_directory).parts) == SHORTEST
-    ):
-        found.append("dataDirectory: the volume is mounted on the directory above it, which cannot be /")
     for name, value in server.settings.items():
         place = f"settings.{name}"
-        if not re.fullmatch(r"[a-z_][a-z0-9_$]*(\.[a-z_][a-z0-9_$]*)?", name):
-            found.append(f"{place}: this is no name of a parameter")
+        if name in DIRECTIVES or not re.fullmatch(r"[a-z_][a-z0-9_$]*(\.[a-z_][a-z0-9_$]*)?", name):
+            found.append(f"settings.{_shown(name)}: not a valid parameter name")
+            continue
         if name in MANAGED_PARAMETERS:
             found.append(f"{place}: the stack sets this parameter itself")
         if why := _no_replication(name, value):
@@ -199,6 +194,11 @@ def _of_server(server: Server) -> list[str]:
         if name == "shared_preload_libraries" and "pg_tde" in value:
             found.append(f"{place}: pg_tde is added by the stack itself: leave it out")
     return found
+
+
+def _shown(name: str) -> str:
+    """On one line, whatever is in it."""
+    return name if name.isprintable() and name else json.dumps(name)
 
 
 def _no_replication(parameter: str, value: str) -> str | None:
@@ -230,7 +230,7 @@ def _mistake(detail: Any) -> str:
             before = None
             continue
         before = part
-        place += f"[{part}]" if isinstance(part, int) else f".{part}"
+        place += f"[{part}]" if isinstance(part, int) else f".{_shown(part)}"
     match detail["type"]:
         case "extra_forbidden":
             return f"{place}: there is no such setting"

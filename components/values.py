@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
+from components.vault.client import address_mistake
+
 NAME_BYTES = 63
 """PostgreSQL cuts longer identifiers (NAMEDATALEN)."""
 SLOT_PREFIX = "tde_"
@@ -24,7 +26,7 @@ def _size(text: str) -> str:
 
 def _identifier(text: str) -> str:
     if not text:
-        raise ValueError("an empty name is none")
+        raise ValueError("must not be empty")
     if len(text.encode()) > NAME_BYTES:
         raise ValueError(f'"{text}" is {len(text.encode())} bytes long; PostgreSQL keeps {NAME_BYTES}')
     if not text.isprintable():
@@ -67,6 +69,21 @@ def _label(text: str) -> str:
     return text
 
 
+SYSTEM_DIRECTORIES = frozenset({"bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "proc", "sbin", "sys", "usr"})
+"""Below / (Filesystem Hierarchy Standard): programs, configuration and the kernel's own files; no data."""
+
+
+def _data_directory(text: str) -> str:
+    """`up` makes, renames and removes this directory, and files beside it."""
+    path = PurePosixPath(_absolute(text))
+    _, *names = path.parts
+    if len(names) < 2:  # noqa: PLR2004 - its parent and itself
+        raise ValueError(f'"{path}" lies directly below /, where its token and log would lie too (write /srv/pg/data)')
+    if names[0] in SYSTEM_DIRECTORIES and names[:2] != ["dev", "shm"]:
+        raise ValueError(f'"{path}" lies in /{names[0]}, which belongs to the operating system (write /srv/pg/data)')
+    return str(path)
+
+
 def _absolute(text: str) -> str:
     path = PurePosixPath(text)
     if not path.is_absolute() or ".." in path.parts or not text.isprintable():
@@ -74,11 +91,21 @@ def _absolute(text: str) -> str:
     return str(path)
 
 
+WIDEST_NETWORK = {4: 8, 6: 16}
+"""By IP version, the shortest prefix in pg_hba.conf: no private network is larger (10.0.0.0/8), and 0.0.0.0/0 is the world."""
+
+
 def _network(text: str) -> str:
     try:
-        return str(ipaddress.ip_network(text, strict=True))
+        network = ipaddress.ip_network(text, strict=True)
     except ValueError:
         pass
+    else:
+        if network.prefixlen < (least := WIDEST_NETWORK[network.version]):
+            raise ValueError(
+                f'"{text}" would let in far more than one server (write 192.0.2.7/32, or a network of at most /{least})'
+            )
+        return str(network)
     try:
         loose = ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -89,6 +116,13 @@ def _network(text: str) -> str:
     else:
         raise ValueError(f'"{text}" has bits set right of its mask (write {loose})')
     raise ValueError(f'"{text}" is neither a network (write 192.0.2.7/32) nor a host name')
+
+
+def _vault_url(text: str) -> str:
+    """A Vault's, as servers are given it: they send their tokens there."""
+    if mistake := address_mistake(text.rstrip("/")):
+        raise ValueError(mistake)
+    return text.rstrip("/")
 
 
 def _vault_path(text: str) -> str:
@@ -159,7 +193,9 @@ Listener = Annotated[str, AfterValidator(_listener)]
 Namespace = Annotated[str, AfterValidator(_namespace)]
 Identifier = Annotated[str, AfterValidator(_identifier)]
 Label = Annotated[str, AfterValidator(_label)]
+DataPath = Annotated[str, AfterValidator(_data_directory)]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 Network = Annotated[str, AfterValidator(_network)]
+VaultURL = Annotated[str, AfterValidator(_vault_url)]
 VaultPath = Annotated[str, AfterValidator(_vault_path)]
 Port = Annotated[int, Field(ge=1, le=65535)]

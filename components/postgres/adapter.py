@@ -6,6 +6,7 @@ code. See Pulumi's *Dynamic resource providers*.
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -28,10 +29,11 @@ from pulumi.output import Unknown
 from pydantic import ValidationError
 
 from components import console
-from components.errors import AnotherCluster, NoEntry, Problem, Unavailable
+from components.errors import AnotherCluster, NoEntry, Problem, Unavailable, escaped
 from components.hosts import sudo
 from components.postgres.resource import Resource
 from components.progress import reported_to
+from components.vault import caller
 
 LEAVE_UNREACHABLE = "TDE_REPLICATION_LEAVE_UNREACHABLE"
 
@@ -53,6 +55,7 @@ class Provider(ResourceProvider):
         wanted = os.environ.get(LEAVE_UNREACHABLE) or req.config.get("leaveUnreachable")
         self.leave_unreachable = str(wanted).lower() == "true"
         sudo.configure(req.config.get(sudo.SETTING))
+        caller.configure(req.config.get("vault:token"))
 
     def check(self, olds: Properties, news: Properties) -> CheckResult:
         """Validate, and complete the inputs with defaults, so that a diff says what a drifted value goes back to."""
@@ -90,7 +93,7 @@ class Provider(ResourceProvider):
         return DiffResult(
             changes=bool(changed) or stored,
             replaces=[_alias(self.kind, name) for name in replaces],
-            delete_before_replace=True,
+            delete_before_replace=self.kind.delete_before_replace,
         )
 
     def _declared(self, olds: Properties, news: Properties, unknown: set[str]) -> Resource:
@@ -214,6 +217,8 @@ def _told(resource: Resource) -> Iterator[None]:
     except Problem:
         sys.tracebacklimit = 0
         raise
-    except Exception:
+    except Exception as error:
         sys.tracebacklimit = 1000
+        if escaped(str(error)) != str(error):  # it quotes what a server or a machine said
+            raise RuntimeError(escaped(traceback.format_exc())) from None
         raise

@@ -27,6 +27,8 @@ class Resource(BaseModel, ABC):
 
     replaced_by: ClassVar[frozenset[str]] = frozenset()
     """Fields whose change cannot be made in place."""
+    delete_before_replace: ClassVar[bool] = True
+    """Whether the old one must be gone before its replacement is made, as where both would have one name."""
     computed: ClassVar[frozenset[str]] = frozenset()
     """What `create` finds out: not declared, not compared. Other resources must take it from `identity`, for an output that
     is no input is unknown in the preview of a mere update, and would look like a replacement to them."""

@@ -131,6 +131,7 @@ CHANGES = [
         _put("replication", role=ODD),
         {
             "SecretV2 change-replication-secret": "replace",
+            "SecretContent change-replication-secret": "replace",
             f"ReplicationRole {ODD}": "create",
             f"HbaRule {ODD} from 127.0.0.1/32": "create",
             **PASSFILES,

@@ -360,8 +360,27 @@ ROWS = [
         lambda cluster: cluster.bao.client().secrets.kv.v2.delete_metadata_and_all_versions(
             "replication/replicator", mount_point=f"tde-{cluster.workspace.stack}"
         ),
-        {"SecretV2 drift-replication-secret": "create"},
+        {"SecretV2 drift-replication-secret": "create", "SecretContent drift-replication-secret": "create"},
         batch="8",
+    ),
+    Row(
+        "SecretContent (Vault)",
+        "deleted, as `vault kv delete` does",
+        lambda cluster: cluster.bao.client().secrets.kv.v2.delete_latest_version_of_secret(
+            "replication/replicator", mount_point=f"tde-{cluster.workspace.stack}"
+        ),
+        {"SecretContent drift-replication-secret": "update"},
+        repair="the deleted version comes back",
+        batch="9",
+    ),
+    Row(
+        "SecretContent (Vault)",
+        "another value",
+        lambda cluster: cluster.bao.client().secrets.kv.v2.create_or_update_secret(
+            "replication/replicator", {"password": "by hand"}, mount_point=f"tde-{cluster.workspace.stack}"
+        ),
+        {"SecretContent drift-replication-secret": "update"},
+        batch="7",
     ),
     Row(
         "Policy (Vault)",

@@ -27,6 +27,7 @@ WATCHED = {
     "Policy": "its text",
     "Token": "whether it lives, and has enough of its period left",
     "SecretV2": "whether it is there",
+    "SecretContent": "whether its newest version is deleted, and its value",
 }
 """What each kind of resource compares with what is there."""
 HEAD = """\

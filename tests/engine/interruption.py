@@ -13,7 +13,7 @@ from tests.engine.workspace import Output, eventually
 from tests.official import is_official
 
 STEP = re.compile(
-    r"^\s*[+~-]+\s+(?:pulumi-python:dynamic/postgres|vault:\w+):(\S+) (.+?) "
+    r"^\s*[+~-]+\s+(?:pulumi-python:dynamic/\w+|vault:\w+):(\S+) (.+?) "
     r"(creating|updating|deleting|replacing)(?: \w+)? \(0s\)",
 )
 QUIET = 0.3

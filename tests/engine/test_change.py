@@ -351,7 +351,8 @@ def test_a_mount_that_is_no_longer_the_stacks(cluster: Cluster) -> None:
     workspace, mount = cluster.workspace, "tde-change"
     workspace.write(edited(workspace.cluster, lambda c: c.update(disposable=False)))
     workspace.up_well()
-    plan = {"Mount change-mount": "delete[retain]", "SecretV2 change-replication-secret": "replace", **TOKENS}
+    plan = {"Mount change-mount": "delete[retain]", **TOKENS}
+    plan |= dict.fromkeys(("SecretV2 change-replication-secret", "SecretContent change-replication-secret"), "replace")
     plan |= dict.fromkeys(("Policy change-primary-policy", "Policy change-standby-policy"), "replace")
     plan[f"KeyProvider {workspace.cluster['vault']['provider']}"] = "update"
     change(cluster, lambda c: c["vault"].update(existing=True), plan, [])

@@ -175,7 +175,7 @@ def test_a_protected_stack_refuses(cluster: Cluster) -> None:
     _nothing_left(cluster)
 
 
-ON_SERVERS = "^(?!Mount|Policy|Token|SecretV2)"
+ON_SERVERS = "^(?!Mount|Policy|Token|Secret)"
 """Steps of our own resources; what pulumi-vault was just making stays in Vault until the next `up`."""
 
 

@@ -15,7 +15,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 STEP = re.compile(
-    r"^\s*([~+-]+) ?(pulumi-python:dynamic/postgres:\S+|(?:vault|docker|command):\S+): "
+    r"^\s*([~+-]+) ?(pulumi-python:dynamic/\w+:\S+|(?:vault|docker|command):\S+): "
     r"\((\S+)\)\n(?:\s*\[id=.*\]\n)?\s*\[urn=.*::(.*)\]",
     re.MULTILINE,
 )

@@ -1,5 +1,6 @@
 """The component under Pulumi's mocks: what it registers, with which inputs, depending on what."""
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from pulumi.runtime.proto import resource_pb2
 from bootstrap.ports import free_ports
 from components import settings, stack_file
 from components.replication import EncryptedReplication
-from components.vault_address import VaultAddress
+from components.vault.address import VaultAddress
 
 TOKEN = "hvs.of-the-vault"
 PASSWORD = "the-generated-password"
@@ -45,7 +46,7 @@ class Registered:
     @property
     def kind(self) -> str:
         """The type without what is the same for all of a provider."""
-        return self.type.removeprefix("pulumi-python:dynamic/postgres:")
+        return re.sub(r"^pulumi-python:dynamic/\w+:", "", self.type)
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
@@ -118,7 +119,7 @@ class Made(mocks.Mocks):
             return "7579821021830312345 2026-11-22T21:00:00Z", outputs
         if args.typ.endswith(":Password"):
             outputs["value"] = PASSWORD
-        if args.typ == "vault:index/token:Token":
+        if args.typ.endswith("/vault:Token"):
             outputs["clientToken"] = f"hvs.of-{args.name}"
         return f"{args.name}-id", outputs
 

@@ -45,8 +45,11 @@ PrincipalKey orders-principal-key
 ReplicationCheck db2
 ReplicationRole replicator
 ReplicationSlot tde_db2
+SecretContent orders-replication-secret
 Server db1
 Server db2
+Token db1-token
+Token db2-token
 WalEncryption WAL of db1
 pulumi:providers:vault orders-vault
 tde:index:EncryptedReplication orders
@@ -54,8 +57,6 @@ tde:index:KeyVault orders
 vault:index/mount:Mount orders-mount
 vault:index/policy:Policy orders-primary-policy
 vault:index/policy:Policy orders-standby-policy
-vault:index/token:Token db1-token
-vault:index/token:Token db2-token
 vault:kv/secretV2:SecretV2 orders-replication-secret""".splitlines()
 OF_A_STANDBY = {label for label in WHOLE if "db2" in label}
 OF_PG_TDE = {label for label in WHOLE if label.startswith(("Extension", "Key", "Principal", "Wal"))}
@@ -133,7 +134,8 @@ def test_everything_is_inside_the_component(place: Place) -> None:
     component, vault = made["tde:index:EncryptedReplication orders"], made["tde:index:KeyVault orders"]
     for resource in made.resources:
         if resource is not component:
-            assert resource.parent == (vault.urn if resource.type.startswith("vault:") else component.urn)
+            in_vault = resource.type.startswith(("vault:", "pulumi-python:dynamic/vault:"))
+            assert resource.parent == (vault.urn if in_vault else component.urn)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +246,7 @@ def test_secrets_are_marked_where_they_go(place: Place) -> None:
         "HostFile db2-vault-token": "hvs.of-db2-token",
     }
     assert "value" in made["Password orders-replication-password"].secret_outputs
-    assert "clientToken" in made["vault:index/token:Token db1-token"].secret_outputs
+    assert "clientToken" in made["Token db1-token"].secret_outputs
 
 
 def test_no_secret_is_anywhere_else(place: Place) -> None:
@@ -265,13 +267,12 @@ def test_connection_strings_are_secret_outputs_and_hold_no_password(place: Place
 
 def test_servers_get_tokens_of_their_own_with_the_policy_of_their_kind(place: Place) -> None:
     made = place.build(place.cluster("db2"))
-    of = {name: made[f"vault:index/token:Token {name}-token"] for name in ("db1", "db2")}
+    of = {name: made[f"Token {name}-token"] for name in ("db1", "db2")}
     assert "vault:index/policy:Policy orders-primary-policy" in made.before(str(of["db1"]))
     assert "vault:index/policy:Policy orders-standby-policy" in made.before(str(of["db2"]))
     assert "vault:index/policy:Policy orders-primary-policy" not in made.before(str(of["db2"]))
     for token in of.values():
-        assert token.inputs["noDefaultPolicy"] is True
-        assert token.inputs["period"] == "768h"
+        assert token.inputs["periodHours"] == 768
 
 
 def capabilities(policy: str) -> dict[str, set[str]]:
@@ -291,7 +292,32 @@ def test_policies_hold_what_pg_tde_calls_and_no_more(place: Place) -> None:
         "team/tde/metadata": {"list"},
     }
     assert capabilities(standby["policy"]) == {"team/tde/data/*": {"read"}, "team/tde/data/replication/*": {"deny"}}
-    assert (primary["name"], standby["name"]) == ("team-tde-primary", "team-tde-standby")
+    assert (primary["name"], standby["name"]) == ("team_2ftde-primary", "team_2ftde-standby")
+
+
+def test_on_a_shared_mount_they_open_the_stacks_own_keys_alone(place: Place) -> None:
+    key = {"name": "orders/2027", "former": ["orders-2026", "orders/2025"]}
+    made = place.build(place.cluster("db2", vault={"mount": "shared", "existing": True}, key=key))
+    assert capabilities(made["vault:index/policy:Policy orders-primary-policy"].inputs["policy"]) == {
+        "sys/mounts/shared": {"read"},
+        "shared/data/orders/*": {"create", "read"},
+        "shared/data/orders-2026": {"create", "read"},
+        "shared/data/replication/*": {"deny"},
+        "shared/metadata/": {"list"},
+        "shared/metadata": {"list"},
+    }
+    assert capabilities(made["vault:index/policy:Policy orders-standby-policy"].inputs["policy"]) == {
+        "shared/data/orders/*": {"read"},
+        "shared/data/orders-2026": {"read"},
+        "shared/data/replication/*": {"deny"},
+    }
+
+
+def test_the_default_key_is_opened_on_a_shared_mount_too(place: Place) -> None:
+    made = place.build(place.cluster(vault={"mount": "shared", "existing": True}))
+    key = made["PrincipalKey orders-principal-key"].inputs["key"]
+    opened = capabilities(made["vault:index/policy:Policy orders-standby-policy"].inputs["policy"])
+    assert opened[f"shared/data/{key}"] == {"read"}
 
 
 @pytest.mark.parametrize("mode", ["required", "if-available"])
@@ -468,10 +494,10 @@ def test_two_stacks_on_one_mount_have_nothing_in_it_in_common(place: Place) -> N
             for label in (*labels, "kv/secretV2:SecretV2 orders-replication-secret")
         ]
 
-    assert names() == ["team-tde-primary", "team-tde-standby", "replication/replicator"]
+    assert names() == ["team_2ftde-primary", "team_2ftde-standby", "replication/replicator"]
     assert names(existing=True) == [
-        "team-tde-orders-primary",
-        "team-tde-orders-standby",
+        "team_2ftde__orders-primary",
+        "team_2ftde__orders-standby",
         "replication/orders/replicator",
     ]
 

@@ -9,7 +9,6 @@ import hvac
 import pytest
 
 from components.errors import NoDatabase, Problem, Refused, Unavailable
-from components.key_vault import PRIMARY_POLICY, STANDBY_POLICY
 from components.postgres.base_backup import ClonedDirectory
 from components.postgres.extension import Extension
 from components.postgres.key_provider import KeyProvider
@@ -19,11 +18,12 @@ from components.postgres.replication_slot import ReplicationSlot
 from components.postgres.session import Session
 from components.postgres.wal_encryption import WalEncryption
 from components.progress import reported_to
+from components.vault.names import KINDS, VaultNames
 from tests.openbao import OpenBao
 from tests.providers.servers import Node, Servers
 
 MOUNT = "team/tde-orders"
-KINDS = {"primary": PRIMARY_POLICY, "standby": STANDBY_POLICY}
+NAMES = VaultNames("orders", "tde-replication/orders/orders", MOUNT, shared=False, role="replicator")
 
 
 class KeyStore:
@@ -33,8 +33,8 @@ class KeyStore:
         self.openbao = openbao
         self.client = openbao.client()
         self.client.sys.enable_secrets_engine("kv", path=MOUNT, options={"version": "2"})
-        for kind, policy in KINDS.items():
-            self.client.sys.create_or_update_policy(f"orders-{kind}", policy.format(mount=MOUNT))
+        for kind in KINDS:
+            self.client.sys.create_or_update_policy(f"orders-{kind}", NAMES.policy_text(kind))
 
     def in_namespace(self, namespace: str) -> Any:
         """A client of a new namespace that has a mount and the primary's policy."""
@@ -43,7 +43,7 @@ class KeyStore:
             url=self.client.url, token=self.client.token, verify=str(self.openbao.ca), namespace=namespace
         )
         client.sys.enable_secrets_engine("kv", path=MOUNT, options={"version": "2"})
-        client.sys.create_or_update_policy("orders-primary", PRIMARY_POLICY.format(mount=MOUNT))
+        client.sys.create_or_update_policy("orders-primary", NAMES.policy_text("primary"))
         return client
 
     def token(self, kind: str, client: Any = None) -> str:

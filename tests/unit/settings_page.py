@@ -15,7 +15,8 @@ HEAD = """\
 # Settings
 
 A stack file, `stacks/Pulumi.<stack>.yaml`, holds `tde-replication:cluster` with the keys below; `vault:address` and
-`vault:token` (or VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT, VAULT_NAMESPACE in the environment) say where the Vault is. All
+`vault:token` (or VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT, VAULT_NAMESPACE in the environment) say where the Vault is; which
+token may go to which address is in [security](security.md#whose-token-goes-where). All
 mistakes are told at once, each with its key, before anything is touched. A preview says which servers will be restarted, and
 why; the rows about a running cluster are tests (`tests/engine/change.py`). This page is made of the settings' own words.
 """
@@ -55,6 +56,7 @@ COSTS = {
     "vault.tokenPeriod": "in place: new tokens and their files",
     "key.name": "in place: a rotation. Refused while a standby cannot open keys, and during a base backup",
     "key.scope": "in place; a key that was set once stays set",
+    "key.former": "in place: the servers' policies",
     "key.bits": "refused: a key keeps its length; set key.name too",
     "replication.role": "in place: role, pg_hba rules, passfiles, then standbys reconnect; the former role is dropped",
     "replication.tls": "in place, reload; standbys reconnect",

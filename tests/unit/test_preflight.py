@@ -1,10 +1,5 @@
-"""What is looked up of the Vault before anything is declared: each mistake in a sentence that names its cause."""
+"""What is looked up on the machines before anything is declared: each mistake in a sentence that names its cause."""
 
-import errno
-import os
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path, PurePosixPath
 from unittest.mock import Mock
 
@@ -13,59 +8,8 @@ import pytest
 from components import hosts
 from components.hosts.local import LocalHost
 from components.hosts.site import Site
-from components.preflight import _is_mount_point, objections, objections_of_vault, objections_of_versions
+from components.preflight import _is_mount_point, objections, objections_of_versions
 from components.settings import Docker, Server
-from components.vault_address import VaultAddress
-
-
-class Plain(BaseHTTPRequestHandler):
-    """Answers everything, and is no Vault."""
-
-    content = b"{}"
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(self.content)
-
-    def log_message(self, *_: object) -> None:
-        return
-
-
-@pytest.fixture
-def port() -> Iterator[int]:
-    with HTTPServer(("127.0.0.1", 0), Plain) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server.server_port
-        server.shutdown()
-        thread.join()
-
-
-def test_https_to_a_port_that_speaks_http(port: int) -> None:
-    [told] = objections_of_vault(f"https://127.0.0.1:{port}", None)
-    assert told.startswith(f"vault:address: https://127.0.0.1:{port} does not speak TLS as it should (")
-
-
-@pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_ca_that_cannot_be_given_to_servers(tmp_path: Path, scheme: str) -> None:
-    def told(ca: Path) -> list[str]:
-        return objections_of_vault(f"{scheme}://127.0.0.1:1", str(ca))
-
-    nowhere, text = tmp_path / "nowhere.pem", tmp_path / "text.pem"
-    text.write_text("no certificate")
-    assert told(nowhere) == [f"cluster.vault.ca: there is no file {nowhere} (cluster.vault.ca, VAULT_CACERT)"]
-    assert told(text)[0].startswith(f"cluster.vault.ca: {text} holds no certificate")
-    assert told(tmp_path) == [f"cluster.vault.ca: {tmp_path} cannot be read: {os.strerror(errno.EISDIR)}"]
-
-
-@pytest.mark.parametrize("content", [b"{}", b"[]", b'{"data": null}', b"<html>"])
-def test_what_is_no_vault_has_no_mount(port: int, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Plain, "content", content)
-    monkeypatch.setenv("VAULT_TOKEN", "a token")
-    vault = VaultAddress(f"http://127.0.0.1:{port}", None, None)
-    assert not vault.made_for("tde-orders", "orders")
-    assert not vault.left_by_a_killed_run("tde-orders", "orders")
 
 
 def test_a_container_is_not_asked_who_has_a_port_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

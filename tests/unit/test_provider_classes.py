@@ -10,12 +10,13 @@ from pulumi.dynamic.dynamic import serialize_provider
 from components.postgres import resources
 from components.postgres.adapter import Managed, Provider
 from components.postgres.resource import Resource
+from components.vault import resources as vault_resources
 
 
 def providers() -> list[type[Provider]]:
     return [
         found
-        for found in vars(resources).values()
+        for found in (vars(resources) | vars(vault_resources)).values()
         if isinstance(found, type) and issubclass(found, Provider) and found is not Provider
     ]
 
@@ -23,7 +24,7 @@ def providers() -> list[type[Provider]]:
 def managed() -> list[type[Managed]]:
     return [
         found
-        for found in vars(resources).values()
+        for found in (vars(resources) | vars(vault_resources)).values()
         if isinstance(found, type) and issubclass(found, Managed) and "provider" in vars(found)
     ]
 
@@ -38,7 +39,8 @@ def test_a_provider_is_pickled_short_and_by_reference(provider: type[Provider]) 
     pickled = base64.b64decode(serialize_provider(provider()))
     assert len(pickled) < 120
     texts = [argument for _, argument, _ in pickletools.genops(pickled) if isinstance(argument, str)]
-    assert texts == ["components.postgres.resources", provider.__name__]
+    assert texts == [provider.__module__, provider.__name__]
+    assert provider.__module__ in {"components.postgres.resources", "components.vault.resources"}
     assert type(pickle.loads(pickled)) is provider  # noqa: S301 - made here
     assert vars(provider()) == {}
 
@@ -60,6 +62,8 @@ def test_the_names_in_peoples_state() -> None:
         "HbaRuleProvider": "HbaRule",
         "ReplicationSlotProvider": "ReplicationSlot",
         "ReplicationCheckProvider": "ReplicationCheck",
+        "TokenProvider": "Token",
+        "SecretContentProvider": "SecretContent",
     }.items()
 
 
@@ -85,4 +89,5 @@ def provider_remembers_secrets(kind: type[Resource]) -> bool:
 @pytest.mark.parametrize("resource", managed(), ids=lambda resource: resource.__name__)
 def test_a_kind_is_called_as_its_pulumi_type_is(resource: type[Managed]) -> None:
     kind = resource.provider.kind
-    assert resource._resource_type_name == f"dynamic/postgres:{kind.called or kind.__name__}"
+    module = resource.__module__.split(".")[1]
+    assert resource._resource_type_name == f"dynamic/{module}:{kind.called or kind.__name__}"

@@ -12,10 +12,10 @@ from hypothesis import given, strategies as st
 
 from bootstrap.project import HERE
 from components import stack_file
-from components.preflight import objections_of_reach
 from components.settings import Cluster, default_port
 from components.stack_file import Mistakes
-from components.vault_address import VaultAddress
+from components.vault.address import VaultAddress
+from components.vault.preflight import objections_of_reach
 
 FILE = "stacks/Pulumi.test.yaml"
 
@@ -39,6 +39,8 @@ NAME = "is not a name here (write lower-case letters, digits and hyphens)"
 NETWORK = "is neither a network (write 192.0.2.7/32) nor a host name"
 SENDERS = "streaming replication needs at least one for each standby, and another for each clone"
 OWN = "the stack sets this parameter itself"
+NO_PARAMETER = "not a valid parameter name"
+BELOW_ROOT = "lies directly below /, where its token and log would lie too (write /srv/pg/data)"
 TWO_LINES = "a value cannot hold a line break or a zero byte"
 RESERVED = "has a meaning of its own in PostgreSQL or pg_hba.conf: name another role"
 LONG = "a" * 60
@@ -58,7 +60,7 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
         ({"encryption": True}, "cluster.encryption: this must be 'required', 'if-available' or 'off'"),
         ({"walEncryption": "yes"}, "cluster.walEncryption: this must be true or false"),
         ({"disposable": 1}, "cluster.disposable: this must be true or false"),
-        ({"database": ""}, "cluster.database: an empty name is none"),
+        ({"database": ""}, "cluster.database: must not be empty"),
         ({"vault": None}, f"cluster.vault: {A_MAPPING}"),
         ({"vault": {"mount": "a b"}}, f'cluster.vault.mount: "a b" {VAULT}'),
         ({"vault": {"mount": "/"}}, f'cluster.vault.mount: "" {VAULT}'),
@@ -77,7 +79,7 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
             {"key": {"scope": ["default"]}, "walEncryption": True},
             'cluster.walEncryption: WAL is encrypted with the server key: add "server" to key.scope',
         ),
-        ({"replication": {"role": ""}}, "cluster.replication.role: an empty name is none"),
+        ({"replication": {"role": ""}}, "cluster.replication.role: must not be empty"),
         (
             {"replication": {"role": "é" * 32}},
             f'cluster.replication.role: "{"é" * 32}" is 64 bytes long; PostgreSQL keeps 63',
@@ -179,7 +181,18 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
             "cluster.standbys[0].settings.max_connections: 100 is lower than the primary's 200: the standby would stop replaying",
         ),
         (primary(settings={"pg_tde.wal_encrypt": True}), f"cluster.primary.settings.pg_tde.wal_encrypt: {OWN}"),
-        (primary(settings={"work mem": 1}), "cluster.primary.settings.work mem: this is no name of a parameter"),
+        (primary(settings={"work mem": 1}), f"cluster.primary.settings.work mem: {NO_PARAMETER}"),
+        *(
+            (primary(settings={name: "/tmp/mine"}), f"cluster.primary.settings.{shown}: {NO_PARAMETER}")
+            for name, shown in {
+                "include": "include",
+                "Include_If_Exists": "include_if_exists",
+                "include_dir": "include_dir",
+                "x\nport": '"x\\nport"',
+                "": '""',
+            }.items()
+        ),
+        ({"x\ny": 1}, r'cluster."x\ny": there is no such setting'),
         (primary(settings={"x": "1\nport = 1"}), f"cluster.primary.settings.x: {TWO_LINES}"),
         (primary(settings={"x": "1\0"}), f"cluster.primary.settings.x: {TWO_LINES}"),
         (primary(settings={"x": [1]}), f"cluster.primary.settings.x: {A_TEXT}"),
@@ -194,7 +207,28 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
         ),
         (
             primary(host=CONTAINER, dataDirectory="/data") | {"standbys": []},
-            "cluster.primary.dataDirectory: the volume is mounted on the directory above it, which cannot be /",
+            f'cluster.primary.dataDirectory: "/data" {BELOW_ROOT}',
+        ),
+        (primary(dataDirectory="/etc"), f'cluster.primary.dataDirectory: "/etc" {BELOW_ROOT}'),
+        *(
+            (
+                primary(dataDirectory=path),
+                (
+                    f'cluster.primary.dataDirectory: "{path}" lies in /{path.split("/")[1]}, which belongs to the operating '
+                    "system (write /srv/pg/data)"
+                ),
+            )
+            for path in ("/etc/postgresql", "/usr/local/pg/data", "/dev/pg/data", "/proc/1/cwd")
+        ),
+        *(
+            (
+                primary(address=address),
+                (
+                    f'cluster.primary.address: "{address}" would let in far more than one server (write 192.0.2.7/32, or a '
+                    f"network of at most /{least})"
+                ),
+            )
+            for address, least in (("0.0.0.0/0", 8), ("128.0.0.0/1", 8), ("::/0", 16), ("2000::/3", 16))
         ),
         (
             primary(host=MACHINE | {"jump": ["one", "two"]}) | {"standbys": []},
@@ -314,6 +348,70 @@ def test_mistakes_of_the_vault_are_told_with_those_of_the_cluster(
     monkeypatch.setenv("VAULT_ADDR", "https://127.0.0.1:1")
     monkeypatch.setenv("VAULT_TOKEN", "a token")
     assert VaultAddress.missing() == []
+
+
+VAULT, EVIL = "https://vault.example.net:8200", "https://evil.example.net:8200"
+
+
+@pytest.mark.parametrize(
+    ("config", "secrets", "own", "refused"),
+    [
+        ({}, "", VAULT, None),
+        ({"address": VAULT}, "", VAULT, None),
+        ({"address": f"{VAULT}/"}, "", VAULT, None),
+        (
+            {"address": EVIL},
+            "",
+            VAULT,
+            f"only the stack file names {EVIL} (VAULT_ADDR is {VAULT}), and the environment's",
+        ),
+        ({"address": EVIL}, "", "", f"only the stack file names {EVIL} (VAULT_ADDR is not set), and the environment's"),
+        ({"address": EVIL, "token": "t"}, "vault:token", VAULT, "in clear, so that whoever edits the file"),
+        ({"address": EVIL, "token": "t"}, "vault:token", "", "in clear, so that whoever edits the file"),
+        ({"address": VAULT, "token": "t"}, "vault:token", VAULT, None),
+        ({"address": EVIL, "token": "t"}, "vault:token vault:address", VAULT, None),
+        ({"address": VAULT, "token": "t"}, "", VAULT, "the stack file has it in clear"),
+        ({"address": "http://vault.example.net:8200"}, "", VAULT, "is plain http"),
+        ({}, "", "http://192.0.2.7:8200", "is plain http"),
+        ({}, "", "http://127.0.0.1@evil.example.net", "is not the address of a Vault"),
+        ({}, "", "http://127.0.0.1\\@evil.example.net", "is not the address of a Vault"),
+        ({}, "", "http://127.0.0.1.evil.example.net", "is plain http"),
+        ({}, "", "http://[::1]:8200", None),
+        ({}, "", "http://localhost:8200", None),
+        ({}, "", "ftp://vault.example.net", "is not the address of a Vault"),
+        ({}, "", "https://vault.example.net?x=/v1/", "is not the address of a Vault"),
+    ],
+)
+def test_which_token_may_go_where(
+    config: dict[str, str], secrets: str, own: str, refused: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever proposes a stack file chooses what is in clear in it, and cannot change what is encrypted."""
+    monkeypatch.setattr(pulumi, "get_project", lambda: "tde-replication")
+    monkeypatch.setenv("VAULT_TOKEN", "of the environment")
+    monkeypatch.setenv("VAULT_ADDR", own)
+    pulumi.runtime.set_all_config({f"vault:{key}": value for key, value in config.items()}, secrets.split())
+    try:
+        told = VaultAddress.missing()
+    finally:
+        pulumi.runtime.set_all_config({}, [])
+    if refused is None:
+        assert told == []
+    else:
+        [line] = told
+        assert refused in line
+
+
+def test_servers_send_their_tokens_over_plain_http_to_a_loopback_alone() -> None:
+    [told] = mistakes({"vault": {"addressFromServers": "http://vault.example.net:8200"}})
+    assert told.startswith("cluster.vault.addressFromServers: http://vault.example.net:8200 is plain http")
+    assert mistakes({"vault": {"addressFromServers": "https://u:p@vault:8200"}}) == [
+        (
+            'cluster.vault.addressFromServers: "https://u:p@vault:8200" is not the address of a Vault (write '
+            "https://vault.example.net:8200)"
+        )
+    ]
+    for address in ("http://127.0.0.1:8100", "https://tde-docker-vault:8200"):
+        stack_file.parse(FILE, json.dumps({"vault": {"addressFromServers": address}}))
 
 
 def test_one_mistake_is_counted_as_one() -> None:
@@ -500,3 +598,13 @@ def test_what_another_port_of_one_name_leads_to_is_another_machine() -> None:
     for ports in ((None, None), (None, 22), (2201, 2201)):
         with pytest.raises(Mistakes, match='dataDirectory: "/srv/pg/data" is used twice'):
             stack_file.parse("x.yaml", cluster(*ports))
+
+
+@pytest.mark.parametrize("path", ["/dev/shm/pg/data", "/var/lib/postgresql/18/main", "/srv/data", "/home/usr/etc"])
+def test_a_data_directory_of_its_own(path: str) -> None:
+    stack_file.parse(FILE, json.dumps(primary(dataDirectory=path)))
+
+
+@pytest.mark.parametrize("address", ["10.0.0.0/8", "127.0.0.1/32", "fd00::/16"])
+def test_a_private_network_may_hold_the_servers(address: str) -> None:
+    stack_file.parse(FILE, json.dumps(primary(address=address)))

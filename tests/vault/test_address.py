@@ -1,10 +1,10 @@
-"""components.vault_address on a real OpenBao: what the environment says of it, and what is asked of it."""
+"""components.vault.address on a real OpenBao: what the environment says of it, and what is asked of it."""
 
 from typing import Any
 
 import pytest
 
-from components.vault_address import VaultAddress, description
+from components.vault.address import VaultAddress, description
 from tests.openbao import OpenBao, openbao
 
 __all__ = ["openbao"]

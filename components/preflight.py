@@ -1,6 +1,5 @@
 """What the machines themselves have against a stack file, looked up without touching anything."""
 
-import socket
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 

@@ -115,6 +115,30 @@ def auto_conf(content: str, former: Mapping[str, str], settings: Mapping[str, st
     )
 
 
+_LINE = re.compile(r"\s*([a-z_][\w$.]*)\s*(?:=\s*|\s)('(?:[^'\\\n]|\\.|'')*'|[^\s'#=][^\s'#]*)", re.IGNORECASE)
+_ESCAPED = re.compile(r"\\([0-7]{1,3}|.)|''")
+_CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+
+
+def values_in(content: str) -> dict[str, str]:
+    """What postgresql.auto.conf says, by names in lower case. The last line of a parameter holds."""
+    found = (_LINE.match(line) for line in content.split("\n"))
+    return {line[1].lower(): _unquoted(line[2]) for line in found if line}
+
+
+def _unquoted(text: str) -> str:
+    if not text.startswith("'"):
+        return text
+
+    def character(match: re.Match[str]) -> str:
+        escaped = match[1]
+        if escaped is None:
+            return "'"
+        return chr(int(escaped, 8) & 0xFF) if escaped[0] in "01234567" else _CONTROLS.get(escaped, escaped)
+
+    return _ESCAPED.sub(character, text[1:-1])
+
+
 def quoted(value: str) -> str:
     """A value as a configuration file holds it."""
     if "\n" in value or "\0" in value:

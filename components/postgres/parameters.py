@@ -1,7 +1,7 @@
 """Configuration parameters of a running server: what it runs with, what its files say, what has to happen until the two agree,
 and how they are set. (PostgreSQL documentation, *pg_settings*, *pg_file_settings*.)"""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -140,6 +140,12 @@ def alter_system(server: Session, name: str, value: str | None) -> None:
         return
     values = sql.SQL(", ").join(sql.Literal(part) for part in (elements(value) if name.lower() in LISTS else [value]))
     server.rows(sql.SQL("ALTER SYSTEM SET {} = {}").format(parameter, values))
+
+
+def waiting(server: Session, names: Sequence[str]) -> list[str]:
+    """Which of these parameters wait for a restart (names in lower case)."""
+    rows = server.rows("SELECT name FROM pg_settings WHERE pending_restart AND lower(name) = ANY(%s)", [list(names)])
+    return [name for (name,) in rows]
 
 
 def reload_configuration(server: Session) -> None:

@@ -11,12 +11,22 @@ from typing import ClassVar, Literal, Self
 
 from components.errors import CommandFailed, Problem, Refused, Unavailable
 from components.hosts.base import LOG
+from components.postgres import rollback
 from components.postgres.control import FOLLOWED, control_data, too_low
-from components.postgres.guc import LISTS, auto_conf, elements, same_value, written
-from components.postgres.parameters import alter_system, parameters, reload_configuration
+from components.postgres.guc import LISTS, elements, same_value, written
+from components.postgres.parameters import alter_system, parameters, reload_configuration, waiting
 from components.postgres.resource import OnServer
+from components.postgres.rollback import recover, rolled_back
 from components.postgres.session import Session, session
-from components.postgres.starting import STOP_DEADLINE, refuse_wrong_files, restart_objected, restart_told, start
+from components.postgres.settings_checks import unchangeable, without_standbys
+from components.postgres.starting import (
+    STOP_DEADLINE,
+    refuse_wrong_files,
+    restart_objected,
+    restart_told,
+    start,
+)
+from components.postgres.trial import Trial, refused_values
 from components.progress import note
 from components.waiting import until
 
@@ -38,6 +48,8 @@ class Server(OnServer):
     """Parameters that were changed in a file and not loaded: none is wanted."""
     pending_restart: list[str] = []
     """Parameters that were changed and wait for a restart: none is wanted."""
+    unfinished: list[str] = []
+    """Parameters that an interrupted `up` may have changed: none is wanted."""
     restart: Literal["allowed", "refused"] = "allowed"
     """Whether `up` may restart this server for a parameter that can only change at start."""
     container: str = ""
@@ -72,14 +84,16 @@ class Server(OnServer):
 
     def read(self) -> Self | None:
         machine = self.machine
-        if not machine.listing(self.data):
+        names = machine.listing(self.data)
+        if not names:
             return None
-        signal = machine.status(self.data / "standby.signal")
+        has_signal = "standby.signal" in names
+        unfinished = rollback.unfinished(machine, self.data) if rollback.NOTE in names else []
         if not machine.postmaster(self.data):
-            return self.but(running=False, recovery="standby" if signal else "none")
+            return self.but(running=False, recovery="standby" if has_signal else "none", unfinished=unfinished)
         try:
             with session(self, f"server {self.name}") as server:
-                return self._live(server, has_signal=signal is not None)
+                return self._live(server, has_signal=has_signal).but(unfinished=unfinished)
         except Unavailable as reason:
             # A process that is there and does not answer is starting or stopping: no drift to repair.
             raise Unavailable(f"server {self.name} runs and does not answer yet: {reason}") from None
@@ -105,9 +119,20 @@ class Server(OnServer):
     def objection(self, live: Self) -> str | None:
         if self.recovery == "none" and live.recovery == "standby":
             return f"server {self.name} is declared as the primary and is a standby now: nothing is changed"
-        if self.restart == "refused" and (late := self._late(live)):
+        late = self._late(live)
+        if self.restart == "refused" and late:
             return restart_objected(self.name, late)
-        return None
+        if wrong := self._wrong_values(live):
+            return wrong
+        return unchangeable(self, self.name, restarts=bool(late)) if live.running and self.changed(live) else None
+
+    def _wrong_values(self, live: Self) -> str | None:
+        """What PostgreSQL has against the values that are new."""
+        new = {name: self.settings[name] for name in self.settings.keys() & self._changed_settings(live)}
+        wrong = []
+        with suppress(Unavailable):
+            wrong = refused_values(self.machine, self._bin, new) if new else []
+        return f"server {self.name}: {'; '.join(wrong)}: nothing is changed. Correct its settings" if wrong else None
 
     def objection_to_adoption(self, live: Self) -> str | None:
         """The same of a server that was here before the stack, as it is."""
@@ -117,7 +142,7 @@ class Server(OnServer):
                 f"server {self.name} loads {', '.join(lost)} at its start, and the stack file does not: name all but pg_tde in "
                 "settings.shared_preload_libraries, or have the server load no more"
             )
-        return self.objection(live)
+        return self.objection(live) or without_standbys(self, self.name, self.settings)
 
     def cost(self, live: Self | None) -> str | None:
         late = self._late(live)
@@ -158,49 +183,65 @@ class Server(OnServer):
         """Start it with its settings; a server that an interrupted run left running is brought to them instead."""
         if not self.ours:
             return self._adopt()
+        recover(self, self.name, self.binaries)
         if self.machine.postmaster(self.data):
             # What it runs with already is not set again: in another spelling, it would wait for a restart.
             live = self.but(running=True, pending_reload=[], pending_restart=[])
             return self.update(live.read() or live)
-        return self._start_stopped({})
+        return self._bring(self.but(settings={}), [])
 
     def _adopt(self) -> Self:
         # What postgresql.conf says as declared is not written a second time: destroy would have to know whose it is.
-        live = self.but(pending_reload=[], pending_restart=[]).read() or self
+        recover(self, self.name, self.binaries)
+        live = self.but(pending_reload=[], pending_restart=[], unfinished=[]).read() or self
         if objection := self.objection_to_adoption(live):
             raise Refused(objection)
-        adopted = self.but(found=self.set_before(self.settings))
-        try:
-            return adopted._bring(live)  # noqa: SLF001 - our own
-        except Problem:
-            # Pulumi keeps nothing of a `create` that fails: the next one would take our values for theirs.
-            with suppress(Problem):
-                adopted._set_back(self.settings)  # noqa: SLF001 - our own
-            raise
+        return self.but(found=self.set_before(self.settings))._bring(live, [])  # noqa: SLF001 - our own
 
     def set_before(self, names: Iterable[str]) -> dict[str, str]:
         """What somebody has set by ALTER SYSTEM."""
-        query = (
-            "SELECT lower(name), setting FROM pg_file_settings "
-            "WHERE sourcefile LIKE '%%postgresql.auto.conf' AND lower(name) = ANY(%s)"
-        )
-        with session(self, f"server {self.name}") as server:
-            return dict(server.rows(query, [list(names)]))
+        found = rollback.values_before(self.machine, self.data, names)
+        return {name: value for name, value in found.items() if value is not None}
 
     def update(self, live: Self) -> Self:
-        added = self.settings.keys() - live.settings.keys()
-        if added and not self.ours and self.machine.postmaster(self.data):
-            known = self.but(found=self.found | self.set_before(added))
-            return known._bring(live)  # noqa: SLF001 - our own
-        return self._bring(live)
+        if back := recover(self, self.name, self.binaries):
+            note(f"server {self.name}: an interrupted `up` had changed {', '.join(back)}: that is put back first")
+            live = live.read() or live
+        added = () if self.ours else self.settings.keys() - live.settings.keys()
+        return self.but(found=self.found | self.set_before(added))._bring(live, back)  # noqa: SLF001 - our own
 
-    def _bring(self, live: Self) -> Self:
+    def _bring(self, live: Self, back: list[str]) -> Self:
+        """`back`: parameters that an interrupted `up` had changed; it may run with values that are in no file any more."""
+        names = {*self.settings, *live.settings, *(FOLLOWED.values() if self.recovery == "standby" else ())}
         if not self.machine.postmaster(self.data):
             if not self.ours and self.restart == "refused":
                 raise Refused(
                     f"server {self.name} is down, and the stack says restart: refused. Start it, and run `up` again"
                 )
-            return self._start_stopped(live.settings)
+            with rolled_back(self, self.name, self.binaries, names):
+                return self._start_stopped(live.settings)
+        with session(self, f"server {self.name}") as server:
+            doubt = self._try(server, live)
+        with rolled_back(self, self.name, self.binaries, names):
+            return self._change(live, back, doubt)
+
+    def _try(self, server: Session, live: Self) -> str | None:
+        """Refuse new values with which it would not start; where it would not with what it has either, say why."""
+        machine = self.machine
+        trial = Trial.of(server, machine, self._bin, self.data)
+        gone = live.settings.keys() - self.settings.keys()
+        former = {name: self.found[name] for name in gone if name in self.found}
+        why = trial.refusal(rollback.with_settings(machine, self.data, self.settings | former, live.settings))
+        if why and trial.refusal(rollback.with_settings(machine, self.data, {}, ())) is None:
+            names = ", ".join(sorted(self._changed_settings(live)))
+            raise Refused(
+                f"server {self.name} would not start with its new {names or 'settings'}: {why}. Nothing is changed, and it runs "
+                "as before: correct its settings"
+            )
+        return why
+
+    def _change(self, live: Self, back: list[str], doubt: str | None) -> Self:
+        """Set what differs on the running server, and restart it where that takes one, unless there is `doubt` that it starts."""
         if self.recovery == "standby":
             # A running standby that lost its signal file would come up as a primary at its next start.
             self.machine.write(self.data / "standby.signal", b"", mode=0o600)
@@ -208,6 +249,8 @@ class Server(OnServer):
             self._alter(server, live)
             # One that is no longer declared waits for a restart too.
             late = self.but(settings=live.settings | self.settings).late(server)
+            if back and self.restart == "allowed":
+                late = sorted({*late, *waiting(server, back)})
             paused = self.recovery == "standby" and not late and server.value("SELECT pg_is_wal_replay_paused()")
             # Paused by itself because a parameter is lower than the primary's: to go on without a restart would end it.
             low = too_low(self.machine, self._bin, self.data) if paused else {}
@@ -215,18 +258,17 @@ class Server(OnServer):
                 server.rows("SELECT pg_wal_replay_resume()")
             if low or late:
                 refuse_wrong_files(server, self.name)
-        if low:
-            if self.restart == "refused":
-                raise Refused(restart_objected(self.name, sorted(low)))
-            self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
-            return self._start_stopped(live.settings)
-        if late:
-            self._allowed_to_restart(late)
-            if self.recovery == "standby" and set(FOLLOWED.values()).intersection(late):
-                self._wait_for_lower()
-            self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
-            return self._start()
-        return self
+        if not (low or late):
+            return self
+        needs = sorted(low) or late
+        if self.restart == "refused":
+            raise Refused(restart_objected(self.name, needs))
+        if doubt:
+            raise Refused(f"server {self.name} must be restarted for {', '.join(needs)}, and would not start: {doubt}")
+        if not low and self.recovery == "standby" and set(FOLLOWED.values()).intersection(late):
+            self._wait_for_lower()
+        self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
+        return self._start_stopped(live.settings) if low else self._start()
 
     def _start_stopped(self, former: dict[str, str]) -> Self:
         """Start it, a standby with at least what its primary had: without, it would not start.
@@ -241,7 +283,7 @@ class Server(OnServer):
         higher._configure_stopped(former)  # noqa: SLF001 - our own
         higher._start()  # noqa: SLF001
         kept = {name: value for name, value in least.items() if name not in self.settings}
-        self.but(settings=self.settings | kept).update(higher)
+        self.but(settings=self.settings | kept)._change(higher, [], None)  # noqa: SLF001
         return self
 
     def _wait_for_lower(self) -> None:
@@ -261,6 +303,7 @@ class Server(OnServer):
             note(f"{self.data_directory} holds {found}, and not server {self.name}: it is left as it is")
             return
         self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
+        recover(self, self.name, self.binaries, may_start=False)  # what is set aside starts as it is
         self.machine.remove(self.data.with_name(LOG))
 
     def _found_instead(self) -> str | None:
@@ -273,6 +316,7 @@ class Server(OnServer):
 
     def give_back_left(self) -> list[str]:
         """Set back what still is as the stack has set it, after an `up` that was killed meanwhile; the names of that."""
+        recover(self, self.name, self.binaries)
         now = self.set_before(self.settings)
         left = [
             name
@@ -285,6 +329,7 @@ class Server(OnServer):
 
     def _give_back(self) -> None:
         """Set what was set before. pg_tde stays loaded: without it, tables that are encrypted by now could not be read."""
+        recover(self, self.name, self.binaries)
         self._set_back(self.settings.keys() - {"shared_preload_libraries"})
 
     def _set_back(self, names: Iterable[str]) -> None:
@@ -293,21 +338,11 @@ class Server(OnServer):
                 alter_system(server, name, self.found.get(name))
             reload_configuration(server)
 
-    def _allowed_to_restart(self, names: list[str]) -> None:
-        if self.restart == "refused":
-            raise Refused(
-                f"server {self.name} must be restarted for {', '.join(names)}, and the stack says restart: refused. The new "
-                "values are set and wait for the next restart"
-            )
-
     def _configure_stopped(self, former: dict[str, str]) -> None:
         """Bring the file of a server that is down to the declared settings, before its first start too."""
-        machine = self.machine
-        path = self.data / "postgresql.auto.conf"
-        content = auto_conf((machine.read(path) or b"").decode(errors="surrogateescape"), former, self.settings)
-        machine.write(path, content.encode(errors="surrogateescape"), mode=0o600)  # in the databases' encoding
+        rollback.write_stopped(self.machine, self.data, self.settings, former)
         if self.recovery == "standby":
-            machine.write(self.data / "standby.signal", b"", mode=0o600)
+            self.machine.write(self.data / "standby.signal", b"", mode=0o600)
 
     def _alter(self, server: Session, live: Self) -> None:
         for name in sorted(live.settings.keys() - self.settings.keys()):

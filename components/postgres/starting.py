@@ -35,6 +35,9 @@ OUTLIVED = (
 )
 """How a session or a WAL receiver ends, which a server outlives. Some logs are dated when they are read: they may be of the run
 before, too."""
+UNTAGGED = "postgres: "
+"""What a server writes before it has a log, and then ends: combinations of values that cannot be."""
+SERVICE_MANAGER = re.compile(r"[\w@.\\-]+\.service: |Started |Starting |Stopped ")
 
 
 def start(server: OnServer, name: str, binaries: str) -> None:
@@ -42,19 +45,20 @@ def start(server: OnServer, name: str, binaries: str) -> None:
     machine, began = server.machine, time.monotonic()
     mark = machine.launch(PurePosixPath(binaries), server.data)
 
-    def deaths() -> tuple[list[str], list[str]]:
-        """Its log since the launch, and the lines of that which end a process."""
-        log = machine.log_since(server.data, mark).splitlines()
-        return log, [words for line in log if (words := last_words(line))]
+    def log() -> list[str]:
+        return machine.log_since(server.data, mark).splitlines()
 
-    _seen(server, deaths, LAUNCH_DEADLINE)
+    def died() -> bool:
+        return any(map(last_words, log()))
+
+    _seen(server, died, LAUNCH_DEADLINE)
     last, ready_since = "", 0.0
 
     def answers() -> bool:
         nonlocal last, ready_since
-        found = _seen(server, deaths, ABSENCE_DEADLINE)
+        found = _seen(server, died, ABSENCE_DEADLINE)
         if not found:
-            raise Problem(f"server {name} did not start: {_cause(*deaths())}")
+            raise Problem(f"server {name} did not start: {cause_of_end(log())}")
         try:
             with session(server, f"server {name}"):
                 return True
@@ -77,13 +81,13 @@ def start(server: OnServer, name: str, binaries: str) -> None:
         )
 
 
-def _seen(server: OnServer, deaths: Callable[[], tuple[list[str], list[str]]], seconds: float) -> Postmaster | None:
+def _seen(server: OnServer, died: Callable[[], bool], seconds: float) -> Postmaster | None:
     """Its process, waited for unless its log tells of its end."""
     found: list[Postmaster | None] = []
 
     def settled() -> bool:
         found[:] = [server.machine.postmaster(server.data)]
-        return found != [None] or bool(deaths()[1])
+        return found != [None] or died()
 
     until(settled, seconds=seconds)
     return found[0]
@@ -91,14 +95,20 @@ def _seen(server: OnServer, deaths: Callable[[], tuple[list[str], list[str]]], s
 
 def last_words(line: str) -> str | None:
     """What a line of a server's log says of its end; None where it says nothing of that."""
+    if line.startswith(UNTAGGED):
+        return line.removeprefix(UNTAGGED).strip()
     found = re.search(r"(?:FATAL|PANIC):\s+(.*)", line)
     continued = line.startswith("\t")  # another line's message goes on
     return found[1].strip() if found and not continued and not found[1].startswith(OUTLIVED) else None
 
 
-def _cause(log: Sequence[str], fatal: Sequence[str]) -> str:
+def cause_of_end(log: Sequence[str]) -> str:
+    """Why a server ended, from its log since it was started."""
+    fatal = [words for line in log if (words := last_words(line))]
     if not fatal:
-        return "its log does not say why"
+        # In another language, or a program's on the way to it: the last line that is no service manager's.
+        last = [line.strip() for line in log if line.strip() and not SERVICE_MANAGER.match(line)][-1:]
+        return f"the last line of its log is: {last[0]}" if last else "its log is empty"
     cause = fatal[-1]
     if cause.endswith("contains errors"):  # which ones, the log says before
         cause += "".join(f": {line.split('LOG:')[-1].strip()}" for line in log if "LOG:" in line)
@@ -115,6 +125,12 @@ def restart(server: OnServer, name: str, binaries: str) -> None:
 
 def refuse_wrong_files(server: Session, name: str) -> None:
     """Leave a server running that could not start again."""
+    if wrong := wrong_file(server, name):
+        raise Problem(wrong)
+
+
+def wrong_file(server: Session, name: str) -> str | None:
+    """Which line of a server's files would keep it from starting again."""
     wrong = server.row(
         "SELECT file_name, line_number, error FROM pg_hba_file_rules WHERE error NOT LIKE '% record cannot match because %' "
         # What waits for a restart has an error there too.
@@ -122,11 +138,12 @@ def refuse_wrong_files(server: Session, name: str) -> None:
         "WHERE error IS NOT NULL AND sourcefile IS NOT NULL "
         "AND NOT EXISTS (SELECT FROM pg_settings WHERE lower(name) = lower(f.name) AND context = 'postmaster')"
     )
-    if wrong:
-        raise Problem(
-            f"line {wrong[1]} of {wrong[0]} is wrong ({wrong[2]}): server {name}, which must be restarted, could not start again "
-            "and is left running. Mend that line"
-        )
+    if not wrong:
+        return None
+    return (
+        f"line {wrong[1]} of {wrong[0]} is wrong ({wrong[2]}): server {name}, which must be restarted, could not start again "
+        "and is left running. Correct that line"
+    )
 
 
 def restart_told(name: str, parameters: Sequence[str], allowed: str) -> str:

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal, LiteralString, Self
 from components.errors import Refused, Unavailable
 from components.postgres.parameters import parameters, reload_configuration
 from components.postgres.resource import OnServer
+from components.postgres.rollback import rolled_back
 from components.postgres.session import session
 from components.postgres.starting import restart, restart_objected, restart_told
 from components.progress import note
@@ -65,9 +66,10 @@ class WalEncryption(OnServer):
         if objection := self.objection(live):
             raise Refused(objection)
         restarts = self._restarts(live)
-        self._set(self.wal_encrypt, waits=not restarts)
-        if restarts:
-            restart(self, self.name, self.binaries)
+        with rolled_back(self, self.name, self.binaries, ["pg_tde.wal_encrypt"]):
+            self._set(self.wal_encrypt, waits=not restarts)
+            if restarts:
+                restart(self, self.name, self.binaries)
         return self
 
     def delete(self) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from components.postgres.starting import last_words
+from components.postgres.starting import cause_of_end, last_words
 
 SERVER = "2026-01-01 00:00:00 UTC [42] "
 
@@ -31,3 +31,28 @@ def test_a_message_that_goes_on_is_none() -> None:
         last_words('\tconnection to server failed: FATAL:  password authentication failed for user "replicator"')
         is None
     )
+
+
+REASON = '"superuser_reserved_connections" (3) plus "reserved_connections" (0) must be less than "max_connections" (3)'
+
+
+@pytest.mark.parametrize(
+    ("log", "cause"),
+    [
+        ([f"postgres: {REASON}"], REASON),
+        (
+            [f"{SERVER}ВАЖНО:  нет доступа", "tde-db1.service: Main process exited, code=exited, status=1/FAILURE", ""],
+            f"the last line of its log is: {SERVER}ВАЖНО:  нет доступа",
+        ),
+        (
+            [
+                f'{SERVER}LOG:  invalid value for parameter "work_mem": "lots"',
+                f'{SERVER}FATAL:  configuration file "/x" contains errors',
+            ],
+            'configuration file "/x" contains errors: invalid value for parameter "work_mem": "lots"',
+        ),
+        ([], "its log is empty"),
+    ],
+)
+def test_the_reason_of_an_end_whatever_its_tag(log: list[str], cause: str) -> None:
+    assert cause_of_end(log) == cause

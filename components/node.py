@@ -13,6 +13,9 @@ from components.hosts.site import Site
 from components.postgres import resources
 from components.values import SLOT_PREFIX
 
+STANDBY_DEFAULTS = {"wal_retrieve_retry_interval": "1s"}
+"""Parameters of a standby that a person's own value outranks: it follows again soon after its primary was restarted."""
+
 
 @dataclass(frozen=True)
 class Around:
@@ -149,4 +152,4 @@ class Node:
         if self.declared is primary:
             return self.declared.settings | needed
         followed = {n: value for n, value in primary.settings.items() if n in settings.FOLLOWED_PARAMETERS}
-        return followed | self.declared.settings | needed
+        return STANDBY_DEFAULTS | followed | self.declared.settings | needed

@@ -13,6 +13,7 @@ from components.postgres.replication_slot import others_streaming
 from components.postgres.server import Server
 from components.postgres.session import server_session
 from components.preflight_ports import taken
+from components.postgres.trial import refused_values
 from components.values import SLOT_PREFIX
 from components.vault.address import VaultAddress
 from components.vault.names import VaultNames
@@ -44,6 +45,8 @@ def objections(place: str, server: settings.Server, site: Site, stack: str) -> l
             )
         if (made or server.adopt) and (mistake := _of_another_version(host, site)):
             found.append(f"{place}.{site.version_setting}: {mistake}")
+        if not (made or server.adopt or site.in_container):
+            found += [f"{place}.settings: {wrong}" for wrong in refused_values(host, site.binaries, server.settings)]
         found += taken(place, server, site, stack)
     except Unavailable:
         return []

@@ -192,7 +192,9 @@ class EncryptedReplication(pulumi.ComponentResource):
         inside = {**primary.site.location, "system_identifier": directory.system_identifier}
         if adopted:
             known = {"role": cluster.replication.role, "clients": self._clients(), **_primary(inside)}
-            known["settings"] = primary.parameters(cluster, encrypted=self._in_force)
+            known["settings"] = primary.parameters(cluster, encrypted=self._in_force) | (
+                {"pg_tde.wal_encrypt": "on"} if cluster.wal_encryption and self._in_force else {}
+            )
             primary.claim(around, around.token_file, around.ca_file, on_primary=known)
         vault_files = primary.vault_files(around, key_vault.tokens[primary.name])
         opts = around.child(depends_on=[directory, *vault_files], protect=cluster.protect)
@@ -373,7 +375,6 @@ class EncryptedReplication(pulumi.ComponentResource):
         parameters = {
             "primary_conninfo": upstream.conninfo(node.name),
             "primary_slot_name": node.slot,
-            "wal_retrieve_retry_interval": "1s",
         }
         if encrypt_wal:
             parameters["pg_tde.wal_encrypt"] = "on"

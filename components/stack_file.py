@@ -202,12 +202,14 @@ def _shown(name: str) -> str:
 
 
 def _no_replication(parameter: str, value: str) -> str | None:
-    """Why a standby could not be cloned, stream or be asked with this value."""
+    """Why a standby could not be cloned, stream or be asked with this value, or no server be set."""
     match parameter:
         case "wal_level" if value.lower() == "minimal":
             return "streaming replication needs replica or logical"
         case "max_wal_senders" | "max_replication_slots" if value.isdecimal() and not int(value):
             return "streaming replication needs at least one for each standby, and another for each clone"
+        case "allow_alter_system" if is_off(value):
+            return "the stack sets parameters by ALTER SYSTEM"
         case "hot_standby" if is_off(value):
             return "a standby that takes no connections cannot be checked"
         case (

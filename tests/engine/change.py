@@ -90,7 +90,7 @@ CHANGES = [
         "parameters that a reload takes up, of any context but one",
         _all(
             _settings("db1", work_mem="8MB", log_min_duration_statement="250ms", checkpoint_timeout="10min"),
-            _settings("db2", work_mem="9MB"),
+            _settings("db2", work_mem="9MB", wal_retrieve_retry_interval="2s"),
             _put("replication", maxSlotWalKeepSize="5GB"),
             _server("db1", restart="refused"),
         ),
@@ -108,7 +108,7 @@ CHANGES = [
         "parameters taken out; a standby's listen",
         _all(
             _settings("db1", log_min_duration_statement=None),
-            _settings("db2", work_mem=None),
+            _settings("db2", work_mem=None, wal_retrieve_retry_interval=None),
             _server("db2", listen=["127.0.0.1", "localhost"]),
         ),
         DB1 | DB2,
@@ -211,6 +211,11 @@ REFUSED: list[tuple[str, Callable[[Document], object], str]] = [
         "cluster.encryption: the cluster is encrypted",
     ),
     ("a key of another length", _put("key", bits=256), "principal key second has 128 bits and keeps them"),
+    (
+        "values that a parameter does not take, and a name that none has",
+        _all(_settings("db1", work_mem="lots"), _settings("db2", work_mem="-5", no_such_thing="1")),
+        'server db1: invalid value for parameter "work_mem": "lots": nothing is changed. Correct its settings',
+    ),
     (
         "a standby with less than its primary has",
         _settings("db2", max_connections="20"),

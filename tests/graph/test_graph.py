@@ -14,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from components import settings, stack_file
 from components.postgres.data_directory import MARKER
+from components.settings import MANAGED_PARAMETERS
 from components.stack_file import Mistakes
 from tests.graph import graph as graphs
 from tests.graph.graph import PASSWORD, TOKEN, Graph, Place, plain, values_outside_secrets
@@ -189,6 +190,22 @@ def test_wal_encryption_comes_after_the_server_key_and_before_any_clone(place: P
     assert made["BaseBackup db2"].inputs["encryptWal"] is True
     assert made["Server db2"].inputs["settings"]["pg_tde.wal_encrypt"] == "on"
     assert "pg_tde.wal_encrypt" not in made["Server db1"].inputs["settings"]
+
+
+@pytest.mark.parametrize("adopt", [False, True])
+def test_a_parameter_that_the_stack_sets_is_refused_in_the_stack_file_or_is_the_persons(
+    place: Place, *, adopt: bool
+) -> None:
+    """None is overwritten in silence."""
+    primary = {"adopt": adopt} | ({"dataDirectory": "/srv/elsewhere"} if adopt else {})
+    made = place.build(place.cluster("db2", walEncryption=True, primary=primary))
+    ours = {name for label in ("Server db1", "Server db2") for name in made[label].inputs["settings"]}
+    persons = ours - MANAGED_PARAMETERS - {"shared_preload_libraries"}  # to whose value the stack adds pg_tde
+    assert persons == {"wal_retrieve_retry_interval"}
+    cluster = place.cluster("db2")
+    cluster.standbys[0].settings.update(dict.fromkeys(persons, "7s"))
+    settings = place.build(cluster)["Server db2"].inputs["settings"]
+    assert {name: settings[name] for name in persons} == dict.fromkeys(persons, "7s")
 
 
 @pytest.mark.parametrize(("declared", "expected"), [({}, None), ({"namespace": "/team/a/"}, "team/a")])

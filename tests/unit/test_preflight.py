@@ -1,15 +1,17 @@
 """What is looked up on the machines before anything is declared: each mistake in a sentence that names its cause."""
 
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from unittest.mock import Mock
 
 import pytest
 
 from components import hosts
+from components.errors import CommandFailed
 from components.hosts.local import LocalHost
 from components.hosts.site import Site
 from components.preflight import _is_mount_point, objections, objections_of_versions
-from components.settings import Docker, Server
+from components.settings import Docker, Server, Ssh
 
 
 def test_a_container_is_not_asked_who_has_a_port_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,6 +21,34 @@ def test_a_container_is_not_asked_who_has_a_port_of_this_machine(monkeypatch: py
     server = Server(name="db2", host=Docker(docker="postgres"))
     assert objections("cluster.standbys[0]", server, container(18), "stack") == []
     assert {call.args[0].parent for call in host.read.call_args_list} == {DATA}
+
+
+def test_values_that_no_parameter_takes_are_told_before_the_server_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its own program, which is asked until nothing is left that it refuses."""
+
+    def run(command: list[str], **_: object) -> str:
+        given = [part.partition("=")[::2] for part in command if "=" in part]
+        for name, value in given:
+            if value == "lots":
+                raise CommandFailed(
+                    "postgres", 1, f'FATAL:  invalid value for parameter "{name}": "lots"\nHINT:  None.'
+                )
+            if name == "no_such_thing":
+                raise CommandFailed("postgres", 1, f'FATAL:  unrecognized configuration parameter "{name}"')
+        return "5432"
+
+    host = Mock(listing=Mock(return_value=[]), read=Mock(return_value=None), run=run, status=Mock(return_value=None))
+    monkeypatch.setattr(hosts, "host", lambda _: host)
+    settings = {"no_such_thing": "1", "work_mem": "lots", "jit": "off", "temp_buffers": "lots"}
+    site = replace(container(18), in_container=False)
+    server = Server(name="db2", host=Ssh(ssh="db2"), settings=settings)
+    assert sorted(objections("cluster.standbys[0]", server, site, "stack")) == [
+        'cluster.standbys[0].settings: invalid value for parameter "temp_buffers": "lots" (None)',
+        'cluster.standbys[0].settings: invalid value for parameter "work_mem": "lots" (None)',
+        'cluster.standbys[0].settings: unrecognized configuration parameter "no_such_thing"',
+    ]
+    host.run = Mock(side_effect=CommandFailed("postgres", 127, "postgres: not found"))
+    assert objections("cluster.standbys[0]", server, site, "stack") == []
 
 
 def test_where_a_file_system_is_mounted(tmp_path: Path) -> None:

@@ -164,6 +164,10 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
             "cluster.primary.settings.hot_standby: OF: a standby that takes no connections cannot be checked",
         ),
         (
+            primary(settings={"allow_alter_system": "off"}),
+            "cluster.primary.settings.allow_alter_system: off: the stack sets parameters by ALTER SYSTEM",
+        ),
+        (
             primary(settings={"recovery_target_lsn": "0/1"}),
             "cluster.primary.settings.recovery_target_lsn: 0/1: a standby would end its recovery there, and follow no more",
         ),

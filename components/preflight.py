@@ -12,8 +12,8 @@ from components.postgres.data_directory import marker
 from components.postgres.replication_slot import others_streaming
 from components.postgres.server import Server
 from components.postgres.session import server_session
-from components.preflight_ports import taken
 from components.postgres.trial import refused_values
+from components.preflight_ports import taken
 from components.values import SLOT_PREFIX
 from components.vault.address import VaultAddress
 from components.vault.names import VaultNames

@@ -287,3 +287,29 @@ def test_a_server_that_takes_no_alter_system_is_told_at_preview(node: Node) -> N
     finally:
         conf.write_bytes(original)
         node.rows("SELECT pg_reload_conf()")
+
+
+def test_a_standby_that_does_not_start_again_follows_as_before(servers: Servers, node: Node) -> None:
+    standby = servers.standby(node, "db8")
+    before = said(standby)
+    with pytest.raises(Problem, match=r"could not create lock file.* put back, and it runs as before"):
+        with_settings(standby, unix_socket_directories="/nowhere").update(live(standby.server))
+    as_before(standby, before)
+    assert standby.value("SELECT pg_is_in_recovery()")
+    standby.stop()
+
+
+def test_what_keeps_a_server_from_having_a_standby_is_told_at_preview(servers: Servers) -> None:
+    made = servers.primary("db9", wal_level="minimal", max_wal_senders="0")
+    own = ("wal_level", "max_wal_senders")
+    adopting = made.server.but(
+        ours=False, settings={name: value for name, value in made.server.settings.items() if name not in own}
+    )
+    told = adopting.objection_to_adoption(live(adopting))
+    assert told == (
+        "server db9 can have no standby with wal_level = minimal (set it to replica in its settings), max_wal_senders = 0 "
+        "(set it to 10 in its settings)"
+    )
+    declared = adopting.but(settings=adopting.settings | {"wal_level": "replica", "max_wal_senders": "5"})
+    assert declared.objection_to_adoption(live(declared)) is None
+    made.stop()

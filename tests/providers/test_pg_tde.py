@@ -9,6 +9,7 @@ import hvac
 import pytest
 
 from components.errors import NoDatabase, Problem, Refused, Unavailable
+from components.postgres import wal_encryption
 from components.postgres.base_backup import ClonedDirectory
 from components.postgres.extension import Extension
 from components.postgres.key_provider import KeyProvider
@@ -564,6 +565,35 @@ def test_encrypted_wal_waits_where_no_restart_is_allowed(bound: Node, cluster: S
         declared.create()
     with pytest.raises(Refused, match=says):
         declared.update(declared.read())
+    assert declared.read().wal_encrypt == "off"
+
+
+def test_encrypted_wal_with_which_the_server_does_not_start_is_taken_back(
+    bound: Node, cluster: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Started as before where it fails; by the next update of the server where it was killed then."""
+    declared, server = wal(bound, cluster), bound.server
+
+    def fail(*_: object) -> None:
+        bound.stop()
+        raise Problem("server crypt did not start: the key is gone")
+
+    def die(*_: object) -> None:
+        bound.stop()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(wal_encryption, "restart", fail)
+    with pytest.raises(Problem, match=r"the key is gone\. Its former values are put back, and it runs as before"):
+        declared.create()
+    assert bound.value("SHOW pg_tde.wal_encrypt") == "off"
+    monkeypatch.setattr(wal_encryption, "restart", die)
+    with pytest.raises(KeyboardInterrupt):
+        declared.create()
+    found = server.read()
+    assert found
+    assert found.unfinished == ["pg_tde.wal_encrypt"]
+    server.update(found)
+    assert bound.value("SHOW pg_tde.wal_encrypt") == "off"
     assert declared.read().wal_encrypt == "off"
 
 

@@ -47,7 +47,13 @@ def test_values_that_no_parameter_takes_are_told_before_the_server_is_made(monke
         'cluster.standbys[0].settings: invalid value for parameter "work_mem": "lots" (None)',
         'cluster.standbys[0].settings: unrecognized configuration parameter "no_such_thing"',
     ]
-    host.run = Mock(side_effect=CommandFailed("postgres", 127, "postgres: not found"))
+
+    def missing(command: list[str], **_: object) -> str:
+        if command[0].endswith("postgres"):
+            raise CommandFailed("postgres", 127, "postgres: not found")
+        return ""
+
+    host.run = missing
     assert objections("cluster.standbys[0]", server, site, "stack") == []
 
 

@@ -8,7 +8,7 @@ from components.errors import CommandFailed, NoDatabase, Problem, Unavailable
 from components.hosts.base import Host
 from components.hosts.site import Site
 from components.postgres.control import control_data
-from components.postgres.data_directory import marker
+from components.postgres.data_directory import marker, why_not_ours
 from components.postgres.replication_slot import others_streaming
 from components.postgres.server import Server
 from components.postgres.session import server_session
@@ -29,10 +29,7 @@ def objections(place: str, server: settings.Server, site: Site, stack: str) -> l
         found = []
         made = marker(host, data)
         if not server.adopt and made.get("stack") != stack and host.listing(data):
-            found.append(
-                f"{place}.dataDirectory: {data} is not empty and was not made by this stack: it is never written to. Move it "
-                "away, or name another"
-            )
+            found.append(f"{place}.dataDirectory: {data} {why_not_ours(made, stack)}")
         elif not (made or server.adopt or site.in_container) and _is_mount_point(host, data):
             found.append(
                 f"{place}.dataDirectory: {data} is where a file system is mounted, and a data directory is put there whole, by "

@@ -4,10 +4,9 @@ from pathlib import PurePosixPath
 
 from components import hosts, settings
 from components.errors import Problem
-from components.hosts.base import Host
 from components.hosts.listeners import holder, listener, same_directory
 from components.hosts.site import Site
-from components.postgres.data_directory import marker
+from components.postgres.data_directory import marker, of_another_stack
 from components.postgres.guc import elements
 from components.postgres.session import server_session
 from components.stack_file import unreached
@@ -27,15 +26,13 @@ def taken(place: str, server: settings.Server, site: Site, stack: str) -> list[s
     who = holder(host, found)
     # A standby that moves elsewhere goes before the new one starts; a primary that is told to is refused by its data. One whose
     # directory was removed under it is stopped before it is cloned.
-    if same_directory(who, site.data) or _serves(host, who.directory, stack) == server.name:
+    made = marker(host, PurePosixPath(who.directory)) if who.directory else {}
+    maker = str(made.get("stack", ""))
+    if same_directory(who, site.data) or (maker == stack and made.get("name") == server.name):
         return []
-    return [f"{place}.port: {site.port} is in use on {found.address}, by {who}: stop that, or name another port"]
-
-
-def _serves(host: Host, directory: str, stack: str) -> str | None:
-    """Which server of this stack works in a directory."""
-    made = marker(host, PurePosixPath(directory)) if directory else {}
-    return made.get("name") if made.get("stack") == stack else None
+    former = of_another_stack(maker, stack) if maker != stack else None
+    what = f"which {former}" if former else "stop that, or name another port"
+    return [f"{place}.port: {site.port} is in use on {found.address}, by {who}{',' if former else ':'} {what}"]
 
 
 def of_adopted(cluster: settings.Cluster, site: Site) -> list[str]:

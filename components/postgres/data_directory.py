@@ -6,7 +6,8 @@ disposable.
 """
 
 import json
-from collections.abc import Callable, Collection
+import re
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import ClassVar, Self
@@ -76,10 +77,7 @@ class DataDirectory(OnHost):
         if machine.listing(self.path):
             made = self._marker()
             if made.get("stack") != self.stack:
-                raise Refused(
-                    f"{self.data_directory} is not empty and was not made by this stack: it is left as it is. Move it away, "
-                    "or name another dataDirectory"
-                )
+                raise Refused(f"{self.data_directory} {why_not_ours(made, self.stack)}")
             found = self.control()
             if not self._is_ours(made):
                 raise Refused(
@@ -174,6 +172,8 @@ class InitializedDirectory(DataDirectory):
         return None if self.disposable and found == NOTHING else self.but(holds=found)
 
     def objection(self, live: Self) -> str | None:
+        if live.stack != self.stack and (former := of_another_stack(live.stack, self.stack)):
+            return f"the cluster in {live.data_directory} {former}"
         if self.changed(live) & self.replaced_by:
             return (
                 f"the primary's data is in {live.data_directory} of {live.host}, and its new place would be an empty cluster: "
@@ -220,6 +220,8 @@ class AdoptedDirectory(DataDirectory):
         return self.but(holds=self._found())
 
     def objection(self, live: Self) -> str | None:
+        if live.stack != self.stack and (former := of_another_stack(live.stack, self.stack)):
+            return f"the cluster in {live.data_directory} {former}"
         if live.origin != self.origin:
             return (
                 f"cluster.primary.adopt: the server in {live.data_directory} was made by this stack: leave adopt out. With "
@@ -247,6 +249,27 @@ def marker(host: Host, path: PurePosixPath) -> dict[str, str]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def of_another_stack(maker: str, stack: str) -> str | None:
+    """What is said of something that stack `maker` has made, as project/stack/component; None where it is no such name.
+
+    A stack cannot be renamed: its default directories and ports, containers, units and what it has in Vault are named after it.
+    """
+    found = re.fullmatch(r"([\w.-]+)/([\w.-]+)/([\w.-]+)", maker)
+    if not found:
+        return None
+    return (
+        f'is of stack "{found[2]}" ({maker}), and this one is {stack}: nothing is changed. Where the stack was renamed, give it '
+        f"its name back: `pulumi stack rename {found[2]}`"
+    )
+
+
+def why_not_ours(made: Mapping[str, str], stack: str) -> str:
+    """What is said of a directory that another stack has made, or nobody's."""
+    if former := of_another_stack(str(made.get("stack", "")), stack):
+        return f"{former}. Else name another dataDirectory"
+    return "is not empty and was not made by this stack: it is never written to. Move it away, or name another dataDirectory"
 
 
 def _before_first_rule(rules: bytes, line: bytes) -> bytes:

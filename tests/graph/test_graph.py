@@ -430,7 +430,20 @@ def test_a_data_directory_of_another_stack_is_refused(place: Place) -> None:
     data = place.root / "db1" / "data"
     data.mkdir(parents=True)
     (data / "tde-replication.json").write_text('{"stack": "tde-replication/other/orders", "madeAt": "x"}')
-    assert "was not made by this stack" in refused(place)
+    text = refused(place)
+    assert (
+        f'cluster.primary.dataDirectory: {data} is of stack "other" (tde-replication/other/orders), and this one is '
+        in text
+    )
+    assert "Where the stack was renamed, give it its name back: `pulumi stack rename other`" in text
+
+
+@pytest.mark.parametrize("maker", ["a/b", "a/$(reboot)/c", "a/b\\nc/d", ""])
+def test_a_mark_that_names_no_stack_is_not_repeated(place: Place, maker: str) -> None:
+    data = place.root / "db1" / "data"
+    data.mkdir(parents=True)
+    (data / "tde-replication.json").write_text(f'{{"stack": "{maker}", "madeAt": "x"}}')
+    assert f"{data} is not empty and was not made by this stack" in refused(place)
 
 
 def test_a_data_directory_of_this_stack_is_no_mistake(place: Place) -> None:

@@ -9,7 +9,7 @@ import pytest
 from components.errors import Problem, Refused, Unavailable
 from components.hosts.local import LocalHost
 from components.postgres import data_directory
-from components.postgres.data_directory import MARKER, AdoptedDirectory, InitializedDirectory, marker
+from components.postgres.data_directory import MARKER, AdoptedDirectory, DataDirectory, InitializedDirectory, marker
 from tests.providers.servers import Node, Servers
 
 
@@ -68,10 +68,20 @@ def test_somebody_elses_directory_is_refused_and_untouched(servers: Servers, con
     path.mkdir(parents=True)
     for name, text in ({"precious": "1"} | content).items():
         (path / name).write_text(text)
-    with pytest.raises(Refused, match="is not empty and was not made by this stack: it is left as it is"):
+    with pytest.raises(Refused, match="is not empty and was not made by this stack: it is never written to"):
         declared.create()
     declared.delete()
     assert {entry.name for entry in path.iterdir()} == {"precious", *content}
+
+
+@pytest.mark.parametrize("kind", [InitializedDirectory, AdoptedDirectory])
+def test_a_stack_that_was_renamed_is_told_its_former_name(servers: Servers, kind: type[DataDirectory]) -> None:
+    made = kind.model_validate(servers.directory().model_dump(exclude={"origin"}))
+    renamed = made.but(stack="tde-replication/new/new")
+    told = renamed.objection(made)
+    assert told is not None
+    assert f"the cluster in {made.data_directory} is of stack" in told
+    assert f"give it its name back: `pulumi stack rename {made.stack.split('/')[1]}`" in told
 
 
 def test_an_empty_directory_is_filled(servers: Servers) -> None:

@@ -61,6 +61,9 @@ def test_the_port_of_another_cluster_is_told_with_its_directory(primary: Node, s
     assert (
         told == f"cluster.primary.port: {primary.port} is in use on 127.0.0.1, by {by}: stop that, or name another port"
     )
+    [told] = taken("cluster.primary", server, site(servers.place("nowhere"), primary.port), "tde-replication/new/new")
+    assert f'by {by}, which is of stack "test" ({STACK}), and this one is tde-replication/new/new: ' in told
+    assert told.endswith("give it its name back: `pulumi stack rename test`")
     assert taken("cluster.primary", server, site(primary.data, primary.port), STACK) == []
     assert taken("cluster.primary", server, site(servers.place("nowhere"), free_ports(1)[0]), STACK) == []
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bootstrap import download, records
-from bootstrap.project import BootstrapError, Project, fingerprint, is_script, run_quietly, say
+from bootstrap.project import STAND_IN, BootstrapError, Project, fingerprint, is_script, run_quietly, say
 
 VERSION = "3.259.0"  # the least that is accepted, and the one installed or built where there is none
 LANGUAGE_HOST, PROVIDER_HOST = "pulumi-language-python", "pulumi-resource-pulumi-python"
@@ -135,7 +135,7 @@ def _launchers() -> dict[str, str]:
     root = '"${0%/*}/../../..'  # of the project, from .local/engine/bin
     programs = {LANGUAGE_HOST: "language_host.py", PROVIDER_HOST: "provider_host.py"}
     return {
-        name: f'#!/bin/sh\n# Offline stand-in, see offline/.\nexec {root}/.venv/bin/python" -u {root}/offline/{program}" "$@"\n'
+        name: f'#!/bin/sh\n{STAND_IN}\nexec {root}/.venv/bin/python" -u {root}/offline/{program}" "$@"\n'
         for name, program in programs.items()
     }
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import shlex
 import shutil
 import tempfile
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from bootstrap import download, records
 from bootstrap.engine import Engine
-from bootstrap.project import BootstrapError, Project, fingerprint, is_script, run_quietly, say
+from bootstrap.project import STAND_IN, BootstrapError, Project, fingerprint, is_stand_in, run_quietly, say
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class Plugin:
         """Its name in the engine's cache."""
         return f"resource-{self.name}-v{self.version}"
 
+    def binary(self, home: Path) -> Path:
+        return home / "plugins" / self.directory / f"pulumi-resource-{self.name}"
+
     def stand_in(self, project: Project) -> Path:
         return project.root / "offline" / "plugins" / f"{self.name}.py"
 
@@ -40,7 +44,16 @@ class Plugins:
 
 def own_home(environ: Mapping[str, str]) -> Path:
     """Where the user's own Pulumi keeps plugins and login."""
-    return Path(environ.get("PULUMI_HOME") or Path.home() / ".pulumi")
+    named = environ.get("PULUMI_HOME")
+    return Path(named) if named else account_home() / ".pulumi"
+
+
+def account_home() -> Path:
+    """As the engine has it: from the account's entry, not from $HOME, which is another in some containers."""
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        return Path.home()
 
 
 def ensure(project: Project, engine: Engine, environ: Mapping[str, str]) -> Plugins:
@@ -50,26 +63,47 @@ def ensure(project: Project, engine: Engine, environ: Mapping[str, str]) -> Plug
     available = [plugin.name for plugin in needed if plugin.stand_in(project).exists()]
     key = fingerprint(str(project.root), str(home), str(engine.bin), *map(str, needed), *available)
     known = records.read(project, "plugins", key)
-    if known and all((Path(known["home"]) / "plugins" / place).exists() for place in known["places"].split()):
+    if known and _is_so(known, home, needed):
         return Plugins(Path(known["home"]), known["stand_ins"])
-    plugins, places = _install(project, engine, environ, needed)
-    decision = {"home": str(plugins.home), "stand_ins": plugins.stand_ins, "places": " ".join(places)}
+    found, official = _install(project, engine, environ, needed)
+    decision = {"home": str(found.home), "stand_ins": found.stand_ins, "official": " ".join(official)}
     records.write(project, "plugins", key, decision)
-    return plugins
+    return found
+
+
+def _is_so(known: Mapping[str, str], own: Path, needed: list[Plugin]) -> bool:
+    """Whether what was decided is there still, and nothing better: somebody may have put another file in its place."""
+    home, official = Path(known["home"]), known.get("official", "").split()
+    stand_ins = known["stand_ins"].split(", ")
+    return all(
+        _official(home, plugin)
+        if plugin.directory in official
+        else not _official(own, plugin) and (str(plugin) not in stand_ins or is_stand_in(plugin.binary(home)))
+        for plugin in needed
+    )
 
 
 def _install(
     project: Project, engine: Engine, environ: Mapping[str, str], needed: list[Plugin]
 ) -> tuple[Plugins, list[str]]:
+    """The plugins, and which of them are official, by their directories."""
     home = own_home(environ)
-    official = [plugin for plugin in needed if _official(home, plugin) or _downloaded(engine, home, environ, plugin)]
+    if home != project.home:
+        _clear(home, needed)
+    official = [
+        plugin
+        for plugin in needed
+        if _official(home, plugin)
+        or _official(project.home, plugin)  # somebody put it into the place of a stand-in
+        or _downloaded(engine, home, environ, plugin)
+    ]
     missing = [plugin for plugin in needed if plugin not in official]
     stand_ins = [plugin for plugin in missing if plugin.stand_in(project).exists()]
-    if stand_ins and "PULUMI_HOME" not in environ:
+    if stand_ins or not all(_official(home, plugin) for plugin in official):
         for plugin in official:
-            shutil.copytree(
-                home / "plugins" / plugin.directory, project.home / "plugins" / plugin.directory, dirs_exist_ok=True
-            )
+            if not _official(project.home, plugin):
+                shutil.rmtree(project.home / "plugins" / plugin.directory, ignore_errors=True)
+                shutil.copytree(home / "plugins" / plugin.directory, project.home / "plugins" / plugin.directory)
         home = project.home
     for plugin in stand_ins:
         _install_stand_in(project, engine, {**environ, "PULUMI_HOME": str(home)}, plugin)
@@ -81,7 +115,16 @@ def _install(
         say(f"plugins: offline stand-in for {text} {why}")
     if absent := [str(plugin) for plugin in missing if plugin not in stand_ins]:
         say(f"plugins: none for {', '.join(absent)} {why}; stacks that use it cannot run")
-    return Plugins(home, text), [plugin.directory for plugin in official + stand_ins]
+    return Plugins(home, text), [plugin.directory for plugin in official]
+
+
+def _clear(home: Path, needed: list[Plugin]) -> None:
+    """Take stand-ins out of the user's own home, where an earlier version put them and other projects take them for official."""
+    for plugin in needed:
+        if is_stand_in(plugin.binary(home)):
+            shutil.rmtree(home / "plugins" / plugin.directory)
+            (home / "plugins" / f"{plugin.directory}.lock").unlink(missing_ok=True)
+            say(f"plugins: removed the offline stand-in for {plugin} from {home}")
 
 
 def _needed(project: Project) -> Iterator[Plugin]:
@@ -93,8 +136,8 @@ def _needed(project: Project) -> Iterator[Plugin]:
 
 
 def _official(home: Path, plugin: Plugin) -> bool:
-    binary = home / "plugins" / plugin.directory / f"pulumi-resource-{plugin.name}"
-    return binary.exists() and not is_script(binary)
+    binary = plugin.binary(home)
+    return binary.exists() and not is_stand_in(binary)
 
 
 def _downloaded(engine: Engine, home: Path, environ: Mapping[str, str], plugin: Plugin) -> bool:
@@ -114,7 +157,7 @@ def _install_stand_in(project: Project, engine: Engine, environ: Mapping[str, st
     command = shlex.join([str(project.python), str(plugin.stand_in(project))])
     with tempfile.TemporaryDirectory() as directory:
         launcher = Path(directory) / f"pulumi-resource-{plugin.name}"
-        launcher.write_text(f'#!/bin/sh\n# Offline stand-in, see offline/.\nexec {command} "$@"\n')
+        launcher.write_text(f'#!/bin/sh\n{STAND_IN}\nexec {command} "$@"\n')
         launcher.chmod(0o755)
         _plugin_install(engine, environ, plugin, "--reinstall", "--file", str(launcher))
 

@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,9 @@ class Project:
         return self.local / "pulumi"
 
 
+STAND_IN = "# Offline stand-in, see offline/."
+"""A line of every launcher of ours: what Pulumi ships does not have it."""
+
 HERE = Project(Path(__file__).resolve().parent.parent)
 
 
@@ -70,6 +74,13 @@ def is_script(path: Path) -> bool:
     """Whether it is one of our launchers: what Pulumi ships is compiled."""
     with path.open("rb") as file:
         return file.read(2) == b"#!"
+
+
+def is_stand_in(path: Path) -> bool:
+    """Whether it is one of our launchers, wherever it lies."""
+    with suppress(OSError), path.open("rb") as file:
+        return STAND_IN.encode() in file.read(1024)
+    return False
 
 
 def run_quietly(

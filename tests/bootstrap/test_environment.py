@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bootstrap import environment
+from bootstrap import environment, plugins
 from bootstrap.engine import Engine
 from bootstrap.plugins import Plugins, own_home
 from bootstrap.project import HERE, BootstrapError, Project
@@ -19,7 +19,7 @@ echo export VAULT_TOKEN=s.secret"""
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.setattr(plugins, "account_home", lambda: tmp_path / "user")
     return tmp_path / "user" / ".pulumi"
 
 
@@ -31,7 +31,7 @@ def new(
     embedded_vault: bool = False,
 ) -> dict[str, str]:
     own = own or {}
-    home = project.home if stand_ins and "PULUMI_HOME" not in own else own_home(own)
+    home = project.home if stand_ins else own_home(own)
     chosen = Engine(project.engine, "")
     return environment.variables(project, chosen, Plugins(home, stand_ins), own, embedded_vault=embedded_vault)
 
@@ -76,7 +76,7 @@ def test_an_own_passphrase_is_kept(project: Project, name: str) -> None:
 
 
 def test_an_own_pulumi_home_is_kept(project: Project, tmp_path: Path) -> None:
-    assert "PULUMI_HOME" not in new(project, {"PULUMI_HOME": str(tmp_path / "own")})
+    assert "PULUMI_HOME" not in new(project, {"PULUMI_HOME": str(tmp_path / "own")}, stand_ins="")
 
 
 def test_official_plugins_may_be_downloaded(project: Project) -> None:

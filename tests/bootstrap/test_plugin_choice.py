@@ -1,4 +1,6 @@
 import json
+import os
+import pwd
 import subprocess
 from pathlib import Path
 
@@ -6,7 +8,7 @@ import pytest
 
 from bootstrap import plugins
 from bootstrap.engine import Engine
-from bootstrap.project import Project
+from bootstrap.project import STAND_IN, Project
 from tests.bootstrap.commands import Commands
 
 INSTALL = """
@@ -19,7 +21,7 @@ VAULT = "resource-vault-v7.14.0/pulumi-resource-vault"
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.setattr(plugins, "account_home", lambda: tmp_path / "user")
     return tmp_path / "user" / ".pulumi"
 
 
@@ -65,10 +67,65 @@ def test_the_launcher_runs_the_source_here_on_the_venv(project: Project, command
     assert done.stdout == f"{project.root}/offline/plugins/vault.py|a b|"
 
 
-def test_an_own_pulumi_home_is_kept(project: Project, commands: Commands, chosen: Engine, tmp_path: Path) -> None:
+def test_a_stand_in_never_gets_into_a_home_that_the_user_has_named(
+    project: Project, commands: Commands, chosen: Engine, tmp_path: Path
+) -> None:
     found = plugins.ensure(project, chosen, commands.environ(PULUMI_HOME=str(tmp_path / "own")))
-    assert found.home == tmp_path / "own"
-    assert (found.home / "plugins" / VAULT).exists()
+    assert found.home == project.home
+    assert not (tmp_path / "own").exists()
+
+
+def test_a_home_that_the_user_has_named_is_used_for_official_ones(
+    project: Project, commands: Commands, chosen: Engine, reachable: Path, tmp_path: Path
+) -> None:
+    found = plugins.ensure(project, chosen, commands.environ(PULUMI_HOME=str(tmp_path / "own")))
+    assert (found.home, found.stand_ins) == (tmp_path / "own", "")
+    assert not reachable.exists()
+
+
+def test_a_stand_in_that_an_earlier_version_left_in_the_users_home_is_taken_out(
+    project: Project, commands: Commands, chosen: Engine, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stale = home / "plugins" / VAULT
+    stale.parent.mkdir(parents=True)
+    stale.write_text(f"#!/bin/sh\n{STAND_IN}\nexec elsewhere\n")
+    found = plugins.ensure(project, chosen, commands.environ())
+    assert (found.home, found.stand_ins) == (project.home, "vault 7.14.0")
+    assert not stale.parent.exists()
+    assert f"removed the offline stand-in for vault 7.14.0 from {home}" in capsys.readouterr().err
+
+
+def test_an_official_one_put_in_the_place_of_a_stand_in_is_used(
+    project: Project, commands: Commands, chosen: Engine
+) -> None:
+    """By `pulumi plugin install --reinstall --file`, in a shell that has sourced env.sh."""
+    assert plugins.ensure(project, chosen, commands.environ()).stand_ins == "vault 7.14.0"
+    (project.home / "plugins" / VAULT).write_text("ELF")
+    for _ in range(2):
+        assert plugins.ensure(project, chosen, commands.environ()) == plugins.Plugins(project.home, "")
+    assert (project.home / "plugins" / VAULT).read_text() == "ELF"
+
+
+def test_an_official_one_that_comes_into_the_users_home_is_used(
+    project: Project, commands: Commands, chosen: Engine, home: Path
+) -> None:
+    assert plugins.ensure(project, chosen, commands.environ()).stand_ins == "vault 7.14.0"
+    (home / "plugins" / VAULT).parent.mkdir(parents=True)
+    (home / "plugins" / VAULT).write_text("ELF")
+    assert plugins.ensure(project, chosen, commands.environ()) == plugins.Plugins(home, "")
+    (home / "plugins" / VAULT).unlink()
+    assert plugins.ensure(project, chosen, commands.environ()).stand_ins == "vault 7.14.0"
+
+
+def test_the_home_is_the_accounts_and_not_that_of_a_variable(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The engine takes it from there."""
+    monkeypatch.undo()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert plugins.own_home({}) == Path(pwd.getpwuid(os.getuid()).pw_dir) / ".pulumi"
+    assert plugins.own_home({"PULUMI_HOME": "/elsewhere"}) == Path("/elsewhere")
+    del project
 
 
 def test_an_official_plugin_in_the_cache_is_used(

@@ -1,5 +1,7 @@
 """One stack file, one cluster: reads the settings, makes the component, exports what people want to see."""
 
+import sys
+
 import pulumi
 
 from components import stack_file
@@ -7,6 +9,9 @@ from components.errors import Problem
 from components.hosts import sudo
 from components.replication import EncryptedReplication
 from components.vault.address import VaultAddress
+
+TOLD = 32
+"""The exit status to which Pulumi's Python host adds no error of its own: the program has told what is wrong."""
 
 stack = pulumi.get_stack()
 sudo.configure(pulumi.Config().get(sudo.SETTING))
@@ -16,7 +21,8 @@ try:
     cluster = stack_file.parse(f"stacks/Pulumi.{stack}.yaml", declared, VaultAddress.missing())
     replication = EncryptedReplication(stack, cluster, VaultAddress.configured(cluster.vault.ca))
 except Problem as problem:
-    raise pulumi.RunError(str(problem)) from None
+    pulumi.log.error(str(problem))
+    sys.exit(TOLD)
 
 pulumi.export("primary", replication.primary)
 pulumi.export("standbys", replication.standbys)

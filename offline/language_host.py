@@ -27,8 +27,15 @@ WATCH = Path(__file__).resolve().parents[1] / "components" / "engine_watch.py"
 """Not imported: this lies in a project whose modules are not the program's."""
 
 
+TOLD = 32
+"""The exit status of a program that has told what is wrong: the official host adds nothing to it."""
+
+
 class LanguageHost(_server.LanguageServer):
     """Runs the program once: the engine starts a host for the preview and another one for the update."""
+
+    told = False
+    """Whether the program ended so."""
 
     def __init__(self) -> None:
         super().__init__(self._program)
@@ -41,7 +48,7 @@ class LanguageHost(_server.LanguageServer):
             sys.path.insert(0, str(self._directory))
         result: Any = super().Run(request, context)  # type: ignore[no-untyped-call]
         # Whatever went wrong has been logged. `bail` says so; with `error` the engine would print it once more.
-        result.bail, result.error = bool(result.error), ""
+        result.bail, result.error = bool(result.error) or self.told, ""
         return result
 
     def _program(self) -> None:
@@ -60,6 +67,9 @@ async def _run_in_stack(program: PulumiFn) -> None:
     except (pulumi.RunError, grpc.RpcError):
         raise
     except SystemExit as error:
+        LanguageHost.told = error.code == TOLD
+        if LanguageHost.told:
+            return
         if error.code not in (None, 0):
             raise pulumi.RunError(f"the program exited: {error.code}") from None
     except Exception as error:  # noqa: BLE001

@@ -1,6 +1,7 @@
 """The chosen engine and its language host, whichever they are, with trivial programs."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -166,6 +167,14 @@ def test_a_program_that_exits_fails(program: Program) -> None:
     assert program.pulumi("preview").returncode != 0
     program.write(__main__="import sys; sys.exit(0)")
     assert program.pulumi("preview").returncode == 0
+
+
+def test_a_program_that_has_told_what_is_wrong_gets_no_second_error(program: Program) -> None:
+    """By the exit status that Pulumi's own host is silent for."""
+    program.write(__main__="import sys, pulumi\npulumi.log.error('one mistake')\nsys.exit(32)")
+    done = program.pulumi("preview")
+    assert done.returncode != 0
+    assert set(re.findall(r"error: (.*)", done.stdout + done.stderr)) == {"one mistake"}
 
 
 def test_the_update_after_a_preview_imports_modules_anew(program: Program) -> None:

@@ -1,0 +1,28 @@
+"""The program of the project's own stacks."""
+
+import runpy
+from pathlib import Path
+
+import pulumi
+import pytest
+
+from components import stack_file
+from components.errors import Problem
+
+PROGRAM = Path(__file__).resolve().parents[2] / "__main__.py"
+TOLD = 32
+
+
+def test_a_mistake_is_one_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pulumi's own Python host adds another one to any status but this."""
+
+    def refuse(*_: object) -> None:
+        raise Problem("stacks/Pulumi.trial.yaml has 1 mistake")
+
+    monkeypatch.setattr(pulumi, "get_stack", lambda: "trial")
+    monkeypatch.setattr(pulumi, "get_project", lambda: "trial")
+    monkeypatch.setattr(stack_file, "parse", refuse)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(PROGRAM))
+    assert ended.value.code == TOLD
+    assert capsys.readouterr().err == "error: stacks/Pulumi.trial.yaml has 1 mistake\n"

@@ -24,7 +24,7 @@ up: ## from nothing to a primary and a streaming standby; run again, it repairs,
 preview: ## show what `make up` would change
 	@$(BOOTSTRAP) preview
 
-drift: ## say whether anything was changed behind Pulumi's back; ends with 7 if so
+drift: ## say whether anything was changed behind Pulumi's back; ends with 7 if so, with 8 if not all could be asked
 	@$(BOOTSTRAP) drift
 
 destroy: ## take the stack away, and for STACK=local its Vault with all it holds

@@ -11,16 +11,20 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from bootstrap import embedded
 from bootstrap.project import Project, say
+from components import unasked
 
 LOCAL = "local"
 VAULTS = {LOCAL: "bootstrap.vault", "docker": "bootstrap.vault_container"}
 """The stacks of this project's own, each with the module that runs its Vault."""
 _CHANGES = 7  # how Pulumi ends when it was told to expect none
+UNASKED = 8
+"""How a drift check ends that could not ask everything, whether or not there is drift in the rest."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,14 @@ class Stack:
 
     def drift(self) -> int:
         self.environ.pop("PULUMI_SKIP_CONFIRMATIONS", None)  # Pulumi refuses it beside --expect-no-changes
-        code = self._ready() or self._pulumi("refresh", "--preview-only", "--expect-no-changes")
+        with tempfile.TemporaryDirectory() as directory:
+            told = self.environ[unasked.FILE] = f"{directory}/unasked"
+            code = self._ready() or self._pulumi("refresh", "--preview-only", "--expect-no-changes")
+            missed = unasked.read(Path(told))
+        if missed and code in {0, _CHANGES}:
+            found = "and there is drift, see above" if code else "and what could be asked has not drifted"
+            say(f"not everything of stack {self.name} could be asked, {found}:\n{unasked.summary(missed)}")
+            return UNASKED
         if code == 0:
             say(f"no drift: everything of stack {self.name} is as it was left")
         elif code == _CHANGES:

@@ -1,6 +1,7 @@
 """What the machines themselves have against a stack file, looked up without touching anything."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 
 from components import hosts, settings
@@ -14,6 +15,7 @@ from components.postgres.server import Server
 from components.postgres.session import server_session
 from components.postgres.trial import refused_values
 from components.preflight_ports import taken
+from components.unasked import could_not_ask
 from components.values import SLOT_PREFIX
 from components.vault.address import VaultAddress
 from components.vault.names import VaultNames
@@ -45,7 +47,8 @@ def objections(place: str, server: settings.Server, site: Site, stack: str) -> l
         if not (made or server.adopt or site.in_container):
             found += [f"{place}.settings: {wrong}" for wrong in refused_values(host, site.binaries, server.settings)]
         found += taken(place, server, site, stack)
-    except Unavailable:
+    except Unavailable as why:
+        could_not_ask(f"{place}: its data directory and port", why)
         return []
     except Problem as problem:
         return [
@@ -60,8 +63,9 @@ def _is_mount_point(host: Host, data: PurePosixPath) -> bool:
     command = ["stat", "--dereference", "--format=%d", str(data), str(data.parent)]
     try:
         one, other = host.run(command, deadline=STAT_DEADLINE).split()
-    except CommandFailed:
-        return False  # what is wrong with it is said by whoever needs it
+    except CommandFailed as why:
+        could_not_ask(f"whether {data} is a mount point", why)
+        return False
     return one != other
 
 
@@ -71,8 +75,8 @@ def objections_of_failover(places: Sequence[str], sites: Sequence[Site], names: 
     try:
         if hosts.host(primary.address).postmaster(primary.data):
             return []
-    except Problem:
-        pass  # nor can it be asked whether it is there
+    except Problem as why:
+        could_not_ask(f"whether {names[0]} runs", why)
     promoted = [
         (place, name)
         for place, site, name in zip(places[1:], sites[1:], names[1:], strict=True)
@@ -91,7 +95,8 @@ def _was_promoted(host: Host, site: Site) -> bool:
         if not marker(host, site.data) or host.status(site.data / "backup_label"):
             return False
         return control_data(host, site.binaries, site.data).left_recovery
-    except Problem:
+    except Problem as why:
+        could_not_ask(f"whether the standby in {site.data} was promoted", why)
         return False
 
 
@@ -135,7 +140,8 @@ def adoption(primary: settings.Server, site: Site, parameters: dict[str, str]) -
         )
         live = declared.read()
         return (declared.objection_to_adoption(live), declared.cost(live)) if live else (None, None)
-    except Problem:
+    except Problem as why:
+        could_not_ask(f"what {primary.name} has against being adopted, and what it costs", why)
         return None, None
 
 
@@ -155,8 +161,11 @@ def objections_of_adoption(cluster: settings.Cluster, primary: Site, token: str,
                 "(SELECT name FROM pg_tde_list_all_global_key_providers() WHERE lower(name) = lower(%s))",
                 [cluster.vault.provider],
             )
+    except Unavailable as unknown:
+        could_not_ask("the keys and WAL of the server that is to be adopted", unknown)
+        return []
     except Problem:
-        return []  # it is not there now, or has no pg_tde
+        return []  # it has no pg_tde
     wal, server_key, default_key, provider = row or (None,) * 4
     keys = {"server": server_key, "default": default_key}
     found = [f'key provider "{provider}"'] if provider else []
@@ -188,8 +197,10 @@ def objections_of_keys(
     except NoDatabase as missing:
         if cluster.primary.adopt and in_force:
             found = [f"{missing}: make it there, or name another"]
+    except Unavailable as unknown:
+        _unless_new(host, primary.data, "where the keys of the running cluster are", unknown)
     except Problem:
-        pass  # it is not there yet, or down, or has no pg_tde there
+        pass  # it has no pg_tde there
     if not in_force and (used or _has_keys(host, primary.data)):
         why = "the cluster is encrypted, and without pg_tde its tables can no longer be read"
         return [f"cluster.encryption: {why}: set it back. To have the data in clear, copy it into a new cluster"]
@@ -218,7 +229,8 @@ def objections_of_lost_mount(
     try:
         # One that is to be adopted may have keys of its own elsewhere.
         ours = not cluster.primary.adopt or host.status(PurePosixPath(token)) is not None
-    except Problem:
+    except Problem as unknown:
+        could_not_ask("whether the keys of the running cluster are still in Vault", unknown)
         return []
     if not (ours and _has_keys(host, data) and vault.lacks(mount)):
         return []
@@ -244,8 +256,9 @@ def objections_of_dependents(cluster: settings.Cluster, primary: Site, token: st
                 [OWN_SLOTS, kept, kept if kept != "-1" else "0"],
             )
             standbys = others_streaming(server, ())
-    except Problem:
-        return []  # it does not answer now
+    except Problem as why:
+        could_not_ask("who else depends on the server that is to be adopted", why)
+        return []
     found = []
     if slots and "max_slot_wal_keep_size" not in cluster.replication.model_fields_set:
         names = ", ".join(name for name, _ in slots)
@@ -262,6 +275,14 @@ def objections_of_dependents(cluster: settings.Cluster, primary: Site, token: st
     return found
 
 
+def _unless_new(host: Host, data: PurePosixPath, what: str, why: Problem) -> None:
+    """Say that a server could not be asked, but for one that is not there yet."""
+    with suppress(Problem):
+        if not host.listing(data):
+            return
+    could_not_ask(what, why)
+
+
 def _quoted(name: str) -> str:
     return f'"{name}"' if name else "no namespace"
 
@@ -270,5 +291,6 @@ def _has_keys(host: Host, data: PurePosixPath) -> bool:
     """Whether pg_tde has files of keys in a data directory: of the server, of the default, or of a database."""
     try:
         return any(name.endswith("_keys") for name in host.listing(data / "pg_tde"))
-    except Problem:  # one that may not be looked into is told by `objections`
+    except Problem as why:
+        could_not_ask(f"whether {data} has keys of pg_tde", why)
         return False

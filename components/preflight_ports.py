@@ -10,6 +10,7 @@ from components.postgres.data_directory import marker, of_another_stack
 from components.postgres.guc import elements
 from components.postgres.session import server_session
 from components.stack_file import unreached
+from components.unasked import could_not_ask
 
 
 def taken(place: str, server: settings.Server, site: Site, stack: str) -> list[str]:
@@ -47,7 +48,8 @@ def of_adopted(cluster: settings.Cluster, site: Site) -> list[str]:
             return []
         with server_session(host, site.data, "cluster.primary.adopt") as session:
             listen = str(session.value("SHOW listen_addresses"))
-    except Problem:
+    except Problem as unknown:
+        could_not_ask("where the server that is to be adopted listens", unknown)
         return []
     found = []
     if running.port != site.port:

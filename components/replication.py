@@ -15,7 +15,7 @@ import pulumi
 import pulumi_vault as vault
 from pulumi import Output, Resource, ResourceOptions
 
-from components import hosts, report, settings, stack_file
+from components import hosts, report, settings, stack_file, unasked
 from components.errors import Problem, escaped
 from components.hosts.addresses import networks
 from components.hosts.site import Surroundings
@@ -83,13 +83,14 @@ class EncryptedReplication(pulumi.ComponentResource):
             role=cluster.replication.role,
             keys=(self._key, *cluster.key.former),
         )
-        self._primary, *self._standbys = self._places(
-            Surroundings(pulumi.get_stack(), name, cluster.vault.network, keep=not cluster.disposable)
-        )
-        self._reason = self._why_not_encrypted()
-        self._adoption = self._ask_adopted()
-        self._around = Around(name, self._stack, cluster, self._in_force, self._vault_address.ca, self)
-        self._refuse_mistakes()
+        with unasked.told(pulumi.log.warn):
+            self._primary, *self._standbys = self._places(
+                Surroundings(pulumi.get_stack(), name, cluster.vault.network, keep=not cluster.disposable)
+            )
+            self._reason = self._why_not_encrypted()
+            self._adoption = self._ask_adopted()
+            self._around = Around(name, self._stack, cluster, self._in_force, self._vault_address.ca, self)
+            self._refuse_mistakes()
         super().__init__(TYPE, name, None, opts)
         if self._reason:
             pulumi.log.warn(escaped(f"NOT ENCRYPTED: {self._reason}"), self)

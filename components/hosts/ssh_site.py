@@ -9,7 +9,6 @@ import re
 import shlex
 import subprocess
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path, PurePosixPath
@@ -30,6 +29,7 @@ from components.hosts.site import Site, Surroundings
 from components.hosts.ssh import OWN_UNITS, SshHost
 from components.hosts.ssh_scripts import DIRECTORY, FILES, PACKAGES, UNIT, UNIT_TEXT
 from components.settings import Server, Ssh
+from components.unasked import could_not_ask
 
 PROBE_DEADLINE = 20.0
 DIAL_ATTEMPTS = 3
@@ -140,8 +140,10 @@ def declare(server: Server, port: int, around: Surroundings) -> Site:
     if not server.adopt:
         _through(login)
         # A wrong password of sudo's is told at preview, before pulumi-command tries it three times at each of its commands.
-        with suppress(Unavailable):
+        try:
             Shell(login).answer("root")
+        except Unavailable as why:
+            could_not_ask(f"whether sudo lets in {login.login}", why)
     own = f"{OWN_UNITS}{around.stack}-{server.name}"
     unit = declared.unit or (distribution if server.adopt else own)
     data = PurePosixPath(server.data_directory or f"{above}/{own}/data")
@@ -251,8 +253,9 @@ def _programs(server: Server, host: SshHost, binaries: PurePosixPath) -> tuple[b
                 "binaries" + ("" if server.adopt else "; or have it installed (host.packages)")
             ) from None
         return will_have, expected
-    except Problem:
-        return will_have, expected  # what lies between us is told when something is asked of the host
+    except Problem as why:
+        could_not_ask(f"the version of {server.name}", why)
+        return will_have, expected
     version = re.search(r"\d+", told)
     return will_have or "pg_tde" in told.splitlines(), int(version[0]) if version else expected
 

@@ -33,6 +33,7 @@ from components.errors import AnotherCluster, NoEntry, Problem, Unavailable, esc
 from components.hosts import sudo
 from components.postgres.resource import Resource
 from components.progress import reported_to
+from components.unasked import could_not_ask
 from components.vault import caller
 
 LEAVE_UNREACHABLE = "TDE_REPLICATION_LEAVE_UNREACHABLE"
@@ -115,12 +116,16 @@ class Provider(ResourceProvider):
             except (Unavailable, NoEntry) as error:
                 if isinstance(error, NoEntry) and not self.leave_unreachable:
                     raise
+                could_not_ask(self._thing(last), error)
                 console.say(f"shown as last known: {error}")
                 live = last
         if live is None:
             return ReadResult("", {}, {})
         inputs = live.model_dump(by_alias=True, exclude_none=True, exclude=set(self.kind.computed))
         return ReadResult(id_, _dump(live), inputs)
+
+    def _thing(self, one: Resource) -> str:
+        return f"{self.kind.called or self.kind.__name__} {one.identity}"
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
         old = self.kind.model_validate(_plain(olds))
@@ -132,7 +137,7 @@ class Provider(ResourceProvider):
     def delete(self, _id: str, props: Properties) -> None:
         last = self.kind.model_validate(_plain(props))
         with _told(last):
-            thing = f"{self.kind.called or self.kind.__name__} {last.identity}"
+            thing = self._thing(last)
             try:
                 last.delete()
             except (Unavailable, NoEntry) as error:

@@ -27,6 +27,7 @@ from components.postgres.inheritance import (
 from components.postgres.session import Session, server_session
 from components.postgres.upstream import Upstream
 from components.progress import note, progress
+from components.unasked import could_not_ask
 from components.waiting import until
 
 WAL_GONE = "its WAL is gone from the primary"
@@ -153,7 +154,8 @@ class ClonedDirectory(DataDirectory):
             return PRIMARY_ONCE
         try:
             return IN_CLEAR if self.encrypted and self._runs_without_pg_tde() else self._missing(clone)
-        except Unavailable:
+        except Unavailable as why:
+            could_not_ask(f"whether {self.name} can follow its primary", why)
             return None
 
     def _missing(self, clone: ControlData) -> str | None:

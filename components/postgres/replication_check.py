@@ -11,6 +11,7 @@ from components.errors import Problem, Unavailable
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, server_session, session
 from components.progress import progress
+from components.unasked import could_not_ask
 from components.waiting import until
 
 STREAM_DEADLINE = 60.0
@@ -66,12 +67,14 @@ class ReplicationCheck(OnServer):
         replays what it has itself, will."""
         try:
             running = self.machine.postmaster(self.data) is not None
-        except Unavailable:
+        except Unavailable as why:
+            could_not_ask(f"whether {self.standby} runs", why)
             running = False  # as far as anybody knows; the primary sees whether it streams
         try:
             with self._primary() as primary:
                 streams = until(lambda: self._streams(primary), seconds=RECONNECT_DEADLINE if running else 0)
-        except Unavailable:
+        except Unavailable as why:
+            could_not_ask(f"whether {self.standby} streams", why)
             return self.but(streaming="not known: the primary does not answer")
         streams = streams or (running and self._replays_its_own())
         return self.but(streaming="from its slot" if streams else "no: nothing reads its slot")

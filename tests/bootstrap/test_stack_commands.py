@@ -96,6 +96,20 @@ def test_drift_is_said_in_a_sentence(trial: Trial, capsys: pytest.CaptureFixture
     assert trial.asked[-1] == "refresh --preview-only --expect-no-changes --stack local"
 
 
+@pytest.mark.parametrize(
+    ("code", "ends", "says"), [(0, 8, "has not drifted"), (7, 8, "there is drift"), (255, 255, "")]
+)
+def test_a_drift_check_that_could_not_ask_everything_names_it_and_ends_with_8(
+    trial: Trial, capsys: pytest.CaptureFixture[str], code: int, ends: int, says: str
+) -> None:
+    noted = "printf 'Server db2\\tdb2 cannot be reached\\n' >>\"$TDE_REPLICATION_UNASKED\""
+    trial.pulumi(f'{PULUMI}; [ "$1" != refresh ] || {{ {noted}; exit {code}; }}')
+    assert trial.stack().drift() == ends
+    said = capsys.readouterr().err
+    assert says in said
+    assert ("  db2 cannot be reached. Not checked: Server db2" in said) == (ends == 8)
+
+
 def test_drift_drops_the_variable_that_pulumi_refuses_beside_it(trial: Trial) -> None:
     trial.pulumi('[ "$1" != refresh ] || [ -z "$PULUMI_SKIP_CONFIRMATIONS" ]')
     assert trial.stack(PULUMI_SKIP_CONFIRMATIONS="true").drift() == 0

@@ -71,6 +71,26 @@ Nor are an LSN, a lag, a process id, a checkpoint, or load: no resource
 holds what changes by itself. With the primary down, its own Server resource says so and plans the start; what lies inside it
 is shown as last known, with a note.
 
+## The drift check
+
+`make drift STACK=…` (the same as `python -m bootstrap --stack … drift`) changes nothing, and ends with
+
+| status | |
+|---|---|
+| 0 | nothing has drifted, and everything could be asked |
+| 7 | something has drifted: it is marked, and `make preview` shows the repair |
+| 8 | not everything could be asked: what and why is named at the end, also whether the rest has drifted |
+| another | the check itself failed |
+
+What could not be asked is shown as last known, so Pulumi alone takes it for unchanged. By hand, have it written to a file:
+
+```sh
+export TDE_REPLICATION_UNASKED=$(mktemp)
+pulumi refresh --preview-only --expect-no-changes && test ! -s "$TDE_REPLICATION_UNASKED"
+```
+
+A preview warns above its plan of every check that it could not make.
+
 ## What cannot be seen
 
 * The value of the replication secret in Vault: pulumi-vault does not compare it. Standbys do not read it; their passfiles are

@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import pytest
@@ -9,7 +10,7 @@ from pulumi.dynamic import Config, ConfigureRequest
 from pulumi.output import Unknown
 from pydantic import SecretStr
 
-from components import console
+from components import console, unasked
 from components.errors import AnotherCluster, NoEntry, Problem, Unavailable
 from components.postgres.adapter import Provider
 from components.postgres.resource import Resource, Secret
@@ -223,6 +224,15 @@ def test_what_cannot_be_read_now_is_shown_as_last_known(provider: ThingProvider)
     result = provider.read("thing t", STATE)
     assert result.outs == {**STATE, "sizeLimit": 2}
     assert world.said == [("shown as last known: no server runs on /d", False)]
+
+
+def test_what_cannot_be_read_now_is_noted_for_a_drift_check(
+    provider: ThingProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(unasked.FILE, str(tmp_path / "unasked"))
+    world.error = Unavailable("no server runs on /d")
+    provider.read("thing t", STATE)
+    assert unasked.read(tmp_path / "unasked") == [("Thing thing t", "no server runs on /d")]
 
 
 def test_what_cannot_be_changed_now_fails(provider: ThingProvider) -> None:

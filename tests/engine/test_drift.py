@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from components import unasked
 from tests.engine.cluster import Cluster, base_directory
 from tests.engine.deeds import bounce, lose_wal, restart_primary
 from tests.engine.drift import NO_DRIFT, REFUSALS, ROWS, Refusal, Row, batches, shown_and_repaired, started
@@ -184,3 +185,25 @@ def test_what_is_no_drift_shows_none(cluster: Cluster) -> None:
     for _, _, act in NO_DRIFT:
         act(cluster)
         cluster.workspace.unchanged()
+
+
+def test_what_cannot_be_asked_is_named_and_has_not_passed(cluster: Cluster, tmp_path: Path) -> None:
+    """With the primary down, what lies inside it is not known: by a drift check, and above a plan."""
+    workspace, file = cluster.workspace, tmp_path / "unasked"
+    check = ("refresh", "--preview-only", "--expect-no-changes")
+    workspace.environment[unasked.FILE] = str(file)
+    try:
+        assert workspace.run(*check).code == 0
+        assert unasked.read(file) == []
+        cluster.stop("db1")
+        assert workspace.run(*check).code == 7
+        missed = {what for what, _ in unasked.read(file)}
+        assert {"ReplicationRole replicator", "ReplicationSlot tde_db2", "whether db3 streams"} <= missed, missed
+        preview = workspace.preview()
+    finally:
+        del workspace.environment[unasked.FILE]
+    assert "not everything could be checked, so this plan may miss something:" in preview.text
+    assert preview.text.count("Not checked: where the keys of the running cluster are") == 1, preview.text
+    workspace.up_well()
+    workspace.unchanged()
+    assert "not everything could be checked" not in workspace.preview().text

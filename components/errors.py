@@ -31,6 +31,16 @@ class Problem(Exception):  # noqa: N818 - the family's name is what a person see
         return escaped(super().__str__())
 
 
+class SqlError(Problem):
+    """A server answered a statement with an error."""
+
+    __module__ = "builtins"
+
+    def __init__(self, text: str, sqlstate: str) -> None:
+        super().__init__(text)
+        self.sqlstate = sqlstate
+
+
 class Unavailable(Problem):
     """The server or host does not answer now; another resource answers for that."""
 
@@ -49,8 +59,20 @@ class AnotherCluster(Unavailable):
     __module__ = "builtins"
 
 
+class LoginFailed(Unavailable):
+    """A server runs, and did not let us in: it is starting or stopping, or lacks the database, the role or the rule for us."""
+
+    __module__ = "builtins"
+
+
 class NoDatabase(Unavailable):
     """A server answers, and has no database of the name that was asked for: the extension's resource makes it."""
+
+    __module__ = "builtins"
+
+
+class NoExtension(Unavailable):
+    """A server answers, and the database has no pg_tde: the extension's resource makes it."""
 
     __module__ = "builtins"
 

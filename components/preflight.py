@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import PurePosixPath
 
+from psycopg import sql
+
 from components import hosts, settings
 from components.errors import CommandFailed, NoDatabase, Problem, Unavailable
 from components.hosts.base import Host
 from components.hosts.site import Site
 from components.postgres.control import control_data
 from components.postgres.data_directory import marker, why_not_ours
+from components.postgres.pg_tde import DEFAULT_KEY, PROVIDERS, SERVER_KEY, PgTde
 from components.postgres.replication_slot import others_streaming
 from components.postgres.server import Server
 from components.postgres.session import server_session
@@ -155,12 +158,12 @@ def objections_of_adoption(cluster: settings.Cluster, primary: Site, token: str,
         if host.status(PurePosixPath(token)):
             return []
         with server_session(host, primary.data, "cluster.primary.adopt", cluster.database) as server:
-            row = server.row(
-                "SELECT current_setting('pg_tde.wal_encrypt'), (SELECT key_name FROM pg_tde_server_key_info()), "
-                "(SELECT key_name FROM pg_tde_default_key_info()), "
-                "(SELECT name FROM pg_tde_list_all_global_key_providers() WHERE lower(name) = lower(%s))",
-                [cluster.vault.provider],
-            )
+            tde = PgTde(server)
+            query = sql.SQL(
+                "SELECT current_setting('pg_tde.wal_encrypt'), (SELECT key_name FROM {}), (SELECT key_name FROM {}), "
+                "(SELECT name FROM {} WHERE lower(name) = lower(%s))"
+            ).format(tde.table(SERVER_KEY), tde.table(DEFAULT_KEY), tde.table(PROVIDERS))
+            row = server.row(query, [cluster.vault.provider])
     except Unavailable as unknown:
         could_not_ask("the keys and WAL of the server that is to be adopted", unknown)
         return []
@@ -189,11 +192,13 @@ def objections_of_keys(
     used, found = [], []
     try:
         with server_session(host, primary.data, "cluster.database", cluster.database) as server:
-            used = server.rows(
-                "SELECT DISTINCT options->>'mountPath', trim('/' FROM coalesce(options->>'namespace', '')), key_name "
-                "FROM pg_tde_list_all_global_key_providers() JOIN (SELECT provider_id, key_name FROM pg_tde_server_key_info() "
-                "UNION SELECT provider_id, key_name FROM pg_tde_default_key_info()) AS used ON id = provider_id"
-            )
+            tde = PgTde(server)
+            query = sql.SQL(
+                "SELECT DISTINCT options->>'mountPath', trim('/' FROM coalesce(options->>'namespace', '')), key_name FROM {} "
+                "JOIN (SELECT provider_id, key_name FROM {} UNION SELECT provider_id, key_name FROM {}) AS used "
+                "ON id = provider_id"
+            ).format(tde.table(PROVIDERS), tde.table(SERVER_KEY), tde.table(DEFAULT_KEY))
+            used = server.rows(query)
     except NoDatabase as missing:
         if cluster.primary.adopt and in_force:
             found = [f"{missing}: make it there, or name another"]

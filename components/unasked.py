@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from components.errors import AnotherCluster, NoDatabase, Problem
+from components.errors import AnotherCluster, NoDatabase, NoExtension, Problem
 
 FILE = "TDE_REPLICATION_UNASKED"
 """An environment variable with the path of a file. Each question that got no answer appends a line: what, a tab, why."""
@@ -19,8 +19,8 @@ _asking: ContextVar[list[tuple[str, str]] | None] = ContextVar("asking", default
 
 
 def could_not_ask(what: str, why: Problem | OSError) -> None:
-    """Note that `what` is not known now. Another cluster, or no such database, is an answer."""
-    if isinstance(why, AnotherCluster | NoDatabase):
+    """Note that `what` is not known now. Another cluster, or no such database or extension, is an answer."""
+    if isinstance(why, AnotherCluster | NoDatabase | NoExtension):
         return
     line = what, " ".join(str(why).rstrip(".").split())
     if (asking := _asking.get()) is not None:

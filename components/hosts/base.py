@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-import psycopg
-from psycopg.rows import TupleRow
+from components.hosts.superuser import Connection
 
-Connection = psycopg.Connection[TupleRow]
 LOG = "postgresql.log"
 """A server's log, beside its data directory, on hosts where nothing else keeps one."""
 
@@ -39,28 +37,6 @@ class Postmaster:
 
 READY = "ready"
 """What the last line of postmaster.pid says of a server that takes connections (PostgreSQL's pidfile.h)."""
-
-
-def superuser(directory: str, port: int, database: str, **options: Any) -> Connection:
-    """A connection as ``postgres`` through a socket in `directory`, by peer authentication. Raises `psycopg.OperationalError`.
-
-    Its commits wait for no standby: where synchronous_standby_names names one that is down or not made yet, they would for ever.
-    """
-    known: dict[str, Any] = {
-        "connect_timeout": 10,
-        "application_name": "tde-replication",
-        "options": "-c synchronous_commit=local",
-    }
-    # The encoding is asked for: of a database in SQL_ASCII, psycopg would give bytes for texts.
-    return psycopg.connect(
-        host=directory,
-        port=port,
-        user="postgres",
-        dbname=database,
-        autocommit=True,
-        client_encoding="UTF8",
-        **(known | options),
-    )
 
 
 class Host(ABC):

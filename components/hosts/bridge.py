@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from components.errors import Problem, Unavailable
+from components.errors import LoginFailed, Problem, Unavailable
 from components.hosts.login import CONNECT_SECONDS
 from components.hosts.openssh import Errors, Shell
 from components.hosts.ssh_connections import NotJoined
@@ -28,7 +28,9 @@ ABSENT = 44
 CONNECT = """
 [ -e "$1/postmaster.pid" ] || exit 44
 { read -r pid; read -r _; read -r _; read -r port; read -r directory; } <"$1/postmaster.pid" || exit 44
-[ "/proc/$pid/cwd" -ef "$1" ] && [ -n "$directory" ] || exit 44
+[ "/proc/$pid/cwd" -ef "$1" ] || exit 44
+case $directory in "" | @*) echo "it has no socket in a directory (unix_socket_directories)" >&2; exit 1 ;; esac
+cd "$1" || exit 44
 socket=$directory/.s.PGSQL.$port
 if perl -MSocket -e 1 2>/dev/null; then exec perl -e "$2" "$socket"; fi
 for python in python3 /usr/libexec/platform-python; do
@@ -116,7 +118,7 @@ class Bridge:
         if self._errors.status == ABSENT:
             return Unavailable(f"no server runs on {self._data}")
         cause = "".join(self._errors.own).strip() or otherwise
-        return Unavailable(f"the server on {self._data} does not answer: {cause}")
+        return LoginFailed(f"the server on {self._data} does not answer: {cause}")
 
     def _serve(self) -> None:
         try:

@@ -17,9 +17,10 @@ from requests.exceptions import RequestException
 
 from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts import docker_bridge
-from components.hosts.base import READY, Connection, FileStatus, Host, Postmaster
+from components.hosts.base import READY, FileStatus, Host, Postmaster
 from components.hosts.docker_exec import ACCOUNT, CUT, STDOUT, SUPERVISE, Attached, Place, daemon, helper, instant
 from components.hosts.site import Site, Surroundings
+from components.hosts.superuser import Connection
 from components.settings import Server
 from components.waiting import until
 

@@ -18,10 +18,10 @@ from typing import Any
 import psycopg
 from docker.errors import APIError
 
-from components.errors import Problem, Unavailable
+from components.errors import LoginFailed, Problem, Unavailable
 from components.hosts import relay
-from components.hosts.base import Connection, superuser
 from components.hosts.docker_exec import ACCOUNT, CUT, STDOUT, Attached, daemon
+from components.hosts.superuser import Connection, superuser
 
 RELAY = "/opt/tde-replication/relay"
 ABSENT, NO_RELAY = 44, 46
@@ -32,7 +32,7 @@ CONNECT = """
 read -r _ || exit
 [ -x "$2" ] || exit 46
 { read -r pid; read -r _; read -r _; read -r port; read -r sockets; } 2>/dev/null <"$1/postmaster.pid" || exit 44
-[ "/proc/$pid/cwd" -ef "$1" ] || exit 44
+[ "/proc/$pid/cwd" -ef "$1" ] && cd "$1" || exit 44
 exec "$2" "$sockets/.s.PGSQL.$port"
 """
 
@@ -66,7 +66,7 @@ def _bridged(name: str, command: Sequence[str], database: str, options: Mapping[
                     raise Unavailable(f"no server runs on {command[-2]} of {name}") from None
                 # Without libpq's words on the way there, which is a socket of ours that is gone.
                 cause = str(error).strip().rpartition(" failed: ")[2]
-                raise Unavailable(f"the server in {name} does not answer: {cause}") from None
+                raise LoginFailed(f"the server in {name} does not answer: {cause}") from None
     finally:
         shutil.rmtree(directory)
 

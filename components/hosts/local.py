@@ -22,12 +22,13 @@ from typing import IO, Any, Literal, ParamSpec, TypeVar, cast
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from components.errors import CommandFailed, Problem, Refused, Unavailable
+from components.errors import CommandFailed, LoginFailed, Problem, Refused, Unavailable
 from components.hosts.account import local_root, service_account
 from components.hosts.addresses import reached_locally
-from components.hosts.base import LOG, READY, Connection, FileStatus, Host, Postmaster, superuser
+from components.hosts.base import LOG, READY, FileStatus, Host, Postmaster
 from components.hosts.installation import find_installation
 from components.hosts.site import Site, Surroundings
+from components.hosts.superuser import Connection, superuser
 from components.settings import SUPPORTED, Server
 from components.waiting import until
 
@@ -314,10 +315,15 @@ class LocalHost(Host):
         found = self.postmaster(data_directory)
         if not found:
             raise Unavailable(f"no server runs on {data_directory}")
+        if found.socket_directory.startswith("@") or not found.socket_directory:
+            raise LoginFailed(
+                f"the server on {data_directory} has no socket in a directory: set unix_socket_directories, and restart it"
+            )
+        sockets = str(data_directory / found.socket_directory)  # a relative one counts from there
         try:
-            return superuser(found.socket_directory, found.port, database, requirepeer=self.account, **options)
+            return superuser(sockets, found.port, database, requirepeer=self.account, **options)
         except psycopg.OperationalError as error:
-            raise Unavailable(f"the server on {data_directory} does not answer: {str(error).strip()}") from None
+            raise LoginFailed(f"the server on {data_directory} does not answer: {str(error).strip()}") from None
 
 
 def open_host(address: str) -> Host:
@@ -336,7 +342,9 @@ def declare(server: Server, port: int, around: Surroundings) -> Site:
         port=port,
         reach=reached_locally(server.listen),
         clients=(server.address,) if server.address else (),
-        dsn=make_conninfo(host=SOCKETS, port=port, user="postgres", dbname="postgres"),
+        dsn=make_conninfo(
+            host=SOCKETS, port=port, user="postgres", dbname="postgres", requirepeer=service_account().name
+        ),
         server=str(installation),
         has_pg_tde=installation.has_pg_tde,
         version=installation.major,

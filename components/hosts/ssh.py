@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import psycopg
 
 from components.errors import Problem, Refused, Unavailable
-from components.hosts.base import READY, Connection, FileStatus, Host, Postmaster, superuser
+from components.hosts.base import READY, FileStatus, Host, Postmaster
 from components.hosts.bridge import Bridge
 from components.hosts.local import SUPERVISE
 from components.hosts.login import Login, connection_settings, known_host_keys
 from components.hosts.openssh import Ended, Shell, failed
 from components.hosts.ssh_connections import NotJoined, attempts
+from components.hosts.superuser import Connection, superuser
 
 if TYPE_CHECKING:
     from components.hosts.site import Site, Surroundings

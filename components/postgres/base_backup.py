@@ -131,7 +131,7 @@ class ClonedDirectory(DataDirectory):
         )
 
     def _needed(self) -> float:
-        with self._primary() as primary:
+        with self._primary() as primary, primary.within():
             return float(primary.value(CLUSTER_SIZE))
 
     def _free(self) -> float | None:

@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 import psycopg
 from psycopg import sql
 
-from components.errors import NoDatabase
+from components.errors import NoDatabase, Problem
 from components.postgres.resource import OnServer
 from components.postgres.session import session
 from components.progress import note
@@ -35,12 +35,19 @@ class Extension(OnServer):
     def create(self) -> Self:
         with session(self, self.identity) as server:
             if not server.row("SELECT 1 FROM pg_database WHERE datname = %s", [self.database]):
-                server.rows(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.database)))
+                with server.within():
+                    server.rows(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.database)))
                 note(f"database {self.database} is made")
         with session(self, self.identity, self.database) as server:
             there = server.row("SELECT 1 FROM pg_extension WHERE extname = 'pg_tde'")
             if not there:
-                server.rows("CREATE EXTENSION IF NOT EXISTS pg_tde")
+                if not server.row("SELECT 1 FROM pg_namespace WHERE nspname = 'public'"):
+                    raise Problem(
+                        f"{self.identity}: the database has no schema public. Make it, or make the extension in another schema "
+                        "yourself (CREATE EXTENSION pg_tde SCHEMA …), and run `up` again"
+                    )
+                with server.within():
+                    server.rows("CREATE EXTENSION IF NOT EXISTS pg_tde SCHEMA public")
             return self.but(ours=not there)
 
     def update(self, live: Self) -> Self:
@@ -50,5 +57,5 @@ class Extension(OnServer):
     def delete(self) -> None:
         """Drop it where this stack made it and nothing uses it: encrypted tables keep it."""
         if self.ours:
-            with suppress(NoDatabase), session(self, self.identity, self.database) as server:
+            with suppress(NoDatabase), session(self, self.identity, self.database) as server, server.within():
                 server.unless(psycopg.errors.DependentObjectsStillExist, "DROP EXTENSION IF EXISTS pg_tde")

@@ -10,7 +10,8 @@ import psycopg
 from psycopg import sql
 from pydantic.alias_generators import to_camel
 
-from components.errors import NoDatabase, Problem, Refused
+from components.errors import NoDatabase, Problem, Refused, SqlError
+from components.postgres.pg_tde import PROVIDERS, PgTde
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, session
 from components.progress import note
@@ -50,18 +51,17 @@ class KeyProvider(OnServer):
 
     def read(self) -> Self | None:
         with session(self, self._purpose, self.database) as server:
-            return self._live(server)
+            return self._live(PgTde(server))
 
-    def _live(self, server: Session) -> Self | None:
-        row = server.shown(
+    def _live(self, tde: PgTde) -> Self | None:
+        query = sql.SQL(
             "SELECT type, options->>'url', options->>'mountPath', options->>'tokenPath', "
-            "coalesce(options->>'caPath', ''), coalesce(options->>'namespace', '') "
-            "FROM pg_tde_list_all_global_key_providers() WHERE lower(name) = lower(%s)",
-            [self.provider],
+            "coalesce(options->>'caPath', ''), coalesce(options->>'namespace', '') FROM {} WHERE lower(name) = lower(%s)"
         )
-        if row is None:
+        rows = tde.server.shown(query.format(tde.table(PROVIDERS)), [self.provider])
+        if not rows:
             return None
-        kind, url, mount_path, token_path, ca_path, namespace = row
+        kind, url, mount_path, token_path, ca_path, namespace = rows[0]
         if kind != self.type:
             return self.but(type=kind)
         return self.but(
@@ -88,13 +88,14 @@ class KeyProvider(OnServer):
 
     def create(self) -> Self:
         with session(self, self._purpose, self.database) as server:
-            found = self._live(server)
+            tde = PgTde(server)
+            found = self._live(tde)
             if found is None:
                 try:
-                    self._call(server, "pg_tde_add_global_key_provider_vault_v2")
+                    self._call(tde, "pg_tde_add_global_key_provider_vault_v2")
                 except Problem:
-                    if self._live(server):  # taken all the same: the next run would find it, and think that all is well
-                        server.rows("SELECT pg_tde_delete_global_key_provider(%s)", [self.provider])
+                    if self._live(tde):  # taken all the same: the next run would find it, and think that all is well
+                        tde.call("pg_tde_delete_global_key_provider", [self.provider])
                     raise
             elif other := self._of_another_type(found):
                 raise Refused(other)
@@ -107,33 +108,28 @@ class KeyProvider(OnServer):
                         f"{self._purpose}: the server has one of this name already, with another {others}: it is left as it is. "
                         "Name another in vault.provider"
                     )
-                self._change(server)
+                self._change(tde)
         return self
 
     def update(self, live: Self) -> Self:
         del live
         with session(self, self._purpose, self.database) as server:
-            self._change(server)
+            self._change(PgTde(server))
         return self
 
-    def _change(self, server: Session) -> None:
-        refuse_during_backup(server, self._purpose)
-        self._call(server, "pg_tde_change_global_key_provider_vault_v2")
+    def _change(self, tde: PgTde) -> None:
+        refuse_during_backup(tde.server, self._purpose)
+        self._call(tde, "pg_tde_change_global_key_provider_vault_v2")
 
-    def _call(self, server: Session, function: str) -> None:
+    def _call(self, tde: PgTde, function: str) -> None:
         """A warning is a failure that pg_tde tells later: a wrong mount or URL is taken with no more than that."""
-        refuse_on_standby(server, self._purpose)
+        refuse_on_standby(tde.server, self._purpose)
         warnings: list[str] = []
-        server.connection.add_notice_handler(lambda notice: warnings.append(notice.message_primary or ""))
+        tde.server.connection.add_notice_handler(lambda notice: warnings.append(notice.message_primary or ""))
         arguments = [self.provider, self.url, self.mount_path, self.token_path, self.ca_path or None]
         if self.namespace:  # without one, the call that every pg_tde 2 has
             arguments.append(self.namespace)
-        server.rows(
-            sql.SQL("SELECT {}({})").format(
-                sql.Identifier(function), sql.SQL(", ").join([sql.Placeholder()] * len(arguments))
-            ),
-            arguments,
-        )
+        tde.call(function, arguments)
         if warnings:
             raise Problem(
                 f"{self._purpose}: {warnings[0]}: check vault:address, vault.mount and the server's Vault policy"
@@ -144,14 +140,17 @@ class KeyProvider(OnServer):
         library not loaded) stays too: what else is on the server must go all the same."""
         with suppress(NoDatabase), session(self, self._purpose, self.database) as server:
             try:
-                there = self._live(server)
+                tde = PgTde(server)
+                there = self._live(tde)
             except Problem as why:
                 note(f"{why} The key provider stays on the server")
                 return
             if there and there.type == self.type:
-                server.unless(
-                    psycopg.errors.ObjectInUse, "SELECT pg_tde_delete_global_key_provider(%s)", [self.provider]
-                )
+                try:
+                    tde.call("pg_tde_delete_global_key_provider", [self.provider])
+                except SqlError as error:
+                    if error.sqlstate != psycopg.errors.ObjectInUse.sqlstate:
+                        raise
 
 
 def refuse_on_standby(server: Session, purpose: str) -> None:

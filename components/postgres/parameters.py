@@ -73,7 +73,7 @@ class Parameter:
 
 
 def parameters(server: Session, declared: Mapping[str, str]) -> Iterator[Parameter]:
-    """The parameters of these names (in lower case; PostgreSQL's own may be in any: TimeZone)."""
+    """The parameters of these names (in any case)."""
     # The files first: to look at them tells the session which parameters wait for a restart.
     files = {
         name: others
@@ -86,11 +86,11 @@ def parameters(server: Session, declared: Mapping[str, str]) -> Iterator[Paramet
     found = server.rows(
         "SELECT wanted, coalesce(setting, current_setting(wanted, true), ''), boot_val, unit, coalesce(vartype, 'string'), "
         "coalesce(context, ''), coalesce(source, ''), coalesce(pending_restart, false) "
-        "FROM unnest(%s::text[]) AS wanted LEFT JOIN pg_settings ON lower(name) = wanted",
+        "FROM unnest(%s::text[]) AS wanted LEFT JOIN pg_settings ON lower(name) = lower(wanted)",
         [list(declared)],
     )
     for name, setting, default, unit, kind, context, source, waits in found:
-        written, unchanged = files.get(name, (None, True))
+        written, unchanged = files.get(name.lower(), (None, True))
         value = setting if source not in OF_A_SESSION else default if written is None else written
         number = value.lstrip("-").replace(".", "", 1).isdigit()
         yield Parameter(

@@ -6,14 +6,15 @@ transactional. All of it runs on the primary only: on a standby, even a refused 
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import ClassVar, Literal, LiteralString, Self
+from typing import ClassVar, Literal, Self
 
 import psycopg
 from psycopg import sql
 
 from components import hosts
-from components.errors import Problem, Refused, Unavailable
+from components.errors import Problem, Refused, SqlError, Unavailable
 from components.postgres.key_provider import refuse_during_backup, refuse_on_standby
+from components.postgres.pg_tde import DEFAULT_KEY, SERVER_KEY, PgTde
 from components.postgres.replication_slot import others_streaming
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, server_session, session
@@ -24,22 +25,21 @@ LOST = ("P0002", "XX001")
 
 @dataclass(frozen=True)
 class _Scope:
-    info: LiteralString
-    verify: LiteralString
-    set: LiteralString
+    """The functions of pg_tde for it."""
+
+    info: str
+    verify: str
+    set: str
+
+    def bound(self, tde: PgTde) -> tuple[str, str] | None:
+        """The key that is set, and its provider."""
+        rows = tde.server.shown(sql.SQL("SELECT key_name, provider_name FROM {}").format(tde.table(self.info)))
+        return rows[0][:2] if rows and rows[0][0] else None
 
 
 SCOPES = {
-    "server": _Scope(
-        "SELECT key_name, provider_name FROM pg_tde_server_key_info()",
-        "SELECT pg_tde_verify_server_key()",
-        "SELECT pg_tde_set_server_key_using_global_key_provider(%s, %s)",
-    ),
-    "default": _Scope(
-        "SELECT key_name, provider_name FROM pg_tde_default_key_info()",
-        "SELECT pg_tde_verify_default_key()",
-        "SELECT pg_tde_set_default_key_using_global_key_provider(%s, %s)",
-    ),
+    "server": _Scope(SERVER_KEY, "pg_tde_verify_server_key", "pg_tde_set_server_key_using_global_key_provider"),
+    "default": _Scope(DEFAULT_KEY, "pg_tde_verify_default_key", "pg_tde_set_default_key_using_global_key_provider"),
 }
 
 
@@ -67,15 +67,15 @@ class PrincipalKey(OnServer):
     def read(self) -> Self:
         """Only a key that is in use can be asked for: pg_tde has no call that lists keys."""
         with session(self, self._purpose, self.database) as server:
-            for calls in SCOPES.values():
-                bound = server.shown(calls.info)
-                if bound and bound[:2] == (self.key, self.provider):
-                    return self.but(available=self._verified(server, calls))
+            tde = PgTde(server)
+            for scope in SCOPES.values():
+                if scope.bound(tde) == (self.key, self.provider):
+                    return self.but(available=self._verified(tde, scope))
         return self
 
-    def _verified(self, server: Session, calls: _Scope) -> str:
+    def _verified(self, tde: PgTde, scope: _Scope) -> str:
         try:
-            server.rows(calls.verify)
+            tde.call(scope.verify)
         except Problem as problem:
             return str(problem).removeprefix(f"{self._purpose}: ")
         return "in Vault"
@@ -96,18 +96,16 @@ class PrincipalKey(OnServer):
             cipher = sql.SQL("SET pg_tde.cipher = {}").format(sql.Literal(f"aes_{self.bits}"))
             server.rows(cipher)
             try:
-                server.connection.execute(
-                    "SELECT pg_tde_create_key_using_global_key_provider(%s, %s)", [self.key, self.provider]
-                )
-            except psycopg.errors.InvalidParameterValue as error:
+                PgTde(server).call("pg_tde_create_key_using_global_key_provider", [self.key, self.provider])
+            except SqlError as error:
+                if error.sqlstate != psycopg.errors.InvalidParameterValue.sqlstate:
+                    raise Problem(
+                        f"{str(error).rstrip('.')}: the primary's Vault token must be allowed to create and read it; nothing "
+                        "was changed"
+                    ) from None
                 # One SQLSTATE stands for all that can be wrong here; only the text says that an earlier run made it.
                 if "already exists" not in str(error):
-                    raise Problem(f"{self._purpose}: {str(error).strip()}") from None
-            except psycopg.Error as error:
-                raise Problem(
-                    f"{self._purpose}: {str(error).splitlines()[0]}: the primary's Vault token must be allowed to create and "
-                    "read it; nothing was changed"
-                ) from None
+                    raise
         return self
 
     def update(self, live: Self) -> Self:
@@ -149,33 +147,35 @@ class KeyBinding(OnServer):
 
     def read(self) -> Self | None:
         with session(self, self.identity, self.database) as server:
-            return self._live(server)
+            return self._live(PgTde(server))
 
-    def _live(self, server: Session) -> Self | None:
-        key, provider, *_ = server.shown(SCOPES[self.scope].info) or (None, None)
-        return self.but(key=key, provider=provider) if key else None
+    def _live(self, tde: PgTde) -> Self | None:
+        bound = SCOPES[self.scope].bound(tde)
+        return self.but(key=bound[0], provider=bound[1]) if bound else None
 
     def create(self) -> Self:
         with session(self, self.identity, self.database) as server:
-            found = self._live(server)
+            tde = PgTde(server)
+            found = self._live(tde)
             if found is None:
-                self._set(server)
+                self._set(tde)
             elif self.changed(found):
                 if self.adopted:
                     raise Refused(
                         f'{self.identity}: the server has "{found.key}" of provider "{found.provider}" already: another is a '
                         "rotation, which standbys that cannot open it die of. Make it in your own time, and run `up` again"
                     )
-                self._rotate(server)
+                self._rotate(tde)
         return self
 
     def update(self, live: Self) -> Self:
         del live
         with session(self, self.identity, self.database) as server:
-            self._rotate(server)
+            self._rotate(PgTde(server))
         return self
 
-    def _rotate(self, server: Session) -> None:
+    def _rotate(self, tde: PgTde) -> None:
+        server = tde.server
         for (host, data), slot in zip(self.standbys, self.slots, strict=True):
             self._check_standby(server, host, PurePosixPath(data), slot)
         if self.adopted and (others := others_streaming(server, self.slots)):
@@ -183,7 +183,7 @@ class KeyBinding(OnServer):
                 f"{self.identity}: standbys that this stack did not make stream from the server ({others}), and die of a "
                 "rotation to a key that they cannot open: nothing was changed. Stop them, or rotate by hand once they can open it"
             )
-        self._set(server)
+        self._set(tde)
 
     def _check_standby(self, primary: Session, host: str, data: PurePosixPath, slot: str) -> None:
         """A standby that cannot reach Vault would die of the rotation; one that is down opens the key when it starts."""
@@ -191,7 +191,7 @@ class KeyBinding(OnServer):
             with server_session(
                 hosts.host(host), data, f"the standby on {data} cannot open its keys", self.database
             ) as standby:
-                standby.rows(SCOPES[self.scope].verify)
+                PgTde(standby).call(SCOPES[self.scope].verify)
         except Unavailable as why:
             if primary.row("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active", [slot]):
                 raise Problem(
@@ -199,11 +199,11 @@ class KeyBinding(OnServer):
                     "nothing was changed"
                 ) from None
 
-    def _set(self, server: Session) -> None:
-        refuse_on_standby(server, self.identity)
-        refuse_during_backup(server, self.identity)
-        server.rows(SCOPES[self.scope].set, [self.key, self.provider])
-        server.rows(SCOPES[self.scope].verify)
+    def _set(self, tde: PgTde) -> None:
+        refuse_on_standby(tde.server, self.identity)
+        refuse_during_backup(tde.server, self.identity)
+        tde.call(SCOPES[self.scope].set, [self.key, self.provider])
+        tde.call(SCOPES[self.scope].verify)
 
     def delete(self) -> None:
         """A server key can never be unset, and tables are encrypted with the default key: both stay."""

@@ -1,13 +1,17 @@
 """Proof that a standby does what it is for; an update whose standby does not is a failed update."""
 
 import time
+from contextlib import AbstractContextManager, suppress
 from pathlib import PurePosixPath
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from psycopg import sql
 
 from components import hosts
 from components.errors import Problem, Unavailable
+from components.postgres.encryption_proof import EncryptionProof
+from components.postgres.pg_tde import PgTde
+from components.postgres.principal_key import SCOPES
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, server_session, session
 from components.progress import progress
@@ -37,6 +41,7 @@ class ReplicationCheck(OnServer):
     primary_host: str
     primary_directory: str
     database: str = "postgres"
+    """Where the table is made that must arrive encrypted."""
     encryption: bool = False
     key: str = ""
     vault: str = ""
@@ -54,7 +59,7 @@ class ReplicationCheck(OnServer):
     def _purpose(self) -> str:
         return f"standby {self.standby}"
 
-    def _primary(self, database: str = "postgres") -> Any:
+    def _primary(self, database: str | None = None) -> AbstractContextManager[Session]:
         return server_session(
             hosts.host(self.primary_host),
             PurePosixPath(self.primary_directory),
@@ -131,32 +136,28 @@ class ReplicationCheck(OnServer):
         return self.create()
 
     def delete(self) -> None:
-        """A proof leaves nothing behind."""
+        """Take away what a killed run may have left of its proof."""
+        if self.encryption:
+            with suppress(Problem), self._primary(self.database) as primary:
+                EncryptionProof(self.slot).remove(primary)
 
     def _check_encryption(self, primary: Session) -> None:
         """The standby opens the server key by itself; where there is a default key, tables can be encrypted, and arrive so."""
-        default, *_ = primary.shown("SELECT key_name FROM pg_tde_default_key_info()") or (None,)
+        default = SCOPES["default"].bound(PgTde(primary))
         with session(self, self._purpose, self.database) as standby:
             if default and not _is_delayed(standby):
                 self._check_table(primary, standby)
                 return
             self._replayed(primary, standby)
-            standby.rows("SELECT pg_tde_verify_server_key()")
+            PgTde(standby).call(SCOPES["server"].verify)
 
     def _check_table(self, primary: Session, standby: Session) -> None:
         """A table made with tde_heap on the primary arrives encrypted, and the standby opens both keys."""
-        table = sql.Identifier(f"tde_replication_check_{self.slot}")
-        try:
-            primary.rows(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
-            primary.rows(sql.SQL("CREATE TABLE {} USING tde_heap AS SELECT 42 AS proof").format(table))
+        proof = EncryptionProof(self.slot)
+        with proof.made(primary):
             self._replayed(primary, standby)
-            standby.rows("SELECT pg_tde_verify_server_key()")
-            encrypted = standby.value("SELECT pg_tde_is_encrypted(%s::regclass)", [table.as_string()])
-            proof = standby.value(sql.SQL("SELECT proof FROM {}").format(table))
-            if not encrypted or proof != 42:  # noqa: PLR2004
-                raise Problem(f"{self._purpose}: a table made with tde_heap on the primary is not encrypted there")
-        finally:
-            primary.rows(sql.SQL("DROP TABLE IF EXISTS {}").format(table))
+            PgTde(standby).call(SCOPES["server"].verify)
+            proof.check(primary, standby)
 
     def _replayed(self, primary: Session, standby: Session) -> None:
         """Wait until the standby has replayed all that the primary has written by now; has received it, where it replays late

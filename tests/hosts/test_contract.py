@@ -16,7 +16,8 @@ import pytest
 
 from components import hosts
 from components.errors import CommandFailed, Problem, Unavailable
-from components.hosts.base import Connection, FileStatus, Host
+from components.hosts.base import FileStatus, Host
+from components.hosts.superuser import Connection
 from components.waiting import until
 from tests.hosts.machines import Machine
 

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow
 
@@ -89,11 +90,18 @@ class Node:
         self, query: str | sql.Composable, parameters: Sequence[Any] = (), database: str = "postgres"
     ) -> list[TupleRow]:
         with self.host.connect(self.data, database) as session:
+            session.execute('SET search_path TO "$user", public; SET event_triggers = on')  # as a person's own session
             cursor = session.execute(query.encode() if isinstance(query, str) else query, parameters or None)  # type: ignore[arg-type]
             return cursor.fetchall() if cursor.description else []
 
     def value(self, query: str | sql.Composable, parameters: Sequence[Any] = (), database: str = "postgres") -> Any:
         return self.rows(query, parameters, database)[0][0]
+
+    def others_see(self, parameter: str) -> str:
+        """The parameter in a session that sets nothing itself."""
+        with psycopg.connect(host="/tmp", port=self.port, user="postgres", autocommit=True) as session:
+            [value] = session.execute("SELECT current_setting(%s)", [parameter]).fetchone() or [""]
+            return str(value)
 
     def file(self, name: str) -> Path:
         return Path(self.data) / name

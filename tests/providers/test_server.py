@@ -137,11 +137,11 @@ def test_a_list_means_the_same_set_by_sql_and_in_the_file(running: Node) -> None
     path = '"$user", "Mixed Case", public'
     wanted = declared(running, search_path=path)
     wanted.update(live(running.server))
-    by_sql = running.value("SHOW search_path")
+    by_sql = running.others_see("search_path")
     running.stop()
     running.file("postgresql.auto.conf").write_text("")
     wanted.update(wanted.but(running=False, settings={}))
-    assert running.value("SHOW search_path") == by_sql == path
+    assert running.others_see("search_path") == by_sql == path
     running.server.update(wanted)
 
 

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from components.errors import Refused
 from components.postgres.resource import OnServer, Secret
+from components.postgres.role_removal import drop_role
 from components.postgres.session import Session, session
 
 ATTRIBUTES = {
@@ -114,7 +115,8 @@ class ReplicationRole(OnServer):
                     sql.Identifier(self.role), sql.Literal(COMMENT.format(f" for {self.stack}"))
                 )
             )
-            self._alter(server, self.but(attributes=[], password_matches=False))
+            made = self.but(attributes=[], password_matches=False, connection_limit=-1, valid_until="infinity")
+            self._alter(server, made)
         return self.but(ours=True)
 
     def update(self, live: Self) -> Self:
@@ -170,11 +172,7 @@ class ReplicationRole(OnServer):
             if not self.ours:
                 self._give_back(server)
                 return
-            server.rows(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s AND backend_type = 'walsender'",
-                [self.role],
-            )
-            server.rows(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(self.role)))
+            drop_role(server, self.role, lambda database: session(self, self._purpose, database))
 
     def _give_back(self, server: Session) -> None:
         if not self.found or self._live(server) is None:

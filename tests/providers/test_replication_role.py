@@ -201,19 +201,76 @@ def test_a_role_that_can_do_more_is_refused_and_left_as_it_is(
     assert primary.rows("SELECT * FROM pg_authid WHERE rolname = 'tested'") == before
 
 
-def test_a_role_that_owns_something_cannot_be_dropped_and_the_reason_is_told(
-    primary: Node, declared: ReplicationRole
+@pytest.mark.parametrize(
+    ("database", "made", "told"),
+    [
+        ("apart", "CREATE TABLE its_own (); ALTER TABLE its_own OWNER TO tested", "table public.its_own"),
+        ("postgres", "ALTER DATABASE apart OWNER TO tested", "database apart"),
+        (
+            "apart",
+            "CREATE SCHEMA one AUTHORIZATION tested; CREATE TABLE its_own (); GRANT ALL ON its_own TO tested",
+            "schema one",
+        ),
+    ],
+)
+def test_a_role_that_owns_something_is_not_dropped_and_the_way_on_is_told(
+    primary: Node, declared: ReplicationRole, database: str, made: str, told: str
 ) -> None:
-    made = declared.create()
-    primary.rows("CREATE TABLE its_own (); ALTER TABLE its_own OWNER TO tested")
+    role = declared.create()
+    primary.rows("CREATE DATABASE apart")
     try:
-        with pytest.raises(
-            Problem, match=r"cannot be dropped because some objects depend on it \(SQLSTATE 2BP01\)"
-        ) as told:
-            made.delete()
-        assert "\n" not in str(told.value)
+        primary.rows(made, database=database)
+        with pytest.raises(Refused) as refused:
+            role.delete()
+        assert f"the role owns {told} (seen from database {database}), and is not dropped: nothing was" in str(
+            refused.value
+        )
+        assert 'REASSIGN OWNED BY "tested" TO postgres' in str(refused.value)
+        assert "\n" not in str(refused.value)
+        assert drift(declared) == set()
+        primary.rows("REASSIGN OWNED BY tested TO postgres", database=database)
+        role.delete()
+        assert declared.read() is None
     finally:
-        primary.rows("DROP TABLE its_own")
+        primary.rows("DROP DATABASE apart")
+
+
+def test_what_others_granted_the_role_goes_with_it(primary: Node, declared: ReplicationRole) -> None:
+    """In any database, by anybody: else its destroy and replacement would be in their hands."""
+    role = declared.create()
+    primary.rows("CREATE ROLE owner_of_apart")
+    primary.rows("CREATE DATABASE apart OWNER owner_of_apart")
+    for statement in (
+        "SET ROLE owner_of_apart; CREATE TABLE mine (n int); GRANT SELECT ON mine TO tested",
+        "SET ROLE owner_of_apart; CREATE TABLE second (n int); CREATE POLICY p ON second TO tested USING (true)",
+        "GRANT CONNECT ON DATABASE apart TO tested; GRANT SET ON PARAMETER work_mem TO tested",
+        "ALTER DEFAULT PRIVILEGES FOR ROLE owner_of_apart GRANT SELECT ON TABLES TO tested",
+        "ALTER DEFAULT PRIVILEGES FOR ROLE tested GRANT SELECT ON TABLES TO PUBLIC",
+        "CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE USER MAPPING FOR tested SERVER s",
+    ):
+        primary.rows(statement, database="apart")
+    primary.rows("CREATE TABLE also (n int); GRANT SELECT ON also TO tested")
+    try:
+        role.delete()
+        assert declared.read() is None
+        assert primary.rows("SELECT n FROM mine", database="apart") == []
+    finally:
+        primary.rows("DROP DATABASE apart")
+        primary.rows("DROP TABLE also; DROP ROLE owner_of_apart")
+
+
+def test_a_database_that_takes_no_connections_is_told(primary: Node, declared: ReplicationRole) -> None:
+    role = declared.create()
+    primary.rows("CREATE DATABASE apart")
+    primary.rows("CREATE TABLE mine (n int); GRANT SELECT ON mine TO tested", database="apart")
+    primary.rows("ALTER DATABASE apart ALLOW_CONNECTIONS false")
+    try:
+        with pytest.raises(Problem, match="database apart takes no connections: run ALTER DATABASE apart ALLOW_CONN"):
+            role.delete()
+        primary.rows("ALTER DATABASE apart ALLOW_CONNECTIONS true")
+        role.delete()
+    finally:
+        primary.rows("DROP DATABASE apart")
 
 
 def test_another_clusters_server_is_refused(primary: Node) -> None:

@@ -22,6 +22,7 @@ from components.hosts.site import Surroundings
 from components.node import Around, Node
 from components.postgres import resources
 from components.postgres.adapter import Managed
+from components.postgres.guc import is_off
 from components.postgres.upstream import Upstream, passfile
 from components.preflight import (
     adoption,
@@ -310,8 +311,15 @@ class EncryptedReplication(pulumi.ComponentResource):
 
     def _clients(self) -> list[str]:
         """Where standbys connect from, each once."""
-        reach = self._primary.site.reach
-        return list(dict.fromkeys(one for node in self._standbys for one in node.site.clients or networks(reach)))
+        return list(dict.fromkeys(one for node in self._standbys for one in self._clients_of(node)))
+
+    def _clients_of(self, standby: Node) -> Sequence[str]:
+        return standby.site.clients or networks(self._primary.site.reach)
+
+    def _databases(self, *standbys: Node) -> list[str]:
+        """The database that these log in to: those that synchronize the primary's slots need one."""
+        syncs = [node.declared.settings.get("sync_replication_slots", "off") for node in standbys]
+        return [] if all(map(is_off, syncs)) else [self._cluster.database]
 
     def _hba_rule(self, address: str, inside: dict[str, Any], opts: ResourceOptions) -> resources.HbaRule:
         role = self._cluster.replication.role
@@ -320,6 +328,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             opts,
             **inside,
             connection_type="hostssl" if self._cluster.replication.encrypted else "host",
+            databases=["replication", *self._databases(*(n for n in self._standbys if address in self._clients_of(n)))],
             role=role,
             address=address,
         )
@@ -335,6 +344,7 @@ class EncryptedReplication(pulumi.ComponentResource):
     ) -> resources.ReplicationCheck:
         replication, primary, site, around = self._cluster.replication, self._primary, node.site, self._around
         claimed = _after(on_primary, node.ready[0])
+        databases = self._databases(node)
         slot = resources.ReplicationSlot(
             node.slot,
             claimed,
@@ -357,7 +367,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             around.child(depends_on=node.ready),
             host=site.address,
             path=upstream.passfile,
-            content=password.apply(lambda value: passfile(replication.role, value).decode()),
+            content=password.apply(lambda value: passfile(replication.role, value, databases).decode()),
         )
         files = node.vault_files(around, key_vault.tokens[node.name])
         encrypt_wal = self._cluster.wal_encryption and self._in_force
@@ -374,7 +384,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             urn=self._urn_of_child(resources.ClonedDirectory, node.name),
         )
         parameters = {
-            "primary_conninfo": upstream.conninfo(node.name),
+            "primary_conninfo": upstream.conninfo(node.name, *databases),
             "primary_slot_name": node.slot,
         }
         if encrypt_wal:

@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from components.values import (
+    TLS_REQUIRED,
     AbsolutePath,
     AccountName,
     DataPath,
@@ -111,7 +112,7 @@ class Replication(Settings):
 
     @property
     def encrypted(self) -> bool:
-        return self.tls in {"require", "verify-ca", "verify-full"}
+        return self.tls in TLS_REQUIRED
 
 
 class Ssh(Settings):

@@ -16,6 +16,9 @@ NAME_BYTES = 63
 SLOT_PREFIX = "tde_"
 """What the name of a standby's slot begins with."""
 
+TLS_REQUIRED = {"require", "verify-ca", "verify-full"}
+"""The values of libpq's sslmode that do not go on without TLS."""
+
 
 def _size(text: str) -> str:
     if text == "-1" or re.fullmatch(r"\d+(kB|MB|GB|TB)", text):

@@ -164,7 +164,7 @@ def declare(server: Server, port: int, around: Surroundings) -> Site:
         port=port,
         reach=_reach(server, declared),
         clients=(server.address,) if server.address else _clients(server, declared),
-        dsn=make_conninfo(host=sockets, port=port, user="postgres", dbname="postgres"),
+        dsn=make_conninfo(host=sockets, port=port, user="postgres", dbname="postgres", requirepeer=login.account),
         server=f"PostgreSQL {declared.version} on {declared.ssh}",
         has_pg_tde=has_pg_tde,
         version=version,

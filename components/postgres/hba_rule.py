@@ -47,6 +47,8 @@ class Line:
 class HbaRule(OnServer):
     connection_type: str = "host"
     """"host", or "hostssl" where the replication connection must be encrypted."""
+    databases: list[str] = ["replication"]
+    """"replication" for streaming; and the database that slots are synchronized from."""
     role: str
     address: str
     """A network in CIDR notation, or a host name."""
@@ -84,6 +86,7 @@ class HbaRule(OnServer):
             )
             return self.but(
                 connection_type=first.type,
+                databases=self.databases if self._covers(first.databases) else first.databases,
                 method=first.method,
                 position=f"after line {above[0].number} ({above[0]})" if above else FIRST,
                 lines=max(1, len(marked)),
@@ -152,7 +155,8 @@ class HbaRule(OnServer):
     def _editing(self) -> Iterator[tuple[Session, list[bytes]]]:
         """Change the file's lines in place, one editor at a time; then check, and load it."""
         with session(self, self._purpose) as server:
-            server.rows("SELECT pg_advisory_lock(hashtext('tde-replication pg_hba.conf'))")
+            with server.within(locks=True):  # other rules of this stack, over a slow network, take their time
+                server.rows("SELECT pg_advisory_lock(hashtext('tde-replication pg_hba.conf'))")
             path = self._real(PurePosixPath(server.value("SHOW hba_file")))
             self._refuse_errors(server, "nothing was changed")
             before = self.machine.read(path) or b""
@@ -192,16 +196,24 @@ class HbaRule(OnServer):
         return f"line {row[1]} of {row[0]} is wrong ({row[2]})" if row else None
 
     def _text(self) -> bytes:
-        role = self.role
-        if not re.fullmatch(r"[a-z_][a-z0-9_]*", role) or role in KEYWORDS:
-            role = '"' + role.replace('"', '""') + '"'
-        return f"{self.connection_type:<7} replication     {role:<15} {self.address:<23} {self.method}   {self._mark}\n".encode()
+        databases = ",".join(["replication", *map(_quoted, self.databases[1:])])
+        fields = f"{self.connection_type:<7} {databases:<15} {_quoted(self.role):<15} {self.address:<23} {self.method}"
+        return f"{fields}   {self._mark}\n".encode()
 
     def _is_for_us(self, rule: Line) -> bool:
         return self.role in rule.users and same_address(rule.address, self.address)
 
     def _is_ours(self, rule: Line) -> bool:
-        return rule.users == [self.role] and rule.type == self.connection_type and rule.method == self.method
+        return (
+            rule.users == [self.role]
+            and rule.type == self.connection_type
+            and rule.method == self.method
+            and self._covers(rule.databases)
+        )
+
+    def _covers(self, databases: list[str]) -> bool:
+        """Whether a line with these databases is good for what is declared."""
+        return {*self.databases} <= {*databases} or ("all" in databases and "replication" in databases)
 
     def _is_only_for_us(self, rule: Line, path: str) -> bool:
         """Whether it is in the file itself, and lets nobody else in."""
@@ -215,6 +227,13 @@ class HbaRule(OnServer):
     def _above(self, first: Line, rules: list[Line]) -> list[Line]:
         """What is tried before `first`; lines of ours, for other standbys, do not matter."""
         return [rule for rule in rules if rule.rule < first.rule and not self._is_ours(rule)]
+
+
+def _quoted(name: str) -> str:
+    """A role or database as pg_hba.conf holds it."""
+    if re.fullmatch(r"[a-z_][a-z0-9_]*", name) and name not in KEYWORDS:
+        return name
+    return '"' + name.replace('"', '""') + '"'
 
 
 def replication_rules(server: Session) -> list[Line]:

@@ -59,7 +59,28 @@ def test_conninfo_is_parsed_back_as_it_was_meant(role: str, path: str, port: int
         "sslmode": "verify-full",
         "sslrootcert": path,
         "application_name": "db2",
+        "require_auth": "scram-sha-256",
+        "channel_binding": "require",
     }
+
+
+@pytest.mark.parametrize("tls", ["disable", "prefer", "require", "verify-ca"])
+def test_conninfo_demands_scram_and_its_channel_binding_where_tls_is_required(tls: str) -> None:
+    """A stranger who takes the primary's port while it restarts asks for the password in clear."""
+    upstream = Upstream(host="h", port=1, role="r", tls=tls, passfile="/p")
+    fields = psycopg.conninfo.conninfo_to_dict(upstream.conninfo("db2"))
+    assert fields["require_auth"] == "scram-sha-256"
+    assert fields.get("channel_binding") == ("require" if tls in {"require", "verify-ca"} else None)
+    assert "dbname" not in fields
+
+
+@given(one_line, one_line, one_line)
+def test_slots_are_synchronized_from_a_database(role: str, password: str, database: str) -> None:
+    upstream = Upstream(host="h", port=1, role=role, tls="prefer", passfile="/p")
+    assert psycopg.conninfo.conninfo_to_dict(upstream.conninfo("db2", database))["dbname"] == database
+    streaming, synchronizing = passfile(role, password, [database]).decode().removesuffix("\n").split("\n")
+    assert f"{streaming}\n".encode() == passfile(role, password)
+    assert fields_as_libpq_reads_them(synchronizing) == ["*", "*", database, role, password]
 
 
 def test_conninfo_names_no_certificate_where_none_is_declared() -> None:

@@ -3,6 +3,7 @@
 import sys
 
 import pulumi
+from pulumi.runtime import is_config_secret
 
 from components import stack_file
 from components.errors import Problem
@@ -14,11 +15,12 @@ TOLD = 32
 """The exit status to which Pulumi's Python host adds no error of its own: the program has told what is wrong."""
 
 stack = pulumi.get_stack()
-sudo.configure(pulumi.Config().get(sudo.SETTING))
+config = pulumi.Config()
+sudo.configure(config.get(sudo.SETTING))
 
 try:
-    declared = pulumi.Config().get("cluster") or "{}"
-    cluster = stack_file.parse(f"stacks/Pulumi.{stack}.yaml", declared, VaultAddress.missing())
+    besides = VaultAddress.missing() + sudo.mistakes(secret=is_config_secret(config.full_key(sudo.SETTING)))
+    cluster = stack_file.parse(f"stacks/Pulumi.{stack}.yaml", config.get("cluster") or "{}", besides)
     replication = EncryptedReplication(stack, cluster, VaultAddress.configured(cluster.vault.ca))
 except Problem as problem:
     pulumi.log.error(str(problem))

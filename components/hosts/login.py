@@ -1,8 +1,10 @@
 """How a machine is reached by OpenSSH: what the stack file says of it, as a URL, and as the arguments of `ssh`."""
 
+import hashlib
 import os
 import shlex
 import subprocess
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -10,6 +12,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urls
 
 from components.errors import Problem
 from components.hosts import sudo
+from components.hosts.private_directory import control
 
 PROJECT = Path(__file__).resolve().parents[2]
 PORT = 22
@@ -90,11 +93,21 @@ class Login:
         files = {name: getattr(self, name) for name in self.OPTIONAL}
         return Login(_host_of(url), url.port, url.username, jump=before, **files)
 
+    @property
+    def password(self) -> sudo.Password | None:
+        """What sudo may ask this login for."""
+        return sudo.password(self.host, self.port)
+
+    @property
+    def answer(self) -> str:
+        """What sudo is to read, whether or not it does."""
+        return f"{self.password.value}\n" if self.password else ""
+
     def become(self, account: str) -> str:
         """What makes a command behind it run as `account`; empty where the login is that account."""
         if account == self.user:
             return ""
-        return f"runuser -u {account} -- " if self.user == "root" else sudo.command(account)
+        return f"runuser -u {account} -- " if self.user == "root" else sudo.command(account, asked=bool(self.password))
 
     def asks(self, account: str) -> bool:
         """Whether sudo may want a password on the way to `account`."""
@@ -110,6 +123,9 @@ class Login:
         if self.known_hosts:
             file = PROJECT / Path(self.known_hosts).expanduser()
             options["UserKnownHostsFile"] = f"{_file(str(file))} ~/.ssh/known_hosts"
+        if self.password:  # it goes to the machine with this key, whatever a stack file has known_hosts say
+            options["UserKnownHostsFile"] = _file(str(_pinned(self.password.host_key)))
+            options["GlobalKnownHostsFile"] = "none"
         if self.jump:
             # Not ProxyJump: that gives a hop none of these options, its host key's check among them.
             *before, last = self.jump
@@ -164,6 +180,15 @@ def _host_of(url: SplitResult) -> str:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
+
+
+def _pinned(key: str) -> Path:
+    """A file of known_hosts with this key alone, for any name that a machine is reached by."""
+    path = control() / f"known-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
+    draft.write_text(f"* {key}\n")
+    draft.rename(path)
+    return path
 
 
 def _file(path: str) -> str:

@@ -222,7 +222,7 @@ class Shell:
                 _PROOFS[key] = self._attempt(account)
         if refused := _PROOFS[key]:
             raise type(refused)(str(refused))
-        return sudo.answer()
+        return self.login.answer
 
     def _attempt(self, account: str) -> Problem | None:
         """Why sudo does not let the login become `account` by the password; None where it does. Raises `Unavailable`."""
@@ -231,7 +231,7 @@ class Shell:
             with suppress(NotJoined):
                 child = self._join(command, left, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
                 try:
-                    said = child.communicate(sudo.answer().encode(), left)[1].decode(errors="replace")
+                    said = child.communicate(self.login.answer.encode(), left)[1].decode(errors="replace")
                 except subprocess.TimeoutExpired:
                     os.killpg(child.pid, signal.SIGKILL)
                     child.communicate()
@@ -334,8 +334,7 @@ REASONS: tuple[tuple[str, type[Problem], str], ...] = (
         NoEntry,
         (
             "sudo on {host} asks {user} for more than it can give here: allow `{user} ALL=({account}) NOPASSWD: ALL` in its "
-            f"sudoers, or give the password of {{user}} (`pulumi config set --secret tde-replication:{sudo.SETTING}`, or "
-            f"{sudo.ENVIRONMENT})"
+            f"sudoers, or give the password of {{user}} on this machine ({sudo.HOW.replace('{', '{{').replace('}', '}}')})"
         ),
     ),
     (

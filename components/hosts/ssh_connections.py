@@ -13,7 +13,6 @@ import random
 import re
 import signal
 import socket
-import stat
 import subprocess
 import tempfile
 import threading
@@ -28,6 +27,7 @@ from typing import Any
 
 from components.errors import Problem
 from components.hosts.login import NO_SSH, Login, connection_settings, environment
+from components.hosts.private_directory import control
 from components.progress import progress
 from components.waiting import until
 
@@ -212,20 +212,6 @@ def patience(login: Login) -> float:
 
 def gave_up(login: Login) -> None:
     _GAVE_UP[login] = time.monotonic()
-
-
-def control() -> Path:
-    """The directory of the control sockets: this user's own, mode 0700, with a short name (a socket's path has 107 bytes)."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    parent = Path(runtime) if runtime and Path(runtime).is_dir() else Path(tempfile.gettempdir())
-    directory = parent / f"tde-ssh-{os.geteuid()}"
-    directory.mkdir(mode=0o700, exist_ok=True)
-    found = directory.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        raise Problem(
-            f"{directory} is not a directory of this user's alone: whoever made it could take over connections"
-        )
-    return directory
 
 
 def _ssh(words: Sequence[str], **streams: Any) -> "subprocess.Popen[bytes]":

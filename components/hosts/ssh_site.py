@@ -23,6 +23,7 @@ from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts import sudo
 from components.hosts.addresses import networks
 from components.hosts.installation import EXTENSIONS
+from components.hosts.known_hosts import expect_known_hosts
 from components.hosts.login import PROJECT, Login, connection_settings, known_host_keys
 from components.hosts.openssh import Shell
 from components.hosts.site import Site, Surroundings
@@ -88,7 +89,7 @@ class Maker:
         stdin: pulumi.Input[str] = text
         run = f"exec {self.login.become('root')}/bin/sh "
         if self.login.asks("root"):
-            stdin = pulumi.Output.secret(f"{sudo.answer()}{sudo.BEGIN}\n{text}")
+            stdin = pulumi.Output.secret(f"{self.login.answer}{sudo.BEGIN}\n{text}")
             run += f"-c '{sudo.SKIP}; exec /bin/sh \"$@\"' sh "
         return remote.Command(
             f"{self.server.name}-{what}",
@@ -122,6 +123,8 @@ def declare(server: Server, port: int, around: Surroundings) -> Site:
             f"{server.name}: {declared.unit} starts the server of one data directory: name that in dataDirectory. Leave out "
             "host.unit, and the stack makes a unit of its own"
         )
+    if declared.known_hosts:
+        expect_known_hosts(PROJECT / Path(declared.known_hosts).expanduser())
     login = Login(
         host=declared.ssh,
         port=declared.port,

@@ -1,6 +1,7 @@
 """The ssh kind of host, where an sshd of the tests' own on a loopback port is enough."""
 
 import getpass
+import json
 import os
 import shutil
 import socket
@@ -18,8 +19,9 @@ import pytest
 from bootstrap.ports import free_ports
 from components import hosts
 from components.errors import CommandFailed, Problem, Unavailable
-from components.hosts import login, ssh, ssh_connections
-from components.hosts.login import Login
+from components.hosts import login, ssh, ssh_connections, sudo
+from components.hosts.login import Login, connection_settings, known_host_keys
+from components.hosts.private_directory import control
 from components.hosts.ssh import SshHost
 from components.waiting import until
 from tests.ssh.sshd import MISSING, Sshd, generate
@@ -50,7 +52,7 @@ def works(login: Login) -> bool:
 
 
 def masters() -> set[str]:
-    return {path.name for path in ssh_connections.control().iterdir() if path.is_socket()}
+    return {path.name for path in control().iterdir() if path.is_socket()}
 
 
 @pytest.fixture(autouse=True)
@@ -59,9 +61,7 @@ def end_masters() -> Iterator[None]:
     before = masters()
     yield
     for name in masters() - before:
-        subprocess.run(
-            ["ssh", "-O", "exit", "-S", ssh_connections.control() / name, "x"], capture_output=True, check=False
-        )
+        subprocess.run(["ssh", "-O", "exit", "-S", control() / name, "x"], capture_output=True, check=False)
 
 
 # Addresses
@@ -382,9 +382,9 @@ def test_a_connection_ends_by_itself(sshd: Sshd, monkeypatch: pytest.MonkeyPatch
 
 def test_a_control_directory_of_somebody_elses_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    ssh_connections.control().chmod(0o755)
+    control().chmod(0o755)
     with pytest.raises(Problem, match="not a directory of this user's alone"):
-        ssh_connections.control()
+        control()
 
 
 def test_secrets_of_the_project_are_not_in_ssh_s_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -487,3 +487,24 @@ def test_an_operation_costs_two_round_trips(sshd: Sshd, home: Path) -> None:
         assert {min(counts) for counts in counted} <= {2, 3}, counted
     finally:
         distance.close()
+
+
+# A machine that a password for sudo is bound to
+
+
+def test_one_with_a_password_is_believed_by_the_key_beside_it_alone(
+    sshd: Sshd, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, other = sshd.known_hosts.read_text().split(" ", 1)[1].strip(), public_key(home / "other")
+    name = f"[{sshd.address}]:{sshd.port}"
+    login = sshd.login()
+    assert works(login)
+    ssh_connections.connections.cache_clear()  # as in another process
+    monkeypatch.setenv(sudo.ENVIRONMENT, json.dumps({f"{name} {other}": "password"}))
+    with pytest.raises(Problem, match="nothing was sent"):  # though the file that the stack names has the machine's key
+        works(login)
+    sshd.known_hosts.write_text(f"{name} {other}\n")
+    ssh_connections.connections.cache_clear()
+    monkeypatch.setenv(sudo.ENVIRONMENT, json.dumps({f"{name} {right}": "password"}))
+    assert works(login)
+    assert known_host_keys(connection_settings(login)) == {"ssh-ed25519": right}  # which pulumi-command is given

@@ -1,19 +1,21 @@
 """A sudo that asks for the login's password, on a machine booted by systemd."""
 
+import json
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 
 from components.errors import Problem, Unavailable
-from components.hosts import openssh, ssh_scripts, sudo
+from components.hosts import openssh, ssh_connections, ssh_scripts, sudo
 from components.hosts.ssh import SshHost
 from components.waiting import until
 from tests.engine.leaks import leaked, watched
 from tests.engine.workspace import Workspace
 from tests.openbao import OpenBao, openbao  # noqa: F401 - a fixture
 from tests.ssh.booted import BINARIES, Booted, Lab
+from tests.ssh.sshd import generate
 from tests.ssh.test_booted import add_user, host, server, unit_text, workspace  # noqa: F401 - fixtures
 
 PASSWORD = 'it\'s a $(secret) %s \\ "tde" é'
@@ -34,9 +36,16 @@ def untried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No password is known, and none was tried."""
     monkeypatch.delenv(sudo.ENVIRONMENT, raising=False)
     monkeypatch.setattr(openssh, "_PROOFS", {})
+    ssh_connections.connections.cache_clear()  # they were made by what was configured then
     sudo.configure(None)
     yield
     sudo.configure(None)
+
+
+def bound(machine: Booted, password: str, key: str | None = None) -> str:
+    """The password, for this machine and its host key alone."""
+    key = key or machine.root("cat /etc/ssh/ssh_host_ed25519_key.pub").strip()
+    return json.dumps({f"{machine.address} {key}": password})
 
 
 def failures(machine: Booted) -> int:
@@ -45,7 +54,7 @@ def failures(machine: Booted) -> int:
 
 
 def test_everything_works_by_the_password(machine: Booted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(sudo.ENVIRONMENT, PASSWORD)
+    monkeypatch.setenv(sudo.ENVIRONMENT, bound(machine, PASSWORD))
     target = host(machine, user="asked")
     assert target.run(["/usr/bin/id", "-un"], deadline=20) == "postgres\n"
     path = PurePosixPath("/tmp/asked/it's")
@@ -72,7 +81,7 @@ def answers(target: SshHost, data: PurePosixPath) -> bool:
 
 
 def test_it_is_not_needed_where_sudo_asks_for_none(machine: Booted) -> None:
-    sudo.configure("never asked for")
+    sudo.configure(bound(machine, "never asked for"))
     target = host(machine)
     assert target.run(["/usr/bin/id", "-un"], deadline=20) == "postgres\n"
     target.write(PurePosixPath("/tmp/not-asked"), b"x", mode=0o600)
@@ -81,14 +90,14 @@ def test_it_is_not_needed_where_sudo_asks_for_none(machine: Booted) -> None:
 
 def test_without_it_the_settings_that_it_can_come_from_are_named(machine: Booted) -> None:
     with pytest.raises(
-        Problem, match=r"config set --secret tde-replication:sudoPassword`, or TDE_REPLICATION_SUDO_PASSWORD"
+        Problem, match=r"config set --secret tde-replication:sudoPassword .*, or TDE_REPLICATION_SUDO_PASSWORD"
     ):
         host(machine, user="asked").status(PASSWD)
 
 
 def test_a_wrong_one_is_tried_once(machine: Booted) -> None:
     """Machines lock a login out after a few."""
-    sudo.configure("wrong")
+    sudo.configure(bound(machine, "wrong"))
     before = failures(machine)
     for _ in range(3):
         with pytest.raises(Problem, match="does not take the password of asked") as caught:
@@ -98,10 +107,24 @@ def test_a_wrong_one_is_tried_once(machine: Booted) -> None:
     assert failures(machine) == before + 1
 
 
-def test_one_that_cannot_be_typed(machine: Booted) -> None:
-    sudo.configure("two\nlines")
-    with pytest.raises(Problem, match="cannot hold a line break"):
+def test_it_goes_to_a_machine_with_its_host_key_alone(
+    machine: Booted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever known_hosts a stack file names: whoever proposes that may have put a key of their own into it."""
+    generate(tmp_path / "mine")
+    mine = " ".join((tmp_path / "mine.pub").read_text().split()[:2])
+    monkeypatch.setenv(sudo.ENVIRONMENT, bound(machine, PASSWORD, mine))
+    with pytest.raises(Problem, match=r"shows another host key|the host key of .* is not in known_hosts"):
         host(machine, user="asked").status(PASSWD)
+
+
+def test_it_goes_to_no_other_machine(machine: Booted, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = machine.root("cat /etc/ssh/ssh_host_ed25519_key.pub").strip()
+    monkeypatch.setenv(sudo.ENVIRONMENT, json.dumps({f"db1.example.net {key}": PASSWORD}))
+    before = failures(machine)
+    with pytest.raises(Problem, match="asks asked for more than it can give here"):
+        host(machine, user="asked").status(PASSWD)
+    assert failures(machine) == before
 
 
 @pytest.mark.soak
@@ -126,7 +149,7 @@ def test_a_stack_from_nothing_and_back(
     refused = workspace.up()
     assert refused.code != 0
     assert refused.text.count("asks asked for more than it can give here") >= 2, refused.text
-    monkeypatch.setitem(workspace.environment, sudo.ENVIRONMENT, PASSWORD)
+    monkeypatch.setitem(workspace.environment, sudo.ENVIRONMENT, bound(machine, PASSWORD))
     with watched() as seen:
         shown = workspace.up_well().text
     workspace.unchanged()

@@ -1,5 +1,6 @@
 """What the machines themselves have against a stack file, looked up without touching anything."""
 
+import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import PurePosixPath
@@ -35,6 +36,11 @@ def objections(place: str, server: settings.Server, site: Site, stack: str) -> l
         made = marker(host, data)
         if not server.adopt and made.get("stack") != stack and host.listing(data):
             found.append(f"{place}.dataDirectory: {data} {why_not_ours(made, stack)}")
+        elif not (made or server.adopt or site.in_container) and _is_shared(host, data.parent):
+            found.append(
+                f"{place}.dataDirectory: everybody may write to {data.parent}, and the server's token, password file and socket "
+                "lie beside its data: name a directory below one of its own"
+            )
         elif not (made or server.adopt or site.in_container) and _is_mount_point(host, data):
             found.append(
                 f"{place}.dataDirectory: {data} is where a file system is mounted, and a data directory is put there whole, by "
@@ -60,6 +66,11 @@ def objections(place: str, server: settings.Server, site: Site, stack: str) -> l
     return found
 
 
+def _is_shared(host: Host, directory: PurePosixPath) -> bool:
+    found = host.status(directory)
+    return found is not None and bool(found.mode & stat.S_IWOTH)
+
+
 def _is_mount_point(host: Host, data: PurePosixPath) -> bool:
     if host.status(data) is None:
         return False
@@ -76,7 +87,7 @@ def objections_of_failover(places: Sequence[str], sites: Sequence[Site], names: 
     """Where the primary is down, a standby that was promoted may hold all that was written since: `up` would clone it anew."""
     primary = sites[0]
     try:
-        if hosts.host(primary.address).postmaster(primary.data):
+        if hosts.host(primary.address).serves(primary.data):
             return []
     except Problem as why:
         could_not_ask(f"whether {names[0]} runs", why)

@@ -19,7 +19,7 @@ def taken(place: str, server: settings.Server, site: Site, stack: str) -> list[s
         return []
     host = hosts.host(site.address)
     running = host.postmaster(site.data)
-    if running and running.port == site.port:
+    if running and (running.lost or running.port == site.port):
         return []
     found = listener(host, server.listen, site.port)
     if not found:
@@ -44,7 +44,7 @@ def of_adopted(cluster: settings.Cluster, site: Site) -> list[str]:
     host = hosts.host(site.address)
     try:
         running = host.postmaster(site.data)
-        if not running:
+        if not running or running.lost:
             return []
         with server_session(host, site.data, "cluster.primary.adopt") as session:
             listen = str(session.value("SHOW listen_addresses"))

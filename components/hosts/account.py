@@ -4,9 +4,12 @@ PostgreSQL refuses to run as root. An ordinary user runs servers as itself; root
 exists, else to ``nobody``.
 """
 
+import grp
 import hashlib
 import os
 import pwd
+import stat
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +24,12 @@ class Account:
     def switches(self) -> bool:
         """Whether a process of ours must change its user to become this account."""
         return self.uid != os.geteuid()
+
+    def command(self, command: Sequence[str]) -> list[str]:
+        """The same command as this account. setpriv does it, for Python's own way forks, which gRPC in this process minds."""
+        if not self.switches:
+            return list(command)
+        return ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--init-groups", "--", *command]
 
     def can_reach(self, path: Path) -> bool:
         """Whether this account may enter every directory above `path`, and read and enter what lies there."""
@@ -37,6 +46,26 @@ class Account:
         elif status.st_gid == self.gid:
             bits <<= 3
         return status.st_mode & bits == bits
+
+
+def is_only_for(place: Path, accounts: Collection[int]) -> bool:
+    """Whether nobody but these accounts, by number, may change this file, or put anything else into this directory's places."""
+    found = place.lstat()
+    if found.st_uid not in accounts:
+        return False
+    if stat.S_ISLNK(found.st_mode) or (stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX):
+        return True  # of a link, the directory decides; in a sticky directory, everybody changes what is their own
+    shared = found.st_mode & stat.S_IWGRP and not _is_of_one(found.st_gid, found.st_uid)
+    return not shared and not found.st_mode & stat.S_IWOTH
+
+
+def _is_of_one(group: int, account: int) -> bool:
+    """Whether a group is that of one account alone, as most systems make one for every user."""
+    try:
+        owner, members = pwd.getpwuid(account), set(grp.getgrgid(group).gr_mem)
+    except KeyError:
+        return False
+    return owner.pw_gid == group and members <= {owner.pw_name}
 
 
 def service_account() -> Account:

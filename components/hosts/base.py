@@ -26,17 +26,43 @@ class FileStatus:
 
 @dataclass(frozen=True)
 class Postmaster:
-    """A running server, from its postmaster.pid."""
+    """A running server, from its process and its postmaster.pid."""
 
     pid: int
     port: int
+    """0: not known, as of a server that is just starting."""
     socket_directory: str
+    """An absolute path; empty: not known."""
     ready: bool
     """Whether it says that it takes connections: it has started, and is consistent."""
+    started: int = 0
+    """When, in seconds since the epoch; 0: not known."""
+    lost: bool = False
+    """Whether its lock file or its whole data directory was removed or replaced under it: nothing of it can be kept."""
+
+    @classmethod
+    def parse(cls, pid: int, data: PurePosixPath, lines: Sequence[str], *, lost: bool) -> "Postmaster":
+        """From the lines of postmaster.pid, in which anything may stand that the server's account has written."""
+        _, _, started, port, directory, _, _, state, *_ = [line.strip() for line in lines] + [""] * 8
+        number = int(port) if port.isascii() and port.isdecimal() and len(port) <= len("65535") else 0
+        return cls(
+            pid,
+            number if number < 2**16 else 0,
+            _socket_directory(directory, data),
+            state == READY,
+            int(started) if started.isascii() and started.isdecimal() and len(started) < len(str(2**63)) else 0,
+            lost,
+        )
+
+
+def _socket_directory(written: str, data: PurePosixPath) -> str:
+    if not written or not written.isprintable():
+        return ""
+    return written if written.startswith(("/", "@")) else str(data / written)  # as the server counts it
 
 
 READY = "ready"
-"""What the last line of postmaster.pid says of a server that takes connections (PostgreSQL's pidfile.h)."""
+"""What the eighth line of postmaster.pid says of a server that takes connections (PostgreSQL's pidfile.h)."""
 
 
 class Host(ABC):
@@ -77,19 +103,30 @@ class Host(ABC):
         """
 
     @abstractmethod
-    def read(self, path: PurePosixPath) -> bytes | None:
-        """The content of a file, or None where there is none."""
+    def read(self, path: PurePosixPath, *, follow: bool = False) -> bytes | None:
+        """The content of a regular file, or None where there is none. A link is only followed where that is said."""
+
+    @abstractmethod
+    def real(self, path: PurePosixPath) -> PurePosixPath:
+        """Where a path leads, all links followed."""
 
     @abstractmethod
     def status(self, path: PurePosixPath) -> FileStatus | None: ...
 
     @abstractmethod
     def listing(self, path: PurePosixPath) -> list[str]:
-        """The names in a directory, sorted; none where it does not exist."""
+        """The names in a directory, sorted; none where it does not exist. No name holds a slash or is "." or ".."."""
 
     @abstractmethod
     def write(self, path: PurePosixPath, content: bytes, *, mode: int) -> None:
         """Put a file in place whole or not at all, owned by the account; directories above it are made, mode 0700."""
+
+    @abstractmethod
+    def replace(self, path: PurePosixPath, content: bytes) -> None:
+        """Put new content in the place of a file that others have made: owner, group, mode and extended attributes stay.
+
+        Raises `Refused` where the account cannot keep them.
+        """
 
     @abstractmethod
     def make_directory(self, path: PurePosixPath) -> None:
@@ -113,7 +150,15 @@ class Host(ABC):
 
     @abstractmethod
     def postmaster(self, data_directory: PurePosixPath) -> Postmaster | None:
-        """The server that runs on this data directory, or None. A stale postmaster.pid is no server."""
+        """The server that runs on this data directory; None where surely none does. A stale postmaster.pid is no server.
+
+        Raises `Unavailable` where that cannot be told: nothing is taken away, started or promoted then.
+        """
+
+    def serves(self, data_directory: PurePosixPath) -> bool:
+        """Whether a server runs on this data directory as it is now. Raises `Unavailable` where that cannot be told."""
+        found = self.postmaster(data_directory)
+        return found is not None and not found.lost
 
     @abstractmethod
     def halt(self, binaries: PurePosixPath, data_directory: PurePosixPath, *, deadline: float) -> None:

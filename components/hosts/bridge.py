@@ -17,21 +17,17 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from components.errors import LoginFailed, Problem, Unavailable
+from components.hosts.file_scripts import ABSENT, SOCKET
 from components.hosts.login import CONNECT_SECONDS
 from components.hosts.openssh import Errors, Shell
 from components.hosts.ssh_connections import NotJoined
 
 CHUNK = 65_536
-ABSENT = 44
 
 # $1 data directory; the relays, for what is installed there.
-CONNECT = """
-[ -e "$1/postmaster.pid" ] || exit 44
-{ read -r pid; read -r _; read -r _; read -r port; read -r directory; } <"$1/postmaster.pid" || exit 44
-[ "/proc/$pid/cwd" -ef "$1" ] || exit 44
-case $directory in "" | @*) echo "it has no socket in a directory (unix_socket_directories)" >&2; exit 1 ;; esac
-cd "$1" || exit 44
-socket=$directory/.s.PGSQL.$port
+CONNECT = (
+    SOCKET
+    + """
 if perl -MSocket -e 1 2>/dev/null; then exec perl -e "$2" "$socket"; fi
 for python in python3 /usr/libexec/platform-python; do
     if command -v "$python" >/dev/null; then exec "$python" -c "$3" "$socket"; fi
@@ -40,6 +36,7 @@ if command -v socat >/dev/null; then exec socat - "UNIX-CONNECT:$socket"; fi
 echo "none of perl, python3 and socat is installed there" >&2
 exit 1
 """
+)
 PERL = """
 use strict; use Socket;
 socket(my $server, AF_UNIX, SOCK_STREAM, 0) or die "$!\\n";

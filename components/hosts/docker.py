@@ -10,15 +10,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from docker.errors import APIError, NotFound
 from requests.exceptions import RequestException
 
 from components.errors import CommandFailed, Problem, Unavailable
-from components.hosts import docker_bridge
-from components.hosts.base import READY, FileStatus, Host, Postmaster
-from components.hosts.docker_exec import ACCOUNT, CUT, STDOUT, SUPERVISE, Attached, Place, daemon, helper, instant
+from components.hosts import docker_bridge, file_scripts as scripts
+from components.hosts.base import Host, Postmaster
+from components.hosts.docker_exec import (
+    ACCOUNT,
+    CUT,
+    STDERR,
+    STDOUT,
+    SUPERVISE,
+    Attached,
+    Place,
+    daemon,
+    helper,
+    instant,
+)
+from components.hosts.files import DEADLINE, LOG_TAIL_BYTES, Ended, ScriptedHost
 from components.hosts.site import Site, Surroundings
 from components.hosts.superuser import Connection
 from components.settings import Server
@@ -27,9 +39,6 @@ from components.waiting import until
 SCHEME = "docker://"
 IMAGE, DIRECTORY = "tde-replication.image", "tde-replication.directory"
 """Labels of a volume."""
-DEADLINE = 60.0
-"""Seconds for an operation that takes no time in a container that is well."""
-REMOVAL_DEADLINE = 3600.0
 LOCKS_DEADLINE = 5.0
 """Seconds for a server to say that it listens; it may be told to say nothing."""
 LOCKED = (b"listening on Unix socket", b"redirecting log output", b"FATAL:", b"PANIC:")
@@ -38,46 +47,10 @@ LATE = 60.0
 """Seconds that a busy Docker may take to note a start."""
 DEATHS = 5
 """How often a container may end under a file operation, before that is given up."""
-LOG_TAIL_BYTES = 16_384
-ABSENT, EXISTS = 44, 45
-"""Exit statuses of the script below."""
-FILE_KINDS: dict[int, Literal["file", "directory"]] = {0o100000: "file", 0o040000: "directory"}
-
-# One file operation: verb, path, and what it needs. It reads a line first, see SUPERVISE. A caller that is killed half-way
-# through a content leaves less of it than it announced, and so nothing.
-FILES = """
-read -r _ || exit
-set -eu
-umask 077
-path=$2
-case $1 in
-read) [ -e "$path" ] || exit 44; exec cat -- "$path" ;;
-status) [ -e "$path" ] || [ -L "$path" ] || exit 44; exec stat -c '%f %U' -- "$path" ;;
-listing)
-  cd -- "$path" 2>/dev/null || exit 44
-  for name in * .[!.]* ..?*; do if [ -e "$name" ] || [ -L "$name" ]; then printf '%s\\0' "$name"; fi; done ;;
-postmaster)
-  { read -r pid && cat; } <"$path/postmaster.pid" 2>/dev/null || exit 44
-  [ "/proc/$pid/cwd" -ef "$path" ] || exit 44; echo "$pid" ;;
-make) mkdir -p -- "$path" ;;
-rename) if [ -e "$3" ] || [ -L "$3" ]; then exit 45; fi; mv -T -- "$path" "$3"; sync "${3%/*}" ;;
-remove) rm -rf -- "$path" ;;
-write)
-  directory=${path%/*}
-  draft=$directory/.${path##*/}.new
-  mkdir -p -- "$directory"
-  rm -f -- "$draft"
-  set -C
-  trap 'rm -f -- "$draft"' EXIT
-  # One that reads no more would hold up dockerd, which goes on sending.
-  head -c "$4" >"$draft" || { cat >/dev/null; exit 1; }
-  [ "$(wc -c <"$draft")" -eq "$4" ]
-  chmod "$3" "$draft"
-  sync "$draft"
-  mv -f -T -- "$draft" "$path"
-  sync "$directory" ;;
-esac
-"""
+TOLD = "read -r _ || exit\n"
+"""Begins every script: it waits to be told to go, see SUPERVISE."""
+MAKING = {scripts.WRITE, scripts.REPLACE, scripts.MAKE_DIRECTORY}
+"""What cannot be done where there is no container."""
 
 
 @dataclass(frozen=True)
@@ -99,13 +72,14 @@ class Found:
     """The environment variables that the image sets."""
 
 
-class DockerHost(Host):
+class DockerHost(ScriptedHost):
     account = ACCOUNT
     administrators = ()
 
     def __init__(self, address: str) -> None:
         self.address = address
         self._name = address.removeprefix(SCHEME)
+        self.label = f"{self._name}: "
 
     def _find(self) -> Found | None:
         """The container, or its volume alone; None where neither is there, and so no file."""
@@ -217,17 +191,14 @@ class DockerHost(Host):
             raise CommandFailed(name, status, "".join(errors.lines[-20:]))
         return b"".join(output).decode(errors="replace")
 
-    def _files(
-        self, verb: str, path: PurePosixPath, *arguments: str, content: bytes = b"", deadline: float = DEADLINE
-    ) -> bytes | None:
-        """What a file operation says; None where the file does not exist."""
-        script = ["/bin/sh", "-c", FILES, "files", verb, str(path), *arguments]
+    def _execute(self, script: str, *arguments: str, content: bytes = b"", deadline: float = DEADLINE) -> Ended:
+        command = ["/bin/sh", "-c", f"{TOLD}{script}", "files", *arguments]
         for _ in range(DEATHS):
-            found = self._existing() if verb in {"write", "make"} else self._find()
+            found = self._existing() if script in MAKING else self._find()
             if found is None:
-                return None
+                return Ended(scripts.ABSENT, b"", "")
             output: defaultdict[int, bytearray] = defaultdict(bytearray)
-            with self._attached(found, script, deadline=deadline) as attached:
+            with self._attached(found, command, deadline=deadline) as attached:
                 attached.send(b"\n" + content)
                 attached.end_input()
                 for stream, data in attached.frames():
@@ -236,43 +207,12 @@ class DockerHost(Host):
                     status = attached.status()
                 except TimeoutError:
                     raise Unavailable(f"container {self._name} did not answer within {deadline:g} s") from None
-            if status in {0, ABSENT, EXISTS} or not found.running or self._find() == found:
+            if status in scripts.ANSWERS or not found.running or self._find() == found:
                 break  # else the server's container ended under it
-        if status == ABSENT:
-            return None
-        if status == EXISTS:
-            raise Problem(f"{path} was not moved to {arguments[0]}: that exists already")
-        if status:
-            said = b"".join(output.values()).decode(errors="replace").strip()
-            raise Problem(f"{path} on {self._name}: {said or f'its container ended (status {status})'}")
-        return bytes(output[STDOUT])
-
-    def read(self, path: PurePosixPath) -> bytes | None:
-        return self._files("read", path)
-
-    def status(self, path: PurePosixPath) -> FileStatus | None:
-        said = self._files("status", path)
-        if said is None:
-            return None
-        mode, owner = said.decode().split()
-        bits = int(mode, 16)
-        return FileStatus(FILE_KINDS.get(bits & 0o170000, "other"), owner, bits & 0o7777)
-
-    def listing(self, path: PurePosixPath) -> list[str]:
-        names = (self._files("listing", path) or b"").decode(errors="surrogateescape").split("\0")
-        return sorted(names[:-1])
-
-    def write(self, path: PurePosixPath, content: bytes, *, mode: int) -> None:
-        self._files("write", path, f"{mode:o}", str(len(content)), content=content)
-
-    def make_directory(self, path: PurePosixPath) -> None:
-        self._files("make", path)
-
-    def rename(self, old: PurePosixPath, new: PurePosixPath) -> None:
-        self._files("rename", old, str(new))
-
-    def remove(self, path: PurePosixPath) -> None:
-        self._files("remove", path, deadline=REMOVAL_DEADLINE)
+        errors = bytes(output[STDERR]).decode(errors="replace")
+        return Ended(
+            status, bytes(output[STDOUT]), errors or (f"its container ended (status {status})" if status else "")
+        )
 
     def launch(self, binaries: PurePosixPath, data_directory: PurePosixPath) -> int:
         del binaries, data_directory  # the container's command names them
@@ -306,15 +246,11 @@ class DockerHost(Host):
         found = self._find()
         if found is None or not found.running:
             return None
-        # Its process works in its data directory: no other that has its number by now is taken for it.
-        lines = (self._files("postmaster", data_directory) or b"").decode(errors="replace").splitlines()
-        try:
-            # One that a killed server left names a process that this container may have again; its start was before.
-            if int(lines[1]) < int(max(found.finished_at, found.started_at - LATE)):
-                return None
-            return Postmaster(int(lines[-1]), int(lines[2]), lines[3], READY in map(str.strip, lines[4:]))
-        except (IndexError, ValueError):
-            return None  # it is being written, or is none
+        server = super().postmaster(data_directory)
+        # A lock file that a killed server left may name a process that this container has again; that server's start was before.
+        if server and not server.lost and server.started < int(max(found.finished_at, found.started_at - LATE)):
+            return None
+        return server
 
     def halt(self, binaries: PurePosixPath, data_directory: PurePosixPath, *, deadline: float) -> None:
         del binaries

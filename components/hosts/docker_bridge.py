@@ -21,19 +21,19 @@ from docker.errors import APIError
 from components.errors import LoginFailed, Problem, Unavailable
 from components.hosts import relay
 from components.hosts.docker_exec import ACCOUNT, CUT, STDOUT, Attached, daemon
+from components.hosts.file_scripts import ABSENT, SOCKET
 from components.hosts.superuser import Connection, superuser
 
 RELAY = "/opt/tde-replication/relay"
-ABSENT, NO_RELAY = 44, 46
-"""Exit statuses of the script below."""
+NO_RELAY = 46
+"""An exit status of the script below."""
 
 # Joins its streams to the socket of the server that postmaster.pid tells of; see `relay`.
-CONNECT = """
+CONNECT = f"""
 read -r _ || exit
-[ -x "$2" ] || exit 46
-{ read -r pid; read -r _; read -r _; read -r port; read -r sockets; } 2>/dev/null <"$1/postmaster.pid" || exit 44
-[ "/proc/$pid/cwd" -ef "$1" ] && cd "$1" || exit 44
-exec "$2" "$sockets/.s.PGSQL.$port"
+[ -x "$2" ] || exit {NO_RELAY}
+{SOCKET}
+exec "$2" "$socket"
 """
 
 

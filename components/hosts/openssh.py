@@ -25,6 +25,7 @@ from typing import IO, Any, cast
 
 from components.errors import CommandFailed, NoEntry, Problem, Unavailable
 from components.hosts import sudo
+from components.hosts.files import Ended
 from components.hosts.login import CONNECT_SECONDS, Login, environment
 from components.hosts.ssh_connections import (
     BUSY,
@@ -54,15 +55,6 @@ set -- {arguments}
 )
 echo {marker} $? >&2
 """
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A script that ran to its end; `output` and `errors` are its own, without anything that the login printed."""
-
-    status: int
-    output: bytes
-    errors: str
 
 
 @dataclass(frozen=True)

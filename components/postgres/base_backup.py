@@ -11,7 +11,6 @@ from psycopg.conninfo import make_conninfo
 
 from components import hosts
 from components.errors import CommandFailed, Problem, Unavailable
-from components.postgres.cipher import OLDEST
 from components.postgres.control import ControlData, position
 from components.postgres.data_directory import DataDirectory
 from components.postgres.inheritance import (
@@ -29,7 +28,6 @@ from components.postgres.session import Session, server_session
 from components.postgres.upstream import Upstream
 from components.progress import note, progress
 from components.unasked import could_not_ask
-from components.values import Cipher
 from components.waiting import until
 
 WAL_GONE = "its WAL is gone from the primary"
@@ -64,8 +62,6 @@ class ClonedDirectory(DataDirectory):
     encrypted: bool = False
     """Whether pg_tde is used."""
     encrypt_wal: bool = False
-    cipher: Cipher = "aes_128"
-    """The cipher of the WAL that comes with the clone, where that is encrypted."""
     primary_host: str
     primary_directory: str
     primary_identifier: str
@@ -74,22 +70,12 @@ class ClonedDirectory(DataDirectory):
     """Its own, so that progress is shown in its row."""
     follows: str = "the primary"
     """Whom it can follow: "the primary"; else why it cannot, for which only a new clone helps (a diverged clone is never
-    rewound: see docs/failover.md)."""
+    rewound: pg_rewind corrupts encrypted relations)."""
 
     called: ClassVar[str] = "BaseBackup"
     replaced_by: ClassVar[frozenset[str]] = frozenset({"host", "data_directory", "primary_identifier", "follows"})
     unmanaged: ClassVar[frozenset[str]] = DataDirectory.unmanaged | {
-        *(
-            "origin",
-            "upstream",
-            "slot",
-            "encrypted",
-            "encrypt_wal",
-            "cipher",
-            "urn",
-            "primary_host",
-            "primary_directory",
-        )
+        *("origin", "upstream", "slot", "encrypted", "encrypt_wal", "urn", "primary_host", "primary_directory")
     }
 
     @property
@@ -114,7 +100,8 @@ class ClonedDirectory(DataDirectory):
         if free is not None and free < size and not (live and self.disposable):
             told += f" (only {_size(free)} are free there: it will not fit)"
         if live is None:
-            return told
+            running = self.machine.postmaster(self.path)
+            return f"{told}; its former directory was removed under its server, which is stopped" if running else told
         told += f"; the old data is {'removed' if self.disposable else 'set aside'}"
         moves = live.machine.remains and self._differs("host", live)
         return f"{told}; {live.machine.remains}" if moves else told
@@ -209,14 +196,14 @@ class ClonedDirectory(DataDirectory):
 
     def _runs_without_pg_tde(self) -> bool:
         """Then its files of encrypted tables are no good, with pg_tde loaded again neither."""
-        if not self.machine.postmaster(self.path):
+        if not self.machine.serves(self.path):
             return False
         with self._itself() as standby:
             return standby.row("SELECT 1 FROM pg_settings WHERE name = 'pg_tde.wal_encrypt'") is None
 
     def _next_segment(self, clone: ControlData) -> int | None:
         """The number of the first WAL file that it needs of the primary; None where it does not know yet."""
-        if self.machine.postmaster(self.path):
+        if self.machine.serves(self.path):
             # Before it has asked the primary for any, it replays what it has itself.
             query = (
                 "SELECT trunc((greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0') / %s)::bigint "
@@ -238,7 +225,7 @@ class ClonedDirectory(DataDirectory):
 
     def _reached(self, clone: ControlData) -> str:
         """The LSN up to which it has WAL."""
-        if not self.machine.postmaster(self.path):
+        if not self.machine.serves(self.path):
             return clone.reached
         with self._itself() as standby:
             found = standby.value("SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())")
@@ -263,8 +250,7 @@ class ClonedDirectory(DataDirectory):
             self.machine.make_directory(target)
             for name in origin.listing(keys):
                 self.machine.write(target / "pg_tde" / name, origin.read(keys / name) or b"", mode=0o600)
-            # -E alone is the only form that pg_tde before 2.2 has: it takes the cipher of the server key.
-            encryption = ["-E" if self.cipher == OLDEST else f"--encrypt-wal={self.cipher}"]
+            encryption = ["-E"]
         with self._primary() as primary:
             refuse_hindrances(primary, str(self.path))
         self._wait_for_slot()
@@ -301,7 +287,7 @@ class ClonedDirectory(DataDirectory):
                 place = PurePosixPath(primary.value("SELECT current_setting(%s)", [parameter]))
                 if place == PurePosixPath(self.primary_directory) / name:
                     continue  # it came with the backup
-                content = machine.read(place)
+                content = machine.read(place, follow=True)
                 if content is None:
                     raise Problem(f"{place}, the primary's {parameter}, is not there: the clone would let nobody in")
                 self.machine.write(target / name, content, mode=0o600)

@@ -74,6 +74,9 @@ class DataDirectory(OnHost):
         """Take over a directory that this stack made and that is as `wanted` (None: it is; else why not); set aside one of
         ours that is not; refuse anybody else's; make a new one where there is none."""
         machine = self.machine
+        if (running := machine.postmaster(self.path)) and running.lost:
+            note(f"{self.data_directory} was removed under its server (process {running.pid}), which is stopped")
+            self._stop()
         if machine.listing(self.path):
             made = self._marker()
             if made.get("stack") != self.stack:
@@ -145,7 +148,7 @@ class DataDirectory(OnHost):
             return
         if not self._is_ours(self._marker()):
             return  # somebody put another one there: not ours to touch
-        machine.halt(PurePosixPath(self.binaries), self.path, deadline=STOP_DEADLINE)
+        self._stop()
         if self.disposable:
             # Out of the way under another name first: a removal that is interrupted leaves no half directory behind.
             machine.rename(self.path, self._draft)
@@ -154,6 +157,15 @@ class DataDirectory(OnHost):
             aside = self.path.with_name(f"{self.path.name}.set-aside-{datetime.now(UTC):%Y%m%dT%H%M%S}")
             machine.rename(self.path, aside)
             note(f"{self.data_directory} is set aside as {aside}")
+
+    def _stop(self) -> None:
+        """Stop its server, and be sure that none is left. Raises `Unavailable` where that cannot be told."""
+        self.machine.halt(PurePosixPath(self.binaries), self.path, deadline=STOP_DEADLINE)
+        if found := self.machine.postmaster(self.path):
+            raise Refused(
+                f"a server runs on {self.data_directory} again (process {found.pid}): nothing is changed there. Something starts "
+                "it: stop that, and run this again"
+            )
 
 
 class InitializedDirectory(DataDirectory):

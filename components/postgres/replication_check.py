@@ -71,7 +71,7 @@ class ReplicationCheck(OnServer):
         """Whether it streams; a standby that is behind streams all the same, and one that is just reconnecting, or that
         replays what it has itself, will."""
         try:
-            running = self.machine.postmaster(self.data) is not None
+            running = self.machine.serves(self.data)
         except Unavailable as why:
             could_not_ask(f"whether {self.standby} runs", why)
             running = False  # as far as anybody knows; the primary sees whether it streams
@@ -107,7 +107,7 @@ class ReplicationCheck(OnServer):
 
         def settled() -> bool:
             nonlocal up
-            if self.machine.postmaster(self.data):
+            if self.machine.serves(self.data):
                 up = time.monotonic()
             return self._streams(primary) or time.monotonic() - up > RETURN_DEADLINE
 

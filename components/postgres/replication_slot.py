@@ -103,7 +103,7 @@ class ReplicationSlot(OnServer):
         if not self.standby_host:
             return False
         machine, data = hosts.host(self.standby_host), PurePosixPath(self.standby_directory)
-        return marker(machine, data).get("stack") == self.stack and machine.postmaster(data) is not None
+        return marker(machine, data).get("stack") == self.stack and machine.serves(data)
 
     def _drop(self, server: Session) -> None:
         """Drop it, once nobody streams from it; whoever still does after a moment is disconnected."""

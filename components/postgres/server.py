@@ -12,7 +12,6 @@ from typing import ClassVar, Literal, Self
 from components.errors import CommandFailed, Problem, Refused, Unavailable
 from components.hosts.base import LOG
 from components.postgres import rollback
-from components.postgres.cipher import PARAMETER, recodes_wal
 from components.postgres.control import FOLLOWED, control_data, too_low
 from components.postgres.guc import LISTS, elements, same_value, written
 from components.postgres.parameters import alter_system, parameters, reload_configuration, waiting
@@ -45,6 +44,8 @@ class Server(OnServer):
     """"none" for a primary; "standby" for a server with a standby.signal that replays the primary's WAL."""
     replay: Literal["running", "paused"] = "running"
     running: bool = True
+    socket: Literal["there", "removed"] = "there"
+    """Whether the file of its socket is there, without which nobody on its machine can connect to it."""
     pending_reload: list[str] = []
     """Parameters that were changed in a file and not loaded: none is wanted."""
     pending_restart: list[str] = []
@@ -90,12 +91,14 @@ class Server(OnServer):
             return None
         has_signal = "standby.signal" in names
         unfinished = rollback.unfinished(machine, self.data) if rollback.NOTE in names else []
-        if not machine.postmaster(self.data):
+        if not machine.serves(self.data):
             return self.but(running=False, recovery="standby" if has_signal else "none", unfinished=unfinished)
         try:
             with session(self, f"server {self.name}") as server:
                 return self._live(server, has_signal=has_signal).but(unfinished=unfinished)
         except Unavailable as reason:
+            if self._socket_is_gone():
+                return self.but(socket="removed")
             # A process that is there and does not answer is starting or stopping: no drift to repair.
             raise Unavailable(f"server {self.name} runs and does not answer yet: {reason}") from None
 
@@ -113,6 +116,13 @@ class Server(OnServer):
             pending_restart=sorted(one.name for one in found if one.needs_restart),
         )
 
+    def _socket_is_gone(self) -> bool:
+        """Something that cleans its directory has removed it: only a restart makes it again."""
+        found = self.machine.postmaster(self.data)
+        if not found or not found.ready or not found.port or not found.socket_directory.startswith("/"):
+            return False
+        return self.machine.status(PurePosixPath(found.socket_directory) / f".s.PGSQL.{found.port}") is None
+
     def late(self, server: Session) -> list[str]:
         """The parameters that wait for a restart."""
         return self._live(server, has_signal=False).pending_restart
@@ -120,6 +130,8 @@ class Server(OnServer):
     def objection(self, live: Self) -> str | None:
         if self.recovery == "none" and live.recovery == "standby":
             return f"server {self.name} is declared as the primary and is a standby now: nothing is changed"
+        if self.restart == "refused" and live.socket == "removed":
+            return f"{self._no_socket}, and the stack says restart: refused: nothing is changed. Restart it in your own time"
         late = self._late(live)
         if self.restart == "refused" and late:
             return restart_objected(self.name, late)
@@ -145,14 +157,19 @@ class Server(OnServer):
             )
         return self.objection(live) or without_standbys(self, self.name, self.settings)
 
+    @property
+    def _no_socket(self) -> str:
+        return f"the socket of server {self.name} was removed, and only a restart makes it again"
+
     def cost(self, live: Self | None) -> str | None:
+        if live and live.socket == "removed":
+            return f"{self._no_socket}: it will be restarted"
         late = self._late(live)
         return restart_told(self.name, late, self.restart) if late else None
 
     def _late(self, live: Self | None) -> list[str]:
         """The changed parameters that can only change at start, or were given at it; those that are set back to what the server
-        runs with, where that is spelled in another way; those that a standby has paused itself for; and the cipher of encrypted
-        WAL."""
+        runs with, where that is spelled in another way; and those that a standby has paused itself for."""
         if live is None or not live.running:
             return []
         if low := self._low(live):
@@ -168,11 +185,9 @@ class Server(OnServer):
                     "AND (context = 'postmaster' OR source = 'command line') ORDER BY name",
                     [list(changed | back)],
                 )
-                recodes = [PARAMETER] if recodes_wal(server, changed) else []
         except Problem:
             return []  # it does not answer now: whoever reads it says so
-        late = {name for name, runs in rows if name.lower() in changed or runs != written(name, self.settings[name])}
-        return sorted({*late, *recodes})
+        return [name for name, runs in rows if name.lower() in changed or runs != written(name, self.settings[name])]
 
     def _low(self, live: Self) -> list[str]:
         """What is lower than on the primary, where it has been raised there: replay pauses, and to resume it ends the server."""
@@ -187,8 +202,8 @@ class Server(OnServer):
         """Start it with its settings; a server that an interrupted run left running is brought to them instead."""
         if not self.ours:
             return self._adopt()
-        recover(self)
-        if self.machine.postmaster(self.data):
+        recover(self, self.name, self.binaries)
+        if self.machine.serves(self.data):
             # What it runs with already is not set again: in another spelling, it would wait for a restart.
             live = self.but(running=True, pending_reload=[], pending_restart=[])
             return self.update(live.read() or live)
@@ -196,7 +211,7 @@ class Server(OnServer):
 
     def _adopt(self) -> Self:
         # What postgresql.conf says as declared is not written a second time: destroy would have to know whose it is.
-        recover(self)
+        recover(self, self.name, self.binaries)
         live = self.but(pending_reload=[], pending_restart=[], unfinished=[]).read() or self
         if objection := self.objection_to_adoption(live):
             raise Refused(objection)
@@ -208,7 +223,13 @@ class Server(OnServer):
         return {name: value for name, value in found.items() if value is not None}
 
     def update(self, live: Self) -> Self:
-        if back := recover(self):
+        if live.socket == "removed":
+            if self.restart == "refused":
+                raise Refused(f"{self._no_socket}: the stack says restart: refused")
+            self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
+            start(self, self.name, self.binaries)
+            live = self.read() or self
+        if back := recover(self, self.name, self.binaries):
             note(f"server {self.name}: an interrupted `up` had changed {', '.join(back)}: that is put back first")
             live = live.read() or live
         added = () if self.ours else self.settings.keys() - live.settings.keys()
@@ -217,7 +238,7 @@ class Server(OnServer):
     def _bring(self, live: Self, back: list[str]) -> Self:
         """`back`: parameters that an interrupted `up` had changed; it may run with values that are in no file any more."""
         names = {*self.settings, *live.settings, *(FOLLOWED.values() if self.recovery == "standby" else ())}
-        if not self.machine.postmaster(self.data):
+        if not self.machine.serves(self.data):
             if not self.ours and self.restart == "refused":
                 raise Refused(
                     f"server {self.name} is down, and the stack says restart: refused. Start it, and run `up` again"
@@ -250,10 +271,9 @@ class Server(OnServer):
             # A running standby that lost its signal file would come up as a primary at its next start.
             self.machine.write(self.data / "standby.signal", b"", mode=0o600)
         with session(self, f"server {self.name}") as server:
-            recodes = [PARAMETER] if recodes_wal(server, self._changed_settings(live)) else []
             self._alter(server, live)
             # One that is no longer declared waits for a restart too.
-            late = self.but(settings=live.settings | self.settings).late(server) + recodes
+            late = self.but(settings=live.settings | self.settings).late(server)
             if back and self.restart == "allowed":
                 late = sorted({*late, *waiting(server, back)})
             paused = self.recovery == "standby" and not late and server.value("SELECT pg_is_wal_replay_paused()")
@@ -308,7 +328,7 @@ class Server(OnServer):
             note(f"{self.data_directory} holds {found}, and not server {self.name}: it is left as it is")
             return
         self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
-        recover(self, may_start=False)  # what is set aside starts as it is
+        recover(self, self.name, self.binaries, may_start=False)  # what is set aside starts as it is
         self.machine.remove(self.data.with_name(LOG))
 
     def _found_instead(self) -> str | None:
@@ -321,7 +341,7 @@ class Server(OnServer):
 
     def give_back_left(self) -> list[str]:
         """Set back what still is as the stack has set it, after an `up` that was killed meanwhile; the names of that."""
-        recover(self)
+        recover(self, self.name, self.binaries)
         now = self.set_before(self.settings)
         left = [
             name
@@ -334,7 +354,7 @@ class Server(OnServer):
 
     def _give_back(self) -> None:
         """Set what was set before. pg_tde stays loaded: without it, tables that are encrypted by now could not be read."""
-        recover(self)
+        recover(self, self.name, self.binaries)
         self._set_back(self.settings.keys() - {"shared_preload_libraries"})
 
     def _set_back(self, names: Iterable[str]) -> None:

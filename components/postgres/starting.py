@@ -43,6 +43,7 @@ SERVICE_MANAGER = re.compile(r"[\w@.\\-]+\.service: |Started |Starting |Stopped 
 def start(server: OnServer, name: str, binaries: str) -> None:
     """Start a server, and wait until it answers; where it dies, say what it wrote."""
     machine, began = server.machine, time.monotonic()
+    _stop_lost(server, binaries)
     mark = machine.launch(PurePosixPath(binaries), server.data)
 
     def log() -> list[str]:
@@ -79,6 +80,13 @@ def start(server: OnServer, name: str, binaries: str) -> None:
             f"server {name} is still starting after {START_DEADLINE:g} s, and goes on by itself ({last}): see its log, and run "
             "`up` again"
         )
+
+
+def _stop_lost(server: OnServer, binaries: str) -> None:
+    """A server whose directory was removed under it still has the port."""
+    found = server.machine.postmaster(server.data)
+    if found and found.lost:
+        server.machine.halt(PurePosixPath(binaries), server.data, deadline=STOP_DEADLINE)
 
 
 def _seen(server: OnServer, died: Callable[[], bool], seconds: float) -> Postmaster | None:

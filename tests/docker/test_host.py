@@ -290,10 +290,10 @@ def test_what_is_paused_meanwhile_ends_with_its_deadline(
         eventually(lambda: "sleep 1234" in processes(daemon, container))
         paused.pause()
 
-    monkeypatch.setattr(docker_host, "FILES", "sleep 1234")
+    monkeypatch.setattr(docker_host, "TOLD", "")
     monkeypatch.setattr(docker_exec.Attached, "send", pause)
     with pytest.raises(Unavailable, match=r"container \S+ did not answer within 5 s"):
-        server._files("read", DATA / "PG_VERSION", deadline=5)
+        server._execute("sleep 1234", deadline=5)
     paused.unpause()
     monkeypatch.undo()
     assert answers(server)

@@ -73,11 +73,15 @@ class Cluster:
     def data(self, name: str) -> Path:
         return self.base / name / "data"
 
+    def sockets(self, name: str) -> Path:
+        """The directory of its socket."""
+        return self.base / name
+
     def file(self, name: str, suffix: str) -> Path:
         return self.base / name / f"{self.workspace.stack}.{suffix}"
 
     def sql(self, name: str, query: str, database: str = "postgres") -> list[tuple[Any, ...]]:
-        return sql(self.ports[name], query, database)
+        return sql(self.sockets(name), self.ports[name], query, database)
 
     def pid(self, name: str) -> int:
         found = self.host(name).postmaster(self.place(name))

@@ -308,15 +308,6 @@ ROWS = [
         batch="6",
     ),
     Row(
-        "Server (standby)",
-        "another pg_tde.cipher set by hand",
-        deeds.sql("ALTER SYSTEM SET pg_tde.cipher = aes_256; SELECT pg_reload_conf()", "db2"),
-        {"Server db2": "update"},
-        ('pg_tde.cipher : "aes_256" => "aes_128"',),
-        repair="in place, reload",
-        batch="6",
-    ),
-    Row(
         "HostFile (CA)",
         "removed, on the primary",
         deeds.remove("db1", "vault-ca.pem"),
@@ -578,6 +569,15 @@ ROWS = [
         ("pendingRestart", "unix_socket_directories"),
         repair="in place, reload",
         batch="14",
+    ),
+    Row(
+        "Server (standby)",
+        "the file of its socket removed, as something that cleans a directory does",
+        lambda cluster: (cluster.sockets("db2") / f".s.PGSQL.{cluster.ports['db2']}").unlink(),
+        {"Server db2": "update"},
+        ('socket : "removed" => "there"', "the socket of server db2 was removed, and only a restart makes it again"),
+        repair="restart of this standby",
+        here=True,
     ),
     Row(
         "ReplicationSlot",

@@ -10,7 +10,8 @@ WATCHED = {
     "DataDirectory": "the primary's: whether it is there, and of which cluster",
     "BaseBackup": "a standby's data directory: whether it is there, of which cluster and timeline, whether it has been a primary "
     "or runs without pg_tde, and whether the primary has the WAL that it needs next, and all that it has itself (`follows`)",
-    "Server": "whether it runs; every declared parameter, as it runs with it and as its files say; what waits for a reload or a "
+    "Server": "whether it runs, and its socket is there; every declared parameter, as it runs with it and as its files say; "
+    "what waits for a reload or a "
     "restart; as what it runs (`recovery`), and whether it replays",
     "HostFile": "token, CA and passfile: whether it is there and a file, its content (as equal or not), mode and owner",
     "Extension": "whether it is in the database",

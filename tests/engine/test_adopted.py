@@ -37,7 +37,7 @@ class Adopted:
         with (data / "postgresql.conf").open("a") as conf:
             libraries = "shared_preload_libraries = 'pg_tde'" if encryption else ""
             conf.write(f"port = {cluster.ports['db1']}\nlisten_addresses = '127.0.0.1'\n{libraries}\n")
-            conf.write("unix_socket_directories = '/tmp'\nwork_mem = '5MB'\n")
+            conf.write(f"unix_socket_directories = '{cluster.sockets('db1')}'\nwork_mem = '5MB'\n")
         with (data / "pg_hba.conf").open("a") as rules:
             rules.write("# somebody's own\nhost replication elder 192.0.2.1/32 scram-sha-256\n")
         cluster.start("db1")
@@ -165,7 +165,12 @@ def test_who_else_depends_on_a_primary_that_is_to_be_adopted_is_told(cluster: Cl
     cluster.sql("db1", "ALTER SYSTEM RESET max_slot_wal_keep_size; SELECT pg_reload_conf()")
     cluster.sql("db1", "SELECT pg_create_physical_replication_slot('theirs', true)")
     # As a standby of theirs would.
-    environment = {"PGAPPNAME": "elder", "PGHOST": "/tmp", "PGPORT": str(cluster.ports["db1"]), "PGUSER": "postgres"}
+    environment = {
+        "PGAPPNAME": "elder",
+        "PGHOST": str(cluster.sockets("db1")),
+        "PGPORT": str(cluster.ports["db1"]),
+        "PGUSER": "postgres",
+    }
     command = [str(cluster.binaries / "pg_receivewal"), "-D", str(cluster.base / "db1"), "-S", "theirs"]
     receiver = subprocess.Popen(command, env=environment)
     try:

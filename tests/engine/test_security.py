@@ -76,7 +76,9 @@ def show_everything(cluster: Secured) -> None:
     workspace = cluster.workspace
     with watched() as seen:
         workspace.up_well()
-        with psycopg.connect(host="/tmp", port=cluster.ports["db1"], user="postgres", autocommit=True) as session:
+        with psycopg.connect(
+            host=str(cluster.sockets("db1")), port=cluster.ports["db1"], user="postgres", autocommit=True
+        ) as session:
             session.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(DATABASE)))
         # Another password: it is made, written, and becomes a verifier in front of every log.
         changed = edited(workspace.cluster, lambda c: c.update(database=DATABASE))
@@ -231,7 +233,9 @@ def test_no_name_reaches_a_shell_and_all_are_taken_literally(cluster: Secured) -
     [value] = cluster.sql("db2", "SELECT setting FROM pg_file_settings WHERE name = 'application_name'")
     assert value[0] == LOUD["application_name"]
     assert cluster.sql("db1", "SELECT usename FROM pg_stat_replication") == [(ROLE,)]
-    with psycopg.connect(host="/tmp", port=cluster.ports["db2"], user="postgres", dbname=DATABASE) as session:
+    with psycopg.connect(
+        host=str(cluster.sockets("db2")), port=cluster.ports["db2"], user="postgres", dbname=DATABASE
+    ) as session:
         assert session.execute("SELECT count(*) FROM pg_extension WHERE extname = 'pg_tde'").fetchone() == (1,)
 
 

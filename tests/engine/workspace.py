@@ -172,10 +172,10 @@ class Workspace:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def sql(port: int, query: str, database: str = "postgres", **options: Any) -> list[tuple[Any, ...]]:
+def sql(sockets: Path, port: int, query: str, database: str = "postgres", **options: Any) -> list[tuple[Any, ...]]:
     """Statements as the superuser, through the socket, as a person on this machine would; the rows of the last."""
     with psycopg.connect(
-        host="/tmp", port=port, user="postgres", dbname=database, autocommit=True, **options
+        host=str(sockets), port=port, user="postgres", dbname=database, autocommit=True, **options
     ) as connection:
         for statement in query.split("; "):
             cursor = connection.execute(statement.encode())

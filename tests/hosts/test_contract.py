@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from components import hosts
-from components.errors import CommandFailed, Problem, Unavailable
+from components.errors import CommandFailed, Problem, Refused, Unavailable
 from components.hosts.base import FileStatus, Host
 from components.hosts.superuser import Connection
 from components.waiting import until
@@ -284,6 +284,55 @@ def test_removal_takes_a_tree_and_spares_what_a_link_leads_to(host: Host, room: 
     assert host.read(room / "kept" / "f") == b"x"
 
 
+def test_what_is_replaced_keeps_its_mode_and_attributes(host: Host, room: PurePosixPath) -> None:
+    file = room / "pg_hba.conf"
+    host.write(file, b"theirs", mode=0o440)
+    host.replace(file, b"ours, and longer")
+    assert host.read(file) == b"ours, and longer"
+    assert host.status(file) == FileStatus("file", host.account, 0o440)
+    assert host.listing(room) == ["pg_hba.conf"]
+    with pytest.raises(Problem, match="does not exist"):
+        host.replace(room / "nothing", b"")
+
+
+def test_only_regular_files_are_read_or_replaced(host: Host, room: PurePosixPath) -> None:
+    """A link may lead anywhere, and a FIFO never answers."""
+    host.write(room / "kept", b"x", mode=0o600)
+    shell(host, 'cd "$1"; ln -s kept link; mkfifo fifo; ln -s nothing dangling', str(room))
+    for name in ("link", "fifo", "dangling"):
+        with pytest.raises(Refused, match="is a link or a device"):
+            host.read(room / name)
+        with pytest.raises(Refused, match="is a link or a device"):
+            host.replace(room / name, b"ours")
+    assert host.real(room / "link") == room / "kept"
+    assert host.read(room / "link", follow=True) == b"x"
+    with pytest.raises(Refused, match="is a link or a device"):
+        host.read(room / "fifo", follow=True)
+    assert host.real(room / "nowhere" / "at all") == room / "nowhere" / "at all"
+    assert host.read(room / "kept") == b"x"
+
+
+def test_a_file_that_is_far_too_large_is_not_read(host: Host, room: PurePosixPath) -> None:
+    shell(host, 'head -c 20000000 /dev/zero >"$1/huge"', str(room))
+    with pytest.raises(Problem, match="larger than 16 MiB"):
+        host.read(room / "huge")
+
+
+def test_what_cannot_be_told_of_a_server_is_no_no(host: Host, room: PurePosixPath) -> None:
+    data = room / "data"
+    host.make_directory(data)
+    assert host.postmaster(data) is None
+    shell(host, 'mkfifo "$1/postmaster.pid"', str(data))
+    with pytest.raises(Unavailable, match="it cannot be told whether a server runs on"):
+        host.postmaster(data)
+    shell(host, 'rm "$1/postmaster.pid"; chmod 0 "$1"', str(data))
+    try:
+        with pytest.raises(Unavailable, match="it cannot be told whether a server runs on"):
+            host.postmaster(data)
+    finally:
+        shell(host, 'chmod 700 "$1"', str(data))
+
+
 # Servers
 
 
@@ -333,6 +382,49 @@ def test_a_stale_pid_file_is_no_server(host: Host, room: PurePosixPath, data: Pu
     for content in (running, b"", b"\n", b"99999999\n", running.splitlines()[0] + b"\n"):
         host.write(room / "postmaster.pid", content, mode=0o600)
         assert host.postmaster(room) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{pid}",
+        "{pid}\n{data}\n1\nx/victim\n{data}\n",
+        "{pid}\n{data}\n1\n99999\n../..\n",
+        "-{pid}\n{data}\n" + "9" * 3000,
+    ],
+    ids=["only a pid", "a path as port", "no such port", "much"],
+)
+def test_a_server_whose_lock_file_says_nonsense_runs_all_the_same(
+    host: Host, data: PurePosixPath, content: str
+) -> None:
+    found = host.postmaster(data)
+    assert found
+    good = host.read(data / "postmaster.pid") or b""
+    host.write(data / "postmaster.pid", content.format(pid=found.pid, data=data).encode(), mode=0o600)
+    try:
+        crafted = host.postmaster(data)
+        assert crafted
+        assert (crafted.pid, crafted.port, crafted.lost) == (found.pid, 0, False)
+        assert crafted.socket_directory in {"", str(data), f"{data}/../.."}  # counted from the data directory
+    finally:
+        host.write(data / "postmaster.pid", good, mode=0o600)
+
+
+def test_a_server_without_its_lock_file_or_directory_is_found(host: Host, data: PurePosixPath) -> None:
+    """PostgreSQL itself looks for them once a minute."""
+    found = host.postmaster(data)
+    assert found
+    good = host.read(data / "postmaster.pid") or b""
+    host.remove(data / "postmaster.pid")
+    try:
+        lost = host.postmaster(data)
+        assert lost
+        assert (lost.pid, lost.lost, host.serves(data)) == (found.pid, True, False)
+        with pytest.raises(Unavailable, match="no server runs on"):
+            host.connect(data, "postgres")
+    finally:
+        host.write(data / "postmaster.pid", good, mode=0o600)
+    assert host.serves(data)
 
 
 def test_a_connection_is_the_superusers_and_commits_by_itself(host: Host, data: PurePosixPath) -> None:

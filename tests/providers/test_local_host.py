@@ -2,24 +2,29 @@
 
 import os
 import pwd
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import psutil
 import pytest
 
 from components.errors import CommandFailed, Problem, Refused, Unavailable
-from components.hosts import local
+from components.hosts import file_scripts as scripts, local
 from components.hosts.account import service_account
+from components.hosts.base import Postmaster
 from components.hosts.local import LocalHost
 from components.waiting import until
 from tests.providers.servers import ground
 
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root owns what its servers' account does not")
 NASTY = [
     "$(touch /tmp/owned)",
     "`id`",
@@ -49,6 +54,16 @@ def root() -> Iterator[Path]:
 @pytest.fixture
 def host() -> LocalHost:
     return LocalHost()
+
+
+@pytest.fixture
+def project(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project of its own, below which things are pruned."""
+    made = Path(tempfile.mkdtemp(dir="/tmp"))
+    made.chmod(0o755)
+    monkeypatch.setattr(local, "PROJECT", made)
+    yield made
+    shutil.rmtree(made)
 
 
 def pure(path: Path) -> PurePosixPath:
@@ -185,6 +200,10 @@ def test_a_command_leaves_nothing_running(host: LocalHost) -> None:
 def test_a_disk_that_is_full_is_told_in_a_sentence(host: LocalHost, tmp_path: Path) -> None:
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], check=False).returncode:
         pytest.skip("this account may not mount a small file system: a full disk was NOT tested")
+    tmp_path.chmod(0o777)
+    for above in tmp_path.parents:
+        if above.name.startswith("pytest-"):
+            above.chmod(0o711)
     try:
         host.write(pure(tmp_path / "file"), b"old", mode=0o600)
         with pytest.raises(Problem, match=rf"^{tmp_path}/file: No space left on device$"):
@@ -227,18 +246,11 @@ def test_a_file_is_replaced_whole(host: LocalHost, root: Path) -> None:
     assert path.read_bytes() == b"after"
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_draft(
-    host: LocalHost, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_write_that_fails_leaves_the_old_file_and_no_draft(host: LocalHost, root: Path) -> None:
     path = root / "draft" / "file"
     host.write(pure(path), b"before", mode=0o600)
-
-    def full(_: int) -> None:
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        host.write(pure(path), b"after", mode=0o600)
+    ended = host._alone(scripts.WRITE, str(path), "10", "600", content=b"less", deadline=10)
+    assert (ended.status, ended.cause) == (1, "only a part of it arrived")
     assert path.read_bytes() == b"before"
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
 
@@ -256,56 +268,145 @@ def test_a_link_in_the_place_of_a_file_is_not_followed(host: LocalHost, root: Pa
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root owns what its servers' account does not")
 
 
+@pytest.fixture
+def secret() -> Iterator[Path]:
+    """A file of root's, which the servers' account may neither read nor write."""
+    made = Path(tempfile.mkdtemp(dir="/tmp")) / "secret"
+    made.write_bytes(b"root's")
+    made.chmod(0o600)
+    yield made
+    shutil.rmtree(made.parent)
+
+
 @AS_ROOT
-def test_a_draft_that_is_exchanged_for_a_link_changes_nobodys_owner(
-    host: LocalHost, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    victim, path = root / "victim", root / "exchanged" / "file"
-    victim.write_bytes(b"root's")
-    flush = os.fsync
-
-    def exchange(descriptor: int) -> None:
-        flush(descriptor)
-        if (draft := path.with_name(".file.new")).exists():
-            draft.unlink()
-            draft.symlink_to(victim)
-
-    monkeypatch.setattr(os, "fsync", exchange)
-    host.write(pure(path), b"", mode=0o600)
-    assert victim.stat().st_uid == 0
+def test_roots_files_are_not_read_or_changed_by_a_link(host: LocalHost, root: Path, secret: Path) -> None:
+    """The account owns the directory, and puts links to what it may not read in the place of its files."""
+    before = secret.stat()
+    link = root / "pg_hba.conf"
+    link.symlink_to(secret)
+    hard = root / "hard"
+    hard.hardlink_to(secret)
+    for path in (link, hard):
+        with pytest.raises(Problem):
+            host.read(pure(path))
+        with pytest.raises(Problem):
+            host.replace(pure(path), b"ours")
+    host.remove(pure(link))
+    host.remove(pure(hard))
+    assert secret.read_bytes() == b"root's"
+    assert (secret.stat().st_uid, secret.stat().st_mode) == (before.st_uid, before.st_mode)
 
 
 @AS_ROOT
 @pytest.mark.parametrize("below", ["", "data"])
+def test_no_directory_is_made_by_a_link_of_the_account(host: LocalHost, root: Path, below: str) -> None:
+    victim = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        (root / f"way {below}").symlink_to(victim)
+        with suppress(Problem):
+            host.make_directory(pure(root / f"way {below}" / "new" / below))
+        assert not list(victim.iterdir())
+    finally:
+        shutil.rmtree(victim)
+
+
+@AS_ROOT
 def test_a_directory_that_is_exchanged_for_a_link_changes_nobodys_owner(
-    host: LocalHost, root: Path, monkeypatch: pytest.MonkeyPatch, below: str
+    host: LocalHost, project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    victim, path = root / f"victim {below}", root / f"exchanged {below}"
+    victim, path = project / "victim", project / "exchanged"
     victim.mkdir(mode=0o700)
-    mkdir = Path.mkdir
+    mkdir = os.mkdir
 
-    def exchange(self: Path, *arguments: int, **options: int) -> None:
-        if self == path:
-            self.symlink_to(victim)
-        else:
-            mkdir(self, *arguments, **options)  # type: ignore[arg-type]
+    def exchange(name: str, mode: int, dir_fd: int) -> None:
+        if name == path.name:
+            path.symlink_to(victim)
+            raise FileExistsError
+        mkdir(name, mode, dir_fd=dir_fd)
 
-    monkeypatch.setattr(Path, "mkdir", exchange)
-    with pytest.raises(Refused, match="is a link, and none is followed there"):
-        host.make_directory(pure(path / below))
+    monkeypatch.setattr(os, "mkdir", exchange)
+    with pytest.raises(OSError, match="exchanged"):
+        host.make_directory(pure(path))
     assert (victim.stat().st_uid, stat.S_IMODE(victim.stat().st_mode)) == (0, 0o700)
 
 
-def test_a_link_in_the_place_of_a_log_is_not_followed(host: LocalHost, root: Path) -> None:
-    victim, data = root / "precious log", root / "linked" / "data"
+@AS_ROOT
+def test_no_process_of_others_is_ended_that_the_account_names(host: LocalHost, root: Path) -> None:
+    """A link in the place of the data directory makes it the working directory of a process of root's."""
+    victim = subprocess.Popen(["sleep", "60"], cwd="/usr")
+    try:
+        data = root / "named"
+        data.symlink_to("/usr")
+        named = Postmaster(victim.pid, 0, "", ready=False)
+        host._execute(scripts.SIGNAL, str(named.pid), str(data), "KILL")
+        assert victim.poll() is None
+    finally:
+        victim.kill()
+        victim.wait()
+
+
+@AS_ROOT
+def test_nothing_of_others_is_removed_by_what_a_lock_file_says(host: LocalHost, root: Path, secret: Path) -> None:
+    """What postmaster.pid and a socket's lock file say of port and directory may be anything."""
+    data = root / "crafted"
+    lock = root / "locks" / ".s.PGSQL.x" / f"..{secret.parent}"
+    host.make_directory(pure(lock.parent))
+    host.write(pure(root / "locks" / ".s.PGSQL.1.lock"), f"1\n{data}\n".encode(), mode=0o600)
+    for port in (f"x/../../..{secret.parent}", "1", "1\n/"):
+        content = f"99999999\n{data}\n0\n{port}\n{root / 'locks'}\n"
+        host.write(pure(data / "postmaster.pid"), content.encode(), mode=0o600)
+        host.halt(pure(root), pure(data), deadline=1)
+        assert secret.exists()
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "huge"])
+def test_only_regular_files_of_a_sensible_size_are_read(host: LocalHost, root: Path, kind: str) -> None:
+    data = root / f"odd {kind}"
+    host.make_directory(pure(data))
+    path = data / "postmaster.pid"
+    if kind == "link":
+        path.symlink_to("/etc/passwd")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**34)
+    with pytest.raises(Problem):
+        host.read(pure(path))
+    if kind == "huge":
+        assert host.postmaster(pure(data)) is None
+        return
+    with pytest.raises(Refused, match="is a link or a device"):
+        host.read(pure(path))
+    with pytest.raises(Unavailable, match="it cannot be told whether a server runs on"):
+        host.postmaster(pure(data))
+    with pytest.raises(Unavailable):
+        host.halt(pure(root), pure(data), deadline=1)
+
+
+@pytest.mark.parametrize("place", ["link", "fifo"])
+def test_a_log_that_is_none_is_not_written_or_read(host: LocalHost, root: Path, place: str) -> None:
+    victim, data = root / "precious log", root / f"log {place}" / "data"
     victim.write_bytes(b"")
     host.make_directory(pure(data))
-    data.with_name("postgresql.log").symlink_to(victim)
-    with pytest.raises(Refused, match="is a link, and none is followed there"):
+    log = data.with_name("postgresql.log")
+    if place == "link":
+        log.symlink_to(victim)
+    else:
+        os.mkfifo(log)
+    with pytest.raises(Refused, match="is a link or a device"):
         host.launch(pure(root), pure(data))
-    with pytest.raises(Refused, match="is a link, and none is followed there"):
+    with pytest.raises(Refused, match="is a link or a device"):
         host.log_since(pure(data), 0)
     assert victim.read_bytes() == b""
+
+
+def test_a_shell_that_hangs_or_ends_is_told_and_another_takes_its_place(host: LocalHost) -> None:
+    with pytest.raises(Unavailable, match=r"did not answer .* within 0\.5 s"):
+        host._execute("sleep 100", deadline=0.5)
+    with pytest.raises(Unavailable, match="has ended unexpectedly"):
+        host._execute("kill -KILL $$; sleep 1")
+    assert host._execute('printf %s "$1"', "it's\nhere").output == b"it's\nhere"
 
 
 def test_what_is_not_there(host: LocalHost, root: Path) -> None:
@@ -316,21 +417,18 @@ def test_what_is_not_there(host: LocalHost, root: Path) -> None:
         host.remove(nowhere)
 
 
+@AS_ROOT
 def test_what_is_another_accounts_is_told_in_a_sentence(host: LocalHost, root: Path) -> None:
-    """Asked as an ordinary user, whom a directory of others does not let in."""
     closed = root / "closed"
     closed.mkdir()
     closed.chmod(0)
-    user, account = os.geteuid(), service_account()
-    os.seteuid(account.uid)
-    try:
-        for ask in (host.read, host.status, host.listing, host.remove, host.make_directory):
-            with pytest.raises(Problem, match=f": {account.name}, who runs this, has no permission there"):
-                ask(pure(closed / "data"))
-        with pytest.raises(Problem, match=f"{closed}: {account.name}, who"):
-            host.listing(pure(closed))
-    finally:
-        os.seteuid(user)
+    for ask in (host.read, host.status, host.listing, host.remove, host.make_directory):
+        with pytest.raises(Problem, match=f"closed/data: {host.account} has no permission there"):
+            ask(pure(closed / "data"))
+    with pytest.raises(Problem, match=f"{closed}: {host.account} has no permission there"):
+        host.listing(pure(closed))
+    with pytest.raises(Unavailable, match="it cannot be told whether a server runs on"):
+        host.postmaster(pure(closed))
 
 
 def test_rename_refuses_what_is_there(host: LocalHost, root: Path) -> None:
@@ -351,16 +449,6 @@ def test_rename_refuses_a_link_that_points_nowhere(host: LocalHost, root: Path) 
     assert (root / "l" / "new").is_symlink()
 
 
-@pytest.fixture
-def project(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of its own, below which things are pruned."""
-    made = root / "project"
-    made.mkdir(exist_ok=True)
-    made.chmod(0o755)
-    monkeypatch.setattr(local, "PROJECT", made)
-    return made
-
-
 def test_what_is_removed_takes_the_empty_directories_above_it_along(host: LocalHost, project: Path) -> None:
     one, other = project / ".local" / "s" / "db1" / "f", project / ".local" / "s" / "db2" / "f"
     host.write(pure(one), b"", mode=0o600)
@@ -368,7 +456,7 @@ def test_what_is_removed_takes_the_empty_directories_above_it_along(host: LocalH
     host.remove(pure(one))
     assert not one.parent.exists()
     assert other.exists()
-    host.remove(pure(other.parent))
+    host.remove(pure(other))
     assert not (project / ".local").exists()
     assert project.exists()
 
@@ -433,3 +521,44 @@ def test_a_recycled_pid_is_no_server(host: LocalHost, root: Path) -> None:
     data = pure(root / "recycled")
     host.write(data / "postmaster.pid", f"{os.getpid()}\n{data}\n0\n5432\n/tmp\n".encode(), mode=0o600)
     assert host.postmaster(data) is None
+
+
+@pytest.mark.parametrize("parent", ["/srv/a b/it's", "/srv/db1"])
+def test_a_socket_lies_beside_the_data(parent: str) -> None:
+    assert local.socket_directory(PurePosixPath(parent) / "data") == PurePosixPath(parent)
+
+
+@pytest.mark.parametrize("parent", ["/srv/" + "x" * 100, "/srv/a,b", '/srv/a"b', "/srv/a "])
+def test_a_socket_that_cannot_lie_there_lies_in_a_short_directory_of_the_accounts(
+    host: LocalHost, root: Path, monkeypatch: pytest.MonkeyPatch, parent: str
+) -> None:
+    sockets = local.socket_directory(PurePosixPath(parent) / "data")
+    assert len(str(sockets)) < 50
+    assert sockets != local.socket_directory(PurePosixPath(parent) / "other")
+    monkeypatch.setattr(local, "socket_directory", lambda _: sockets)
+    data = pure(root / "elsewhere" / "data")
+    program = pure(root / "programs")
+    host.write(program / "postgres", b"#!/bin/sh\n", mode=0o700)
+    try:
+        host.launch(program, data)
+        made = host.status(sockets)
+        assert made
+        assert (made.kind, made.owner, made.mode) == ("directory", host.account, 0o700)
+        host.halt(program, data, deadline=1)
+        assert host.status(sockets) is None
+    finally:
+        shutil.rmtree(sockets, ignore_errors=True)
+
+
+@AS_ROOT
+def test_a_socket_directory_that_a_stranger_made_first_is_refused(
+    host: LocalHost, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sockets = Path(tempfile.mkdtemp(dir="/tmp"))
+    os.chown(sockets, 1, 1)
+    monkeypatch.setattr(local, "socket_directory", lambda _: pure(sockets))
+    try:
+        with pytest.raises(Problem, match=f"{sockets}: it is not the account's own, with mode 0700"):
+            host.launch(pure(root), pure(root / "elsewhere" / "data"))
+    finally:
+        shutil.rmtree(sockets)

@@ -19,7 +19,7 @@ import pytest
 from bootstrap.ports import free_ports
 from components import hosts
 from components.errors import CommandFailed, Problem, Unavailable
-from components.hosts import login, ssh, ssh_connections, sudo
+from components.hosts import file_scripts, login, ssh_connections, sudo
 from components.hosts.login import Login, connection_settings, known_host_keys
 from components.hosts.private_directory import control
 from components.hosts.ssh import SshHost
@@ -282,12 +282,11 @@ def test_an_sshd_that_does_not_get_on(banner: bytes, monkeypatch: pytest.MonkeyP
         host(Login("127.0.0.1", port)).status(PASSWD)
 
 
-def test_a_deadline_counts_from_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ssh, "DEADLINE", 1.0)
+def test_a_deadline_counts_from_the_call() -> None:
     with listener(b"") as port:
         started = time.monotonic()
         with pytest.raises(Unavailable, match="did not answer within 1 s"):
-            host(Login("127.0.0.1", port))._do("true", deadline=1.0)
+            host(Login("127.0.0.1", port))._execute("true", deadline=1.0)
         assert time.monotonic() - started < 4
 
 
@@ -318,7 +317,7 @@ def sessions(sshd: Sshd) -> list[int]:
 
 def test_a_write_that_arrives_in_part_is_not_put_in_place(sshd: Sshd, home: Path) -> None:
     target = host(sshd.login())
-    ended = target._do(ssh.WRITE, str(home), "file", "10", "600", content=b"half")
+    ended = target._execute(file_scripts.WRITE, str(home / "file"), "10", "600", content=b"half")
     assert ended.status == 1
     assert "only a part of it arrived" in ended.errors
     assert not list(home.glob("*file*"))

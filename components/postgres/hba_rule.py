@@ -13,13 +13,12 @@ from ipaddress import ip_address, ip_network
 from pathlib import PurePosixPath
 from typing import ClassVar, Self
 
-from components.errors import Problem
+from components.errors import Problem, Refused
 from components.postgres.parameters import reload_configuration
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, session
 
 FIRST = "before other replication rules"
-LINK_DEADLINE = 30.0
 MARK = "# tde-replication"
 FOR = "# for"
 """Before the mark, the role and address that the line was made for: an edited one is known by them."""
@@ -97,6 +96,17 @@ class HbaRule(OnServer):
     def objection(self, live: Self) -> str | None:
         return _rejected(live.wrong, "nothing is changed") if live.wrong else None
 
+    def cost(self, live: Self | None) -> str | None:
+        """Of a file that the server's account may not give back to its owner, a person should know before anything is made."""
+        if live is not None:
+            return None
+        with session(self, self._purpose) as server:
+            path = self.machine.real(PurePosixPath(server.value("SHOW hba_file")))
+            found = self.machine.status(path)
+            if not found or found.owner == self.machine.account or any(map(self._is_ours, replication_rules(server))):
+                return None
+        return f"{self._purpose}: {path} belongs to {found.owner}: `up` will not change it. {self._by_hand}"
+
     def create(self) -> Self:
         return self._put()
 
@@ -135,7 +145,7 @@ class HbaRule(OnServer):
         """The numbers of the lines that may be taken out: one without our mark was there before us, and one that says for whom
         it was made is ours whatever has been made of it since."""
         path = str(server.value("SHOW hba_file"))
-        lines = (self.machine.read(PurePosixPath(path)) or b"").splitlines()
+        lines = (self.machine.read(PurePosixPath(path), follow=True) or b"").splitlines()
         own = self._mark.encode()
         made = {
             n for n, line in enumerate(lines, 1) if line.rstrip().endswith(own) and not line.lstrip().startswith(b"#")
@@ -157,29 +167,34 @@ class HbaRule(OnServer):
         with session(self, self._purpose) as server:
             with server.within(locks=True):  # other rules of this stack, over a slow network, take their time
                 server.rows("SELECT pg_advisory_lock(hashtext('tde-replication pg_hba.conf'))")
-            path = self._real(PurePosixPath(server.value("SHOW hba_file")))
+            # A link stays, and so does what it leads to.
+            path = self.machine.real(PurePosixPath(server.value("SHOW hba_file")))
             self._refuse_errors(server, "nothing was changed")
             before = self.machine.read(path) or b""
             lines = before.splitlines(keepends=True)
             yield server, lines
             after = b"".join(lines)
             if after != before:
-                found = self.machine.status(path)
-                mode = found.mode if found else 0o600
-                self.machine.write(path, after, mode=mode)
+                self._replace(path, after)
                 try:
                     self._refuse_errors(server, "the file was put back as it was")
                 except Problem:
-                    self.machine.write(path, before, mode=mode)
+                    self._replace(path, before)
                     raise
             reload_configuration(server)
 
-    def _real(self, path: PurePosixPath) -> PurePosixPath:
-        """Where a link leads: what is written takes the place of what it is written to."""
-        found = self.machine.status(path)
-        if found is None or found.kind == "file":
-            return path
-        return PurePosixPath(self.machine.run(["readlink", "-f", str(path)], deadline=LINK_DEADLINE).removesuffix("\n"))
+    def _replace(self, path: PurePosixPath, content: bytes) -> None:
+        try:
+            self.machine.replace(path, content)
+        except Refused as refused:
+            raise Refused(f"{self._purpose}: {refused}. {self._by_hand}") from None
+
+    @property
+    def _by_hand(self) -> str:
+        return (
+            "Put this line there yourself, above all other replication rules, before `up` (and take it out before `destroy`): "
+            f"{self._text().decode().strip()}"
+        )
 
     def _refuse_errors(self, server: Session, consequence: str) -> None:
         if wrong := self._wrong_line(server):

@@ -1,5 +1,6 @@
 """Our line in pg_hba.conf: put in, found in every spelling, moved to the top, taken out; the rest of the file as it was."""
 
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from components.errors import Problem
+from components.errors import Problem, Refused
 from components.postgres.hba_rule import FIRST, HbaRule
 from tests.providers.servers import PASSWORD, Node
 
@@ -94,6 +95,43 @@ def test_the_file_keeps_its_owner_and_rights(primary: Node, hba: HbaFile) -> Non
     rule(primary).create()
     after = hba.path.stat()
     assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another account")
+def test_a_file_of_another_account_is_not_taken_from_it(primary: Node, hba: HbaFile) -> None:
+    """As configuration management leaves it: the server may read it, and not change it."""
+    account = hba.path.stat()
+    os.chown(hba.path, 0, account.st_gid)
+    hba.path.chmod(0o640)
+    before = hba.path.stat()
+    declared = rule(primary)
+    line = "host replication tested 127.0.0.1/32 scram-sha-256"
+    try:
+        told = declared.cost(None)
+        with pytest.raises(Refused, match=r"pg_hba.conf belongs to root, and .* could not leave it so") as refused:
+            declared.create()
+        for text in (told, str(refused.value)):
+            assert line in " ".join((text or "").split())
+        assert hba.path.read_bytes() == hba.original
+        after = hba.path.stat()
+        assert (after.st_ino, after.st_uid, after.st_gid, after.st_mode) == (before.st_ino, 0, before.st_gid, 0o100640)
+        hba.path.write_bytes(f"{line} # tde-replication\n".encode() + hba.original)
+        assert declared.cost(None) is None
+        assert drift(declared.create()) == set()
+        assert hba.path.stat().st_ino == before.st_ino
+    finally:
+        os.chown(hba.path, account.st_uid, account.st_gid)
+        hba.path.chmod(0o600)
+
+
+def test_extended_attributes_stay(primary: Node, hba: HbaFile) -> None:
+    try:
+        os.setxattr(hba.path, "user.comment", b"theirs")
+    except OSError:
+        pytest.skip("no extended attributes in this file system: they were NOT tested")
+    rule(primary).create().delete()
+    assert os.getxattr(hba.path, "user.comment") == b"theirs"
+    os.removexattr(hba.path, "user.comment")
 
 
 def test_a_link_stays_one_and_the_file_that_it_leads_to_keeps_its_rights(primary: Node, hba: HbaFile) -> None:

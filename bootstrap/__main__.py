@@ -14,8 +14,9 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
-from bootstrap import embedded, engine, environment, plugins, venv
+from bootstrap import embedded, engine, environment, plugins, private, venv
 from bootstrap.project import HERE, BootstrapError, Project, say
 from bootstrap.stack import LOCAL, VAULTS, Stack
 from bootstrap.vault_check import why_unusable
@@ -51,7 +52,7 @@ def prepare(
 @contextmanager
 def _alone(project: Project) -> Iterator[None]:
     """Two at once would build two engines into one place."""
-    project.local.mkdir(exist_ok=True)
+    private.close(project)
     with (project.local / "bootstrap.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -83,8 +84,9 @@ def main(arguments: list[str]) -> int:
         project, chosen, installed, environ, embedded_vault=embedded, module=VAULTS.get(options.stack, "")
     )
     if new.get("PULUMI_BACKEND_URL") == project.backend:
-        project.state.mkdir(parents=True, exist_ok=True)  # without it, every `pulumi` by hand fails
+        private.make_state(project)  # without it, every `pulumi` by hand fails
     stack = Stack(project, options.stack, {**environ, **new, environment.MARK: environment.mark(new)}, embedded)
+    private.passphrase(project, stack.environ, stack.name, lambda name: replace(stack, name=name).release())
     return _perform(options.command, options.rest, stack, new, own_backend=environment.has_backend(environ))
 
 
@@ -140,8 +142,14 @@ def _clean(project: Project) -> int:
     made = project.python.exists() and subprocess.run(vault, cwd=project.root, capture_output=True, check=False).stdout
     if made or _has_state(project):
         raise BootstrapError("there still is a stack, or a Vault: make destroy first")
+    private.forget_passphrase(project)
+    kept = project.passphrase.read_text() if project.passphrase.exists() else None
     for place in (project.local, project.venv):
         shutil.rmtree(place, ignore_errors=True)
+    if kept is not None:
+        private.close(project)
+        private.write(project.passphrase, kept)
+        say(f"kept: {project.passphrase}, for settings in stacks/ are encrypted by it")
     return 0
 
 

@@ -10,12 +10,11 @@ from pathlib import Path
 
 from bootstrap.engine import Engine
 from bootstrap.plugins import Plugins, own_home
+from bootstrap.private import PASSPHRASE, PASSPHRASE_FILE
 from bootstrap.project import BootstrapError, Project
 
 MARK = "TDE_REPLICATION_ENVIRONMENT"
 """Names what was set here, with a digest of each value: in a shell that has sourced env.sh it is not the user's own."""
-
-PASSPHRASE = "PULUMI_CONFIG_PASSPHRASE"  # noqa: S105
 
 
 def own(environ: Mapping[str, str]) -> dict[str, str]:
@@ -53,8 +52,8 @@ def variables(
             new["PULUMI_CREDENTIALS_PATH"] = str(_login(environ))
     if not has_backend(environ):
         new["PULUMI_BACKEND_URL"] = project.backend
-        if PASSPHRASE not in environ and f"{PASSPHRASE}_FILE" not in environ:
-            new[PASSPHRASE] = ""
+        if PASSPHRASE not in environ and PASSPHRASE_FILE not in environ:
+            new[PASSPHRASE_FILE] = str(project.passphrase)
     if embedded_vault and "VAULT_ADDR" not in environ:
         new |= _vault(project, module)
     new["PATH"] = _path([engine.bin, project.venv / "bin"], environ.get("PATH", ""))

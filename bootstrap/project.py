@@ -41,6 +41,11 @@ class Project:
         return self.local / "state"
 
     @property
+    def passphrase(self) -> Path:
+        """What the secrets in that are encrypted by, where the user has no passphrase."""
+        return self.local / "passphrase"
+
+    @property
     def backend(self) -> str:
         """PULUMI_BACKEND_URL of that. Without the metadata files beside the state: Pulumi does not write those in one piece,
         and when it is killed then, it cannot read the state any more ("failed to load checkpoint: EOF")."""

@@ -15,15 +15,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bootstrap import embedded
+from bootstrap import embedded, private
 from bootstrap.project import Project, say
 from components import unasked
 
 LOCAL = "local"
 VAULTS = {LOCAL: "bootstrap.vault", "docker": "bootstrap.vault_container"}
 """The stacks of this project's own, each with the module that runs its Vault."""
-OURS = "dynamic/postgres:"
-"""Part of the types of resources for which a Claim looks."""
 _CHANGES = 7  # how Pulumi ends when it was told to expect none
 UNASKED = 8
 """How a drift check ends that could not ask everything, whether or not there is drift in the rest."""
@@ -73,9 +71,9 @@ class Stack:
 
     def destroy(self) -> int:
         if self.name not in VAULTS:
-            return self._pulumi("destroy") or self._forget_pending()
+            return self._pulumi("destroy")
         if self._exists():
-            code = self.vault("start") or self._release() or self._pulumi("destroy", *self._confirmed())
+            code = self.vault("start") or self.release() or self._pulumi("destroy", *self._confirmed())
             # Its configuration is committed: `stack rm` would delete it.
             code = code or self._pulumi("stack", "rm", "--yes", "--preserve-config")
             if code:
@@ -83,26 +81,6 @@ class Stack:
         else:
             say(f"stack {self.name}: there was none")
         return self.vault("remove") or self._tidy()
-
-    def _forget_pending(self) -> int:
-        """What a killed `up` was just making: Pulumi keeps it in the state of a stack that is gone, and warns of it ever after.
-
-        The stack's Claims have looked for it on the servers. For what others were making (in Vault, in Docker), a person must.
-        """
-        done = self._capture("stack", "export", "--stack", self.name)
-        try:
-            state = json.loads(done.stdout)["deployment"]
-            pending = [operation["resource"]["urn"] for operation in state.get("pending_operations") or []]
-        except (ValueError, KeyError, TypeError):
-            return done.returncode
-        if not pending or state.get("resources"):
-            return 0
-        for urn in pending:
-            _, _, kinds, name = urn.split("::")
-            if OURS not in kinds:
-                what = f"{kinds.rpartition('$')[2]} {name}"
-                say(f"stack {self.name}: a killed `up` was just making {what}: look whether it is there")
-        return self._pulumi("refresh", "--clear-pending-creates", "--yes", "--skip-preview", "--suppress-outputs")
 
     def vault(self, command: str, *, quietly: bool = False) -> int:
         """Start or remove the embedded Vault, where it is this stack's; without a virtual environment there is none."""
@@ -118,7 +96,7 @@ class Stack:
         return done.returncode
 
     def _ready(self) -> int:
-        return self.select() or self._release()
+        return self.select() or self.release()
 
     def _confirmed(self) -> list[str]:
         """What a stack that is made and removed many times a day needs no word for."""
@@ -140,7 +118,7 @@ class Stack:
         named = re.search(r"^name:\s*(\S+)", (self.project.root / "Pulumi.yaml").read_text(), re.MULTILINE)
         return named[1] if named else ""
 
-    def _release(self) -> int:
+    def release(self) -> int:
         """Take away the lock of a Pulumi that was killed on this machine: nobody else will."""
         locks = list((self.project.state / ".pulumi" / "locks").glob(f"**/{self._project_name()}/{self.name}/*.json"))
         if not self._own_state() or not locks or not all(map(_is_dead, locks)):
@@ -157,6 +135,7 @@ class Stack:
             text = settings.read_text() if settings.exists() else ""
             if "secure:" not in text and "encryptionsalt:" in text:  # a secret of the user's needs its salt
                 settings.write_text(re.sub(r"^encryptionsalt:.*\n?", "", text, flags=re.MULTILINE))
+            private.forget_passphrase(self.project)
         if self.name == LOCAL:  # whose servers it is for
             embedded.remove(self.project)
         for name in ("logs", "workspaces"):

@@ -41,10 +41,11 @@ def log_in(home: Path) -> None:
     (home / "credentials.json").write_text(json.dumps({"current": "https://api.pulumi.com"}))
 
 
-def test_somebody_with_nothing_gets_a_file_backend_and_an_empty_passphrase(project: Project) -> None:
+def test_somebody_with_nothing_gets_a_file_backend_and_a_passphrase_in_a_file(project: Project) -> None:
     made = new(project)
     assert made["PULUMI_BACKEND_URL"] == project.backend
-    assert made["PULUMI_CONFIG_PASSPHRASE"] == ""
+    assert "PULUMI_CONFIG_PASSPHRASE" not in made
+    assert made["PULUMI_CONFIG_PASSPHRASE_FILE"] == str(project.passphrase)
     assert made["PULUMI_HOME"] == str(project.home)
     assert made["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] == "true"
 
@@ -52,7 +53,7 @@ def test_somebody_with_nothing_gets_a_file_backend_and_an_empty_passphrase(proje
 @pytest.mark.parametrize("name", ["PULUMI_ACCESS_TOKEN", "PULUMI_BACKEND_URL"])
 def test_a_login_in_the_environment_is_kept(project: Project, name: str) -> None:
     made = new(project, {name: "mine"})
-    assert not {"PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE"} & set(made)
+    assert not {"PULUMI_BACKEND_URL", "PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & set(made)
 
 
 def test_a_login_in_the_home_is_kept_beside_stand_in_plugins(project: Project, home: Path) -> None:
@@ -71,7 +72,7 @@ def test_having_logged_out_is_no_login(project: Project, home: Path) -> None:
 @pytest.mark.parametrize("name", ["PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"])
 def test_an_own_passphrase_is_kept(project: Project, name: str) -> None:
     made = new(project, {name: "mine"})
-    assert "PULUMI_CONFIG_PASSPHRASE" not in made
+    assert not {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & set(made)
     assert "PULUMI_BACKEND_URL" in made
 
 

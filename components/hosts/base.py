@@ -38,7 +38,7 @@ class Postmaster:
     started: int = 0
     """When, in seconds since the epoch; 0: not known."""
     lost: bool = False
-    """Whether its lock file or its whole data directory was removed or replaced under it: nothing of it can be kept."""
+    """Whether its lock file or its whole data directory was removed or replaced under it: nobody can connect to it."""
 
     @classmethod
     def parse(cls, pid: int, data: PurePosixPath, lines: Sequence[str], *, lost: bool) -> "Postmaster":

@@ -248,7 +248,7 @@ class DockerHost(ScriptedHost):
             return None
         server = super().postmaster(data_directory)
         # A lock file that a killed server left may name a process that this container has again; that server's start was before.
-        if server and not server.lost and server.started < int(max(found.finished_at, found.started_at - LATE)):
+        if server and not server.lost and 0 < server.started < int(max(found.finished_at, found.started_at - LATE)):
             return None
         return server
 

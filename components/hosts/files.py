@@ -148,7 +148,7 @@ class ScriptedHost(Host):
     def _end(self, found: Postmaster, data_directory: PurePosixPath, deadline: float) -> None:
         """End a server by signals: a fast shutdown, then an immediate one. They are sent as the account, for what a file of the
         account names as the server may be anybody's process."""
-        for number in ("QUIT",) if found.lost else ("INT", "QUIT"):
+        for number in ("INT", "QUIT"):
             self._execute(scripts.SIGNAL, str(found.pid), str(data_directory), number)
             if self._has_ended(found, data_directory, deadline):
                 return

@@ -687,3 +687,31 @@ def test_a_tablespace_in_the_way_is_told_and_nobody_is_told_to_empty_it(servers:
             "stop db2, move what is there away. Nothing is changed"
         )
         origin.stop()
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
+def test_a_directory_that_is_removed_under_its_server_is_cloned_again(
+    servers: Servers, primary: Node, *, replaced: bool
+) -> None:
+    """PostgreSQL looks for its lock file once a minute; until then the server runs on, and has the port."""
+    made = servers.standby(primary, "orphaned")
+    clone = made.directory
+    assert isinstance(clone, ClonedDirectory)
+    running = made.host.postmaster(made.data)
+    assert running
+    shutil.rmtree(made.data)
+    if replaced:
+        made.host.make_directory(made.data)
+    assert clone.read() is None
+    assert "its former directory was removed under its server, which is stopped" in (clone.cost(None) or "")
+    found = made.host.postmaster(made.data)
+    assert found
+    assert (found.pid, found.lost, made.running) == (running.pid, True, True)
+    again = clone.create()
+    assert made.host.postmaster(made.data) is None
+    node = Node(again, made.server.but(made_at=again.made_at))
+    node.server.create()
+    assert node.value("SELECT pg_is_in_recovery()") is True
+    node.stop()
+    ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot}).delete()
+    again.delete()

@@ -219,3 +219,35 @@ def test_an_adopted_directory_is_never_touched(servers: Servers, made: Initializ
 )
 def test_a_line_goes_before_the_first_rule(rules: bytes, made_of_them: bytes) -> None:
     assert data_directory._before_first_rule(rules, b"NEW\n") == made_of_them
+
+
+@pytest.mark.parametrize("disposable", [True, False])
+def test_nothing_is_taken_away_while_it_cannot_be_told_whether_a_server_runs(
+    servers: Servers, *, disposable: bool
+) -> None:
+    """Of a lock file that cannot be read, nobody knows whose it is."""
+    made = servers.directory(disposable=disposable).create()
+    lock = Path(made.path) / "postmaster.pid"
+    lock.symlink_to("/proc/self/status")
+    server = servers.server(made, "unknown", {})
+    before = sorted(path.name for path in Path(made.path).parent.iterdir())
+    for deed in (made.delete, made.take_away, server.delete, server.create):
+        with pytest.raises(Unavailable, match="it cannot be told whether a server runs on"):
+            deed()
+    assert sorted(path.name for path in Path(made.path).parent.iterdir()) == before
+    lock.unlink()
+    made.delete()
+
+
+def test_nothing_is_taken_away_from_a_server_that_is_started_again(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = servers.directory().create()
+    node = Node(made, servers.server(made, "again", {}))
+    servers.made.append(node)
+    node.server.create()
+    monkeypatch.setattr(LocalHost, "halt", lambda *_, **__: None)
+    with pytest.raises(Refused, match=r"a server runs on .* again"):
+        made.delete()
+    assert node.running
+    assert node.value("SELECT 1") == 1

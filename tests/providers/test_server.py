@@ -584,3 +584,23 @@ def test_the_server_outlives_whoever_started_it(servers: Servers, primary: Node)
     ).stdout
     assert "pipe:" not in "\n".join(line for line in descriptors.splitlines() if re.search(r" [012] -> ", line))
     assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+
+
+def test_a_socket_that_was_removed_is_told_and_made_again(servers: Servers) -> None:
+    node = servers.primary("unsocketed")
+    socket = Path("/tmp") / f".s.PGSQL.{node.port}"
+    before = node.host.postmaster(node.data)
+    socket.unlink()
+    live = node.server.read()
+    assert live
+    assert live.socket == "removed"
+    assert node.server.changed(live) == {"socket"}
+    assert "only a restart makes it again: it will be restarted" in (node.server.cost(live) or "")
+    refused = node.server.but(restart="refused")
+    assert "the stack says restart: refused: nothing is changed" in (refused.objection(live) or "")
+    with pytest.raises(Refused, match="the socket of server unsocketed was removed"):
+        refused.update(live)
+    assert node.host.postmaster(node.data) == before
+    node.server.update(live)
+    assert socket.exists()
+    assert node.server.read() == node.server

@@ -7,8 +7,7 @@ from pathlib import PurePosixPath
 from components import hosts, settings
 from components.errors import Problem
 from components.hosts.site import Site
-from components.postgres.guc import switch
-from components.postgres.inheritance import TLS_FILES, configuration, hindrances, inherited, left_out, tablespaces
+from components.postgres.inheritance import configuration, hindrances, left_out, sentence, tablespaces
 from components.postgres.session import server_session
 from components.side_by_side import side_by_side
 
@@ -31,14 +30,10 @@ def clones(primary: Place, standbys: Sequence[Place]) -> tuple[list[str], list[s
     except Problem:
         return [], []
     mistakes = [f"{key}: {one}" for one in hindering]
-    notices = []
     for standby in standbys:
         mistakes += _of_tablespaces(outside, primary, standby, is_new=standby in new)
-    for standby in new:
-        mistakes += _of_tls(server, found, standby)
-        if left := left_out({**found, **server.settings}):
-            notices.append(f"{standby[1].name} will not take over from {server.name}: {left}")
-    return mistakes, notices
+    told = [(standby[1].name, _not_taken_over({**found, **server.settings}, standby)) for standby in new]
+    return mistakes, [f"{name} will not take over from {server.name}: {left}" for name, left in told if left]
 
 
 def _is_new(standby: Place) -> bool:
@@ -73,21 +68,12 @@ def _of_tablespaces(outside: Mapping[str, str], primary: Place, standby: Place, 
         return []
 
 
-def _of_tls(primary: settings.Server, found: Mapping[str, str], standby: Place) -> list[str]:
-    """Certificates and keys that the clone would be started with, and that are not on its machine."""
-    key, server, site = standby
-    wanted = {**inherited({**found, **primary.settings}), **server.settings}
-    if switch(wanted.get("ssl", "off")) != "on":
-        return []
+def _not_taken_over(found: Mapping[str, str], standby: Place) -> str:
+    """As a sentence; without what the standby declares itself."""
+    _, server, site = standby
     host = hosts.host(site.address)
     try:
-        if host.status(site.binaries) is None:
-            return []  # its packages, which `up` installs, may bring them
-        return [
-            f"{key}.settings.{name}: {server.name} would be started with {wanted[name]}, as {primary.name} is, and its machine "
-            "has no such file: put one there, or name another, or set ssl: off"
-            for name in TLS_FILES
-            if wanted.get(name, "").startswith("/") and host.status(PurePosixPath(wanted[name])) is None
-        ]
+        left = left_out(found, lambda path: host.status(path) is not None)
     except Problem:
-        return []
+        return ""
+    return sentence({name: reason for name, reason in left.items() if name not in server.settings})

@@ -19,9 +19,9 @@ from components.postgres.inheritance import (
     conf,
     configuration,
     hindrances,
-    inherited,
     left_out,
     refuse_hindrances,
+    sentence,
     tablespaces,
 )
 from components.postgres.session import Session, server_session
@@ -281,7 +281,9 @@ class ClonedDirectory(DataDirectory):
         machine = hosts.host(self.primary_host)
         with self._primary() as primary:
             found = configuration(primary)
-            self.machine.write(target / "postgresql.conf", conf(self._primary_name, inherited(found)), mode=0o600)
+            left = left_out(found, lambda path: self.machine.status(path) is not None)
+            settings = {name: value for name, value in found.items() if name not in left}
+            self.machine.write(target / "postgresql.conf", conf(self._primary_name, settings), mode=0o600)
             self.machine.write(target / "postgresql.auto.conf", AUTO_CONF, mode=0o600)
             for name, parameter in ACCESS.items():
                 place = PurePosixPath(primary.value("SELECT current_setting(%s)", [parameter]))
@@ -291,9 +293,9 @@ class ClonedDirectory(DataDirectory):
                 if content is None:
                     raise Problem(f"{place}, the primary's {parameter}, is not there: the clone would let nobody in")
                 self.machine.write(target / name, content, mode=0o600)
-        if left := left_out(found):
+        if told := sentence(left):
             note(
-                f"{self.name} does not take over from {self._primary_name}: {left}. Declare it in its settings to have it there"
+                f"{self.name} does not take over from {self._primary_name}: {told}. Declare it in its settings to have it there"
             )
 
     @property

@@ -5,11 +5,12 @@ server. A clone gets a postgresql.conf of its own instead: what all of the prima
 too, without what is listed here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from components.errors import Problem
-from components.postgres.guc import quoted
+from components.postgres.guc import quoted, switch
 from components.postgres.session import Session
 
 HEADER = """\
@@ -37,6 +38,7 @@ _OWN = Reason("every server has its own", told=False)
 _TARGET = Reason("the clone would stop there, or become a primary")
 _RECOVERY = Reason("it belongs to a recovery of the primary")
 _ARCHIVE = Reason("two servers would write into one archive")
+_TLS = Reason("its machine has not all of these files")
 _PROMOTED = Reason("once promoted, it would wait for servers that follow the primary")
 
 NOT_INHERITED: Mapping[str, Reason] = {
@@ -71,23 +73,26 @@ def configuration(primary: Session) -> dict[str, str]:
     )
 
 
-def inherited(found: Mapping[str, str]) -> dict[str, str]:
-    """What a clone takes over of its primary's `configuration`."""
-    return {name: value for name, value in found.items() if _reason(name, value) is None}
+def left_out(found: Mapping[str, str], has: Callable[[PurePosixPath], bool]) -> dict[str, Reason]:
+    """What a clone does not take over of its primary's `configuration`, where its machine `has` some files and not others."""
+    paths = [PurePosixPath(found.get(name, "")) for name in TLS_FILES]
+    without = dict(NOT_INHERITED)
+    if switch(found.get("ssl", "off")) == "on" and not all(has(path) for path in paths if path.is_absolute()):
+        without |= dict.fromkeys(("ssl", *TLS_FILES), _TLS)
+    return {
+        name: without[name]
+        for name, value in sorted(found.items())
+        if name in without and (not without[name].absolute or PurePosixPath(value).is_absolute())
+    }
 
 
-def left_out(found: Mapping[str, str]) -> str:
-    """What it does not take over and somebody may miss, as a sentence; empty where there is nothing."""
+def sentence(left: Mapping[str, Reason]) -> str:
+    """What is left out and somebody may miss; empty where there is nothing."""
     why: dict[str, list[str]] = {}
-    for name, value in sorted(found.items()):
-        if (reason := _reason(name, value)) and reason.told:
+    for name, reason in left.items():
+        if reason.told:
             why.setdefault(reason.why, []).append(name)
     return "; ".join(f"{', '.join(names)} ({reason})" for reason, names in why.items())
-
-
-def _reason(name: str, value: str) -> Reason | None:
-    found = NOT_INHERITED.get(name)
-    return None if found and found.absolute and not value.startswith("/") else found
 
 
 def conf(primary: str, settings: Mapping[str, str]) -> bytes:

@@ -29,11 +29,11 @@ class Mistakes(Problem):
 
 def parse(file: str, document: Any, besides: Sequence[str] = ()) -> Cluster:
     """The cluster that a stack file declares. Raises `Mistakes` with all that is wrong in it, and what is `besides`."""
-    if isinstance(document, str):
-        try:
-            document = json.loads(document)
-        except ValueError:
-            raise Mistakes(file, ["cluster: this is no mapping of settings", *besides]) from None
+    try:
+        document = json.loads(document) if isinstance(document, str) else document
+        json.dumps(document, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError):  # of half a character, too
+        raise Mistakes(file, ["cluster: must be a mapping of settings", *besides]) from None
     try:
         cluster = Cluster.model_validate(document)
     except ValidationError as error:

@@ -28,7 +28,10 @@ class Kind(Protocol):
 
 def host(address: str) -> "Host":
     """The host that a resource's inputs name."""
-    return _kind(address.partition(":")[0]).open_host(address)
+    try:
+        return _kind(address.partition(":")[0]).open_host(address)
+    except ValueError:
+        raise Problem(f"{address[:80]!r} is no address of a host") from None
 
 
 def place(server: "settings.Server", port: int, around: "Surroundings") -> "Site":
@@ -37,5 +40,5 @@ def place(server: "settings.Server", port: int, around: "Surroundings") -> "Site
 
 def _kind(name: str) -> Kind:
     if name not in KINDS:
-        raise Problem(f"{name!r} is no kind of host that this version knows")
+        raise Problem(f"{name[:80]!r} is no kind of host that this version knows")
     return cast("Kind", import_module(f"components.hosts.{name}"))

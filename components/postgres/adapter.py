@@ -67,7 +67,7 @@ class Provider(ResourceProvider):
         try:
             if olds:
                 # Not in diff, which the engine calls to refresh too: it would keep `destroy` from ending.
-                live = self.kind.model_validate(_plain(olds))
+                live = self._known(olds)
                 with _told(live):
                     objection = self._declared(olds, news, unknown).objection(live)
                 return CheckResult(news, [CheckFailure("", objection)] if objection else [])
@@ -82,8 +82,9 @@ class Provider(ResourceProvider):
         """Compare field by field; a value not known yet (of a resource that is to be made) counts as changed."""
         unknown = {name for name, value in news.items() if isinstance(value, Unknown)}
         fields = self.kind.model_fields
-        old = self.kind.model_validate(_plain(olds))
-        new = self._declared(olds, news, unknown)
+        old = self._known(olds)
+        with _readable(self.kind):
+            new = self._declared(olds, news, unknown)
         passed = self.kind.computed | self.kind.unmanaged | self.kind.passing
         late = {name for name in fields if _alias(self.kind, name) in unknown and name not in passed}
         changed = new.changed(old) | late
@@ -97,19 +98,24 @@ class Provider(ResourceProvider):
             delete_before_replace=self.kind.delete_before_replace,
         )
 
+    def _known(self, props: Properties) -> Resource:
+        """As Pulumi's state holds it."""
+        with _readable(self.kind):
+            return self.kind.model_validate(_plain(props))
+
     def _declared(self, olds: Properties, news: Properties, unknown: set[str]) -> Resource:
         """What is declared; what `create` found out, and what is not known yet, as it was."""
         kept = unknown | set(_aliases(self.kind, self.kind.computed))
         return self.kind.model_validate({k: v for k, v in _plain(olds).items() if k in kept} | _plain(news))
 
     def create(self, props: Properties) -> CreateResult:
-        declared = self.kind.model_validate(_plain(props))
+        declared = self._known(props)
         with _told(declared):
             made = declared.create()
         return CreateResult(made.identity, _dump(made))
 
     def read(self, id_: str, props: Properties) -> ReadResult:
-        last = self.kind.model_validate(_plain(props))
+        last = self._known(props)
         with _told(last):
             try:
                 live = last.read()
@@ -128,14 +134,15 @@ class Provider(ResourceProvider):
         return f"{self.kind.called or self.kind.__name__} {one.identity}"
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
-        old = self.kind.model_validate(_plain(olds))
-        new = self._declared(olds, news, set())
+        old = self._known(olds)
+        with _readable(self.kind):
+            new = self._declared(olds, news, set())
         with _told(new):
             made = new.update(old) if new.changed(old) else new
         return UpdateResult(_dump(made))
 
     def delete(self, _id: str, props: Properties) -> None:
-        last = self.kind.model_validate(_plain(props))
+        last = self._known(props)
         with _told(last):
             thing = self._thing(last)
             try:
@@ -174,6 +181,18 @@ class Managed(DynamicResource):
         """An output by the reconciler's own name of it."""
         value: pulumi.Output[Any] = getattr(self, _alias(self.provider.kind, field))
         return value
+
+
+@contextmanager
+def _readable(kind: type[Resource]) -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise Problem(
+            f"Pulumi's state holds a {kind.called or kind.__name__} that cannot be read ({wrong}): it was changed by hand, or is "
+            "of another version. Bring back a former one by `pulumi stack import`"
+        ) from None
 
 
 def _alias(kind: type[Resource], name: str) -> str:

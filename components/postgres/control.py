@@ -34,8 +34,10 @@ class ControlData:
 
 def position(lsn: str) -> int:
     """An LSN, as PostgreSQL writes it, as a number of bytes."""
-    high, low = lsn.split("/")
-    return int(high, 16) << 32 | int(low, 16)
+    found = re.fullmatch(r"([0-9A-F]{1,8})/([0-9A-F]{1,8})", lsn, re.ASCII | re.IGNORECASE)
+    if not found:
+        raise Problem(f"{lsn[:40]!r} is no position in WAL")
+    return int(found[1], 16) << 32 | int(found[2], 16)
 
 
 def control_data(host: Host, binaries: PurePosixPath, data: PurePosixPath) -> ControlData:
@@ -52,7 +54,7 @@ def control_data(host: Host, binaries: PurePosixPath, data: PurePosixPath) -> Co
         raise
     lines = dict(re.findall(r"^([^:\n]+):\s*(.*)$", output, re.MULTILINE))
     try:
-        return ControlData(
+        found = ControlData(
             system_identifier=lines["Database system identifier"],
             state=lines["Database cluster state"],
             timeline=int(lines["Latest checkpoint's TimeLineID"]),
@@ -60,8 +62,14 @@ def control_data(host: Host, binaries: PurePosixPath, data: PurePosixPath) -> Co
             segment_size=int(lines["Bytes per WAL segment"]),
             reached=max(lines["Latest checkpoint location"], lines["Minimum recovery ending location"], key=position),
         )
+        readable = re.fullmatch(r"[0-9A-F]{24}", found.redo_wal_file) and found.segment_size > 0
     except KeyError as missing:
         raise Problem(f"pg_controldata does not say {missing} of {data}") from None
+    except ValueError:
+        readable = None
+    if not readable:
+        raise Problem(f"pg_controldata says of {data} what cannot be read: look at the programs in {binaries}")
+    return found
 
 
 FOLLOWED = {
@@ -80,11 +88,16 @@ def too_low(host: Host, binaries: PurePosixPath, data: PurePosixPath) -> dict[st
     output = host.run([str(binaries / "pg_controldata"), "--pgdata", str(data)], deadline=DEADLINE)
     least = {
         FOLLOWED[name]: int(value)
-        for name, value in re.findall(r"^(\w+) setting:\s+(\d+)$", output, re.MULTILINE)
+        for name, value in re.findall(r"^(\w+) setting:\s+(\d{1,9})$", output, re.MULTILINE | re.ASCII)
         if name in FOLLOWED
     }
-    return {
-        name: str(value)
-        for name, value in least.items()
-        if int(host.run([str(binaries / "postgres"), "-D", str(data), "-C", name], deadline=DEADLINE)) < value
-    }
+    try:
+        return {
+            name: str(value)
+            for name, value in least.items()
+            if int(host.run([str(binaries / "postgres"), "-D", str(data), "-C", name], deadline=DEADLINE)) < value
+        }
+    except ValueError:
+        raise Problem(
+            f"the parameters that {data} would start with cannot be read: look at the programs in {binaries}"
+        ) from None

@@ -258,9 +258,11 @@ def marker(host: Host, path: PurePosixPath) -> dict[str, str]:
     """What says whose a data directory is: `stack`, `name`, `madeAt`, `kind`; empty for one that no stack made."""
     try:
         found = json.loads(host.read(path / MARKER) or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    if not (isinstance(found, dict) and "stack" in found and all(isinstance(value, str) for value in found.values())):
+        return {}
+    return {**found, "madeAt": found.get("madeAt") or "unknown"}
 
 
 def of_another_stack(maker: str, stack: str) -> str | None:

@@ -318,7 +318,7 @@ def test_a_vault_on_this_machines_loopback_is_none_for_servers_elsewhere(
 
 
 def test_what_is_no_mapping_at_all() -> None:
-    with pytest.raises(Mistakes, match="this is no mapping of settings"):
+    with pytest.raises(Mistakes, match="must be a mapping of settings"):
         stack_file.parse(FILE, "encryption: off")
 
 

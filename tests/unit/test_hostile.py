@@ -1,0 +1,337 @@
+"""What comes from outside may be anything: Pulumi's state, a stack file, files in a data directory, the answers of a machine. The
+code takes it, or refuses it with a sentence. No other error, and no wait without an end.
+
+Nothing here is a machine: `Hostile` answers what hypothesis thinks of, and keeps nothing.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings, strategies as st
+
+from components import console, hosts, stack_file
+from components.errors import CommandFailed, Problem, Unavailable
+from components.hosts import listeners
+from components.hosts.base import Connection, FileStatus, Host, Postmaster
+from components.postgres import base_backup, data_directory, resources
+from components.postgres.adapter import Provider
+from components.postgres.control import control_data, position, too_low
+from components.postgres.resource import Resource
+
+SECONDS = 5.0
+CLASSES = [found for found in vars(resources).values() if isinstance(found, type)]
+PROVIDERS = [found for found in CLASSES if issubclass(found, Provider) and found is not Provider]
+DEEP = "[" * 2000  # more than Python takes
+words = st.sampled_from(
+    [
+        *(
+            "",
+            "\0",
+            "\n",
+            "/",
+            "..",
+            "../../etc",
+            "-",
+            "~",
+            "%s",
+            "{}",
+            "'; --",
+            '"',
+            "\ud800",
+            "é" * 70,
+            "x" * 300,
+            "1" * 5000,
+        ),
+        *(
+            "local",
+            "ssh://",
+            "ssh://[::1",
+            "ssh://h:99999",
+            "ssh://h:x?account=%00",
+            "docker://",
+            "docker://x/../y",
+            "ftp://h",
+        ),
+        *(
+            "/srv/db2/data",
+            "/srv/\0",
+            "tde_db2",
+            "7579821021830312345",
+            "0/0",
+            "0/",
+            "FFFFFFFFF/1",
+            "18446744073709551616/0",
+        ),
+        *("in production", "0600", "9999", "0o7", "2026-01-01T00:00:00Z", "-1", "1e400", "nan", DEEP),
+    ]
+)
+texts = words | st.text(max_size=12)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
+)
+contents = st.none() | texts.map(lambda text: text.encode(errors="surrogatepass")) | st.binary(max_size=40)
+
+
+class Hostile(Host):
+    """A machine that answers anything, and does nothing."""
+
+    address = "hostile"
+    account = "postgres"
+    administrators = ()
+
+    def __init__(self, data: st.DataObject) -> None:
+        self._draw = data.draw
+
+    def _answer(self, strategy: st.SearchStrategy[Any]) -> Any:
+        if self._draw(st.integers(0, 9)) == 0:
+            raise self._draw(st.sampled_from([Unavailable("it does not answer"), Problem("permission denied")]))
+        return self._draw(strategy)
+
+    def run(self, command: Sequence[str], **_: Any) -> str:
+        if self._draw(st.booleans()):
+            raise CommandFailed(command[0], self._draw(st.integers(-20, 255)), self._draw(texts))
+        return str(self._answer(texts | control_texts | st.lists(texts, max_size=6).map("\n".join)))
+
+    def read(self, path: PurePosixPath) -> bytes | None:
+        del path
+        found: bytes | None = self._answer(contents | markers.map(str.encode))
+        return found
+
+    def status(self, path: PurePosixPath) -> FileStatus | None:
+        del path
+        kinds = st.sampled_from(["file", "directory", "other"])
+        found: FileStatus | None = self._answer(st.none() | st.builds(FileStatus, kinds, texts, st.integers(0, 0o7777)))
+        return found
+
+    def listing(self, path: PurePosixPath) -> list[str]:
+        del path
+        return sorted(self._answer(st.lists(texts | st.just("0" * 24), max_size=3)))
+
+    def write(self, path: PurePosixPath, content: bytes, *, mode: int) -> None:
+        del path, content, mode
+        self._answer(st.none())
+
+    def make_directory(self, path: PurePosixPath) -> None:
+        del path
+        self._answer(st.none())
+
+    def rename(self, old: PurePosixPath, new: PurePosixPath) -> None:
+        del old, new
+        self._answer(st.none())
+
+    def remove(self, path: PurePosixPath) -> None:
+        del path
+        self._answer(st.none())
+
+    def launch(self, binaries: PurePosixPath, data_directory: PurePosixPath) -> int:
+        del binaries, data_directory
+        return 0
+
+    def log_since(self, data_directory: PurePosixPath, mark: int) -> str:
+        del data_directory, mark
+        return str(self._answer(texts))
+
+    def postmaster(self, data_directory: PurePosixPath) -> Postmaster | None:
+        del data_directory
+        found: Postmaster | None = self._answer(
+            st.none() | st.builds(Postmaster, st.integers(1, 9), st.integers(1, 9), texts, st.booleans())
+        )
+        return found
+
+    def halt(self, binaries: PurePosixPath, data_directory: PurePosixPath, *, deadline: float) -> None:
+        del binaries, data_directory, deadline
+        self._answer(st.none())
+
+    def connect(self, data_directory: PurePosixPath, database: str, **options: Any) -> Connection:
+        del database, options
+        raise Unavailable(f"the server on {data_directory} does not answer")
+
+
+LABELS = (
+    *("Database system identifier", "Database cluster state", "Latest checkpoint's TimeLineID"),
+    *("Latest checkpoint's REDO WAL file", "Bytes per WAL segment", "Latest checkpoint location"),
+    *("Minimum recovery ending location", "max_connections setting"),
+)
+GOOD = {
+    "Database system identifier": "7579821021830312345",
+    "Database cluster state": "in archive recovery",
+    "Latest checkpoint's TimeLineID": "1",
+    "Latest checkpoint's REDO WAL file": "000000010000000000000003",
+    "Bytes per WAL segment": "16777216",
+    "Latest checkpoint location": "0/3000158",
+    "Minimum recovery ending location": "0/0",
+}
+control_texts = st.dictionaries(st.sampled_from(LABELS), texts, max_size=3).map(
+    lambda changed: "".join(f"{name}: {value}\n" for name, value in {**GOOD, **changed}.items())
+)
+markers = st.dictionaries(st.sampled_from(["stack", "name", "madeAt", "kind"]), json_values, max_size=4).map(json.dumps)
+
+
+@contextmanager
+def refused_in_a_sentence() -> Iterator[None]:
+    """Or taken; and soon."""
+    began = time.monotonic()
+    with suppress(Problem):
+        yield
+    assert time.monotonic() - began < SECONDS
+
+
+def properties(kind: type[Resource]) -> st.SearchStrategy[dict[str, Any]]:
+    """What a state may hold of a resource: a few of its properties are anything, the others as they should be."""
+    schema = kind.model_json_schema()
+    good: dict[str, st.SearchStrategy[Any]] = {}
+    for name, field in schema["properties"].items():
+        types = [one.get("type") for one in [field, *field.get("anyOf", [])]]
+        if "default" in field:
+            good[name] = st.just(field["default"])
+        elif "string" in types:
+            good[name] = st.just("/srv/db2/data" if "irectory" in name or name == "path" else "7579821021830312345")
+        elif "$ref" in field:
+            good[name] = st.just({"host": "h", "port": 5432, "role": "r", "tls": "prefer", "passfile": "/srv/db2/p"})
+        else:
+            good[name] = st.just({"array": [], "object": {}, "boolean": False}.get(str(types[0]), 1))
+    wrong = st.dictionaries(st.sampled_from(sorted(good)), json_values, max_size=3)
+    return st.tuples(st.fixed_dictionaries(good), wrong).map(lambda pair: {**pair[0], **pair[1]})
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[st.DataObject], Hostile]:
+    monkeypatch.setattr(console, "say", lambda *_, **__: None)
+
+    def put(data: st.DataObject) -> Hostile:
+        made = Hostile(data)
+        monkeypatch.setattr(hosts, "host", lambda _: made)
+        return made
+
+    return put
+
+
+anything = settings(
+    max_examples=20,
+    phases=[Phase.explicit, Phase.generate],  # to make an example smaller takes longer than to find it
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS, ids=lambda provider: provider.__name__)
+@anything
+@given(st.data())
+def test_a_state_and_a_machine(
+    machine: Callable[[st.DataObject], Hostile], provider: type[Provider], data: st.DataObject
+) -> None:
+    machine(data)
+    made = provider()
+    olds, news = data.draw(properties(made.kind)), data.draw(properties(made.kind))
+    identifier = data.draw(texts)
+    for call in (
+        lambda: made.check(dict(olds), dict(news)),
+        lambda: made.check({}, dict(news)),
+        lambda: made.diff(identifier, olds, news),
+        lambda: made.read(identifier, olds),
+        lambda: made.delete(identifier, olds),
+    ):
+        with refused_in_a_sentence():
+            call()
+
+
+@pytest.mark.parametrize(
+    "provider", [resources.InitializedDirectoryProvider, resources.AdoptedDirectoryProvider, resources.HostFileProvider]
+)
+@anything
+@given(st.data())
+def test_what_is_there_when_something_is_made(
+    machine: Callable[[st.DataObject], Hostile], provider: type[Provider], data: st.DataObject
+) -> None:
+    machine(data)
+    made = provider()
+    props = data.draw(properties(made.kind))
+    with refused_in_a_sentence():
+        made.create(props)
+    with refused_in_a_sentence():
+        made.update("", data.draw(properties(made.kind)), props)
+
+
+@anything
+@given(st.data())
+def test_the_files_of_a_data_directory(data: st.DataObject) -> None:
+    host, place = Hostile(data), PurePosixPath("/srv/db2/data")
+    with refused_in_a_sentence():
+        made = data_directory.marker(host, place)
+        assert all(isinstance(value, str) for value in made.values())
+    with refused_in_a_sentence():
+        found = control_data(host, place, place)
+        assert found.segment(found.redo_wal_file) >= 0
+    with refused_in_a_sentence():
+        assert all(value.isdecimal() for value in too_low(host, place, place).values())
+    with refused_in_a_sentence():
+        found_listener = listeners.listener(host, ["*"], 5432)
+        if found_listener:
+            str(listeners.holder(host, found_listener))
+
+
+@anything
+@given(texts | st.text())
+def test_an_lsn(text: str) -> None:
+    with refused_in_a_sentence():
+        assert position(text) >= 0
+
+
+@anything
+@given(texts | st.text())
+def test_a_line_of_progress(line: str) -> None:
+    base_backup._tell("base backup", line, 1.0)
+
+
+@anything
+@given(texts | st.text())
+def test_an_address_of_a_host(address: str) -> None:
+    with refused_in_a_sentence():
+        hosts.host(address)
+
+
+document = json_values | st.dictionaries(
+    st.sampled_from(["primary", "standbys", "vault", "key", "replication", "encryption", "database"]),
+    json_values,
+    max_size=4,
+)
+
+
+@anything
+@given(document | document.map(json.dumps) | texts)
+def test_a_stack_file(declared: Any) -> None:
+    with refused_in_a_sentence():
+        stack_file.parse("stacks/Pulumi.x.yaml", declared)
+
+
+@anything
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "name": texts,
+            "host": json_values | st.fixed_dictionaries({"ssh": texts}) | st.fixed_dictionaries({"docker": texts}),
+            **dict.fromkeys(("port", "listen", "settings", "adopt"), json_values),
+            **dict.fromkeys(("dataDirectory", "binaries", "address"), texts),
+        },
+    )
+)
+def test_a_server_of_a_stack_file(server: Mapping[str, Any]) -> None:
+    with refused_in_a_sentence():
+        stack_file.parse("stacks/Pulumi.x.yaml", {"primary": {"name": "db1", **server}, "standbys": [server]})
+
+
+def test_the_marker_is_not_read_without_an_end() -> None:
+    class Deep(Hostile):
+        def read(self, path: PurePosixPath) -> bytes | None:
+            del path
+            return DEEP.encode()
+
+    with suppress(Problem):
+        assert data_directory.marker(Deep.__new__(Deep), PurePosixPath("/srv")) == {}

@@ -68,8 +68,9 @@ class Provider(ResourceProvider):
             if olds:
                 # Not in diff, which the engine calls to refresh too: it would keep `destroy` from ending.
                 live = self._known(olds)
+                declared = self._declared(olds, news, unknown)
                 with _told(live):
-                    objection = self._declared(olds, news, unknown).objection(live)
+                    objection = declared.objection(live)
                 return CheckResult(news, [CheckFailure("", objection)] if objection else [])
             if not unknown:
                 _tell_cost(self.kind.model_validate(_plain(news)), None)

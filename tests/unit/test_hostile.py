@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 from components import console, hosts, stack_file
 from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts import listeners
-from components.hosts.base import Connection, FileStatus, Host, Postmaster
+from components.hosts.base import FileStatus, Host, Postmaster
+from components.hosts.superuser import Connection
 from components.postgres import base_backup, data_directory, resources
 from components.postgres.adapter import Provider
 from components.postgres.control import control_data, position, too_low
@@ -99,10 +100,18 @@ class Hostile(Host):
             raise CommandFailed(command[0], self._draw(st.integers(-20, 255)), self._draw(texts))
         return str(self._answer(texts | control_texts | st.lists(texts, max_size=6).map("\n".join)))
 
-    def read(self, path: PurePosixPath) -> bytes | None:
-        del path
+    def read(self, path: PurePosixPath, *, follow: bool = False) -> bytes | None:
+        del path, follow
         found: bytes | None = self._answer(contents | markers.map(str.encode))
         return found
+
+    def real(self, path: PurePosixPath) -> PurePosixPath:
+        found: PurePosixPath = self._answer(st.just(path) | texts.map(PurePosixPath))
+        return found
+
+    def replace(self, path: PurePosixPath, content: bytes) -> None:
+        del path, content
+        self._answer(st.none())
 
     def status(self, path: PurePosixPath) -> FileStatus | None:
         del path
@@ -329,8 +338,8 @@ def test_a_server_of_a_stack_file(server: Mapping[str, Any]) -> None:
 
 def test_the_marker_is_not_read_without_an_end() -> None:
     class Deep(Hostile):
-        def read(self, path: PurePosixPath) -> bytes | None:
-            del path
+        def read(self, path: PurePosixPath, *, follow: bool = False) -> bytes | None:
+            del path, follow
             return DEEP.encode()
 
     with suppress(Problem):

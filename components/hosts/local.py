@@ -196,11 +196,13 @@ class LocalHost(ScriptedHost):
 
     def halt(self, binaries: PurePosixPath, data_directory: PurePosixPath, *, deadline: float) -> None:
         del binaries  # a signal does what `pg_ctl stop` does, without its polling
-        if found := self.postmaster(data_directory):
+        sockets = socket_directory(data_directory)
+        found = self.postmaster(data_directory)
+        if found:
             self._end(found, data_directory, deadline)
-        else:
-            self._execute(local_scripts.SWEEP, str(data_directory))
-        if (sockets := socket_directory(data_directory)) != data_directory.parent:
+        if not found or found.lost:
+            self._execute(local_scripts.SWEEP, str(data_directory), str(sockets))
+        if sockets != data_directory.parent:
             self._execute(local_scripts.REMOVE_EMPTY, str(sockets))
 
     def _has_ended(self, found: Postmaster, data_directory: PurePosixPath, seconds: float) -> bool:

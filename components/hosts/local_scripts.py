@@ -44,17 +44,20 @@ done
 exit 0
 """
 )
-# $1 data directory: the socket that a killed server left goes. Its lock file names the data directory it was for.
+# $1 data directory, $2 directory of its socket: what a killed server left of it goes, here and where postmaster.pid says. A lock
+# file names the data directory that it was for.
 SWEEP = (
     PRELUDE
     + """
-[ -f "$1/postmaster.pid" ] && [ ! -L "$1/postmaster.pid" ] || exit 0
-{ read -r _; read -r _; read -r _; read -r port; read -r sockets; } <"$1/postmaster.pid" || exit 0
-case $port in '' | *[!0-9]*) exit 0 ;; esac
-lock=$sockets/.s.PGSQL.$port.lock
-[ -f "$lock" ] && [ ! -L "$lock" ] || exit 0
-{ read -r _; read -r owner; } <"$lock"
-if [ "$owner" = "$1" ]; then rm -f -- "${lock%.lock}" "$lock"; fi
+sockets=$2
+if [ -f "$1/postmaster.pid" ] && [ ! -L "$1/postmaster.pid" ]; then
+    { read -r _; read -r _; read -r _; read -r _; read -r sockets; } <"$1/postmaster.pid" || sockets=$2
+fi
+for lock in "$sockets"/.s.PGSQL.*.lock "$2"/.s.PGSQL.*.lock; do
+    [ -f "$lock" ] && [ ! -L "$lock" ] && [ -r "$lock" ] || continue
+    { read -r _; read -r owner; } <"$lock"
+    if [ "$owner" = "$1" ]; then rm -f -- "${lock%.lock}" "$lock"; fi
+done
 """
 )
 REMOVE_EMPTY = """rmdir -- "$1" 2>/dev/null"""

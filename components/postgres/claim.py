@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from components.errors import Problem, Unavailable
 from components.hosts.base import LOG
-from components.postgres.data_directory import InitializedDirectory
+from components.postgres.data_directory import STOP_DEADLINE, InitializedDirectory
 from components.postgres.hba_rule import HbaRule
 from components.postgres.host_file import HostFile
 from components.postgres.replication_role import ReplicationRole
@@ -112,6 +112,12 @@ class Claim(OnHost):
             if directory.is_among(beside):
                 directory.take_away()
                 yield f"data directory {path}"
+            elif path.name not in beside:
+                # A server may run on without it, or have been killed and left its socket: of that, no other resource knows.
+                running = self.machine.postmaster(path)
+                self.machine.halt(PurePosixPath(self.binaries), path, deadline=STOP_DEADLINE)
+                if running:
+                    yield f"server {self.name}, whose data directory was removed"
         for name in [*self.files, *([] if self.adopted else [LOG])]:
             file = HostFile(host=self.host, path=str(path.with_name(name)), content=SecretStr(""))
             if not beside.isdisjoint({name, f".{name}.new"}):

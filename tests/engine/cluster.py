@@ -13,7 +13,7 @@ from bootstrap.ports import free_ports
 from components.errors import Unavailable
 from components.hosts.account import service_account
 from components.hosts.base import Host
-from components.hosts.local import LocalHost
+from components.hosts.local import LocalHost, socket_directory
 from tests.engine.workspace import Workspace, eventually, sql
 from tests.openbao import OpenBao
 
@@ -75,7 +75,7 @@ class Cluster:
 
     def sockets(self, name: str) -> Path:
         """The directory of its socket."""
-        return self.base / name
+        return Path(socket_directory(self.place(name)))
 
     def file(self, name: str, suffix: str) -> Path:
         return self.base / name / f"{self.workspace.stack}.{suffix}"

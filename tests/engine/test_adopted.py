@@ -63,7 +63,7 @@ class Adopted:
             "slots": self._sql("SELECT slot_name FROM pg_replication_slots"),
             "data": self._sql("SELECT a FROM t"),
             "extensions": self._sql("SELECT extname FROM pg_extension ORDER BY 1"),
-            "files": sorted(path.name for path in self.cluster.base.glob("db1/*")),
+            "files": sorted(path.name for path in self.cluster.base.glob("db1/[!.]*")),
         }
 
 

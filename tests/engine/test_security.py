@@ -230,7 +230,7 @@ def test_nothing_is_left_in_tmp(cluster: Secured) -> None:
 def test_no_name_reaches_a_shell_and_all_are_taken_literally(cluster: Secured) -> None:
     assert not Path(MARK).exists()
     assert cluster.sql("db2", "SHOW application_name") != []
-    [value] = cluster.sql("db2", "SELECT setting FROM pg_file_settings WHERE name = 'application_name'")
+    [value] = cluster.sql("db2", "SELECT setting FROM pg_file_settings WHERE name = 'application_name' AND applied")
     assert value[0] == LOUD["application_name"]
     assert cluster.sql("db1", "SELECT usename FROM pg_stat_replication") == [(ROLE,)]
     with psycopg.connect(

@@ -89,6 +89,7 @@ STATES = [
     State("standby stopped", lambda cluster: cluster.stop("db2")),
     State("standby killed", lambda cluster: cluster.kill("db2")),
     State("standby promoted", lambda cluster: cluster.sql("db2", "SELECT pg_promote()")),
+    State("standby's data directory removed under it", lambda cluster: shutil.rmtree(cluster.data("db2"))),
     State("standby's data directory gone", lambda cluster: _gone(cluster, "db2")),
     State("slot dropped", _drop_slot),
     State("role dropped", lambda cluster: cluster.sql("db1", "DROP ROLE replicator")),
@@ -104,7 +105,10 @@ def _states(*names: str) -> pytest.MarkDecorator:
     )
 
 
-@_states("primary killed", "standby promoted", "standby's data directory gone", "role dropped")
+@_states(
+    *("primary killed", "standby promoted", "role dropped"),
+    *("standby's data directory gone", "standby's data directory removed under it"),
+)
 def test_a_disposable_stack_is_gone(cluster: Cluster, state: State) -> None:
     _up(cluster)
     state.act(cluster)

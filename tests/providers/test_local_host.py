@@ -562,3 +562,13 @@ def test_a_socket_directory_that_a_stranger_made_first_is_refused(
             host.launch(pure(root), pure(root / "elsewhere" / "data"))
     finally:
         shutil.rmtree(sockets)
+
+
+def test_what_a_killed_server_left_of_its_socket_goes_without_its_data_too(host: LocalHost, root: Path) -> None:
+    data = pure(root / "swept" / "data")
+    own, other = (data.parent / f".s.PGSQL.{port}" for port in (5001, 5002))
+    for socket, whose in ((own, data), (other, data.with_name("other"))):
+        host.write(socket, b"", mode=0o600)
+        host.write(socket.with_name(f"{socket.name}.lock"), f"99999999\n{whose}\n".encode(), mode=0o600)
+    host.halt(pure(root), data, deadline=1)
+    assert host.listing(data.parent) == [other.name, f"{other.name}.lock"]

@@ -17,6 +17,7 @@ from requests.exceptions import RequestException
 
 from components.errors import CommandFailed, Problem, Unavailable
 from components.hosts import docker_bridge, file_scripts as scripts
+from components.hosts.answer import LONGEST, Kept, last_lines
 from components.hosts.base import Host, Postmaster
 from components.hosts.docker_exec import (
     ACCOUNT,
@@ -155,7 +156,7 @@ class DockerHost(ScriptedHost):
         on_line: Callable[[str], None] | None = None,
     ) -> str:
         late = threading.Event()
-        output = []
+        output = Kept(f"container {self._name}")
         errors = _Lines(on_line)
         where = str(directory or "/")
         variables = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"} | dict(environment or {})
@@ -175,7 +176,7 @@ class DockerHost(ScriptedHost):
                 attached.send(b"\n")
                 for stream, data in attached.frames():
                     if stream == STDOUT:
-                        output.append(data)
+                        output.add(data)
                     else:
                         errors.feed(data)
                 errors.end()
@@ -188,8 +189,8 @@ class DockerHost(ScriptedHost):
         if late.is_set():
             raise CommandFailed(name, status, f"it did not end within {deadline:g} s")
         if status:
-            raise CommandFailed(name, status, "".join(errors.lines[-20:]))
-        return b"".join(output).decode(errors="replace")
+            raise CommandFailed(name, status, "".join(list(errors.lines)[-20:]))
+        return bytes(output).decode(errors="replace")
 
     def _execute(self, script: str, *arguments: str, content: bytes = b"", deadline: float = DEADLINE) -> Ended:
         command = ["/bin/sh", "-c", f"{TOLD}{script}", "files", *arguments]
@@ -197,12 +198,12 @@ class DockerHost(ScriptedHost):
             found = self._existing() if script in MAKING else self._find()
             if found is None:
                 return Ended(scripts.ABSENT, b"", "")
-            output: defaultdict[int, bytearray] = defaultdict(bytearray)
+            output: defaultdict[int, Kept] = defaultdict(lambda: Kept(f"container {self._name}"))
             with self._attached(found, command, deadline=deadline) as attached:
                 attached.send(b"\n" + content)
                 attached.end_input()
                 for stream, data in attached.frames():
-                    output[stream] += data
+                    output[stream].add(data)
                 try:
                     status = attached.status()
                 except TimeoutError:
@@ -285,10 +286,10 @@ class _Lines:
     def __init__(self, on_line: Callable[[str], None] | None) -> None:
         self._on_line = on_line
         self._rest = b""
-        self.lines: list[str] = []
+        self.lines = last_lines()
 
     def feed(self, data: bytes) -> None:
-        *whole, self._rest = (self._rest + data).replace(b"\r", b"\n").split(b"\n")
+        *whole, self._rest = (self._rest[-LONGEST:] + data).replace(b"\r", b"\n").split(b"\n")
         for line in whole:
             self._tell(line, "\n")
 

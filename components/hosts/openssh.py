@@ -25,6 +25,7 @@ from typing import IO, Any, cast
 
 from components.errors import CommandFailed, NoEntry, Problem, Unavailable
 from components.hosts import sudo
+from components.hosts.answer import LONGEST, Receiver, last_lines
 from components.hosts.files import Ended
 from components.hosts.login import CONNECT_SECONDS, Login, environment
 from components.hosts.ssh_connections import (
@@ -163,22 +164,21 @@ class Shell:
 
         def give_up() -> None:
             late.set()
-            os.killpg(child.pid, signal.SIGKILL)
+            _kill(child)
 
         timer = threading.Timer(max(0.0, ends - time.monotonic()), give_up)
         timer.start()
-        output: list[bytes] = []
-        reader = threading.Thread(target=lambda: output.append(stdout.read()))
-        reader.start()
+        receiver = Receiver(str(self.login), stdout, enough=lambda: _kill(child))
+        receiver.start()
         try:
             if content is not None:
                 with suppress(BrokenPipeError):
                     stdin.write(content)
                     stdin.close()
-            for line in stderr:
+            while line := stderr.readline(LONGEST):
                 errors.take(line.decode(errors="replace"))
             code = child.wait()
-            reader.join()
+            receiver.join()
         finally:
             timer.cancel()
             if child.poll() is None:
@@ -187,12 +187,13 @@ class Shell:
             for stream in (stdin, stdout, stderr):
                 with suppress(BrokenPipeError):
                     stream.close()
+        output = receiver.content()
         if late.is_set():
             return None
         if not errors.begun:
             self.expect_joined(child, errors.before)
             raise self.refusal(code, errors.before)
-        return b"".join(output)
+        return output
 
     def expect_joined(self, child: subprocess.Popen[bytes], said: str) -> None:
         """Raises `NotJoined` where the `ssh` that said this found no room on its connection."""
@@ -268,6 +269,11 @@ class Shell:
         return type(reason)(f"on the way to {self.login}: {reason}")
 
 
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+
+
 class Errors:
     """Standard error of a script, taken apart: what came `before` it, its `own` lines, and its exit status."""
 
@@ -275,18 +281,18 @@ class Errors:
         self._marker = marker
         self._on_line = on_line
         self.before = ""
-        self.own: list[str] = []
+        self.own = last_lines()
         self.begun = False
         self.status: int | None = None
 
     def take(self, line: str) -> None:
         text, found, after = line.partition(self._marker)
         if not self.begun:
-            self.before += text
+            self.before = (self.before + text)[-LONGEST:]
             self.begun = bool(found)
         elif self.status is None:
             if found:
-                self.status = int(after)
+                self.status = int(after) if re.fullmatch(r"\s*\d{1,3}\s*", after) else None
             if text:
                 self.own.append(text)
                 if self._on_line:

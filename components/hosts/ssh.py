@@ -138,7 +138,10 @@ class SshHost(ScriptedHost):
 
     def launch(self, binaries: PurePosixPath, data_directory: PurePosixPath) -> int:
         del binaries, data_directory  # both are in the unit
-        mark = int(self._output("asking for the time", self._execute(NOW)))
+        now = self._output("asking for the time", self._execute(NOW)).strip()
+        if not now.isdigit():
+            raise Problem(f"{self.login} does not say what time it is there")
+        mark = int(now)
         self._as_root("systemctl", "start", "--no-block", self.unit)
         return mark
 

@@ -19,7 +19,7 @@ import pytest
 from bootstrap.ports import free_ports
 from components import hosts
 from components.errors import CommandFailed, Problem, Unavailable
-from components.hosts import file_scripts, login, ssh_connections, sudo
+from components.hosts import answer, file_scripts, login, openssh, ssh_connections, sudo
 from components.hosts.login import Login, connection_settings, known_host_keys
 from components.hosts.private_directory import control
 from components.hosts.ssh import SshHost
@@ -507,3 +507,34 @@ def test_one_with_a_password_is_believed_by_the_key_beside_it_alone(
     monkeypatch.setenv(sudo.ENVIRONMENT, json.dumps({f"{name} {right}": "password"}))
     assert works(login)
     assert known_host_keys(connection_settings(login)) == {"ssh-ed25519": right}  # which pulumi-command is given
+
+
+# A machine that was taken over
+
+
+def test_an_answer_without_end_is_not_held(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer, "LARGEST", 1 << 20)
+    with pytest.raises(Problem, match=r"answered with more than 1 MiB: nothing of it was used"):
+        host(sshd.login()).run(["/bin/cat", "/dev/zero"], deadline=30)
+    noisy = host(sshd.login()).run(["/bin/sh", "-c", "yes noise | head -n 100000 >&2; echo done"], deadline=60)
+    assert noisy == "done\n"
+
+
+@pytest.mark.parametrize("junk", ["junk", "", "-", "9" * 5000])
+def test_a_status_that_is_no_number_is_a_connection_that_broke(junk: str) -> None:
+    errors = openssh.Errors("--m--", None)
+    for line in ("before\n", "--m--\n", f"--m-- {junk}\n"):
+        errors.take(line)
+    assert errors.status is None
+
+
+def test_errors_are_kept_up_to_a_limit() -> None:
+    errors = openssh.Errors("--m--", None)
+    for _ in range(3000):
+        errors.take("x" * answer.LONGEST)
+    assert len(errors.before) <= answer.LONGEST
+    errors.take("--m--\n")
+    for number in range(3000):
+        errors.take(f"{number}\n")
+    assert len(errors.own) == answer.LINES
+    assert errors.own[-1] == "2999\n"

@@ -340,6 +340,15 @@ ROWS = [
         batch="7",
     ),
     Row(
+        "SecretContent (Vault)",
+        "another value",
+        lambda cluster: cluster.bao.client().secrets.kv.v2.create_or_update_secret(
+            "replication/replicator", {"password": "by hand"}, mount_point=f"tde-{cluster.workspace.stack}"
+        ),
+        {"SecretContent drift-replication-secret": "update"},
+        batch="7",
+    ),
+    Row(
         "Policy (Vault)",
         "widened",
         deeds.policy('path "*" { capabilities = ["create", "read", "update", "delete", "list"] }'),
@@ -372,15 +381,6 @@ ROWS = [
         {"SecretContent drift-replication-secret": "update"},
         repair="the deleted version comes back",
         batch="9",
-    ),
-    Row(
-        "SecretContent (Vault)",
-        "another value",
-        lambda cluster: cluster.bao.client().secrets.kv.v2.create_or_update_secret(
-            "replication/replicator", {"password": "by hand"}, mount_point=f"tde-{cluster.workspace.stack}"
-        ),
-        {"SecretContent drift-replication-secret": "update"},
-        batch="7",
     ),
     Row(
         "Policy (Vault)",

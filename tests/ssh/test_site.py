@@ -220,3 +220,14 @@ def test_the_stack_file_of_docker_names_its_own_vault(request: pytest.FixtureReq
 def test_every_stack_file_is_looked_at(request: pytest.FixtureRequest) -> None:
     found = {file.name for file in (request.config.rootpath / "stacks").glob("Pulumi.*.yaml")}
     assert found == {f"Pulumi.{stack}.yaml" for stack in ("local", "docker", "staging", "production")}
+
+
+def test_a_stack_file_is_no_file_of_host_keys(tmp_path: Path) -> None:
+    """Whoever proposes it could have put their own machine's key into it."""
+    key = " ".join(generated(tmp_path / "key").with_name("key.pub").read_text().split()[:2])
+    file = tmp_path / "Pulumi.orders.yaml"
+    file.write_text(f"config:\n  tde-replication:cluster: {{}}\nevil.example.net {key}\n")
+    with pytest.raises(Problem, match=r"host.knownHosts: line 1 of .*Pulumi.orders.yaml is no host key"):
+        declared({"ssh": "evil.example.net", "knownHosts": str(file)})
+    file.write_text(f"db1.example.net {key}\n")
+    declared({"ssh": "db1.example.net", "knownHosts": str(file)})

@@ -89,6 +89,10 @@ class Client:
             raise Rejected(f"the Vault at {self.address} has no {path}", MISSING, "")
         return answer
 
+    def delete(self, path: str) -> None:
+        """Have nothing at `path`. It may be gone already, and the mount with it."""
+        self._ask("DELETE", path)
+
     def _ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
         status, answer = self._send(method, path, body, self.token)
         # A secret whose newest version was deleted is "not found", with its metadata.

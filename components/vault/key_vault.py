@@ -89,8 +89,8 @@ class KeyVault(pulumi.ComponentResource):
             mount=self.mount,
             name=names.secret,
             data_json=password.apply(lambda value: json.dumps({"username": names.role, "password": value})),
-            delete_all_versions=True,
-            opts=child,
+            # It goes elsewhere with its mount, and pulumi-vault would fail to delete it where it was: see `SecretContent`.
+            opts=ResourceOptions.merge(child, ResourceOptions(retain_on_delete=True)),
         )
         resources.SecretContent(
             f"{name}-replication-secret",

@@ -1,4 +1,7 @@
-"""What is in the replication role's secret. pulumi-vault writes it, and does not see when a value is deleted or replaced."""
+"""What is in the replication role's secret.
+
+pulumi-vault writes it, does not see when a value is deleted or replaced, and leaves it.
+"""
 
 import contextlib
 from typing import ClassVar, Literal, Self
@@ -53,4 +56,5 @@ class SecretContent(InVault):
         return self
 
     def delete(self) -> None:
-        """The secret is pulumi-vault's to delete."""
+        """All versions of it. pulumi-vault leaves them: it fails to delete what went elsewhere with its mount."""
+        self.client.delete(f"{self.mount}/metadata/{self.name}")

@@ -1,16 +1,41 @@
-"""Starts Pulumi's process for dynamic providers so that it ends with its engine from its first moment on.
+"""Starts Pulumi's process for dynamic providers so that it ends with its engine from its first moment on, and hears of Ctrl-C.
 
 Pulumi's own `python -m pulumi.dynamic` waits for ever when its engine goes before it has configured a provider: until then, none
-of a stack's code is loaded that could watch. Only an engine of this project's own uses it.
+of a stack's code is loaded that could watch. And it takes the engine's word that somebody has pressed Ctrl-C without telling
+anybody. Only an engine of this project's own uses this.
 """
 
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
+
+from google.protobuf.empty_pb2 import Empty  # type: ignore[import-untyped]
 
 WATCH = Path(__file__).resolve().parents[1] / "components" / "engine_watch.py"
 
-if __name__ == "__main__":
+
+def cancel(_request: Any, _context: Any) -> Empty:
+    """End the waits of this project's own providers, where one is loaded."""
+    if waiting := sys.modules.get("components.waiting"):
+        waiting.interrupt()
+    return Empty()
+
+
+def main() -> None:
     runpy.run_path(str(WATCH))["end_with_engine"](sys.argv[1])
     sys.path[0] = str(Path.cwd())  # as `python -m` has it
+    from pulumi.runtime.proto import provider_pb2_grpc  # noqa: PLC0415 - not before the engine is watched
+
+    register = provider_pb2_grpc.add_ResourceProviderServicer_to_server
+
+    def register_hearing(servicer: Any, server: Any) -> None:
+        servicer.Cancel = cancel
+        register(servicer, server)
+
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server = register_hearing
     runpy.run_module("pulumi.dynamic", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

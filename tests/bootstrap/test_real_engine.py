@@ -197,6 +197,38 @@ def test_ctrl_c_ends_program_and_engine(program: Program) -> None:
     assert "Traceback" not in said
 
 
+WAITER = """
+import pathlib, sys
+sys.path.append({root!r})
+from pulumi import dynamic
+from components import waiting
+
+class Provider(dynamic.ResourceProvider):
+    serialize_as_secret_always = False
+    def create(self, props):
+        pathlib.Path("creating").touch()
+        waiting.until(lambda: False, seconds=120)
+        return dynamic.CreateResult("1", props)
+
+class Waiter(dynamic.Resource, module="trial", name="Waiter"):
+    def __init__(self, name):
+        super().__init__(Provider(), name, {{}})
+"""
+
+
+def test_ctrl_c_once_ends_a_wait(program: Program) -> None:
+    """After a grace in which what is waited for may still come."""
+    if not is_script(Path(shutil.which("pulumi") or "").resolve().parent / LANGUAGE_HOST):
+        pytest.skip("Pulumi's own launcher tells no provider of Ctrl-C: only an engine of the project's own is TESTED")
+    program.write(provider=WAITER.format(root=str(HERE.root)), __main__="import provider\nprovider.Waiter('one')\n")
+    process = program.start("up", "--yes", "--skip-preview")
+    assert eventually((program.directory / "creating").exists, 40)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "interrupted while waiting: the next run goes on from here" in said
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_language_host_ends_quietly_when_told_to(number: signal.Signals) -> None:
     with socket.create_server(("127.0.0.1", 0)) as engine:

@@ -50,8 +50,9 @@ def test_it_ends_where_the_engine_has_gone_before_it_came_up(program: str, tmp_p
 
 def test_a_provider_finds_the_programs_own_modules(tmp_path: Path) -> None:
     """As with `python -m`: those of the directory that the engine starts it in come first."""
-    (tmp_path / "pulumi").mkdir()
-    (tmp_path / "pulumi" / "__init__.py").write_text("")
+    (tmp_path / "pulumi" / "runtime" / "proto").mkdir(parents=True)
+    register = "def add_ResourceProviderServicer_to_server(*_): ..."
+    (tmp_path / "pulumi" / "runtime" / "proto" / "provider_pb2_grpc.py").write_text(register)
     (tmp_path / "pulumi" / "dynamic.py").write_text("import sys; print(__name__, sys.argv[1:])")
     with socket.create_server(("127.0.0.1", 0)) as engine:
         port = engine.getsockname()[1]

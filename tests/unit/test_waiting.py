@@ -4,6 +4,8 @@ import time
 
 import pytest
 
+from components import waiting
+from components.errors import Problem
 from components.waiting import FIRST_PAUSE, LONGEST_PAUSE, until
 
 
@@ -53,3 +55,13 @@ def test_what_the_question_raises_is_not_swallowed(clock: Clock) -> None:
     with pytest.raises(LookupError):
         until(broken, seconds=3)
     assert clock.pauses == []
+
+
+def test_an_interruption_leaves_a_grace(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "_interrupted", [])
+    waiting.interrupt()
+    assert waiting.until(lambda: clock.now >= 105, seconds=3600)  # what comes soon is waited for
+    with pytest.raises(Problem, match="interrupted while waiting"):
+        waiting.until(lambda: False, seconds=3600)
+    assert clock.now <= 100 + waiting.GRACE + LONGEST_PAUSE
+    assert not waiting.until(lambda: False, seconds=0)

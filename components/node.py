@@ -119,7 +119,9 @@ class Node:
         self, around: Around, directory: resources.DataDirectory, opts: ResourceOptions, parameters: dict[str, str]
     ) -> resources.Server:
         """`parameters` are what its part in the cluster needs; for a primary, nothing."""
-        in_container = {"container": self.ready[-1].id} if self.site.in_container else {}  # type: ignore[attr-defined]
+        in_container: dict[str, Any] = {}
+        if self.site.in_container:
+            in_container = {"container": self.ready[-1].id, "networks": list(self.site.networks)}  # type: ignore[attr-defined]
         return resources.Server(
             self.name,
             opts,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
+from components.errors import Problem
 from components.hosts.superuser import Connection
 
 LOG = "postgresql.log"
@@ -79,6 +80,14 @@ class Host(ABC):
     def remains(self) -> str:
         """What a server that moves elsewhere leaves on it; empty: nothing."""
         return ""
+
+    def on(self, networks: Sequence[str]) -> list[str]:
+        """Which of these networks a container is on; no other kind of host has networks that can be taken from it."""
+        return list(networks)
+
+    def join(self, network: str) -> None:
+        """Bring a container back onto a network."""
+        raise Problem(f"{self.address} is on no network {network}")
 
     account: str
     """The account that commands run as and that owns what is written."""

@@ -253,6 +253,18 @@ class DockerHost(ScriptedHost):
             return None
         return server
 
+    def on(self, networks: Sequence[str]) -> list[str]:
+        with daemon() as client:
+            try:
+                here = client.inspect_container(self._name)["NetworkSettings"]["Networks"]
+            except NotFound:
+                return list(networks)  # it is made with all of them
+        return [name for name in networks if name in here]
+
+    def join(self, network: str) -> None:
+        with daemon() as client:
+            client.connect_container_to_network(self._name, network)
+
     def halt(self, binaries: PurePosixPath, data_directory: PurePosixPath, *, deadline: float) -> None:
         del binaries
         found = self._find()

@@ -76,6 +76,7 @@ def declare_container(server: Server, port: int, around: Surroundings) -> Site:
         parameters={"unix_socket_directories": SOCKETS},
         make=make,
         in_container=True,
+        networks=tuple(name for name in (cluster, around.vault_network) if name),
     )
 
 

@@ -44,6 +44,8 @@ class Site:
     """The port of this machine's loopback that leads to the server, where it listens elsewhere."""
     in_container: bool = False
     """Whether the last that `make` registers is a container with the server as its main process."""
+    networks: tuple[str, ...] = ()
+    """Those that such a container is on."""
 
     @property
     def seen_at(self) -> tuple[str, int]:

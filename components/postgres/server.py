@@ -56,6 +56,8 @@ class Server(OnServer):
     """Whether `up` may restart this server for a parameter that can only change at start."""
     container: str = ""
     """The id of the container that it runs in; one that was made anew has yet to be started."""
+    networks: list[str] = []
+    """Those that this container is on. pulumi-docker does not look: off its cluster's, a server may seem well by the Vault's."""
     ours: bool = True
     """False for a server that was here before the stack: it is not stopped, and gets its own values back in the end."""
     found: dict[str, str] = {}
@@ -89,16 +91,18 @@ class Server(OnServer):
         names = machine.listing(self.data)
         if not names:
             return None
+        here = self.but(networks=machine.on(self.networks)) if self.networks else self
         has_signal = "standby.signal" in names
         unfinished = rollback.unfinished(machine, self.data) if rollback.NOTE in names else []
         if not machine.serves(self.data):
-            return self.but(running=False, recovery="standby" if has_signal else "none", unfinished=unfinished)
+            return here.but(running=False, recovery="standby" if has_signal else "none", unfinished=unfinished)
         try:
             with session(self, f"server {self.name}") as server:
-                return self._live(server, has_signal=has_signal).but(unfinished=unfinished)
+                live = self._live(server, has_signal=has_signal)
+                return live.but(unfinished=unfinished, networks=here.networks)
         except Unavailable as reason:
             if self._socket_is_gone():
-                return self.but(socket="removed")
+                return here.but(socket="removed")
             # A process that is there and does not answer is starting or stopping: no drift to repair.
             raise Unavailable(f"server {self.name} runs and does not answer yet: {reason}") from None
 
@@ -223,6 +227,8 @@ class Server(OnServer):
         return {name: value for name, value in found.items() if value is not None}
 
     def update(self, live: Self) -> Self:
+        for network in sorted(set(self.networks) - set(live.networks)):
+            self.machine.join(network)
         if live.socket == "removed":
             if self.restart == "refused":
                 raise Refused(f"{self._no_socket}: the stack says restart: refused")

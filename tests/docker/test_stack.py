@@ -125,6 +125,24 @@ def test_a_container_that_ends_or_goes_is_made_again_around_its_data(make: Calla
     assert cluster.sql("db2", "SELECT one FROM kept") == [(1,)]
 
 
+def test_a_container_off_its_network_is_seen_and_brought_back(make: Callable[[int], Containers]) -> None:
+    """It is on the Vault's network too, by which it may go on to stream."""
+    cluster = make(2)
+    workspace = cluster.workspace
+    workspace.up_well()
+    own = f"tde-{workspace.stack}"
+    for server, network in (("db2", own), ("db1", OwnVault.name)):
+        cluster.daemon.networks.get(network).disconnect(cluster.name(server))
+        preview = workspace.preview()
+        assert preview.plan.get(f"Server {server}") == "update", preview.changes
+        assert f'"{network}"' in preview.text
+        workspace.up_well()
+        cluster.container(server).reload()
+        assert set(cluster.container(server).attrs["NetworkSettings"]["Networks"]) == {own, OwnVault.name}
+        eventually(lambda: cluster.streaming() == [("tde_db2",)])
+        workspace.unchanged()
+
+
 @pytest.fixture
 def raised(make: Callable[[int], Containers]) -> Containers:
     cluster = make(1)

@@ -53,6 +53,8 @@ def test_a_provider_finds_the_programs_own_modules(tmp_path: Path) -> None:
     (tmp_path / "pulumi" / "runtime" / "proto").mkdir(parents=True)
     register = "def add_ResourceProviderServicer_to_server(*_): ..."
     (tmp_path / "pulumi" / "runtime" / "proto" / "provider_pb2_grpc.py").write_text(register)
+    for package in ("pulumi", "pulumi/runtime", "pulumi/runtime/proto"):
+        (tmp_path / package / "__init__.py").touch()
     (tmp_path / "pulumi" / "dynamic.py").write_text("import sys; print(__name__, sys.argv[1:])")
     with socket.create_server(("127.0.0.1", 0)) as engine:
         port = engine.getsockname()[1]

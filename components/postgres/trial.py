@@ -21,13 +21,16 @@ SCRATCH = "pgsql_tmp.tde-replication"
 PLAIN_LOG = {"log_line_prefix": "", "log_destination": "stderr", "lc_messages": "C"}
 """For the reasons of a failure, unless the values that are tried have their own."""
 # $1 data directory, $2 scratch directory: what a start reads there. Certificates may be anywhere in it.
+# By a shell and coreutils alone: an image may have no more.
 PREPARE = """
 set -e
 mkdir -m 0700 -- "$2" "$2/global"
 cp -- "$1/PG_VERSION" "$2/"
 cp -- "$1/global/pg_control" "$2/global/"
-find -H "$1" -mindepth 1 -maxdepth 1 ! -name 'pg*' ! -name 'PG*' ! -name base ! -name global ! -name 'postmaster.*' \
-    ! -name 'postgresql.auto.conf*' -exec ln -s -- {} "$2/" ';'
+for entry in "$1"/* "$1"/.[!.]*; do
+    case ${entry##*/} in pg* | PG* | base | global | postmaster.* | postgresql.auto.conf*) continue ;; esac
+    if [ -e "$entry" ] || [ -L "$entry" ]; then ln -s -- "$entry" "$2/"; fi
+done
 """
 AUTO_CONF = "postgresql.auto.conf"
 UNKNOWN = re.compile(r'parameter "([^"]+)"')

@@ -148,6 +148,8 @@ class Node:
                 "cluster_name": self.name,
                 **self.site.parameters,
             }
+        if encrypted:
+            needed["pg_tde.cipher"] = cluster.cipher
         if any(libraries):
             needed["shared_preload_libraries"] = ",".join(filter(None, libraries))
         primary = cluster.primary

@@ -35,6 +35,12 @@ from components.preflight import (
     objections_of_versions,
 )
 from components.preflight_clone import clones
+from components.preflight_keys import (
+    notices_of_cipher,
+    objections_of_cipher,
+    objections_of_keys_in_use,
+    objections_of_weaker_cipher,
+)
 from components.preflight_ports import of_adopted
 from components.side_by_side import side_by_side
 from components.vault.address import VaultAddress
@@ -168,7 +174,13 @@ class EncryptedReplication(pulumi.ComponentResource):
             self._vault_address.namespace or "",
             in_force=self._in_force,
         )
-        found += objections_of_lost_mount(self._vault_address, cluster, self._primary.site, self._mount, token)
+        lost = objections_of_lost_mount(self._vault_address, cluster, self._primary.site, self._mount, token)
+        if self._in_force:
+            found += objections_of_cipher(cluster, cluster.places, sites)
+            found += objections_of_weaker_cipher(cluster, self._primary.site, token)
+            self._notices += notices_of_cipher(cluster, self._primary.site)
+            lost = lost or objections_of_keys_in_use(cluster, self._primary.site, self._key)
+        found += lost
         found += objections_of_dependents(cluster, self._primary.site, token, in_force=self._in_force)
         if objection := self._adoption[0]:
             found.append(f"cluster.primary: {objection}")
@@ -282,7 +294,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             adopted=primary.declared.adopt,
         )
         last = resources.PrincipalKey(
-            self._key, _after(opts, last), **here, key=self._key, provider=provider, bits=cluster.key.bits
+            self._key, _after(opts, last), **here, key=self._key, provider=provider, cipher=cluster.cipher
         )
         standbys = [(node.site.address, str(node.site.data)) for node in self._standbys]
         for scope in sorted(cluster.key.scope, reverse=True):  # the server's first: a default alone would set both
@@ -380,6 +392,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             slot=node.slot,
             encrypted=self._in_force,
             encrypt_wal=encrypt_wal,
+            cipher=self._cluster.cipher,
             **_primary(inside),
             urn=self._urn_of_child(resources.ClonedDirectory, node.name),
         )

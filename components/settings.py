@@ -25,6 +25,7 @@ from components.values import (
     TLS_REQUIRED,
     AbsolutePath,
     AccountName,
+    Cipher,
     DataPath,
     FilePath,
     Hop,
@@ -86,6 +87,10 @@ class Vault(Settings):
     """The period of each server's token; every `up` within it renews the token."""
 
 
+def _cipher(bits: Any) -> Cipher:
+    return "aes_256" if bits == 256 else "aes_128"  # noqa: PLR2004 - bits
+
+
 class Key(Settings):
     name: VaultPath | None = None
     """The principal key; default the stack's name and ``-principal-key``. Another name is a rotation."""
@@ -93,10 +98,18 @@ class Key(Settings):
         "server",
         "default",
     ]
-    bits: Literal[128, 256] = 128
     former: Annotated[list[VaultPath], AfterValidator(distinct)] = []
     """On an existing mount, where servers may open no other stack's keys: names of earlier keys that they still need and that
     are not below ``<stack>/``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _moved(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "bits" in values:
+            raise ValueError(
+                f"bits is now the cluster's cipher: take it out, and write cipher: {_cipher(values['bits'])}"
+            )
+        return values
 
 
 class Replication(Settings):
@@ -254,6 +267,8 @@ class Cluster(Settings):
     """``tde-replication:cluster``: one primary and its standbys."""
 
     encryption: Literal["required", "if-available", "off"] = "required"
+    cipher: Cipher = "aes_128"
+    """What tables and WAL are encrypted with, on every server; the principal key has its length. aes_256 needs pg_tde 2.2."""
     wal_encryption: bool = False
     database: Identifier = "postgres"
     """Where the extension is made; keys and providers are the whole cluster's. One that is missing is made (not on an adopted
@@ -293,7 +308,15 @@ def default_port(name: str) -> int:
 
 MANAGED_PARAMETERS = {
     *("port", "listen_addresses", "unix_socket_directories", "primary_conninfo", "primary_slot_name", "cluster_name"),
-    *("max_slot_wal_keep_size", "pg_tde.wal_encrypt", "data_directory", "hba_file", "config_file", "ident_file"),
+    *(
+        "max_slot_wal_keep_size",
+        "pg_tde.cipher",
+        "pg_tde.wal_encrypt",
+        "data_directory",
+        "hba_file",
+        "config_file",
+        "ident_file",
+    ),
 }
 
 FOLLOWED_PARAMETERS = {

@@ -4,13 +4,15 @@ import ipaddress
 import re
 from collections import Counter
 from pathlib import PurePosixPath
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
 from components.vault.client import address_mistake
 
+Cipher = Literal["aes_128", "aes_256"]
+"""As pg_tde calls them."""
 NAME_BYTES = 63
 """PostgreSQL cuts longer identifiers (NAMEDATALEN)."""
 SLOT_PREFIX = "tde_"

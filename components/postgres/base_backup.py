@@ -11,6 +11,7 @@ from psycopg.conninfo import make_conninfo
 
 from components import hosts
 from components.errors import CommandFailed, Problem, Unavailable
+from components.postgres.cipher import OLDEST
 from components.postgres.control import ControlData, position
 from components.postgres.data_directory import DataDirectory
 from components.postgres.inheritance import (
@@ -28,6 +29,7 @@ from components.postgres.session import Session, server_session
 from components.postgres.upstream import Upstream
 from components.progress import note, progress
 from components.unasked import could_not_ask
+from components.values import Cipher
 from components.waiting import until
 
 WAL_GONE = "its WAL is gone from the primary"
@@ -62,6 +64,8 @@ class ClonedDirectory(DataDirectory):
     encrypted: bool = False
     """Whether pg_tde is used."""
     encrypt_wal: bool = False
+    cipher: Cipher = "aes_128"
+    """The cipher of the WAL that comes with the clone, where that is encrypted."""
     primary_host: str
     primary_directory: str
     primary_identifier: str
@@ -70,12 +74,22 @@ class ClonedDirectory(DataDirectory):
     """Its own, so that progress is shown in its row."""
     follows: str = "the primary"
     """Whom it can follow: "the primary"; else why it cannot, for which only a new clone helps (a diverged clone is never
-    rewound: pg_rewind corrupts encrypted relations)."""
+    rewound: see docs/failover.md)."""
 
     called: ClassVar[str] = "BaseBackup"
     replaced_by: ClassVar[frozenset[str]] = frozenset({"host", "data_directory", "primary_identifier", "follows"})
     unmanaged: ClassVar[frozenset[str]] = DataDirectory.unmanaged | {
-        *("origin", "upstream", "slot", "encrypted", "encrypt_wal", "urn", "primary_host", "primary_directory")
+        *(
+            "origin",
+            "upstream",
+            "slot",
+            "encrypted",
+            "encrypt_wal",
+            "cipher",
+            "urn",
+            "primary_host",
+            "primary_directory",
+        )
     }
 
     @property
@@ -250,7 +264,8 @@ class ClonedDirectory(DataDirectory):
             self.machine.make_directory(target)
             for name in origin.listing(keys):
                 self.machine.write(target / "pg_tde" / name, origin.read(keys / name) or b"", mode=0o600)
-            encryption = ["-E"]
+            # -E alone is the only form that pg_tde before 2.2 has: it takes the cipher of the server key.
+            encryption = ["-E" if self.cipher == OLDEST else f"--encrypt-wal={self.cipher}"]
         with self._primary() as primary:
             refuse_hindrances(primary, str(self.path))
         self._wait_for_slot()

@@ -11,6 +11,7 @@ from psycopg import sql
 from pydantic.alias_generators import to_camel
 
 from components.errors import NoDatabase, Problem, Refused, SqlError
+from components.postgres.cipher import cipher_of_key, warnings
 from components.postgres.pg_tde import PROVIDERS, PgTde
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, session
@@ -124,16 +125,14 @@ class KeyProvider(OnServer):
     def _call(self, tde: PgTde, function: str) -> None:
         """A warning is a failure that pg_tde tells later: a wrong mount or URL is taken with no more than that."""
         refuse_on_standby(tde.server, self._purpose)
-        warnings: list[str] = []
-        tde.server.connection.add_notice_handler(lambda notice: warnings.append(notice.message_primary or ""))
         arguments = [self.provider, self.url, self.mount_path, self.token_path, self.ca_path or None]
-        if self.namespace:  # without one, the call that every pg_tde 2 has
+        if self.namespace:  # the longer call came with pg_tde 2.1
             arguments.append(self.namespace)
-        tde.call(function, arguments)
-        if warnings:
-            raise Problem(
-                f"{self._purpose}: {warnings[0]}: check vault:address, vault.mount and the server's Vault policy"
-            )
+        with warnings(tde.server) as told:
+            tde.call(function, arguments)
+        # A key of another length says nothing against the provider: the stack may be about to replace that key.
+        if told := [warning for warning in told if not cipher_of_key(warning)]:
+            raise Problem(f"{self._purpose}: {told[0]}: check vault:address, vault.mount and the server's Vault policy")
 
     def delete(self) -> None:
         """Forget it where no key uses it; keys and what they encrypt stay. One that pg_tde cannot show now (no token, its

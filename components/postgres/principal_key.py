@@ -4,7 +4,8 @@ Compared before it is set: setting a key again is a rotation, which makes every 
 transactional. All of it runs on the primary only: on a standby, even a refused call would rewrite its key files.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import ClassVar, Literal, Self
 
@@ -13,11 +14,13 @@ from psycopg import sql
 
 from components import hosts
 from components.errors import Problem, Refused, SqlError, Unavailable
+from components.postgres.cipher import OLDEST, PARAMETER, cipher_in_force, cipher_of_key, warnings
 from components.postgres.key_provider import refuse_during_backup, refuse_on_standby
 from components.postgres.pg_tde import DEFAULT_KEY, SERVER_KEY, PgTde
 from components.postgres.replication_slot import others_streaming
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, server_session, session
+from components.values import Cipher
 
 LOST = ("P0002", "XX001")
 """What pg_tde says of a key that is gone from Vault, and of one that was replaced there by another."""
@@ -43,18 +46,62 @@ SCOPES = {
 }
 
 
+@dataclass(frozen=True)
+class KeyInUse:
+    """A principal key that is set on a server."""
+
+    scope: str
+    name: str
+    provider: str
+    problem: str = ""
+    """What the server's own check of it says; empty: nothing."""
+    sqlstate: str = ""
+    cipher: Cipher | None = None
+    """The cipher that its length is for; None where the server cannot open it."""
+
+    @property
+    def lost(self) -> str | None:
+        """Why what is encrypted with it cannot be read any more once the servers have stopped."""
+        if self.sqlstate not in LOST:
+            return None
+        return (
+            f"principal key {self.name} is lost: {self.problem} What is encrypted with it can be read as long as the servers "
+            "run, and not after. Nothing was changed: restore the key in Vault, or copy the data out now"
+        )
+
+
+def keys_in_use(tde: PgTde) -> Iterator[KeyInUse]:
+    """Each is asked for in Vault when its turn comes."""
+    server = tde.server
+    for name, scope in SCOPES.items():
+        bound = scope.bound(tde)
+        if not bound:
+            continue
+        found = KeyInUse(name, *bound)
+        try:
+            with warnings(server) as told:
+                tde.call(scope.verify)
+        except Problem as problem:
+            state = problem.sqlstate if isinstance(problem, SqlError) else ""
+            yield replace(found, problem=str(problem).removeprefix(f"{server.purpose}: "), sqlstate=state)
+            continue
+        others = [cipher for warning in told if (cipher := cipher_of_key(warning))]
+        yield replace(found, cipher=others[0] if others else cipher_in_force(server) or OLDEST)
+
+
 class PrincipalKey(OnServer):
     """A principal key in Vault, made by the primary. Key material is never deleted."""
 
     database: str
     key: str
     provider: str
-    bits: Literal[128, 256] = 128
+    cipher: Cipher = "aes_128"
+    """The cipher that it must be long enough for: a key keeps its length."""
     available: str = "in Vault"
     """"in Vault", or what the primary's own check of it says."""
 
     replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"key", "provider"}
-    unmanaged: ClassVar[frozenset[str]] = frozenset({"database", "bits"})
+    unmanaged: ClassVar[frozenset[str]] = frozenset({"database", "cipher"})
 
     @property
     def identity(self) -> str:
@@ -67,36 +114,25 @@ class PrincipalKey(OnServer):
     def read(self) -> Self:
         """Only a key that is in use can be asked for: pg_tde has no call that lists keys."""
         with session(self, self._purpose, self.database) as server:
-            tde = PgTde(server)
-            for scope in SCOPES.values():
-                if scope.bound(tde) == (self.key, self.provider):
-                    return self.but(available=self._verified(tde, scope))
+            for used in keys_in_use(PgTde(server)):
+                if (used.name, used.provider) == (self.key, self.provider):
+                    return self.but(available=used.problem or "in Vault")
         return self
-
-    def _verified(self, tde: PgTde, scope: _Scope) -> str:
-        try:
-            tde.call(scope.verify)
-        except Problem as problem:
-            return str(problem).removeprefix(f"{self._purpose}: ")
-        return "in Vault"
-
-    def objection(self, live: Self) -> str | None:
-        if self.bits != live.bits and not self.changed(live) & self.replaced_by:
-            return f"{self._purpose} has {live.bits} bits and keeps them: for one of {self.bits}, set key.name to another name"
-        if not any(f"SQLSTATE {state}" in live.available for state in LOST):
-            return None
-        return (
-            f"{self._purpose} is lost: {live.available} What is encrypted with it can be read as long as the servers run, and "
-            "not after. Nothing is changed: restore the key in Vault, or copy the data out now"
-        )
 
     def create(self) -> Self:
         with session(self, self._purpose, self.database) as server:
             refuse_on_standby(server, self._purpose)
-            cipher = sql.SQL("SET pg_tde.cipher = {}").format(sql.Literal(f"aes_{self.bits}"))
-            server.rows(cipher)
+            if cipher_in_force(server):
+                server.rows("SELECT set_config(%s, %s, false)", [PARAMETER, self.cipher])
+            elif self.cipher != OLDEST:
+                raise Refused(
+                    f"{self._purpose}: cipher: {self.cipher} needs pg_tde 2.2 or newer, and the primary has an older one. No key "
+                    f"was made: install a newer one, or write cipher: {OLDEST}"
+                )
+            tde = PgTde(server)
             try:
-                PgTde(server).call("pg_tde_create_key_using_global_key_provider", [self.key, self.provider])
+                with warnings(server) as told:
+                    tde.call("pg_tde_create_key_using_global_key_provider", [self.key, self.provider])
             except SqlError as error:
                 if error.sqlstate != psycopg.errors.InvalidParameterValue.sqlstate:
                     raise Problem(
@@ -106,6 +142,11 @@ class PrincipalKey(OnServer):
                 # One SQLSTATE stands for all that can be wrong here; only the text says that an earlier run made it.
                 if "already exists" not in str(error):
                     raise
+                if any(map(cipher_of_key, told)):
+                    raise Refused(
+                        f"{self._purpose} is in Vault already, and has not the length for cipher: {self.cipher}. It is left as "
+                        "it is: set key.name to another name"
+                    ) from None
         return self
 
     def update(self, live: Self) -> Self:
@@ -176,6 +217,8 @@ class KeyBinding(OnServer):
 
     def _rotate(self, tde: PgTde) -> None:
         server = tde.server
+        if lost := next((key.lost for key in keys_in_use(tde) if key.lost), None):
+            raise Problem(f"{self.identity}: {lost}")
         for (host, data), slot in zip(self.standbys, self.slots, strict=True):
             self._check_standby(server, host, PurePosixPath(data), slot)
         if self.adopted and (others := others_streaming(server, self.slots)):

@@ -12,6 +12,7 @@ from typing import ClassVar, Literal, Self
 from components.errors import CommandFailed, Problem, Refused, Unavailable
 from components.hosts.base import LOG
 from components.postgres import rollback
+from components.postgres.cipher import PARAMETER, recodes_wal
 from components.postgres.control import FOLLOWED, control_data, too_low
 from components.postgres.guc import LISTS, elements, same_value, written
 from components.postgres.parameters import alter_system, parameters, reload_configuration, waiting
@@ -173,7 +174,8 @@ class Server(OnServer):
 
     def _late(self, live: Self | None) -> list[str]:
         """The changed parameters that can only change at start, or were given at it; those that are set back to what the server
-        runs with, where that is spelled in another way; and those that a standby has paused itself for."""
+        runs with, where that is spelled in another way; those that a standby has paused itself for; and the cipher of encrypted
+        WAL."""
         if live is None or not live.running:
             return []
         if low := self._low(live):
@@ -189,9 +191,11 @@ class Server(OnServer):
                     "AND (context = 'postmaster' OR source = 'command line') ORDER BY name",
                     [list(changed | back)],
                 )
+                recodes = [PARAMETER] if recodes_wal(server, changed) else []
         except Problem:
             return []  # it does not answer now: whoever reads it says so
-        return [name for name, runs in rows if name.lower() in changed or runs != written(name, self.settings[name])]
+        late = {name for name, runs in rows if name.lower() in changed or runs != written(name, self.settings[name])}
+        return sorted({*late, *recodes})
 
     def _low(self, live: Self) -> list[str]:
         """What is lower than on the primary, where it has been raised there: replay pauses, and to resume it ends the server."""
@@ -277,9 +281,10 @@ class Server(OnServer):
             # A running standby that lost its signal file would come up as a primary at its next start.
             self.machine.write(self.data / "standby.signal", b"", mode=0o600)
         with session(self, f"server {self.name}") as server:
+            recodes = [PARAMETER] if recodes_wal(server, self._changed_settings(live)) else []
             self._alter(server, live)
             # One that is no longer declared waits for a restart too.
-            late = self.but(settings=live.settings | self.settings).late(server)
+            late = self.but(settings=live.settings | self.settings).late(server) + recodes
             if back and self.restart == "allowed":
                 late = sorted({*late, *waiting(server, back)})
             paused = self.recovery == "standby" and not late and server.value("SELECT pg_is_wal_replay_paused()")

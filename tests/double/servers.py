@@ -168,17 +168,12 @@ class Server:
     def set_key(self, what: str, key: str, provider: str = "vault") -> None:
         self.rows(f"SELECT pg_tde_set_{what}_using_global_key_provider(%s, %s)", [key, provider])
 
-    def ciphers(self, keys: str) -> list[tuple[int, str]]:
-        """The file keys in a key file of the double ("wal_keys"): the relation's file (0: WAL), and the cipher."""
-        content = (self.data / "pg_tde" / keys).read_bytes()[KEY_FILE.size :]
-        return [(file, CIPHERS[cipher]) for cipher, _, file in FILE_KEY.iter_unpack(content)]
-
     def cipher(self, table: str) -> str:
         """What the file of a table in database postgres is said to be encrypted with on this server."""
         database, file = self.rows(
             "SELECT oid, pg_relation_filenode(%s) FROM pg_database WHERE datname = current_database()", [table]
         )[0]
-        return dict(self.ciphers(f"{database}_keys"))[file]
+        return dict(file_keys(self.data, f"{database}_keys"))[file]
 
     def info(self, what: str) -> tuple[Any, ...]:
         return self.rows(f"SELECT key_name, provider_name, provider_id FROM pg_tde_{what}_info()")[0]
@@ -296,6 +291,12 @@ class Servers:
         for server in self.made:
             if (server.data / "postmaster.pid").exists():
                 server.stop("immediate")
+
+
+def file_keys(data: Path, name: str) -> list[tuple[int, str]]:
+    """The file keys in a key file of the double ("wal_keys"): the relation's file (0: WAL), and the cipher."""
+    content = (data / "pg_tde" / name).read_bytes()[KEY_FILE.size :]
+    return [(file, CIPHERS[cipher]) for cipher, _, file in FILE_KEY.iter_unpack(content)]
 
 
 def matches(text: str, pattern: str) -> bool:

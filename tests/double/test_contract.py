@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.double.servers import MOUNT, REAL, Failure, Server, Servers, Tokens, matches, wait
+from tests.double.servers import MOUNT, REAL, Failure, Server, Servers, Tokens, file_keys, matches, wait
 
 CREATE = "SELECT pg_tde_create_key_using_global_key_provider(%s, %s)"
 SET_SERVER = "SELECT pg_tde_set_server_key_using_global_key_provider(%s, %s)"
@@ -426,12 +426,12 @@ def test_the_process_that_makes_a_file_key_decides_on_its_cipher(fresh: Server, 
     follow(fresh, clone)
     assert [fresh.cipher(table) for table in ("old", "new")] == ["aes_128", "aes_256"]
     assert [clone.cipher(table) for table in ("old", "new")] == ["aes_256", "aes_256"]
-    assert [cipher for _, cipher in fresh.ciphers("wal_keys")] == ["aes_128"]
-    assert [cipher for _, cipher in clone.ciphers("wal_keys")] == ["aes_128", "aes_256"]
+    assert [cipher for _, cipher in file_keys(fresh.data, "wal_keys")] == ["aes_128"]
+    assert [cipher for _, cipher in file_keys(clone.data, "wal_keys")] == ["aes_128", "aes_256"]
     clone.stop("immediate")
 
     fresh.configure(pg_tde__cipher="aes_256").restart()
-    assert [cipher for _, cipher in fresh.ciphers("wal_keys")] == ["aes_128", "aes_256"]
+    assert [cipher for _, cipher in file_keys(fresh.data, "wal_keys")] == ["aes_128", "aes_256"]
     assert fresh.cipher("old") == "aes_128"
     fresh.rows("VACUUM FULL old")
     assert fresh.cipher("old") == "aes_256"
@@ -808,7 +808,7 @@ def test_f3_clone_with_encrypted_wal(fresh: Server, servers: Servers, tokens: To
     assert told.startswith("0: ")
     assert "warning" not in told
     if not REAL:
-        assert [cipher for _, cipher in clone.ciphers("wal_keys")] == ["aes_128", "aes_256"]
+        assert [cipher for _, cipher in file_keys(clone.data, "wal_keys")] == ["aes_128", "aes_256"]
     clone.start()
     wait(lambda: fresh.rows("SELECT active FROM pg_replication_slots") == [(True,)])
     clone.stop("immediate")

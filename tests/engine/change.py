@@ -152,15 +152,16 @@ CHANGES = [
         _put("key", name="second"),
         {"PrincipalKey second": "create", **BINDINGS, **CHECKS, "PrincipalKey change-principal-key": "delete"},
     ),
-    Change("key.scope", _put("key", scope=["server"]), {"KeyBinding default key": "delete"}),
     Change(
-        "vault.provider",
-        _put("vault", provider="other"),
+        "cipher, with another key",
+        _all(_put("key", name="third"), lambda cluster: cluster.update(cipher="aes_256")),
         {
-            "KeyProvider other": "create",
-            "PrincipalKey second": "replace",
-            "KeyBinding server key": "update",
-            "KeyProvider vault": "delete",
+            **ALL,
+            **BACKUPS,
+            "PrincipalKey third": "create",
+            **BINDINGS,
+            **CHECKS,
+            "PrincipalKey second": "delete",
         },
     ),
     Change(
@@ -170,10 +171,34 @@ CHANGES = [
         ("db1", "db2", "db3"),
     ),
     Change(
+        "cipher, where WAL is encrypted",
+        _all(_put("key", name="fourth"), lambda cluster: cluster.update(cipher="aes_128")),
+        {
+            **ALL,
+            **BACKUPS,
+            "PrincipalKey fourth": "create",
+            **BINDINGS,
+            **CHECKS,
+            "PrincipalKey third": "delete",
+        },
+        ("db1", "db2", "db3"),
+    ),
+    Change(
         "walEncryption off",
         lambda cluster: cluster.update(walEncryption=False),
         {**WAL, **BACKUPS, **DB2, **DB3},
         ("db1", "db2", "db3"),
+    ),
+    Change("key.scope", _put("key", scope=["server"]), {"KeyBinding default key": "delete"}),
+    Change(
+        "vault.provider",
+        _put("vault", provider="other"),
+        {
+            "KeyProvider other": "create",
+            "PrincipalKey fourth": "replace",
+            "KeyBinding server key": "update",
+            "KeyProvider vault": "delete",
+        },
     ),
     Change(
         "database",
@@ -181,7 +206,7 @@ CHANGES = [
         {
             'Extension pg_tde in app "1"': "create",
             "KeyProvider other": "update",
-            "PrincipalKey second": "update",
+            "PrincipalKey fourth": "update",
             "KeyBinding server key": "update",
             **CHECKS,
             "Extension pg_tde in postgres": "delete",
@@ -210,7 +235,16 @@ REFUSED: list[tuple[str, Callable[[Document], object], str]] = [
         lambda cluster: cluster.update(encryption="off", walEncryption=False),
         "cluster.encryption: the cluster is encrypted",
     ),
-    ("a key of another length", _put("key", bits=256), "principal key second has 128 bits and keeps them"),
+    (
+        "another cipher with the same key",
+        lambda cluster: cluster.update(cipher="aes_256"),
+        "cluster.cipher: principal key fourth, which is the server key, has the length for aes_128 and keeps it. For aes_256, ",
+    ),
+    (
+        "another cipher with another key, and not for all that have one",
+        _all(_put("key", name="fifth", scope=["server"]), lambda cluster: cluster.update(cipher="aes_256")),
+        "cluster.cipher: principal key fourth, which is the default key, has the length for aes_128 and keeps it. For aes_256, ",
+    ),
     (
         "values that a parameter does not take, and a name that none has",
         _all(_settings("db1", work_mem="lots"), _settings("db2", work_mem="-5", no_such_thing="1")),

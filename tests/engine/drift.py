@@ -308,6 +308,15 @@ ROWS = [
         batch="6",
     ),
     Row(
+        "Server (standby)",
+        "another pg_tde.cipher set by hand",
+        deeds.sql("ALTER SYSTEM SET pg_tde.cipher = aes_256; SELECT pg_reload_conf()", "db2"),
+        {"Server db2": "update"},
+        ('pg_tde.cipher : "aes_256" => "aes_128"',),
+        repair="in place, reload",
+        batch="6",
+    ),
+    Row(
         "HostFile (CA)",
         "removed, on the primary",
         deeds.remove("db1", "vault-ca.pem"),

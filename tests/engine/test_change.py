@@ -13,8 +13,9 @@ import pytest
 
 from bootstrap.ports import free_ports
 from components.hosts.local import LocalHost
+from tests.double.servers import REAL, file_keys
 from tests.engine.certificates import Authority
-from tests.engine.change import CHANGES, CHECKS, REFUSED, TOKENS, Change, edited, of_standby
+from tests.engine.change import CHANGES, CHECKS, REFUSED, TOKENS, Change, Document, edited, of_standby
 from tests.engine.cluster import Cluster, base_directory
 from tests.engine.workspace import Workspace, eventually
 from tests.openbao import OpenBao
@@ -107,6 +108,40 @@ def test_what_would_harm_is_refused_before_anything_is_touched(
     assert preview.code != 0
     assert says in preview.text, preview.text
     assert pids(cluster) == before
+
+
+def test_another_cipher_tells_what_keeps_the_former_one(cluster: Cluster) -> None:
+    """The same number on every server, each of which has keys of its own; and what was made then has the cipher of then."""
+    workspace = cluster.workspace
+    declared = workspace.cluster
+
+    def edit(document: Document) -> None:
+        document |= {"cipher": "aes_256"}
+        document["key"] |= {"name": "counted", "scope": ["server", "default"]}
+
+    workspace.write(edited(declared, edit))
+    preview = workspace.preview()
+    told = r"cipher: aes_256 is for what is made from now on\. .* keeps the cipher .* \(aes_128 until now\), .*: 1 table \(\d+ kB"
+    assert re.search(told, preview.text), preview.text
+    workspace.up_well()
+    assert "is for what is made from now on" not in workspace.preview().text
+    cluster.sql("db1", "CREATE TABLE later USING tde_heap AS SELECT 1 AS a")
+    eventually(lambda: cluster.sql("db3", "SELECT to_regclass('later') IS NOT NULL") == [(True,)])
+    if not REAL:
+        assert {name: cipher_of(cluster, name, "later") for name in cluster.names} == dict.fromkeys(
+            cluster.names, "aes_256"
+        )
+        assert {name: cipher_of(cluster, name, "secret") for name in cluster.names} == dict.fromkeys(
+            cluster.names, "aes_128"
+        )
+
+
+def cipher_of(cluster: Cluster, name: str, table: str) -> str:
+    """What the double's key file on that server says of the table's file."""
+    [(database, file)] = cluster.sql(
+        name, f"SELECT oid, pg_relation_filenode('{table}') FROM pg_database WHERE datname = current_database()"
+    )
+    return dict(file_keys(cluster.data(name), f"{database}_keys"))[file]
 
 
 def test_a_restart_that_is_refused_is_told_at_preview_and_nothing_is_set(cluster: Cluster) -> None:

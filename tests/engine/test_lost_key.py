@@ -7,6 +7,7 @@ from pathlib import Path
 import hvac.exceptions
 import pytest
 
+from tests.engine.change import edited
 from tests.engine.cluster import Cluster, base_directory
 from tests.engine.workspace import Workspace
 from tests.openbao import OpenBao
@@ -16,7 +17,7 @@ from tests.openbao import OpenBao
 def cluster(openbao: OpenBao, encrypted_binaries: Path, tmp_path: Path) -> Iterator[Cluster]:
     base = base_directory()
     workspace = Workspace(tmp_path, "lost", openbao.environment)
-    made = Cluster(workspace, base, 0, openbao, binaries=encrypted_binaries)
+    made = Cluster(workspace, base, 1, openbao, binaries=encrypted_binaries)
     workspace.init()
     workspace.up_well()
     made.sql("db1", "CREATE TABLE t USING tde_heap AS SELECT 1 AS a")
@@ -43,7 +44,7 @@ def test_a_lost_key_is_told(cluster: Cluster, lose: Callable[[OpenBao], None]) -
     lose(cluster.bao)
     preview = cluster.workspace.preview()
     assert preview.code != 0
-    assert any("principal key lost-principal-key is lost" in line for line in preview.errors), preview.errors
+    assert "cluster.key.name: principal key lost-principal-key is lost" in preview.text, preview.errors
     assert cluster.sql("db1", "SELECT a FROM t") == [(1,)]
     up = cluster.workspace.up()
     assert up.code != 0
@@ -52,6 +53,24 @@ def test_a_lost_key_is_told(cluster: Cluster, lose: Callable[[OpenBao], None]) -
             cluster.bao.client().secrets.kv.v2.read_secret_version(
                 "lost-principal-key", mount_point="tde-lost", raise_on_deleted_version=True
             )
+
+
+def test_a_lost_key_is_told_where_another_is_declared(cluster: Cluster) -> None:
+    """It has no resource that the new one would replace, and the standby, which cannot open it either, is not to blame."""
+    _delete_key(cluster.bao)
+    cluster.workspace.write(edited(cluster.workspace.cluster, lambda declared: declared.update(key={"name": "next"})))
+    for done in (cluster.workspace.preview(), cluster.workspace.up()):
+        assert done.code != 0
+        assert (
+            'cluster.key.name: principal key lost-principal-key is lost: key "lost-principal-key" not found'
+            in done.text
+        )
+        assert "cannot open its keys" not in done.text
+    with pytest.raises(hvac.exceptions.InvalidPath):
+        cluster.bao.client().secrets.kv.v2.read_secret_version(
+            "next", mount_point="tde-lost", raise_on_deleted_version=True
+        )
+    assert cluster.sql("db1", "SELECT a FROM t") == [(1,)]
 
 
 @pytest.mark.parametrize("runs", [True, False], ids=["primary up", "primary down"])

@@ -210,6 +210,18 @@ def test_a_parameter_that_the_stack_sets_is_refused_in_the_stack_file_or_is_the_
     assert {name: settings[name] for name in persons} == dict.fromkeys(persons, "7s")
 
 
+@pytest.mark.parametrize("cipher", ["aes_128", "aes_256"])
+def test_the_cipher_is_a_parameter_of_every_server_before_any_key_is_made(place: Place, cipher: str) -> None:
+    made = place.build(place.cluster("db2", cipher=cipher, walEncryption=True))
+    for name in ("db1", "db2"):
+        assert made[f"Server {name}"].inputs["settings"]["pg_tde.cipher"] == cipher
+    assert made["PrincipalKey orders-principal-key"].inputs["cipher"] == cipher
+    assert made["BaseBackup db2"].inputs["cipher"] == cipher
+    assert "Server db1" in made.before("PrincipalKey orders-principal-key")
+    plain = place.build(place.cluster(encryption="off", cipher=cipher))
+    assert "pg_tde.cipher" not in plain["Server db1"].inputs["settings"]
+
+
 @pytest.mark.parametrize(("declared", "expected"), [({}, None), ({"namespace": "/team/a/"}, "team/a")])
 def test_pulumi_vault_and_pg_tde_ask_in_one_namespace(
     place: Place, declared: dict[str, str], expected: str | None

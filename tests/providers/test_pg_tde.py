@@ -13,13 +13,17 @@ from components.postgres import wal_encryption
 from components.postgres.base_backup import ClonedDirectory
 from components.postgres.extension import Extension
 from components.postgres.key_provider import KeyProvider
-from components.postgres.principal_key import KeyBinding, PrincipalKey
+from components.postgres.pg_tde import PgTde
+from components.postgres.principal_key import KeyBinding, PrincipalKey, keys_in_use
 from components.postgres.replication_check import ReplicationCheck
 from components.postgres.replication_slot import ReplicationSlot
-from components.postgres.session import Session
+from components.postgres.session import Session, server_session
 from components.postgres.wal_encryption import WalEncryption
 from components.progress import reported_to
+from components.values import Cipher
 from components.vault.names import KINDS, VaultNames
+from components.waiting import until
+from tests.double.servers import file_keys
 from tests.openbao import OpenBao
 from tests.providers.servers import Node, Servers
 
@@ -316,13 +320,65 @@ def test_keys_and_bindings_outlive_their_resources(bound: Node, store: KeyStore,
     assert vault.read() == vault
 
 
-@pytest.mark.parametrize("bits", [128, 256])
-def test_the_length_of_a_key(bound: Node, store: KeyStore, bits: int) -> None:
-    key(bound, f"long-{bits}", bits=bits).create()
+@pytest.mark.parametrize(("cipher", "length"), [("aes_128", 24), ("aes_256", 44)])
+def test_the_length_of_a_key(bound: Node, store: KeyStore, cipher: Cipher, length: int) -> None:
+    declared = key(bound, f"for-{cipher}", cipher=cipher)
+    for _ in range(2):  # the second one takes over what an interrupted run left
+        declared.create()
     stored = store.client.secrets.kv.v2.read_secret_version(
-        f"long-{bits}", mount_point=MOUNT, raise_on_deleted_version=True
+        f"for-{cipher}", mount_point=MOUNT, raise_on_deleted_version=True
     )
-    assert len(stored["data"]["data"]["key"]) == (24 if bits == 128 else 44)
+    assert len(stored["data"]["data"]["key"]) == length
+    [other] = {"aes_128", "aes_256"} - {cipher}
+    with pytest.raises(Refused, match=f"is in Vault already, and has not the length for cipher: {other}"):
+        key(bound, f"for-{cipher}", cipher=other).create()
+    assert store.versions(f"for-{cipher}") == 1
+
+
+def test_a_key_in_use_of_another_length_is_known_and_hinders_no_provider(bound: Node, store: KeyStore) -> None:
+    def in_use() -> list[tuple[str, str, str | None]]:
+        with server_session(bound.host, bound.data, "keys") as server:
+            return [(one.scope, one.name, one.cipher) for one in keys_in_use(PgTde(server))]
+
+    before = [("server", "orders-key", "aes_128"), ("default", "orders-key", "aes_128")]
+    assert in_use() == before
+    changed = provider(bound, store, token_path=str(bound.data.parent / "orders.vault-token"))
+    bound.rows("ALTER SYSTEM SET pg_tde.cipher = aes_256")
+    try:
+        bound.rows("SELECT pg_reload_conf()")
+        assert until(lambda: bound.value("SHOW pg_tde.cipher") == "aes_256", seconds=10)
+        assert in_use() == before
+        assert changed.update(provider(bound, store)).read() == changed
+        assert provider(bound, store).update(changed).read() == provider(bound, store)
+    finally:
+        bound.rows("ALTER SYSTEM RESET pg_tde.cipher")
+        bound.rows("SELECT pg_reload_conf()")
+    assert until(lambda: bound.value("SHOW pg_tde.cipher") == "aes_128", seconds=10)
+
+
+def test_a_pg_tde_without_a_choice_of_cipher_makes_no_longer_key(
+    bound: Node, store: KeyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.postgres.principal_key.cipher_in_force", lambda _: None)
+    with pytest.raises(Refused, match=r"principal key elder: cipher: aes_256 needs pg_tde 2\.2 or newer"):
+        key(bound, "elder", cipher="aes_256").create()
+    key(bound, "elder").create()
+    assert store.versions("elder") == 1
+
+
+def test_a_lost_key_is_not_rotated_away_and_no_standby_blamed(bound: Node, store: KeyStore) -> None:
+    secrets = store.client.secrets.kv.v2
+    kept = secrets.read_secret_version("orders-key", mount_point=MOUNT, raise_on_deleted_version=True)["data"]["data"]
+    before = set_at(bound, "server")
+    secrets.delete_metadata_and_all_versions("orders-key", mount_point=MOUNT)
+    try:
+        says = r'server key: principal key orders-key is lost: key "orders-key" not found in .* \(SQLSTATE P0002'
+        with pytest.raises(Problem, match=says):
+            binding(bound, "server", "next", standbys=[("local", "/nowhere")], slots=["tde_nowhere"]).create()
+    finally:
+        secrets.create_or_update_secret("orders-key", kept, mount_point=MOUNT)
+    assert set_at(bound, "server") == before
+    assert binding(bound, "server").read() == binding(bound, "server")
 
 
 def test_a_missing_key_is_told(bound: Node) -> None:
@@ -630,10 +686,10 @@ def test_encrypted_wal_and_a_clone_of_it(bound: Node, cluster: Servers, store: K
     declared.create()
     assert bound.value("SELECT pg_postmaster_start_time()") == started
 
-    clone = cluster.clone(bound, "crypt3", encrypt_wal=True)
+    clone = cluster.clone(bound, "crypt3", encrypt_wal=True, cipher="aes_256")
     store.equip(bound.host, clone.path, "standby")
     made = clone.create()
-    assert (Path(made.data_directory) / "pg_tde" / "wal_keys").exists()
+    assert [cipher for _, cipher in file_keys(Path(made.data_directory), "wal_keys")][-2:] == ["aes_128", "aes_256"]
     assert made.read() == made
     made.delete()
     ReplicationSlot.model_validate({**bound.inside, "slot": clone.slot}).delete()

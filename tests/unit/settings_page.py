@@ -36,6 +36,8 @@ WAY = "in place: another way to the machine; nothing moves or restarts"
 PROGRAMS = "refused where the data there is of another major version, or no such server is installed"
 COSTS = {
     "encryption": "off → required: restart of all servers; required → off: refused, for encrypted tables could not be read",
+    "cipher": "in place, with another key.name in the same edit (a rotation; refused without), for what is made from then on; "
+    "restart of all servers where WAL is encrypted",
     "walEncryption": "restart of all servers; only WAL written from then on is encrypted, or is not",
     "database": "in place: the extension there, dropped in the former one if nothing uses it",
     "protect": STORED,
@@ -57,7 +59,6 @@ COSTS = {
     "key.name": "in place: a rotation. Refused while a standby cannot open keys, and during a base backup",
     "key.scope": "in place; a key that was set once stays set",
     "key.former": "in place: the servers' policies",
-    "key.bits": "refused: a key keeps its length; set key.name too",
     "replication.role": "in place: role, pg_hba rules, passfiles, then standbys reconnect; the former role is dropped",
     "replication.tls": "in place, reload; standbys reconnect",
     "replication.maxSlotWalKeepSize": RELOAD,

@@ -74,7 +74,14 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
         ({"key": {"name": "k 1"}}, f'cluster.key.name: "k 1" {VAULT}'),
         ({"key": {"scope": ["table"]}}, "cluster.key.scope[0]: this must be 'default' or 'server'"),
         ({"key": {"scope": ["server", "server"]}}, 'cluster.key.scope: "server" is used twice'),
-        ({"key": {"bits": 192}}, "cluster.key.bits: this must be 128 or 256"),
+        ({"cipher": "aes_192"}, "cluster.cipher: this must be 'aes_128' or 'aes_256'"),
+        *(
+            (
+                {"key": {"bits": bits}},
+                f"cluster.key: bits is now the cluster's cipher: take it out, and write cipher: {cipher}",
+            )
+            for bits, cipher in [(128, "aes_128"), (256, "aes_256")]
+        ),
         (
             {"key": {"scope": ["default"]}, "walEncryption": True},
             'cluster.walEncryption: WAL is encrypted with the server key: add "server" to key.scope',

@@ -1,0 +1,85 @@
+"""What running servers have against a cipher."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from components import preflight_keys, settings, stack_file
+from components.errors import Unavailable
+from components.hosts.site import Site
+from components.preflight_keys import objections_of_cipher, objections_of_weaker_cipher
+
+PG_TDE = "wal_encrypt"
+
+
+class Answers:
+    """A server whose pg_settings holds these of pg_tde's parameters."""
+
+    def __init__(self, **parameters: str) -> None:
+        self.parameters = parameters
+
+    def row(self, _: str) -> tuple[int] | None:
+        return (1,) if PG_TDE in self.parameters else None
+
+    def value(self, _: str, names: list[str]) -> str | None:
+        return self.parameters.get(names[0].removeprefix("pg_tde."))
+
+
+def cluster(**declared: Any) -> settings.Cluster:
+    return stack_file.parse("test", {"standbys": [{"name": "standby1"}], **declared})
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def serve(**servers: Answers) -> list[Site]:
+        @contextmanager
+        def session(_: object, data: PurePosixPath, *__: object) -> Iterator[Answers]:
+            if data.name not in servers:
+                raise Unavailable("down")
+            yield servers[data.name]
+
+        monkeypatch.setattr(preflight_keys, "server_session", session)
+        monkeypatch.setattr("components.hosts.host", lambda _: Mock(status=lambda _: None))
+        return [Mock(data=PurePosixPath(f"/srv/{name}")) for name in ("primary", "standby1")]
+
+    return serve
+
+
+OLD, NEW = Answers(wal_encrypt="off"), Answers(wal_encrypt="off", cipher="aes_128")
+
+
+@pytest.mark.parametrize(
+    ("servers", "told"),
+    [
+        ({"primary": OLD, "standby1": NEW}, ["cluster.primary"]),
+        ({"primary": NEW, "standby1": OLD}, ["cluster.standbys[0]"]),
+        ({"primary": NEW}, []),
+        ({"primary": Answers()}, []),
+    ],
+    ids=["the primary", "a standby", "none, and one is down", "pg_tde is not loaded yet"],
+)
+def test_a_pg_tde_before_2_2_has_no_choice(serve: Any, servers: dict[str, Answers], told: list[str]) -> None:
+    sites = serve(**servers)
+    wanted = cluster(cipher="aes_256")
+    assert objections_of_cipher(wanted, wanted.places, sites) == [
+        f"cluster.cipher: aes_256 needs pg_tde 2.2 or newer, and the server of {place} has an older one: install a newer one, or "
+        "write cipher: aes_128"
+        for place in told
+    ]
+    assert objections_of_cipher(cluster(), wanted.places, sites) == []
+
+
+def test_the_default_weakens_no_server_that_is_adopted(serve: Any) -> None:
+    adopted = {"primary": {"name": "db1", "adopt": True, "dataDirectory": "/srv/primary", "port": 5432}}
+    site, _ = serve(primary=Answers(wal_encrypt="off", cipher="aes_256"))
+    [told] = objections_of_weaker_cipher(cluster(**adopted), site, "/srv/token")
+    assert told == (
+        "cluster.cipher: missing; pg_tde.cipher is aes_256 on the server that is to be adopted, and the default is aes_128: "
+        "write which one it shall be"
+    )
+    assert objections_of_weaker_cipher(cluster(cipher="aes_128", **adopted), site, "/srv/token") == []
+    assert objections_of_weaker_cipher(cluster(), site, "/srv/token") == []

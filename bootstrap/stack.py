@@ -22,6 +22,8 @@ from components import unasked
 LOCAL = "local"
 VAULTS = {LOCAL: "bootstrap.vault", "docker": "bootstrap.vault_container"}
 """The stacks of this project's own, each with the module that runs its Vault."""
+OURS = "dynamic/postgres:"
+"""Part of the types of resources for which a Claim looks."""
 _CHANGES = 7  # how Pulumi ends when it was told to expect none
 UNASKED = 8
 """How a drift check ends that could not ask everything, whether or not there is drift in the rest."""
@@ -71,7 +73,7 @@ class Stack:
 
     def destroy(self) -> int:
         if self.name not in VAULTS:
-            return self._pulumi("destroy")
+            return self._pulumi("destroy") or self._forget_pending()
         if self._exists():
             code = self.vault("start") or self.release() or self._pulumi("destroy", *self._confirmed())
             # Its configuration is committed: `stack rm` would delete it.
@@ -81,6 +83,26 @@ class Stack:
         else:
             say(f"stack {self.name}: there was none")
         return self.vault("remove") or self._tidy()
+
+    def _forget_pending(self) -> int:
+        """What a killed `up` was just making: Pulumi keeps it in the state of a stack that is gone, and warns of it ever after.
+
+        The stack's Claims have looked for it on the servers. For what others were making (in Vault, in Docker), a person must.
+        """
+        done = self._capture("stack", "export", "--stack", self.name)
+        try:
+            state = json.loads(done.stdout)["deployment"]
+            pending = [operation["resource"]["urn"] for operation in state.get("pending_operations") or []]
+        except (ValueError, KeyError, TypeError):
+            return done.returncode
+        if not pending or state.get("resources"):
+            return 0
+        for urn in pending:
+            _, _, kinds, name = urn.split("::")
+            if OURS not in kinds:
+                what = f"{kinds.rpartition('$')[2]} {name}"
+                say(f"stack {self.name}: a killed `up` was just making {what}: look whether it is there")
+        return self._pulumi("refresh", "--clear-pending-creates", "--yes", "--skip-preview", "--suppress-outputs")
 
     def vault(self, command: str, *, quietly: bool = False) -> int:
         """Start or remove the embedded Vault, where it is this stack's; without a virtual environment there is none."""

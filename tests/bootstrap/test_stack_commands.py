@@ -82,7 +82,7 @@ def test_a_stack_that_is_not_ours_is_never_confirmed_for_the_user(
     assert (stack.up(), stack.destroy()) == (0, 0)
     assert "up --suppress-outputs --stack production" in trial.asked
     assert "make preview STACK=production" in capsys.readouterr().err
-    assert trial.asked[-1] == "destroy --stack production"
+    assert trial.asked[-2:] == ["destroy --stack production", "stack export --stack production"]
     assert trial.vault == []
 
 
@@ -113,6 +113,33 @@ def test_a_drift_check_that_could_not_ask_everything_names_it_and_ends_with_8(
 def test_drift_drops_the_variable_that_pulumi_refuses_beside_it(trial: Trial) -> None:
     trial.pulumi('[ "$1" != refresh ] || [ -z "$PULUMI_SKIP_CONFIRMATIONS" ]')
     assert trial.stack(PULUMI_SKIP_CONFIRMATIONS="true").drift() == 0
+
+
+def pending(kind: str, name: str) -> dict[str, object]:
+    return {"resource": {"urn": f"urn:pulumi:production::trial::a:b:C${kind}::{name}"}, "type": "creating"}
+
+
+@pytest.mark.parametrize(
+    ("state", "forgotten"),
+    [
+        ({"pending_operations": [pending("pulumi-python:dynamic/postgres:Server", "db1")]}, True),
+        ({"pending_operations": [pending("vault:index/mount:Mount", "tde")], "resources": []}, True),
+        ({"pending_operations": [pending("vault:index/mount:Mount", "tde")], "resources": [{}]}, False),
+        ({"pending_operations": None}, False),
+        ({}, False),
+    ],
+)
+def test_destroy_forgets_what_a_killed_up_was_making(
+    trial: Trial, capsys: pytest.CaptureFixture[str], state: dict[str, object], *, forgotten: bool
+) -> None:
+    trial.pulumi(f"{PULUMI}; [ \"$2\" != export ] || echo '{json.dumps({'deployment': state})}'")
+    assert trial.stack("production", embedded_vault=False).destroy() == 0
+    forget = "refresh --clear-pending-creates --yes --skip-preview --suppress-outputs --stack production"
+    assert (forget in trial.asked) == forgotten
+    said = capsys.readouterr().err
+    assert ("was just making vault:index/mount:Mount tde: look whether it is there" in said) == (
+        forgotten and "Mount" in json.dumps(state)
+    )
 
 
 def test_destroying_nothing_asks_no_pulumi(trial: Trial, capsys: pytest.CaptureFixture[str]) -> None:

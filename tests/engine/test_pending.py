@@ -1,0 +1,36 @@
+"""What Pulumi was just making when it was killed: nothing of it is left in the state of a stack that was taken away."""
+
+import json
+from typing import Any
+
+from bootstrap.project import Project
+from bootstrap.stack import Stack
+from tests.engine.cluster import Cluster
+from tests.engine.interruption import interrupted, kill_engine, strays_gone
+from tests.engine.test_teardown import declare
+from tests.engine.workspace import Workspace, eventually
+
+
+def pending(workspace: Workspace) -> list[Any]:
+    return list(json.loads(workspace.run("stack", "export").text)["deployment"].get("pending_operations") or [])
+
+
+def kill_when_noted(cluster: Cluster, engine: int) -> None:
+    """Once the state says what is being made."""
+    eventually(lambda: '"creating"' in cluster.workspace.state())
+    kill_engine(cluster, engine)
+
+
+def test_destroy_leaves_an_empty_state(not_there_yet: Cluster) -> None:
+    cluster, workspace = not_there_yet, not_there_yet.workspace
+    declare(cluster, 1, encryption="off")
+    _, step = interrupted(cluster, ["up"], kill_when_noted, lambda name: name == "DataDirectory db1 creating")
+    assert step
+    strays_gone(cluster)
+    workspace.unlock()
+    assert pending(workspace)
+    environment = {**workspace.environment, "PULUMI_SKIP_CONFIRMATIONS": "true"}
+    assert Stack(Project(workspace.directory), workspace.stack, environment, embedded_vault=False).destroy() == 0
+    assert pending(workspace) == []
+    assert not json.loads(workspace.run("stack", "export").text)["deployment"].get("resources")
+    assert list((cluster.base / "db1").glob("*")) == []

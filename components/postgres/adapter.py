@@ -32,6 +32,7 @@ from components import console
 from components.errors import AnotherCluster, NoEntry, Problem, Unavailable, escaped
 from components.hosts import sudo
 from components.postgres.resource import Resource
+from components.postgres.rollback import delete_there
 from components.progress import reported_to
 from components.unasked import could_not_ask
 from components.vault import caller
@@ -147,7 +148,7 @@ class Provider(ResourceProvider):
         with _told(last):
             thing = self._thing(last)
             try:
-                last.delete()
+                delete_there(last)
             except (Unavailable, NoEntry) as error:
                 # What another cluster holds is none of this: the one that had it is gone, or elsewhere.
                 if not self.leave_unreachable and not isinstance(error, AnotherCluster):

@@ -7,20 +7,23 @@ starts a server that it had stopped; after one that was killed, the next `up` or
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
+from threading import Lock
 
-from components.errors import Problem, Refused
+from components.errors import Problem, Refused, Unavailable
 from components.hosts.base import Host
 from components.postgres.guc import auto_conf, values_in
 from components.postgres.parameters import alter_system, reload_configuration, waiting
-from components.postgres.resource import OnServer
+from components.postgres.resource import OnServer, Resource
 from components.postgres.session import session
 from components.postgres.starting import STOP_DEADLINE, start
 from components.postgres.trial import AUTO_CONF
 
 NOTE = "pgsql_tmp.tde-replication.json"
 """In the data directory, with what it is about. Base backups leave out names that begin with "pgsql_tmp"."""
+_ONE_AT_A_TIME = Lock()
+"""Resources of one server are taken away side by side, in one process."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,17 @@ class Note:
     values: dict[str, str | None]
     """What postgresql.auto.conf said of each parameter that is changed; None: nothing."""
     running: bool
+    name: str
+    binaries: str
 
 
 @contextmanager
 def rolled_back(server: OnServer, name: str, binaries: str, parameters: Iterable[str]) -> Iterator[None]:
     """Put back what the file said of `parameters`, and the server as it ran, where the block fails."""
     machine, data = server.machine, server.data
-    recover(server, name, binaries)
+    recover(server)
     process = machine.postmaster(data)
-    before = Note(values_before(machine, data, parameters), process is not None)
+    before = Note(values_before(machine, data, parameters), process is not None, name, binaries)
     machine.write(data / NOTE, json.dumps(asdict(before)).encode(), mode=0o600)
     try:
         yield
@@ -46,7 +51,7 @@ def rolled_back(server: OnServer, name: str, binaries: str, parameters: Iterable
         cause = str(problem).rstrip(".")
         try:
             now = machine.postmaster(data)
-            _put_back(server, name, binaries, before, restarted=bool(process and now and process.pid != now.pid))
+            _put_back(server, before, restarted=bool(process and now and process.pid != now.pid))
         except Problem as why:
             raise Problem(
                 f"{cause}. What was set before could not all be put back ({str(why).rstrip('.')}). It is noted in {data / NOTE} "
@@ -87,7 +92,7 @@ def noted(machine: Host, data: PurePosixPath) -> Note | None:
     try:
         found = json.loads(content)
         values = {str(name): None if value is None else str(value) for name, value in found["values"].items()}
-        return Note(values, bool(found["running"]))
+        return Note(values, bool(found["running"]), str(found["name"]), str(found["binaries"]))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise Problem(
             f"{data / NOTE} does not say what an interrupted `up` has changed: look at {AUTO_CONF} beside it, and remove it"
@@ -103,20 +108,34 @@ def unfinished(machine: Host, data: PurePosixPath) -> list[str]:
     return sorted(before.values) if before else []
 
 
-def recover(server: OnServer, name: str, binaries: str, *, may_start: bool = True) -> list[str]:
+def recover(server: OnServer, *, may_start: bool = True) -> list[str]:
     """Put back what an update that was killed has changed, and start a server that it had stopped; the parameters."""
-    before = noted(server.machine, server.data)
-    if before is None:
-        return []
-    _put_back(server, name, binaries, before if may_start else Note(before.values, running=False))
-    return sorted(before.values)
+    with _ONE_AT_A_TIME:
+        before = noted(server.machine, server.data)
+        if before is None:
+            return []
+        _put_back(server, before if may_start else replace(before, running=False))
+        return sorted(before.values)
 
 
-def _put_back(server: OnServer, name: str, binaries: str, before: Note, *, restarted: bool = False) -> None:
+def delete_there(resource: Resource) -> None:
+    """Take a resource away; from a server that a killed update had stopped, once that runs again as before."""
+    try:
+        resource.delete()
+    except Unavailable:
+        if not isinstance(resource, OnServer) or not (
+            # Or another resource has just had it started.
+            recover(resource) or resource.machine.serves(resource.data)
+        ):
+            raise
+        resource.delete()
+
+
+def _put_back(server: OnServer, before: Note, *, restarted: bool = False) -> None:
     """`restarted`: it runs by now with values that can only change at start."""
     machine, data = server.machine, server.data
     if machine.serves(data):
-        with session(server, f"server {name}") as running:
+        with session(server, f"server {before.name}") as running:
             now = values_before(machine, data, before.values)
             for parameter, value in before.values.items():
                 if now[parameter] != value:
@@ -124,10 +143,10 @@ def _put_back(server: OnServer, name: str, binaries: str, before: Note, *, resta
             reload_configuration(running)
             late = waiting(running, list(before.values))
         if late and restarted:
-            machine.halt(PurePosixPath(binaries), data, deadline=STOP_DEADLINE)
+            machine.halt(PurePosixPath(before.binaries), data, deadline=STOP_DEADLINE)
     else:
         settings = {parameter: value for parameter, value in before.values.items() if value is not None}
         write_stopped(machine, data, settings, before.values)
     if before.running and not machine.serves(data):
-        start(server, name, binaries)
+        start(server, before.name, before.binaries)
     machine.remove(data / NOTE)

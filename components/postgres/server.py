@@ -210,7 +210,7 @@ class Server(OnServer):
         """Start it with its settings; a server that an interrupted run left running is brought to them instead."""
         if not self.ours:
             return self._adopt()
-        recover(self, self.name, self.binaries)
+        recover(self)
         if self.machine.serves(self.data):
             # What it runs with already is not set again: in another spelling, it would wait for a restart.
             live = self.but(running=True, pending_reload=[], pending_restart=[])
@@ -219,7 +219,7 @@ class Server(OnServer):
 
     def _adopt(self) -> Self:
         # What postgresql.conf says as declared is not written a second time: destroy would have to know whose it is.
-        recover(self, self.name, self.binaries)
+        recover(self)
         live = self.but(pending_reload=[], pending_restart=[], unfinished=[]).read() or self
         if objection := self.objection_to_adoption(live):
             raise Refused(objection)
@@ -239,7 +239,7 @@ class Server(OnServer):
             self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
             start(self, self.name, self.binaries)
             live = self.read() or self
-        if back := recover(self, self.name, self.binaries):
+        if back := recover(self):
             note(f"server {self.name}: an interrupted `up` had changed {', '.join(back)}: that is put back first")
             live = live.read() or live
         added = () if self.ours else self.settings.keys() - live.settings.keys()
@@ -339,7 +339,7 @@ class Server(OnServer):
             note(f"{self.data_directory} holds {found}, and not server {self.name}: it is left as it is")
             return
         self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
-        recover(self, self.name, self.binaries, may_start=False)  # what is set aside starts as it is
+        recover(self, may_start=False)  # what is set aside starts as it is
         self.machine.remove(self.data.with_name(LOG))
 
     def _found_instead(self) -> str | None:
@@ -352,7 +352,7 @@ class Server(OnServer):
 
     def give_back_left(self) -> list[str]:
         """Set back what still is as the stack has set it, after an `up` that was killed meanwhile; the names of that."""
-        recover(self, self.name, self.binaries)
+        recover(self)
         now = self.set_before(self.settings)
         left = [
             name
@@ -365,7 +365,7 @@ class Server(OnServer):
 
     def _give_back(self) -> None:
         """Set what was set before. pg_tde stays loaded: without it, tables that are encrypted by now could not be read."""
-        recover(self, self.name, self.binaries)
+        recover(self)
         self._set_back(self.settings.keys() - {"shared_preload_libraries"})
 
     def _set_back(self, names: Iterable[str]) -> None:

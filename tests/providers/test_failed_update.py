@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 
-from components.errors import Problem, Refused
+from components.errors import Problem, Refused, Unavailable
 from components.hosts.base import Postmaster
 from components.hosts.local import LocalHost
 from components.postgres import rollback, server as server_module
 from components.postgres.guc import values_in
+from components.postgres.hba_rule import HbaRule
+from components.postgres.rollback import delete_there
 from components.postgres.server import Server
 from components.progress import reported_to
+from components.side_by_side import side_by_side
 from tests.providers.servers import Node, Servers
 
 
@@ -208,6 +211,26 @@ def test_somebodys_server_gets_its_own_values_back_after_a_killed_update(node: N
     assert said(node) == {name: value for name, value in before.items() if name != "max_connections"}
     node.server.update(live(node.server))
     as_before(node, before)
+
+
+def test_what_is_taken_away_from_a_server_that_was_killed_meanwhile(node: Node) -> None:
+    """By several resources at once, while it is down."""
+    before = said(node)
+    rules = [
+        HbaRule.model_validate({**node.inside, "role": "replicator", "address": f"192.0.2.{number}/32"})
+        for number in range(1, 4)
+    ]
+    for rule in rules:
+        rule.create()
+    killed("start", 1, with_settings(node, max_connections="25"), live(node.server))
+    assert not node.running
+    side_by_side(delete_there, rules)
+    assert [rule.read() for rule in rules] == [None] * 3
+    as_before(node, before)
+    node.stop()
+    with pytest.raises(Unavailable, match="no server runs"):
+        delete_there(rules[0])
+    node.server.update(live(node.server))
 
 
 def test_what_cannot_be_put_back_is_said_and_done_by_the_next(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,7 @@ def noted(machine: Host, data: PurePosixPath) -> Note | None:
         found = json.loads(content)
         values = {str(name): None if value is None else str(value) for name, value in found["values"].items()}
         return Note(values, bool(found["running"]), str(found["name"]), str(found["binaries"]))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Problem(
             f"{data / NOTE} does not say what an interrupted `up` has changed: look at {AUTO_CONF} beside it, and remove it"
         ) from None

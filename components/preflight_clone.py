@@ -10,6 +10,7 @@ from components.hosts.site import Site
 from components.postgres.inheritance import configuration, hindrances, left_out, sentence, tablespaces
 from components.postgres.session import server_session
 from components.side_by_side import side_by_side
+from components.unasked import could_not_ask
 
 Place = tuple[str, settings.Server, Site]
 """A key of the stack file ("cluster.standbys[0]"), and what is declared there."""
@@ -27,7 +28,9 @@ def clones(primary: Place, standbys: Sequence[Place]) -> tuple[list[str], list[s
             outside = tablespaces(session)
             hindering = hindrances(session) if new else []
             found = configuration(session) if new else {}
-    except Problem:
+    except Problem as why:
+        if not _is_new(primary):
+            could_not_ask(f"what keeps standbys from being cloned from {server.name}", why)
         return [], []
     mistakes = [f"{key}: {one}" for one in hindering]
     for standby in standbys:
@@ -40,7 +43,8 @@ def _is_new(standby: Place) -> bool:
     _, _, site = standby
     try:
         return not hosts.host(site.address).listing(site.data)
-    except Problem:
+    except Problem as why:
+        could_not_ask(f"whether {standby[1].name} is there already", why)
         return False
 
 
@@ -64,7 +68,8 @@ def _of_tablespaces(outside: Mapping[str, str], primary: Place, standby: Place, 
             for name, directory in outside.items()
             if is_new and host.listing(PurePosixPath(directory))
         ]
-    except Problem:
+    except Problem as why:
+        could_not_ask(f"where {server.name} would have the tablespaces of {origin.name}", why)
         return []
 
 
@@ -74,6 +79,7 @@ def _not_taken_over(found: Mapping[str, str], standby: Place) -> str:
     host = hosts.host(site.address)
     try:
         left = left_out(found, lambda path: host.status(path) is not None)
-    except Problem:
+    except Problem as why:
+        could_not_ask(f"what {server.name} will not take over", why)
         return ""
     return sentence({name: reason for name, reason in left.items() if name not in server.settings})

@@ -9,6 +9,7 @@ from pulumi import Output
 from pulumi.runtime import is_config_secret
 
 from components.errors import Problem, Unavailable
+from components.unasked import could_not_ask
 from components.vault.client import Client, Rejected, address_mistake, environment_token, same_address
 
 CREDENTIALS = "replication"
@@ -80,7 +81,8 @@ class VaultAddress:
         """Whether there is no `mount`; not where the Vault does not answer."""
         try:
             return self.mount(mount) is None
-        except Problem:
+        except Problem as why:
+            could_not_ask(f"whether the Vault has {mount}", why)
             return False
 
     def mount(self, path: str) -> dict[str, object] | None:

@@ -2,6 +2,7 @@
 
 from components import settings
 from components.errors import Problem, Unavailable
+from components.unasked import could_not_ask
 from components.vault.address import CREDENTIALS, VaultAddress, description
 from components.vault.client import Client, Denied, on_loopback
 from components.vault.names import KINDS, VaultNames, owner
@@ -22,7 +23,8 @@ def objections_of_vault(vault: VaultAddress, names: VaultNames) -> list[str]:
         if not found and not names.shared and not ours:
             found = [_foreign(names.mount, str(mount.get("description") or "without a description"))]
         return found or _of_policies(client, names, ours=ours)
-    except Unavailable:
+    except Unavailable as why:
+        could_not_ask("what the Vault has against the stack", why)
         return []
     except Problem as problem:
         return [f"vault:address: {problem}"]

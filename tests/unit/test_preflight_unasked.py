@@ -1,0 +1,68 @@
+"""Every check before a plan, on machines that cannot be reached: none passes without a word, but for what is not there yet."""
+
+from collections.abc import Callable
+from unittest.mock import MagicMock, Mock
+
+import pytest
+
+from components import hosts, preflight, preflight_clone, preflight_ports, unasked
+from components.errors import Unavailable
+from components.settings import Cluster, Docker, Server
+from components.vault.names import VaultNames
+from components.vault.preflight import objections_of_vault
+from tests.unit.test_preflight import container
+
+GONE = Unavailable("db1 cannot be reached")
+SITE = container(18)
+ADOPTED = Server(name="db1", host=Docker(docker="postgres"), adopt=True)
+STANDBY = Server(name="db2", host=Docker(docker="postgres"))
+CLUSTER = Cluster.model_construct(primary=ADOPTED, standbys=[STANDBY])
+NAMES = VaultNames("trial", "project/trial/trial", "tde-trial", shared=False, role="replicator", keys=("key",))
+
+CHECKS: dict[str, Callable[[], object]] = {
+    "data directory and port": lambda: preflight.objections("cluster.standbys[0]", STANDBY, SITE, "stack"),
+    "failover": lambda: preflight.objections_of_failover(["a", "b"], [SITE, SITE], ["db1", "db2"]),
+    "adoption": lambda: preflight.adoption(ADOPTED, SITE, {}),
+    "keys of an adopted server": lambda: preflight.objections_of_adoption(CLUSTER, SITE, "/token", in_force=True),
+    "where the keys are": lambda: preflight.objections_of_keys(CLUSTER, SITE, NAMES, "", in_force=True),
+    "a lost mount": lambda: preflight.objections_of_lost_mount(Mock(), CLUSTER, SITE, "tde-trial", "/token"),
+    "dependents": lambda: preflight.objections_of_dependents(CLUSTER, SITE, "/token", in_force=True),
+    "listens": lambda: preflight_ports.of_adopted(CLUSTER, SITE),
+    "clones": lambda: preflight_clone.clones(
+        ("cluster.primary", ADOPTED, SITE), [("cluster.standbys[0]", STANDBY, SITE)]
+    ),
+}
+
+
+def told_by(check: Callable[[], object]) -> list[str]:
+    said: list[str] = []
+    with unasked.told(said.append):
+        check()
+    return said
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+def test_a_machine_that_cannot_be_reached(check: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unreachable:
+        account, address = "postgres", "docker://db1"
+
+        def __getattr__(self, name: str) -> Mock:
+            return Mock(side_effect=GONE)
+
+    monkeypatch.setattr(hosts, "host", lambda _: Unreachable())
+    [text] = told_by(check)
+    assert "db1 cannot be reached. Not checked: " in text
+
+
+def test_the_keys_of_a_server_that_is_not_there_yet_are_no_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Mock(connect=Mock(side_effect=GONE), listing=Mock(return_value=[]), read=Mock(return_value=None))
+    monkeypatch.setattr(hosts, "host", lambda _: host)
+    assert told_by(CHECKS["where the keys are"]) == []
+    assert told_by(CHECKS["clones"]) == []
+
+
+def test_a_vault_that_does_not_answer() -> None:
+    vault = MagicMock()
+    vault.client.post.side_effect = GONE
+    [text] = told_by(lambda: objections_of_vault(vault, NAMES))
+    assert "Not checked: what the Vault has against the stack" in text

@@ -100,7 +100,6 @@ NEVER = {
     "vault.existing": "tests/engine/change.py: refused on a mount of the stack's own",
     "vault.network": "of containers: tests/docker/test_stack.py",
     "vault.namespace": "tests/engine/test_namespace.py",
-    "key.bits": "a key keeps its length",
     "cipher": "what is encrypted keeps its own: tests/engine/change.py",
     "key.former": "tests/engine: on an existing mount alone",
     "replication.rootCertificate": "tests/engine/test_change.py: replication by TLS",

@@ -429,7 +429,7 @@ ROWS = [
         "dropped",
         deeds.sql("ALTER TABLE IF EXISTS t SET ACCESS METHOD heap; DROP EXTENSION pg_tde"),
         {"Extension pg_tde in postgres": "create"},
-        ("does not exist (SQLSTATE 42883)", "shown as last known"),
+        ("has no extension pg_tde", "shown as last known"),
         repair="in place: provider and keys outlive it",
         batch="10",
     ),

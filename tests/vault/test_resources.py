@@ -1,5 +1,6 @@
 """The resources that this project itself has in Vault, on a real OpenBao: servers' tokens and what is in a secret."""
 
+import re
 from typing import Any
 
 import hvac.exceptions
@@ -97,7 +98,7 @@ def test_a_renewal_that_is_denied_is_told_and_fails_nothing(
     with reported_to(lambda text, _: told.append(text)):
         assert made.but(period_hours=49).read() is not None
     [line] = told
-    assert line.startswith("the Vault token of db1 ends in 23 hours and was not renewed: ")
+    assert re.match("the Vault token of db1 ends in 2[34] hours and was not renewed: ", line)
 
 
 def test_other_policies_or_another_period_replace_it_after_the_new_one_is_there() -> None:

@@ -248,17 +248,32 @@ class Server(OnServer):
     def _bring(self, live: Self, back: list[str]) -> Self:
         """`back`: parameters that an interrupted `up` had changed; it may run with values that are in no file any more."""
         names = {*self.settings, *live.settings, *(FOLLOWED.values() if self.recovery == "standby" else ())}
-        if not self.machine.serves(self.data):
-            if not self.ours and self.restart == "refused":
-                raise Refused(
-                    f"server {self.name} is down, and the stack says restart: refused. Start it, and run `up` again"
-                )
-            with rolled_back(self, self.name, self.binaries, names):
-                return self._start_stopped(live.settings)
-        with session(self, f"server {self.name}") as server:
-            doubt = self._try(server, live)
+        doubt = None
+        running = self.machine.serves(self.data)
+        if running:
+            try:
+                with session(self, f"server {self.name}") as server:
+                    doubt = self._try(server, live)
+            except Unavailable:
+                self._ended_meanwhile()
+                running = False
+        if not running and not self.ours and self.restart == "refused":
+            raise Refused(
+                f"server {self.name} is down, and the stack says restart: refused. Start it, and run `up` again"
+            )
         with rolled_back(self, self.name, self.binaries, names):
-            return self._change(live, back, doubt)
+            if running:
+                try:
+                    return self._change(live, back, doubt)
+                except Unavailable:
+                    self._ended_meanwhile()
+            return self._start_stopped(live.settings)
+
+    def _ended_meanwhile(self) -> None:
+        """Go on with a server of ours that has ended by itself, as a standby without pg_tde does when it replays pg_tde's WAL;
+        to be called for an `Unavailable`, which is raised again where it has not."""
+        if self.machine.serves(self.data) or not (self.ours or self.restart == "allowed"):
+            raise  # noqa: PLE0704 - the caller handles one
 
     def _try(self, server: Session, live: Self) -> str | None:
         """Refuse new values with which it would not start; where it would not with what it has either, say why."""

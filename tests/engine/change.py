@@ -130,7 +130,7 @@ CHANGES = [
         "replication.role",
         _put("replication", role=ODD),
         {
-            "SecretV2 change-replication-secret": "replace",
+            "SecretV2 change-replication-secret": "replace[retain]",
             "SecretContent change-replication-secret": "replace",
             f"ReplicationRole {ODD}": "create",
             f"HbaRule {ODD} from 127.0.0.1/32": "create",

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.double.build import build
-from tests.openbao import openbao
+from tests.openbao import OpenBao, openbao
+from tests.providers.encrypted import KeyStore
 from tests.providers.servers import Node, Servers, ground, plain_programs
 
 __all__ = ["openbao"]
@@ -41,3 +42,8 @@ def servers(root: Path, programs: Path) -> Iterator[Servers]:
 def primary(servers: Servers) -> Node:
     """Running, and logging all that can be logged. Tests clean up what they make in it."""
     return servers.primary(log_statement="all", log_min_duration_statement="0", log_error_verbosity="verbose")
+
+
+@pytest.fixture(scope="session")
+def store(openbao: OpenBao) -> KeyStore:
+    return KeyStore(openbao)

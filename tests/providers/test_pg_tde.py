@@ -2,72 +2,26 @@
 
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-import hvac
 import pytest
 
 from components.errors import NoDatabase, Problem, Refused, Unavailable
 from components.postgres import wal_encryption
-from components.postgres.base_backup import ClonedDirectory
 from components.postgres.extension import Extension
 from components.postgres.key_provider import KeyProvider
 from components.postgres.pg_tde import PgTde
-from components.postgres.principal_key import KeyBinding, PrincipalKey, keys_in_use
-from components.postgres.replication_check import ReplicationCheck
+from components.postgres.principal_key import keys_in_use
 from components.postgres.replication_slot import ReplicationSlot
 from components.postgres.session import Session, server_session
 from components.postgres.wal_encryption import WalEncryption
 from components.progress import reported_to
 from components.values import Cipher
-from components.vault.names import KINDS, VaultNames
 from components.waiting import until
 from tests.double.servers import file_keys
-from tests.openbao import OpenBao
+from tests.providers.encrypted import MOUNT, KeyStore, binding, check, here, key, provider
 from tests.providers.servers import Node, Servers
-
-MOUNT = "team/tde-orders"
-NAMES = VaultNames("orders", "tde-replication/orders/orders", MOUNT, shared=False, role="replicator")
-
-
-class KeyStore:
-    """The Vault as the component sets it up, and each server's files of it."""
-
-    def __init__(self, openbao: OpenBao) -> None:
-        self.openbao = openbao
-        self.client = openbao.client()
-        self.client.sys.enable_secrets_engine("kv", path=MOUNT, options={"version": "2"})
-        for kind in KINDS:
-            self.client.sys.create_or_update_policy(f"orders-{kind}", NAMES.policy_text(kind))
-
-    def in_namespace(self, namespace: str) -> Any:
-        """A client of a new namespace that has a mount and the primary's policy."""
-        self.client.write_data(f"sys/namespaces/{namespace}")
-        client = hvac.Client(
-            url=self.client.url, token=self.client.token, verify=str(self.openbao.ca), namespace=namespace
-        )
-        client.sys.enable_secrets_engine("kv", path=MOUNT, options={"version": "2"})
-        client.sys.create_or_update_policy("orders-primary", NAMES.policy_text("primary"))
-        return client
-
-    def token(self, kind: str, client: Any = None) -> str:
-        made = (client or self.client).auth.token.create(
-            policies=[f"orders-{kind}"], no_default_policy=True, no_parent=True
-        )
-        return str(made["auth"]["client_token"])
-
-    def equip(self, host: Any, data: PurePosixPath, kind: str) -> None:
-        host.write(data.parent / "orders.vault-token", self.token(kind).encode(), mode=0o600)
-        host.write(data.parent / "orders.vault-ca.pem", self.openbao.ca.read_bytes(), mode=0o644)
-
-    def versions(self, key: str) -> int:
-        return len(self.client.secrets.kv.v2.read_secret_metadata(key, mount_point=MOUNT)["data"]["versions"])
-
-
-@pytest.fixture(scope="module")
-def store(openbao: OpenBao) -> KeyStore:
-    return KeyStore(openbao)
 
 
 @pytest.fixture(scope="module")
@@ -82,29 +36,6 @@ def node(cluster: Servers, store: KeyStore) -> Node:
     made = cluster.primary("crypt", shared_preload_libraries="pg_tde")
     store.equip(made.host, made.data, "primary")
     return made
-
-
-def here(node: Node) -> dict[str, str]:
-    return {**node.inside, "database": "postgres"}
-
-
-def provider(node: Node, store: KeyStore, **fields: Any) -> KeyProvider:
-    declared = {
-        "provider": "vault",
-        "url": store.openbao.address,
-        "mount_path": MOUNT,
-        "token_path": "../orders.vault-token",
-        "ca_path": "../orders.vault-ca.pem",
-    }
-    return KeyProvider.model_validate(here(node) | declared | fields)
-
-
-def key(node: Node, name: str = "orders-key", **fields: Any) -> PrincipalKey:
-    return PrincipalKey.model_validate({**here(node), "key": name, "provider": "vault"} | fields)
-
-
-def binding(node: Node, scope: str, name: str = "orders-key", **fields: Any) -> KeyBinding:
-    return KeyBinding.model_validate({**here(node), "scope": scope, "key": name, "provider": "vault"} | fields)
 
 
 @pytest.fixture(scope="module")
@@ -481,23 +412,6 @@ def standby(bound: Node, cluster: Servers, store: KeyStore) -> Iterator[Node]:
     yield made
     made.stop()
     ReplicationSlot.model_validate({**bound.inside, "slot": clone.slot}).delete()
-
-
-def check(primary: Node, standby: Node) -> ReplicationCheck:
-    clone = standby.directory
-    assert isinstance(clone, ClonedDirectory)
-    return ReplicationCheck.model_validate(
-        {
-            **standby.inside,
-            "made_at": clone.made_at,
-            "standby": standby.server.name,
-            "slot": clone.slot,
-            "primary_host": "local",
-            "primary_directory": str(primary.data),
-            "encryption": True,
-            "key": "orders-key",
-        }
-    )
 
 
 def test_a_standby_opens_the_key_and_holds_encrypted_tables(bound: Node, standby: Node) -> None:

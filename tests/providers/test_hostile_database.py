@@ -1,0 +1,262 @@
+"""Statements of the superuser in somebody else's database: nothing of that person's ever runs, and nothing is kept from ending.
+
+The first pass records what the project's code asks of a server; traps are made of all of it; then everything is done again. So
+what is added to the code later is tried too.
+"""
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+import psycopg
+import pytest
+
+from components import settings
+from components.errors import Problem, Refused
+from components.hosts.site import Site
+from components.postgres.base_backup import ClonedDirectory
+from components.postgres.encryption_proof import EncryptionProof
+from components.postgres.extension import Extension
+from components.postgres.hba_rule import HbaRule
+from components.postgres.pg_tde import PROVIDERS, PgTde
+from components.postgres.replication_check import ReplicationCheck
+from components.postgres.replication_role import ReplicationRole
+from components.postgres.replication_slot import ReplicationSlot
+from components.postgres.session import server_session
+from components.postgres.wal_encryption import WalEncryption
+from tests.providers.encrypted import NAMES, KeyStore, binding, check, key, provider
+from tests.providers.servers import PASSWORD, STACK, Node, Servers
+from tests.providers.traps import RAN, Attacker, Names, names_in, recorded
+
+DATABASES = ("app", "postgres")
+
+
+class Cluster:
+    def __init__(self, primary: Node, standby: Node, store: KeyStore) -> None:
+        self.primary = primary
+        self.standby = standby
+        self.store = store
+        self.round = 0
+
+    def log(self) -> str:
+        return self.primary.log + self.standby.log
+
+    def check(self) -> ReplicationCheck:
+        return check(self.primary, self.standby).but(database="app")
+
+    def everything(self) -> None:
+        """What reconcilers and preflight ask of a server and do to it, with names of their own for each round."""
+        self.round += 1
+        node, standby, number = self.primary, self.standby, self.round
+        extension = Extension.model_validate({**node.inside, "database": "app"})
+        vault = provider(node, self.store, database="app", provider=f"vault{number}")
+        extension.create().read()
+        vault.create().read()
+        vault.update(vault)
+        made = key(node, f"hostile{number}", database="app", provider=vault.provider)
+        made.create().read()
+        place = {"standbys": [("local", str(standby.data))], "slots": [self.check().slot]}
+        for scope in ("server", "default"):
+            bound = binding(node, scope, made.key, database="app", provider=vault.provider, adopted=True, **place)
+            if (live := bound.read()) is None:
+                bound.create()
+            else:
+                bound.update(live)
+            assert bound.read() == bound
+        made.update(made)
+        proof = self.check()
+        assert proof.create().read().streaming == "from its slot"
+        assert proof.update(proof) == proof
+        proof.delete()
+        role = ReplicationRole.model_validate({**node.inside, "role": "hostile", "password": PASSWORD})
+        role.create().read()
+        node.rows("GRANT pg_monitor TO hostile")
+        role.update(role.but(member_of=["pg_monitor"], password_matches=False, connection_limit=7))
+        assert role.read() == role
+        rule = HbaRule.model_validate({**node.inside, "role": "hostile", "address": "192.0.2.7/32"})
+        assert rule.create().read() == rule
+        rule.delete()
+        role.create().delete()
+        slot = ReplicationSlot.model_validate({**node.inside, "slot": "tde_hostile", "stack": STACK})
+        assert slot.create().read() == slot
+        slot.delete()
+        for server in (node.server, standby.server):
+            running = server.read()
+            assert running is not None
+            server.update(running.but(settings={}))
+            server.cost(running)
+        clone = standby.directory
+        assert isinstance(clone, ClonedDirectory)
+        assert clone.read() == clone
+        clone.cost(None)
+        wal = WalEncryption.model_validate(
+            {**node.inside, "name": "db1", "binaries": str(node.server.binaries), "wal_encrypt": "off"}
+        )
+        assert wal.create().read() == wal
+        vault.delete()
+        extension.but(ours=False).delete()
+
+
+@pytest.fixture(scope="module")
+def cluster(root: Any, programs_with_pg_tde: Any, store: KeyStore) -> Iterator[Cluster]:
+    servers = Servers(root, programs_with_pg_tde)
+    try:
+        primary = servers.primary("host1", shared_preload_libraries="pg_tde")
+        store.equip(primary.host, primary.data, "primary")
+        clone = servers.clone(primary, "host2")
+        store.equip(primary.host, clone.path, "standby")
+        standby = servers.on_clone(clone.create(), "host2", primary)
+        primary.rows("CREATE ROLE mallory LOGIN PASSWORD 'x'; GRANT CREATE ON SCHEMA public TO mallory")
+        primary.rows("GRANT CREATE ON DATABASE postgres TO mallory; GRANT USAGE ON LANGUAGE plpgsql TO mallory")
+        primary.rows("CREATE DATABASE app OWNER mallory")
+        yield Cluster(primary, standby, store)
+    finally:
+        servers.end()
+
+
+@pytest.fixture(scope="module")
+def names(cluster: Cluster) -> Names:
+    with pytest.MonkeyPatch.context() as patch, recorded(patch) as statements:
+        cluster.everything()
+    return names_in(statements)
+
+
+@pytest.fixture(scope="module")
+def trapped(cluster: Cluster, names: Names) -> Cluster:
+    """Traps of every name in all places, and what an owner may set for his database."""
+    planted: dict[str, int] = {}
+    for database in DATABASES:
+        with Attacker(cluster.primary, database) as attacker:
+            attacker.does("CREATE SCHEMA evil", 'CREATE SCHEMA "postgres"')
+            for schema in ("evil", "postgres", "public"):
+                attacker.plants(schema, names)
+        planted |= {name: number + planted.get(name, 0) for name, number in attacker.planted.items()}
+    with Attacker(cluster.primary, "app") as owner:
+        owner.does(
+            'ALTER DATABASE app SET search_path = evil, "$user", public, pg_catalog',
+            "ALTER DATABASE app SET local_preload_libraries = 'nosuch'",
+            "ALTER DATABASE app SET default_transaction_read_only = on",
+            "ALTER DATABASE app SET statement_timeout = '1ms'",
+            "ALTER DATABASE app SET role = mallory",
+            "ALTER DATABASE app SET datestyle = 'SQL, DMY'",
+            "ALTER DATABASE app SET default_tablespace = pg_default",
+        )
+    wanted = names.functions | names.operators | names.types | names.relations
+    assert {name for name in wanted if not planted.get(name)} == set(), "no trap was made of these"
+    return cluster
+
+
+def test_the_traps_work(trapped: Cluster) -> None:
+    """In a session as anybody has it, they are what is run: also with pg_catalog first, where types match better."""
+    for node in (trapped.primary, trapped.standby):
+        for database, query in (
+            ("postgres", "SELECT * FROM pg_control_system()"),
+            ("postgres", "SELECT unnest(ARRAY['a'])"),
+        ):
+            before = node.log.count(RAN)
+            with psycopg.connect(
+                host="/tmp", port=node.port, user="postgres", dbname=database, options="-c search_path=evil,pg_catalog"
+            ) as session:
+                session.execute(query.encode())
+            assert node.log.count(RAN) > before, query
+
+
+def test_nothing_of_somebody_elses_runs(trapped: Cluster) -> None:
+    before = trapped.log().splitlines()
+    trapped.everything()
+    assert {line for line in trapped.log().splitlines() if RAN in line}.difference(before) == set()
+
+
+def test_preflight_runs_nothing_of_somebody_elses(trapped: Cluster) -> None:
+    from components import preflight  # noqa: PLC0415
+
+    node, before = trapped.primary, trapped.log().count(RAN)
+    document = {
+        "database": "app",
+        "primary": {"name": "db1", "adopt": True, "dataDirectory": str(node.data), "port": node.port},
+    }
+    cluster = settings.Cluster.model_validate(document)
+    site = Site(
+        address="local", data=node.data, binaries=PurePosixPath(node.server.binaries), port=node.port, reach="127.0.0.1",
+        clients=(), dsn="", server="", has_pg_tde=True, version=18, version_setting="binaries", parameters={},
+    )  # fmt: skip
+    token = "/nosuch"
+    told = preflight.objections_of_adoption(cluster, site, token, in_force=True)
+    assert "server key" in told[0]
+    preflight.objections_of_keys(cluster, site, NAMES, "", in_force=True)
+    preflight.objections_of_dependents(cluster, site, token, in_force=True)
+    preflight.adoption(cluster.primary, site, {"work_mem": "5MB"})
+    assert trapped.log().count(RAN) == before
+
+
+def test_a_schema_of_the_proofs_name_that_is_somebody_elses_is_refused(trapped: Cluster) -> None:
+    proof, before = trapped.check(), trapped.log().count(RAN)
+    schema = EncryptionProof(proof.slot).schema
+    with Attacker(trapped.primary, "app") as owner:
+        owner.does(
+            f"CREATE SCHEMA {schema}",
+            f"CREATE VIEW {schema}.proof AS SELECT 42 AS content WHERE evil.trapped('')",
+            f"GRANT ALL ON SCHEMA {schema} TO PUBLIC",
+        )
+        try:
+            with pytest.raises(
+                Refused, match=f"schema {schema} in database app is owned by mallory, or others may use"
+            ):
+                proof.create()
+            proof.delete()  # nor is it taken away
+            assert owner.rows(f"SELECT 1 FROM pg_views WHERE schemaname = '{schema}'") == [(1,)]
+        finally:
+            owner.does(f"DROP SCHEMA {schema} CASCADE")
+    assert trapped.log().count(RAN) == before
+
+
+def test_what_arrives_on_the_standby_is_looked_at_before_it_is_read(trapped: Cluster) -> None:
+    proof, before = EncryptionProof("other"), trapped.log().count(RAN)
+    node, standby = trapped.primary, trapped.standby
+    with (
+        server_session(node.host, node.data, "the primary", "app") as primary,
+        server_session(standby.host, standby.data, "standby db2", "app") as replica,
+        proof.made(primary),
+    ):
+        primary.rows(f"DROP TABLE {proof.schema}.proof".encode())  # type: ignore[arg-type]
+        primary.rows(f"CREATE VIEW {proof.schema}.proof AS SELECT 42 AS content WHERE evil.trapped('')".encode())  # type: ignore[arg-type]
+        trapped.check()._replayed(primary, replica)
+        with pytest.raises(Problem, match="is not there as it was made on the primary"):
+            proof.check(primary, replica)
+        primary.rows(f"DROP VIEW {proof.schema}.proof".encode())  # type: ignore[arg-type]
+    assert trapped.log().count(RAN) == before
+
+
+def test_a_schema_that_is_swapped_for_another_between_look_and_call(trapped: Cluster) -> None:
+    """The owner of the schema that the extension is in may rename it, and put another in its place."""
+    node, before = trapped.primary, trapped.log().count(RAN)
+    with Attacker(node, "app") as owner, server_session(node.host, node.data, "test", "app") as server:
+        tde = PgTde(server)
+        functions = frozenset({"pg_tde_verify_server_key", "pg_tde_delete_global_key_provider", PROVIDERS})
+        owner.does("ALTER SCHEMA public RENAME TO was", "CREATE SCHEMA public")
+        owner.plants("public", Names(functions, frozenset(), frozenset(), frozenset()))
+        assert set(owner.planted) == functions
+        try:
+            for name, arguments in (
+                ("pg_tde_verify_server_key", []),
+                ("pg_tde_delete_global_key_provider", ["vault1"]),
+            ):
+                with pytest.raises(
+                    Refused, match=f"{name} has become another function while it was called: it was not run"
+                ):
+                    tde.call(name, arguments)
+            query = psycopg.sql.SQL("SELECT name FROM {}").format(tde.table(PROVIDERS))
+            assert server.rows(query) == []
+            found = PgTde(server)  # which looks where it is now
+            assert server.rows(psycopg.sql.SQL("SELECT name FROM {}").format(found.table(PROVIDERS))) != []
+        finally:
+            owner.does("DROP SCHEMA public CASCADE", "ALTER SCHEMA was RENAME TO public")
+    assert trapped.log().count(RAN) == before
+
+
+def test_names_of_proofs_differ_for_long_names_of_standbys() -> None:
+    slots = [f"tde_{'x' * 50}{end}" for end in ("one", "two", "twothree")] + ["tde_db2"]
+    schemas = [EncryptionProof(slot).schema for slot in slots]
+    assert len(set(schemas)) == len(slots)
+    assert all(len(schema) <= 63 for schema in schemas)
+    assert schemas[-1] == "tde_replication_check_tde_db2"

@@ -200,7 +200,7 @@ def test_a_key_is_not_rotated_while_a_standby_cannot_open_keys(cluster: Cluster)
     declared = workspace.cluster
     path = cluster.file("db3", "vault-token")
     good = path.read_text()
-    workspace.write(edited(declared, lambda c: c.setdefault("key", {}).update(name="third")))
+    workspace.write(edited(declared, lambda c: c["key"].update(name="third")))
     cluster.bao.client().auth.token.revoke(good)  # the file is as declared: only the Vault knows
     path.write_text("hvs.nothing")
     done = workspace.up("--target", "**PrincipalKey**", "--target", "**KeyBinding**")  # it would be repaired meanwhile
@@ -217,7 +217,7 @@ def test_a_key_is_not_rotated_while_a_standby_cannot_open_keys(cluster: Cluster)
 def test_a_key_is_not_rotated_during_a_base_backup(cluster: Cluster) -> None:
     workspace = cluster.workspace
     declared = workspace.cluster
-    workspace.write(edited(declared, lambda c: c.setdefault("key", {}).update(name="fourth")))
+    workspace.write(edited(declared, lambda c: c["key"].update(name="fourth")))
     backup = psycopg.connect(
         f"host={cluster.sockets('db1')} port={cluster.ports['db1']} user=postgres replication=database dbname=postgres"
     )

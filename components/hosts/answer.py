@@ -8,8 +8,8 @@ from typing import IO
 
 from components.errors import Problem
 
-LARGEST = 16 << 20
-"""Bytes. The largest that is asked for is the list of a full pg_wal, or a server's log since its start."""
+LARGEST = 32 << 20
+"""Bytes: more than the largest file that is read (`files.LIMIT`), which is the largest answer to anything that is asked."""
 LINES = 2000
 """Of standard error; the last ones, for the reason stands there."""
 LONGEST = 64 << 10

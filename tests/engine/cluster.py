@@ -74,8 +74,10 @@ class Cluster:
         return self.base / name / "data"
 
     def sockets(self, name: str) -> Path:
-        """The directory of its socket."""
-        return Path(socket_directory(self.place(name)))
+        """The directory of its socket, which goes with its data where that is declared elsewhere by now."""
+        declared = self.workspace.cluster
+        moved = {one["name"]: one.get("dataDirectory") for one in (declared["primary"], *declared["standbys"])}
+        return Path(socket_directory(PurePosixPath(moved.get(name) or self.place(name))))
 
     def file(self, name: str, suffix: str) -> Path:
         return self.base / name / f"{self.workspace.stack}.{suffix}"

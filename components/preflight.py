@@ -2,13 +2,12 @@
 
 import stat
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import PurePosixPath
 
 from psycopg import sql
 
 from components import hosts, settings
-from components.errors import CommandFailed, NoDatabase, Problem, Unavailable
+from components.errors import CommandFailed, LoginFailed, NoDatabase, Problem, Unavailable
 from components.hosts.base import Host
 from components.hosts.site import Site
 from components.postgres.control import control_data
@@ -19,7 +18,7 @@ from components.postgres.server import Server
 from components.postgres.session import server_session
 from components.postgres.trial import refused_values
 from components.preflight_ports import taken
-from components.unasked import could_not_ask
+from components.unasked import could_not_ask, unless_new
 from components.values import SLOT_PREFIX
 from components.vault.address import VaultAddress
 from components.vault.names import VaultNames
@@ -154,9 +153,27 @@ def adoption(primary: settings.Server, site: Site, parameters: dict[str, str]) -
         )
         live = declared.read()
         return (declared.objection_to_adoption(live), declared.cost(live)) if live else (None, None)
+    except LoginFailed as refused:
+        if _takes_connections(site):
+            objection = (
+                f"{refused}. The stack works as the superuser postgres, which the server's account is by peer authentication: "
+                "make that role, or let it in by pg_hba.conf and pg_ident.conf"
+            )
+            return objection, None
+        could_not_ask(f"what {primary.name} has against being adopted, and what it costs", refused)
+        return None, None
     except Problem as why:
         could_not_ask(f"what {primary.name} has against being adopted, and what it costs", why)
         return None, None
+
+
+def _takes_connections(site: Site) -> bool:
+    """Whether the server says that it does: so one that is only starting is told apart from one that refuses us."""
+    try:
+        found = hosts.host(site.address).postmaster(site.data)
+    except Problem:
+        return False
+    return found is not None and found.ready
 
 
 def objections_of_adoption(cluster: settings.Cluster, primary: Site, token: str, *, in_force: bool) -> list[str]:
@@ -214,7 +231,7 @@ def objections_of_keys(
         if cluster.primary.adopt and in_force:
             found = [f"{missing}: make it there, or name another"]
     except Unavailable as unknown:
-        _unless_new(host, primary.data, "where the keys of the running cluster are", unknown)
+        unless_new(host, primary.data, "where the keys of the running cluster are", unknown)
     except Problem:
         pass  # it has no pg_tde there
     if not in_force and (used or _has_keys(host, primary.data)):
@@ -289,14 +306,6 @@ def objections_of_dependents(cluster: settings.Cluster, primary: Site, token: st
             "them here"
         )
     return found
-
-
-def _unless_new(host: Host, data: PurePosixPath, what: str, why: Problem) -> None:
-    """Say that a server could not be asked, but for one that is not there yet."""
-    with suppress(Problem):
-        if not host.listing(data):
-            return
-    could_not_ask(what, why)
 
 
 def _quoted(name: str) -> str:

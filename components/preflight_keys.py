@@ -11,6 +11,7 @@ from components.postgres.pg_tde import PgTde
 from components.postgres.principal_key import KeyInUse, keys_in_use
 from components.postgres.session import server_session
 from components.side_by_side import side_by_side
+from components.unasked import could_not_ask, unless_new
 
 ENCRYPTED_TABLES = (
     "SELECT count(*), pg_size_pretty(coalesce(sum(pg_total_relation_size(pg_class.oid)), 0)) FROM pg_class "
@@ -20,12 +21,14 @@ ENCRYPTED_TABLES = (
 
 def objections_of_keys_in_use(cluster: settings.Cluster, primary: Site, key: str) -> list[str]:
     """A key that is gone from Vault, whatever the stack file would set in its place; and one of another length than the cipher
-    needs. Nothing where the primary does not answer now."""
+    needs."""
+    host = hosts.host(primary.address)
     try:
-        with server_session(hosts.host(primary.address), primary.data, "cluster.key", cluster.database) as server:
+        with server_session(host, primary.data, "cluster.key", cluster.database) as server:
             used = list(keys_in_use(PgTde(server)))
-    except Problem:
-        return []  # it is not there yet, or down, or has no pg_tde there
+    except Problem as why:
+        unless_new(host, primary.data, "whether the keys in use are still in Vault", why)
+        return []
     lost = [f"cluster.key.name: {one.lost}" for one in used if one.lost]
     return list(dict.fromkeys(lost)) or [*_of_another_length(cluster, used, key)]
 
@@ -46,12 +49,14 @@ def objections_of_cipher(cluster: settings.Cluster, places: Sequence[str], sites
         return []
 
     def too_old(site: Site) -> bool:
+        host = hosts.host(site.address)
         try:
-            with server_session(hosts.host(site.address), site.data, "cluster.cipher") as server:
+            with server_session(host, site.data, "cluster.cipher") as server:
                 loaded = server.row("SELECT 1 FROM pg_settings WHERE name = 'pg_tde.wal_encrypt'")
                 return loaded is not None and not cipher_in_force(server)
-        except Problem:
-            return False  # it does not answer now
+        except Problem as why:
+            unless_new(host, site.data, f"whether pg_tde of the server in {site.data} knows {cluster.cipher}", why)
+            return False
 
     return [
         f"cluster.cipher: {cluster.cipher} needs pg_tde 2.2 or newer, and the server of {place} has an older one: install a "
@@ -71,8 +76,9 @@ def objections_of_weaker_cipher(cluster: settings.Cluster, primary: Site, token:
             return []  # it was adopted by an earlier `up`
         with server_session(host, primary.data, "cluster.primary.adopt") as server:
             found = cipher_in_force(server)
-    except Problem:
-        return []  # it does not answer now
+    except Problem as unknown:
+        could_not_ask("the cipher of the server that is to be adopted", unknown)
+        return []
     if found in {None, cluster.cipher}:
         return []
     why = f"{PARAMETER} is {found} on the server that is to be adopted, and the default is {cluster.cipher}"
@@ -91,8 +97,9 @@ def notices_of_cipher(cluster: settings.Cluster, primary: Site) -> list[str]:
                 name for (name,) in server.rows("SELECT datname FROM pg_database WHERE datallowconn ORDER BY 1")
             ]
         made = [text for name in databases if (text := _made(primary, name))]
-    except Problem:
-        return []  # it does not answer now
+    except Problem as why:
+        unless_new(host, primary.data, "what keeps its former cipher", why)
+        return []
     if not made:
         return []
     what = (

@@ -6,11 +6,15 @@ status of its own.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from components.errors import AnotherCluster, NoDatabase, NoExtension, Problem
+
+if TYPE_CHECKING:
+    from components.hosts.base import Host
 
 FILE = "TDE_REPLICATION_UNASKED"
 """An environment variable with the path of a file. Each question that got no answer appends a line: what, a tab, why."""
@@ -28,6 +32,14 @@ def could_not_ask(what: str, why: Problem | OSError) -> None:
     if path := os.environ.get(FILE):
         with Path(path).open("a") as file:
             file.write("\t".join(line) + "\n")  # in one piece: several processes write
+
+
+def unless_new(host: "Host", data: PurePosixPath, what: str, why: Problem) -> None:
+    """Note that a server could not be asked, but for one that is not there yet."""
+    with suppress(Problem):
+        if not host.listing(data):
+            return
+    could_not_ask(what, why)
 
 
 @contextmanager

@@ -47,7 +47,9 @@ class Containers:
 
     def sql(self, server: str, query: str) -> list[tuple[Any, ...]]:
         with DockerHost(f"docker://{self.name(server)}").connect(DATA, "postgres") as connection:
-            connection.execute('SET search_path TO "$user", public; SET event_triggers = on')  # as a person's own session
+            connection.execute(
+                'SET search_path TO "$user", public; SET event_triggers = on'
+            )  # as a person's own session
             cursor = connection.execute(query.encode())
             return cursor.fetchall() if cursor.description else []
 

@@ -177,7 +177,9 @@ class Everywhere(Cluster):
 
     def sql(self, name: str, query: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         with self.host(name).connect(self.place(name), database) as connection:
-            connection.execute('SET search_path TO "$user", public; SET event_triggers = on')  # as a person's own session
+            connection.execute(
+                'SET search_path TO "$user", public; SET event_triggers = on'
+            )  # as a person's own session
             for statement in query.split("; "):
                 cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []

@@ -6,7 +6,7 @@ from unittest.mock import MagicMock, Mock
 import pytest
 
 from components import hosts, preflight, preflight_clone, preflight_ports, unasked
-from components.errors import Unavailable
+from components.errors import LoginFailed, Unavailable
 from components.settings import Cluster, Docker, Server
 from components.vault.names import VaultNames
 from components.vault.preflight import objections_of_vault
@@ -66,3 +66,18 @@ def test_a_vault_that_does_not_answer() -> None:
     vault.client.post.side_effect = GONE
     [text] = told_by(lambda: objections_of_vault(vault, NAMES))
     assert "Not checked: what the Vault has against the stack" in text
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_server_that_does_not_let_the_superuser_in(monkeypatch: pytest.MonkeyPatch, *, ready: bool) -> None:
+    """One that is ready has answered; one that is starting has not."""
+    refused = LoginFailed('the server does not answer: FATAL:  role "postgres" does not exist')
+    host = Mock(connect=Mock(side_effect=refused), postmaster=Mock(return_value=Mock(ready=ready)))
+    monkeypatch.setattr(hosts, "host", lambda _: host)
+    said: list[str] = []
+    with unasked.told(said.append):
+        objection, _ = preflight.adoption(ADOPTED, SITE, {})
+    assert (objection is not None, bool(said)) == (ready, not ready)
+    if objection:
+        assert 'role "postgres" does not exist' in objection
+        assert "make that role, or let it in by pg_hba.conf" in objection

@@ -1,6 +1,7 @@
 """The program of the project's own stacks."""
 
 import runpy
+import sys
 from pathlib import Path
 
 import pulumi
@@ -22,6 +23,8 @@ def test_a_mistake_is_one_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setattr(pulumi, "get_stack", lambda: "trial")
     monkeypatch.setattr(pulumi, "get_project", lambda: "trial")
     monkeypatch.setattr(stack_file, "parse", refuse)
+    # Where other tests have put mocks in the engine's place, the text would go there.
+    monkeypatch.setattr(pulumi.log, "error", lambda text: sys.stderr.write(f"error: {text}\n"))
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(PROGRAM))
     assert ended.value.code == TOLD

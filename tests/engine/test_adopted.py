@@ -4,7 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
@@ -222,13 +222,11 @@ def test_a_standby_obeys_nothing_that_was_written_for_an_adopted_primary(cluster
     assert adopted.look() == before
 
 
-def test_all_that_an_adopted_primary_has_against_a_standby_is_told_together(cluster: Cluster, tmp_path: Path) -> None:
+def test_all_that_an_adopted_primary_has_against_a_standby_is_told_together(cluster: Cluster) -> None:
     adopted = Adopted(cluster, encryption=False)
-    tmp_path.chmod(0o777)
-    for directory in tmp_path.parents[:2]:
-        directory.chmod(0o755)
-    fast = tmp_path / "fast"
-    LocalHost().run(["mkdir", str(fast)], deadline=10)
+    fast = cluster.base / "fast"
+    fast.mkdir(mode=0o700)
+    shutil.chown(fast, service_account().name)
     cluster.sql("db1", f"CREATE TABLESPACE fast LOCATION '{fast}'")
     port = cluster.ports["db1"]
     declared = cluster.workspace.cluster

@@ -191,10 +191,12 @@ class ClonedDirectory(DataDirectory):
     def _astray(self, clone: ControlData, primary: Session) -> str | None:
         """Whether it has WAL that is none of the primary's."""
         # In this order: it may go on to another timeline meanwhile, and the primary is further than any standby of its own.
+        # To where the primary inserts, not flushes: a record that ends a WAL file counts up to the file's end for a standby
+        # that has replayed it, while the primary still writes the rest of that file.
         reached = self._reached(clone)
         mine = self._timeline(clone)
         now = primary.row(
-            "SELECT left(pg_walfile_name(pg_current_wal_flush_lsn()), 8), pg_current_wal_flush_lsn()::text "
+            "SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), pg_current_wal_insert_lsn()::text "
             "WHERE NOT pg_is_in_recovery()"
         )
         if now is None:

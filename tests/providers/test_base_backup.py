@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -328,6 +329,36 @@ def test_a_standby_follows_its_primary_to_another_timeline_unless_it_went_furthe
         each.directory.delete()
 
 
+def test_a_switch_of_wal_files_just_replayed_is_no_wal_of_its_own(servers: Servers) -> None:
+    """A record that ends a WAL file counts up to the file's end for who replays it, and on the primary once all of it is written:
+    not yet where others commit meanwhile."""
+    primary = servers.primary("switching", wal_buffers="4MB", wal_writer_delay="1ms")
+    standby = servers.standby(primary, "switched")
+    clone = standby.directory
+    assert isinstance(clone, ClonedDirectory)
+    stop = threading.Event()
+
+    def repeat(*queries: bytes) -> None:
+        with primary.host.connect(primary.data, "postgres") as session:
+            while not stop.is_set():
+                for query in queries:
+                    session.execute(query)
+
+    with ThreadPoolExecutor(3) as pool:
+        writing = [pool.submit(repeat, b"SELECT txid_current()") for _ in range(2)]
+        writing.append(pool.submit(repeat, b"SELECT txid_current()", b"SELECT pg_switch_wal()"))
+        try:
+            seen = {follows(clone) for _ in range(100)}
+        finally:
+            stop.set()
+        for each in writing:
+            each.result()
+    assert seen == {"the primary"}
+    standby.stop()
+    clone.delete()
+    primary.stop()
+
+
 def test_a_slot_given_up_for_idleness_costs_no_clone(servers: Servers) -> None:
     primary = servers.primary("idle", idle_replication_slot_timeout="1s")
     made = servers.standby(primary, "idling")
@@ -514,6 +545,12 @@ def test_a_standby_that_replays_late_because_it_is_told_to(primary: Node, standb
     starting.start(server, server.name, server.binaries)
     assert not standby.rows("SELECT 1 FROM pg_stat_wal_receiver")
     assert proof.read() == proof, "no drift"
+    told: list[str] = []
+    with reported_to(lambda text, kept: told.append(text) if kept else None):
+        proof.create()
+    assert told == [
+        f"standby {server.name} is not proved: it replays what it has 1h late (recovery_min_apply_delay), and streams after that"
+    ]
     standby.rows("ALTER SYSTEM RESET recovery_min_apply_delay")
     standby.rows("SELECT pg_reload_conf()")
     proof.create()

@@ -14,7 +14,7 @@ from components.postgres.pg_tde import PgTde
 from components.postgres.principal_key import SCOPES
 from components.postgres.resource import OnServer
 from components.postgres.session import Session, server_session, session
-from components.progress import progress
+from components.progress import note, progress
 from components.unasked import could_not_ask
 from components.waiting import until
 
@@ -111,18 +111,46 @@ class ReplicationCheck(OnServer):
                 up = time.monotonic()
             return self._streams(primary) or time.monotonic() - up > RETURN_DEADLINE
 
+        last, since = None, time.monotonic()
         try:
+            if not until(settled, seconds=RECONNECT_DEADLINE) and self._held_back():
+                return False
             while not until(settled, seconds=STREAM_DEADLINE):
-                if not self._replays_its_own():
+                if self._held_back() or not self._replays_its_own():
+                    return False
+                if (replayed := self._position()) != last:
+                    last, since = replayed, time.monotonic()
+                if time.monotonic() - since > REPLAY_DEADLINE:
                     return False
                 progress(f"{self._purpose} replays what it has itself, before it asks for more")
         except Unavailable:
             return False  # it went meanwhile
         return self._streams(primary)
 
+    def _position(self) -> str:
+        with session(self, self._purpose) as standby:
+            return str(standby.value("SELECT pg_last_wal_replay_lsn()"))
+
+    def _held_back(self) -> str | None:
+        """By how much it is told to replay late, where it asks the primary for nothing before it has done so."""
+        query = (
+            "SELECT current_setting('recovery_min_apply_delay') FROM pg_stat_activity WHERE backend_type = 'startup' "
+            "AND wait_event = 'RecoveryApplyDelay' AND NOT EXISTS (SELECT FROM pg_stat_wal_receiver)"
+        )
+        with suppress(Unavailable), session(self, self._purpose) as standby:
+            found: str | None = standby.value(query)
+            return found
+        return None
+
     def create(self) -> Self:
         with self._primary() as primary:
             if not self._comes_to_stream(primary):
+                if late := self._held_back():
+                    note(
+                        f"{self._purpose} is not proved: it replays what it has {late} late (recovery_min_apply_delay), and "
+                        "streams after that"
+                    )
+                    return self
                 raise Problem(f"{self._purpose} does not stream from slot {self.slot}: {self._reason()}")
             with session(self, self._purpose) as standby:
                 self._replayed(primary, standby)

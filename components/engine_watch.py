@@ -7,9 +7,13 @@ the standard library, and nothing of this package: it runs before anything else 
 import os
 import socket
 import threading
+import time
 
 KEEPALIVE = 2
 """Seconds of silence after which the engine's side is asked whether it is there, between questions, and how many."""
+
+GRACE = 2.0
+"""Seconds for an engine that ends in order to end this process itself: it takes an earlier end for a fault of the provider."""
 
 
 def end_with_engine(address: str) -> None:
@@ -33,4 +37,5 @@ def _watch(host: str, port: int) -> None:
         except ConnectionResetError:
             continue
         except OSError:
+            time.sleep(GRACE)
             os._exit(1)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -81,14 +82,29 @@ def installation(binaries: Path) -> Installation | None:
 
 
 def _asked(binaries: Path, *, is_embedded: bool = False) -> Installation | None:
-    """As the account, with an empty environment: what a stack file names gets nothing that is whoever's runs this."""
+    program = binaries / "postgres"
     try:
-        command = service_account().command(["/bin/sh", "-c", VERSION, "sh", str(binaries / "postgres")])
+        found = program.stat()
+    except OSError:
+        return None
+    version = _version(program, (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size))
+    return Installation(binaries, version, embedded=is_embedded) if version else None
+
+
+@cache
+def _version(program: Path, file: tuple[int, ...]) -> str | None:
+    """What it says, once for each `file` that lies there; None where it does not run: half removed, or for another machine.
+
+    As the account, with an empty environment: what a stack file names gets nothing that is whoever's runs this.
+    """
+    del file
+    try:
+        command = service_account().command(["/bin/sh", "-c", VERSION, "sh", str(program)])
         output = run_to_its_end(command, {}, b"", VERSION_DEADLINE).output.decode(errors="replace")
     except (OSError, TimeoutError):
         return None
-    version = re.search(r"\d+(\.\d+)?", output)  # none: half removed, or for another machine
-    return Installation(binaries, version[0], embedded=is_embedded) if version else None
+    version = re.search(r"\d+(\.\d+)?", output)
+    return version[0] if version else None
 
 
 def embedded(project: Path) -> Installation:

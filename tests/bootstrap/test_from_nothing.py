@@ -47,10 +47,15 @@ def test_the_same_by_an_ordinary_user() -> None:
         assert "PostgreSQL does not run as root" not in up_again_drift_and_destroy(clone)
 
 
+def public_sockets(ports: list[int]) -> list[Path]:
+    """Also of other servers that had these ports and were killed."""
+    return [path for port in ports for path in Path("/tmp").glob(f".s.PGSQL.{port}*")]
+
+
 def up_again_drift_and_destroy(clone: Clone) -> str:
     """What the first `up` said."""
     ports = declare_ports(clone)
-    before = clone.files()
+    before, sockets = clone.files(), public_sockets(ports)
     encrypted = find_installation(HERE.root, None, SUPPORTED).has_pg_tde
     state = "encrypted by pg_tde" if encrypted else "NOT ENCRYPTED: this PostgreSQL"
 
@@ -69,7 +74,7 @@ def up_again_drift_and_destroy(clone: Clone) -> str:
 
     clone.make("destroy")
     clone.gone()
-    assert not [path for port in ports for path in Path("/tmp").glob(f".s.PGSQL.{port}*")]
+    assert public_sockets(ports) == sockets
     assert clone.files() == before
     return first
 

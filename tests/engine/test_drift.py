@@ -152,9 +152,11 @@ def test_a_hundred_previews_under_load_show_no_drift(cluster: Cluster) -> None:
 def lagging(cluster: Cluster, previews: int) -> None:
     """Under load, while db3 replays nothing."""
     cluster.sql("db3", "ALTER SYSTEM SET recovery_min_apply_delay = '1h'; SELECT pg_reload_conf()")
-    under_load(cluster, previews)
-    lag = cluster.sql("db3", "SELECT pg_last_wal_replay_lsn() < pg_last_wal_receive_lsn()")
-    cluster.sql("db3", "ALTER SYSTEM RESET recovery_min_apply_delay; SELECT pg_reload_conf()")
+    try:
+        under_load(cluster, previews)
+        lag = cluster.sql("db3", "SELECT pg_last_wal_replay_lsn() < pg_last_wal_receive_lsn()")
+    finally:
+        cluster.sql("db3", "ALTER SYSTEM RESET recovery_min_apply_delay; SELECT pg_reload_conf()")
     assert lag == [(True,)]
 
 

@@ -197,21 +197,19 @@ def test_a_command_leaves_nothing_running(host: LocalHost) -> None:
     assert until(lambda: threading.active_count() <= threads, seconds=10)
 
 
-def test_a_disk_that_is_full_is_told_in_a_sentence(host: LocalHost, tmp_path: Path) -> None:
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], check=False).returncode:
+def test_a_disk_that_is_full_is_told_in_a_sentence(host: LocalHost, root: Path) -> None:
+    disk = root / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=777", "tmpfs", disk], check=False).returncode:
         pytest.skip("this account may not mount a small file system: a full disk was NOT tested")
-    tmp_path.chmod(0o777)
-    for above in tmp_path.parents:
-        if above.name.startswith("pytest-"):
-            above.chmod(0o711)
     try:
-        host.write(pure(tmp_path / "file"), b"old", mode=0o600)
-        with pytest.raises(Problem, match=rf"^{tmp_path}/file: No space left on device$"):
-            host.write(pure(tmp_path / "file"), b"x" * 2**20, mode=0o600)
-        assert host.listing(pure(tmp_path)) == ["file"]
-        assert host.read(pure(tmp_path / "file")) == b"old"
+        host.write(pure(disk / "file"), b"old", mode=0o600)
+        with pytest.raises(Problem, match=rf"^{disk}/file: No space left on device$"):
+            host.write(pure(disk / "file"), b"x" * 2**20, mode=0o600)
+        assert host.listing(pure(disk)) == ["file"]
+        assert host.read(pure(disk / "file")) == b"old"
     finally:
-        subprocess.run(["umount", tmp_path], check=True)
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_write_and_read(host: LocalHost, root: Path) -> None:

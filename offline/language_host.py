@@ -1,95 +1,64 @@
 """A Python language host for a Pulumi engine that came without one: it runs ``__main__.py`` when the engine asks.
 
 The official host is a Go program that starts ``pulumi-language-python-exec``; its Go module cannot be had from the
-module proxy (only its Python half can). This one is the SDK's own server for inline programs, which the Automation API
-uses, pointed at a file. Differences: programs run in this process, the interpreter is the one this runs on, and
+module proxy (only its Python half can). Differences: programs run in this process, the interpreter is the one this runs on, and
 ``pulumi install`` and ``pulumi convert`` are not served.
 """
 
+import gc
 import os
+import platform
 import runpy
 import signal
 import sys
 import threading
-import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import grpc
-import pulumi
-from pulumi.automation import PulumiFn, _server
-from pulumi.runtime import run_in_stack
-from pulumi.runtime._grpc_settings import _GRPC_CHANNEL_OPTIONS
-from pulumi.runtime.proto import language_pb2_grpc
+gc.set_threshold(1_000_000)  # most of a short run is imports, and a tenth of theirs was to look for garbage
 
-WATCH = Path(__file__).resolve().parents[1] / "components" / "engine_watch.py"
-"""Not imported: this lies in a project whose modules are not the program's."""
+import grpc  # noqa: E402
+
+# Not imported: this lies in a project whose modules are not the program's.
+HERE = Path(__file__).resolve().parent
+WATCH = HERE.parent / "components" / "engine_watch.py"
+SDK = runpy.run_path(str(HERE / "sdk.py"))
+
+SDK["skip"]()  # for most commands need no more: the program imports the rest
+
+from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2  # noqa: E402
+
+OPTIONS = [("grpc.max_receive_message_length", 400 * 2**20)]
+"""As the SDK's own servers have it, in bytes."""
 
 
-TOLD = 32
-"""The exit status of a program that has told what is wrong: the official host adds nothing to it."""
+class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
+    """Answers what the engine asks before it runs a program, and runs that."""
 
+    def About(self, _request: Any, _context: Any) -> Any:
+        return language_pb2.AboutResponse(executable=sys.executable, version=platform.python_version())
 
-class LanguageHost(_server.LanguageServer):
-    """Runs the program once: the engine starts a host for the preview and another one for the update."""
+    def GetRequiredPlugins(self, _request: Any, _context: Any) -> Any:
+        return language_pb2.GetRequiredPluginsResponse()
 
-    told = False
-    """Whether the program ended so."""
+    def GetRequiredPackages(self, _request: Any, _context: Any) -> Any:
+        return language_pb2.GetRequiredPackagesResponse()
 
-    def __init__(self) -> None:
-        super().__init__(self._program)
-        self._directory = Path()
+    def GetPluginInfo(self, _request: Any, _context: Any) -> Any:
+        return plugin_pb2.PluginInfo()
 
     def Run(self, request: Any, context: Any) -> Any:
-        self._directory = Path(request.info.program_directory).resolve()
-        os.chdir(self._directory)
-        if str(self._directory) not in sys.path:
-            sys.path.insert(0, str(self._directory))
-        result: Any = super().Run(request, context)  # type: ignore[no-untyped-call]
-        # Whatever went wrong has been logged. `bail` says so; with `error` the engine would print it once more.
-        result.bail, result.error = bool(result.error) or self.told, ""
-        return result
-
-    def _program(self) -> None:
-        runpy.run_path(str(self._directory / "__main__.py"), run_name="__main__")
-
-
-def _is_in(directory: Path, file: str) -> bool:
-    """Whether a source file is the program's own: not this one, nor a package's; both may lie in its directory."""
-    return file != __file__ and Path(file).is_relative_to(directory) and not Path(file).is_relative_to(sys.prefix)
-
-
-async def _run_in_stack(program: PulumiFn) -> None:
-    """Run it with the official host's words for what went wrong: the SDK's server would show its own frames too."""
-    try:
-        await run_in_stack(program)
-    except (pulumi.RunError, grpc.RpcError):
-        raise
-    except SystemExit as error:
-        LanguageHost.told = error.code == TOLD
-        if LanguageHost.told:
-            return
-        if error.code not in (None, 0):
-            raise pulumi.RunError(f"the program exited: {error.code}") from None
-    except Exception as error:  # noqa: BLE001
-        raise pulumi.RunError(f"Program failed with an unhandled exception:\n{_user_traceback(error)}") from None
-
-
-def _user_traceback(error: Exception) -> str:
-    frames = error.__traceback__
-    while frames and not _is_in(Path.cwd(), frames.tb_frame.f_code.co_filename):
-        frames = frames.tb_next
-    return "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
+        SDK["restore"]()
+        return runpy.run_path(str(HERE / "program.py"))["run"](request, context)
 
 
 def main() -> None:
-    _server.run_in_stack = _run_in_stack  # type: ignore[attr-defined,assignment]
     runpy.run_path(str(WATCH))["end_with_engine"](sys.argv[-1])
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    server = grpc.server(ThreadPoolExecutor(max_workers=4), options=_GRPC_CHANNEL_OPTIONS)
+    server = grpc.server(ThreadPoolExecutor(max_workers=4), options=OPTIONS)
     language_pb2_grpc.add_LanguageRuntimeServicer_to_server(LanguageHost(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

@@ -5,12 +5,15 @@ of a stack's code is loaded that could watch. And it takes the engine's word tha
 anybody. Only an engine of this project's own uses this.
 """
 
+import gc
 import runpy
 import sys
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.empty_pb2 import Empty  # type: ignore[import-untyped]
+gc.set_threshold(1_000_000)  # most of a short run is imports, and a tenth of theirs was to look for garbage
+
+from google.protobuf.empty_pb2 import Empty  # type: ignore[import-untyped]  # noqa: E402
 
 WATCH = Path(__file__).resolve().parents[1] / "components" / "engine_watch.py"
 

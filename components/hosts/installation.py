@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 
 from components.errors import Problem
 from components.hosts.account import is_only_for, local_root, service_account
@@ -20,6 +21,9 @@ PROGRAMS = ("postgres", "initdb", "pg_basebackup")
 VERSION = '"$1" --version 2>/dev/null </dev/null | head -c 200'
 VERSION_DEADLINE = 10.0
 EXTENSIONS = ("share/extension", "share/postgresql/extension", "../../../share/postgresql/{major}/extension")
+
+
+_asking = Lock()
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,8 @@ def _asked(binaries: Path, *, is_embedded: bool = False) -> Installation | None:
         found = program.stat()
     except OSError:
         return None
-    version = _version(program, (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size))
+    with _asking:  # several servers of a stack are looked at at once
+        version = _version(program, (found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size))
     return Installation(binaries, version, embedded=is_embedded) if version else None
 
 

@@ -1,34 +1,22 @@
 """Pulumi's gRPC classes and its encoding of property values.
 
-A plugin is started for every command, so it takes the generated classes of the SDK without the SDK: `import pulumi`
-costs 0.2 s, these 0.06 s.
+A plugin is started for every command, so it takes the generated classes of the SDK without the SDK (`offline.sdk`).
 """
 
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from importlib.machinery import PathFinder
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from google.protobuf.struct_pb2 import Struct, Value  # type: ignore[import-untyped]
 
-
-def _skip_sdk() -> None:
-    """Let `pulumi.runtime.proto` be imported without running the two packages above it."""
-    spec = PathFinder.find_spec("pulumi")
-    for location in (spec and spec.submodule_search_locations) or ():
-        for name in ("pulumi", "pulumi.runtime"):
-            package = ModuleType(name)
-            package.__path__ = [str(Path(location, *name.split(".")[1:]))]
-            sys.modules[name] = package
-
+from offline import sdk
 
 if Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent:  # only in a plugin's own process
-    _skip_sdk()
+    sdk.skip()
 
-from pulumi.runtime.proto import (  # noqa: E402
+from pulumi.runtime.proto import (
     engine_pb2,
     engine_pb2_grpc,
     plugin_pb2,

@@ -38,6 +38,7 @@ SOCKET_BYTES = 107
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 """What a server or a client program inherits: nothing of ours (PG* variables, tokens), and messages in English."""
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+_WAY = threading.Lock()
 
 # Runs "$@" and ends its whole group when standard input closes, that is when the process that asked for it is gone, however
 # it went: a base backup whose caller was killed must not go on holding its slot. No setting is part of this script.
@@ -144,8 +145,14 @@ class LocalHost(ScriptedHost):
 
         Only below directories that the account may not change: in its own, a link may take the place of what was looked at.
         """
+        if not self._account.switches:
+            return
+        with _WAY:  # what another thread has made and not given away yet would be there, and not to be entered
+            self._make_missing(path)
+
+    def _make_missing(self, path: Path) -> None:
         missing = [place for place in (path, *path.parents) if not os.path.lexists(place)]
-        if not missing or not self._account.switches:
+        if not missing:
             return
         # What is above the project decides what code runs here: it is trusted already.
         looked_at = [at for at in missing[-1].parents if at not in PROJECT.parents]
@@ -162,7 +169,7 @@ class LocalHost(ScriptedHost):
             for place in reversed(missing):
                 try:
                     os.mkdir(place.name, mode=0o700, dir_fd=descriptor)
-                except FileExistsError:  # another thread makes the same way
+                except FileExistsError:  # another process makes the same way
                     made = False
                 else:
                     made = True

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -64,6 +65,28 @@ def project(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(local, "PROJECT", made)
     yield made
     shutil.rmtree(made)
+
+
+@AS_ROOT
+def test_a_directory_that_another_thread_just_makes_is_waited_for(
+    host: LocalHost, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several files of one server are written side by side, on a machine where nothing is yet."""
+    reached, give = threading.Event(), os.fchown
+
+    def slowly(descriptor: int, uid: int, gid: int) -> None:
+        reached.set()
+        time.sleep(0.3)
+        give(descriptor, uid, gid)
+
+    monkeypatch.setattr(os, "fchown", slowly)
+    one, other = (pure(project / "new" / "db1" / name) for name in ("token", "passfile"))
+    first = threading.Thread(target=lambda: host.write(one, b"1", mode=0o600))
+    first.start()
+    assert reached.wait(10)
+    host.write(other, b"2", mode=0o600)
+    first.join()
+    assert host.listing(one.parent) == ["passfile", "token"]
 
 
 def pure(path: Path) -> PurePosixPath:

@@ -1,27 +1,20 @@
-"""One stack file, one cluster: reads the settings, makes the component, exports what people want to see."""
+"""One stack file, one cluster: makes the component of its settings, and exports what people want to see."""
 
 import sys
 
 import pulumi
-from pulumi.runtime import is_config_secret
 
-from components import stack_file
-from components.errors import Problem
-from components.hosts import sudo
-from components.replication import EncryptedReplication
-from components.vault.address import VaultAddress
+from tde_replication import EncryptedReplication, Problem
 
 TOLD = 32
 """The exit status to which Pulumi's Python host adds no error of its own: the program has told what is wrong."""
 
 stack = pulumi.get_stack()
-config = pulumi.Config()
-sudo.configure(config.get(sudo.SETTING))
 
 try:
-    besides = VaultAddress.missing() + sudo.mistakes(secret=is_config_secret(config.full_key(sudo.SETTING)))
-    cluster = stack_file.parse(f"stacks/Pulumi.{stack}.yaml", config.get("cluster") or "{}", besides)
-    replication = EncryptedReplication(stack, cluster, VaultAddress.configured(cluster.vault.ca))
+    replication = EncryptedReplication(
+        stack, pulumi.Config().get("cluster") or "{}", source=f"stacks/Pulumi.{stack}.yaml"
+    )
 except Problem as problem:
     pulumi.log.error(str(problem))
     sys.exit(TOLD)

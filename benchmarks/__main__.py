@@ -19,9 +19,9 @@ from benchmarks.notes import notes
 from benchmarks.place import BenchmarkError, scratch
 from benchmarks.table import Table
 from bootstrap.project import HERE, BootstrapError
-from components.errors import Problem
-from components.hosts.installation import find_installation
-from components.settings import SUPPORTED
+from tde_replication.errors import Problem
+from tde_replication.hosts.installation import find_installation
+from tde_replication.settings import SUPPORTED
 from tests.docker.lab import CannotRunError
 
 LETTERS = "abcdefghij"

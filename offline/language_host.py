@@ -22,7 +22,7 @@ import grpc  # noqa: E402
 
 # Not imported: this lies in a project whose modules are not the program's.
 HERE = Path(__file__).resolve().parent
-WATCH = HERE.parent / "components" / "engine_watch.py"
+WATCH = HERE.parent / "components" / "tde_replication" / "engine_watch.py"
 SDK = runpy.run_path(str(HERE / "sdk.py"))
 
 SDK["skip"]()  # for most commands need no more: the program imports the rest

@@ -15,12 +15,12 @@ gc.set_threshold(1_000_000)  # most of a short run is imports, and a tenth of th
 
 from google.protobuf.empty_pb2 import Empty  # type: ignore[import-untyped]  # noqa: E402
 
-WATCH = Path(__file__).resolve().parents[1] / "components" / "engine_watch.py"
+WATCH = Path(__file__).resolve().parents[1] / "components" / "tde_replication" / "engine_watch.py"
 
 
 def cancel(_request: Any, _context: Any) -> Empty:
     """End the waits of this project's own providers, where one is loaded."""
-    if waiting := sys.modules.get("components.waiting"):
+    if waiting := sys.modules.get("tde_replication.waiting"):
         waiting.interrupt()
     return Empty()
 

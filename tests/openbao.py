@@ -18,7 +18,7 @@ import pytest
 
 from bootstrap.vault import Vault
 from bootstrap.vault_process import server_in
-from components.hosts.account import service_account
+from tde_replication.hosts.account import service_account
 
 
 class OpenBao:

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import grpc
 from google.protobuf.empty_pb2 import Empty  # type: ignore[import-untyped]
 
-from components.engine_watch import end_with_engine
 from offline.plugins.protocol import (
     UNKNOWN,
     Properties,
@@ -36,6 +35,7 @@ from offline.plugins.protocol import (
     provider_pb2_grpc,
     status_pb2,
 )
+from tde_replication.engine_watch import end_with_engine
 
 if TYPE_CHECKING:
     Kind: TypeAlias = provider_pb2.PropertyDiff.Kind.ValueType

@@ -11,8 +11,8 @@ import psutil
 
 from bootstrap import venv
 from bootstrap.project import HERE, Project, fingerprint
-from components.hosts.account import Account, local_root
-from components.waiting import until
+from tde_replication.hosts.account import Account, local_root
+from tde_replication.waiting import until
 from tests.engine.cluster import base_directory
 
 OURS = ("PULUMI", "VAULT", "TDE_", "PG", "MAKE", "MFLAGS", "STACK", "PYTEST")

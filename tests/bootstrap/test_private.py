@@ -12,7 +12,7 @@ import pytest
 from bootstrap import private
 from bootstrap.private import PASSPHRASE, PASSPHRASE_FILE
 from bootstrap.project import BootstrapError, Project
-from components.hosts.account import local_root, service_account
+from tde_replication.hosts.account import local_root, service_account
 
 SALTED = {"checkpoint": {"latest": {"secrets_providers": {"type": "passphrase"}}}}
 

@@ -147,8 +147,9 @@ def test_the_language_host_is_no_part_of_the_project_it_lies_in(program: Program
         pytest.skip("the official language host is no stand-in")
     root = program.directory
     shutil.copytree(HERE.root / "offline", root / "offline")
-    (root / "components").mkdir()
-    shutil.copy(HERE.root / "components" / "engine_watch.py", root / "components")
+    package = Path("components", "tde_replication")
+    (root / package).mkdir(parents=True)
+    shutil.copy(HERE.root / package / "engine_watch.py", root / package)
     (root / ".venv").symlink_to(HERE.venv)
     own = root / ".local" / "engine" / "bin"
     own.mkdir(parents=True)
@@ -201,7 +202,7 @@ WAITER = """
 import pathlib, sys
 sys.path.append({root!r})
 from pulumi import dynamic
-from components import waiting
+from tde_replication import waiting
 
 class Provider(dynamic.ResourceProvider):
     serialize_as_secret_always = False

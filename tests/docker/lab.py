@@ -17,10 +17,10 @@ import pytest
 from docker.errors import DockerException
 
 from bootstrap.vault_container import ContainerVault
-from components.hosts.account import service_account
-from components.hosts.docker import DIRECTORY, IMAGE
-from components.hosts.docker_exec import HELPER
-from components.waiting import until
+from tde_replication.hosts.account import service_account
+from tde_replication.hosts.docker import DIRECTORY, IMAGE
+from tde_replication.hosts.docker_exec import HELPER
+from tde_replication.waiting import until
 from tests.double.build import build
 from tests.openbao import OpenBao, thrown_away
 

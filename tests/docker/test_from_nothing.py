@@ -16,7 +16,7 @@ from docker.errors import ImageNotFound
 from bootstrap.project import HERE
 from bootstrap.vault import VaultError
 from bootstrap.vault_container import ContainerVault
-from components.hosts.account import service_account
+from tde_replication.hosts.account import service_account
 from tests.bootstrap import clone as clones
 from tests.bootstrap.clone import Clone
 from tests.docker.lab import PERCONAS, OwnVault, things

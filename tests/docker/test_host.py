@@ -16,9 +16,9 @@ import docker
 import pytest
 from docker.errors import APIError
 
-from components.errors import CommandFailed, Problem, Unavailable
-from components.hosts import docker as docker_host, docker_exec, relay
-from components.hosts.docker import DockerHost
+from tde_replication.errors import CommandFailed, Problem, Unavailable
+from tde_replication.hosts import docker as docker_host, docker_exec, relay
+from tde_replication.hosts.docker import DockerHost
 from tests.docker.lab import ROOM, SLOW, helpers, server_container
 
 # Docker's SDK leaves a socket open that could not be connected.
@@ -176,7 +176,7 @@ def test_a_missed_deadline_ends_the_whole_group(
 
 KILLED = """
 import sys
-from components.hosts.docker import DockerHost
+from tde_replication.hosts.docker import DockerHost
 DockerHost(sys.argv[1]).run(["sh", "-c", "echo started >&2; sleep 1234"], deadline=60, on_line=lambda _: print("on", flush=True))
 """
 

@@ -12,11 +12,11 @@ from docker.errors import APIError
 from docker.tls import TLSConfig
 
 from bootstrap.ports import free_ports
-from components.errors import CommandFailed, Problem
-from components.hosts import docker_exec
-from components.hosts.docker import DockerHost
-from components.hosts.docker_exec import ACCOUNT, STDOUT, Attached, daemon
-from components.hosts.docker_tls import upgraded
+from tde_replication.errors import CommandFailed, Problem
+from tde_replication.hosts import docker_exec
+from tde_replication.hosts.docker import DockerHost
+from tde_replication.hosts.docker_exec import ACCOUNT, STDOUT, Attached, daemon
+from tde_replication.hosts.docker_tls import upgraded
 from tests.docker.lab import ROOM, CannotRunError, make_image, own_dockerd, server_container
 from tests.engine.certificates import Authority
 

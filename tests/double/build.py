@@ -13,7 +13,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.hosts.account import service_account
+from tde_replication.hosts.account import service_account
 
 HERE = Path(__file__).resolve().parent
 MODULE = ("pg_tde", "keys", "keystore", "keyring", "providers", "tableam", "wal", "http")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components.hosts.account import service_account
+from tde_replication.hosts.account import service_account
 from tests.double.build import Server as Installed, build
 from tests.double.servers import MOUNT, REAL, Server, Servers, Tokens
 from tests.openbao import OpenBao, openbao

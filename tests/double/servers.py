@@ -15,7 +15,7 @@ import hvac.exceptions
 import psycopg
 from psycopg.rows import TupleRow
 
-from components.hosts.account import Account
+from tde_replication.hosts.account import Account
 from tests.openbao import OpenBao
 
 SETTINGS = """

@@ -4,7 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from components.hosts.account import service_account
+from tde_replication.hosts.account import service_account
 
 
 class Authority:

@@ -10,10 +10,10 @@ from typing import Any
 import psycopg
 
 from bootstrap.ports import free_ports
-from components.errors import Unavailable
-from components.hosts.account import service_account
-from components.hosts.base import Host
-from components.hosts.local import LocalHost, socket_directory
+from tde_replication.errors import Unavailable
+from tde_replication.hosts.account import service_account
+from tde_replication.hosts.base import Host
+from tde_replication.hosts.local import LocalHost, socket_directory
 from tests.engine.workspace import Workspace, eventually, sql
 from tests.openbao import OpenBao
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import hvac.exceptions
 
-from components.hosts.account import service_account
+from tde_replication.hosts.account import service_account
 from tests.engine.cluster import Cluster
 from tests.engine.workspace import eventually
 

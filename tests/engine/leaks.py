@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from components.hosts.account import service_account
+from tde_replication.hosts.account import service_account
 
 
 def forms(secret: str) -> set[str]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from components.hosts.account import service_account
-from components.hosts.local import LocalHost
+from tde_replication.hosts.account import service_account
+from tde_replication.hosts.local import LocalHost
 from tests.engine.cluster import Cluster
 from tests.engine.interruption import destroyed_after_every_step, lose_state
 from tests.engine.test_teardown import ON_SERVERS, declare, leaving

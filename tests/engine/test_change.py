@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from bootstrap.ports import free_ports
-from components.hosts.local import LocalHost
+from tde_replication.hosts.local import LocalHost
 from tests.double.servers import REAL, file_keys
 from tests.engine.certificates import Authority
 from tests.engine.change import CHANGES, CHECKS, REFUSED, TOKENS, Change, Document, edited, of_standby

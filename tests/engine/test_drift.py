@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components import unasked
+from tde_replication import unasked
 from tests.engine.cluster import Cluster, base_directory
 from tests.engine.deeds import bounce, lose_wal, restart_primary
 from tests.engine.drift import NO_DRIFT, REFUSALS, ROWS, Refusal, Row, batches, shown_and_repaired, started

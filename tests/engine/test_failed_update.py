@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from components.postgres.guc import values_in
+from tde_replication.postgres.guc import values_in
 from tests.engine.cluster import Cluster
 from tests.engine.interruption import (
     Kill,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.hosts.account import service_account
+from tde_replication.hosts.account import service_account
 from tests.engine.cluster import Cluster, base_directory
 from tests.engine.interruption import (
     OF_A_PERSON,

@@ -16,7 +16,7 @@ import hvac.exceptions
 import psycopg
 import pytest
 
-from components import stack_file
+from tde_replication import stack_file
 from tests.engine.certificates import Authority
 from tests.engine.change import edited
 from tests.engine.cluster import Cluster, base_directory

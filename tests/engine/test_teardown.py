@@ -12,8 +12,8 @@ from typing import Any
 import hvac.exceptions
 import pytest
 
-from components.hosts.account import service_account
-from components.hosts.local import LocalHost
+from tde_replication.hosts.account import service_account
+from tde_replication.hosts.local import LocalHost
 from tests.engine.cluster import Cluster
 from tests.engine.interruption import (
     destroyed_after_every_step,

@@ -70,9 +70,9 @@ def test_each_of_them_is_needed_and_missing_ones_are_told_at_preview(cluster: Cl
 
 
 def objections(cluster: Cluster, token: str) -> list[str]:
-    from components.vault import preflight  # noqa: PLC0415
-    from components.vault.client import Client  # noqa: PLC0415
-    from components.vault.names import VaultNames  # noqa: PLC0415
+    from tde_replication.vault import preflight  # noqa: PLC0415
+    from tde_replication.vault.client import Client  # noqa: PLC0415
+    from tde_replication.vault.names import VaultNames  # noqa: PLC0415
 
     names = VaultNames("orders", "tde-replication/orders/orders", "tde-orders", shared=False, role="replicator")
     missing = preflight._missing_rights(Client(cluster.bao.address, token, str(cluster.bao.ca)), names)

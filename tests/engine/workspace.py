@@ -76,7 +76,7 @@ class Workspace:
             "NO_COLOR": "1",
         }
         self.environment.pop("PULUMI_SKIP_CONFIRMATIONS", None)
-        for name in ("components", "__main__.py", "Pulumi.yaml", ".venv"):
+        for name in ("__main__.py", "Pulumi.yaml", ".venv"):
             (directory / name).symlink_to(ROOT / name)
         (directory / "stacks").mkdir()
         (directory / "state").mkdir()

@@ -17,15 +17,15 @@ from pulumi.runtime import mocks, rpc
 from pulumi.runtime.proto import resource_pb2
 
 from bootstrap.ports import free_ports
-from components import settings, stack_file
-from components.replication import EncryptedReplication
-from components.vault.address import VaultAddress
+from tde_replication import settings, stack_file
+from tde_replication.replication import EncryptedReplication
+from tde_replication.vault.address import VaultAddress
 
 TOKEN = "hvs.of-the-vault"
 PASSWORD = "the-generated-password"
 VAULT = "https://127.0.0.1:1"
 """Nothing answers there, and says so at once."""
-PROJECT, STACK = "tde-replication", "test"
+PROJECT, STACK = "tde-replication", "orders"
 SECRET = "4dabf18193072939515e22adb298388d"
 """Pulumi's mark of a value, and what it is for secrets."""
 SECRET_KIND = "1b47061264138c4ac30d75fd1eb44270"
@@ -185,7 +185,7 @@ class Place:
 def program(cluster: settings.Cluster, graph: Graph, ca: str | None, *, inside: bool = False) -> pulumi.Output[Any]:
     vault = VaultAddress(VAULT, pulumi.Output.secret(TOKEN), ca)
     around = pulumi.ComponentResource("shop:index:Shop", "shop") if inside else None
-    made = EncryptedReplication("orders", cluster, vault, pulumi.ResourceOptions(parent=around))
+    made = EncryptedReplication("orders", cluster, pulumi.ResourceOptions(parent=around), vault_address=vault)
     names = ("primary", "standbys", "primary_dsn", "standby_dsns", "vault", "encryption", "summary")
 
     def keep(name: str) -> pulumi.Output[Any]:

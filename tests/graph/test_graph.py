@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from components import settings, stack_file
-from components.postgres.data_directory import MARKER
-from components.settings import MANAGED_PARAMETERS
-from components.stack_file import Mistakes
+from tde_replication import settings, stack_file
+from tde_replication.postgres.data_directory import MARKER
+from tde_replication.settings import MANAGED_PARAMETERS
+from tde_replication.stack_file import Mistakes
 from tests.graph import graph as graphs
 from tests.graph.graph import PASSWORD, TOKEN, Graph, Place, plain, values_outside_secrets
 
@@ -408,7 +408,7 @@ def build_and_see_nothing_registered(place: Place, **declared: Any) -> None:
 
 def test_encryption_required_without_pg_tde_is_refused(place: Place) -> None:
     assert refused(place, pg_tde=False) == (
-        "stacks/Pulumi.test.yaml has 1 mistake; nothing was touched:\n"
+        'EncryptedReplication "orders" has 1 mistake; nothing was touched:\n'
         "  cluster.encryption: required, and this PostgreSQL (18.6) has no pg_tde (see docs/encryption.md)"
     )
 
@@ -418,13 +418,13 @@ def test_a_cluster_with_keys_that_is_down_stays_encrypted(place: Place, file: st
     """Its servers would start without pg_tde, and a standby would replay plain text over encrypted tables."""
     data = place.root / "db1" / "data"
     (data / "pg_tde").mkdir(parents=True)
-    (data / MARKER).write_text(json.dumps({"stack": "tde-replication/test/orders", "name": "db1"}))
+    (data / MARKER).write_text(json.dumps({"stack": "tde-replication/orders/orders", "name": "db1"}))
     (data / "pg_tde" / "keys_version").touch()
     place.build(place.cluster(encryption="off"))
     (data / "pg_tde" / file).touch()
     for declared in ({"encryption": "off"}, {"encryption": "if-available", "pg_tde": False}):
         assert refused(place, **declared) == (
-            "stacks/Pulumi.test.yaml has 1 mistake; nothing was touched:\n"
+            'EncryptedReplication "orders" has 1 mistake; nothing was touched:\n'
             "  cluster.encryption: the cluster is encrypted, and without pg_tde its tables can no longer be read: set it back. "
             "To have the data in clear, copy it into a new cluster"
         )
@@ -463,7 +463,7 @@ def test_a_mark_that_names_no_stack_is_not_repeated(place: Place, maker: str) ->
 def test_a_data_directory_of_this_stack_is_no_mistake(place: Place) -> None:
     data = place.root / "db1" / "data"
     data.mkdir(parents=True)
-    (data / "tde-replication.json").write_text('{"stack": "tde-replication/test/orders", "madeAt": "x"}')
+    (data / "tde-replication.json").write_text('{"stack": "tde-replication/orders/orders", "madeAt": "x"}')
     assert place.build(place.cluster()).resources
 
 

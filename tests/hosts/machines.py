@@ -9,13 +9,13 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from components import hosts
-from components.hosts import ssh_scripts
-from components.hosts.account import service_account
-from components.hosts.base import Host
-from components.hosts.installation import find_installation
-from components.hosts.local import PROJECT, LocalHost
-from components.settings import SUPPORTED
+from tde_replication import hosts
+from tde_replication.hosts import ssh_scripts
+from tde_replication.hosts.account import PROJECT, service_account
+from tde_replication.hosts.base import Host
+from tde_replication.hosts.installation import find_installation
+from tde_replication.hosts.local import LocalHost
+from tde_replication.settings import SUPPORTED
 from tests.docker import lab
 from tests.ssh import sshd
 from tests.ssh.booted import BINARIES

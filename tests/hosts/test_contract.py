@@ -1,4 +1,4 @@
-"""What components.hosts.base promises, on every kind of host."""
+"""What tde_replication.hosts.base promises, on every kind of host."""
 
 import os
 import subprocess
@@ -14,11 +14,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from components import hosts
-from components.errors import CommandFailed, Problem, Refused, Unavailable
-from components.hosts.base import FileStatus, Host
-from components.hosts.superuser import Connection
-from components.waiting import until
+from tde_replication import hosts
+from tde_replication.errors import CommandFailed, Problem, Refused, Unavailable
+from tde_replication.hosts.base import FileStatus, Host
+from tde_replication.hosts.superuser import Connection
+from tde_replication.waiting import until
 from tests.hosts.machines import Machine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,7 +161,7 @@ def test_the_whole_group_ends_with_a_missed_deadline(host: Host, room: PurePosix
 
 def test_the_whole_group_ends_with_the_caller(host: Host, room: PurePosixPath) -> None:
     program = (
-        "import sys; from components import hosts\n"
+        "import sys; from tde_replication import hosts\n"
         "hosts.host(sys.argv[1]).run(['/bin/sh', '-c', 'sleep 300 & echo $! >\"$0\"/child; wait', sys.argv[2]], deadline=300)"
     )
     caller = subprocess.Popen([sys.executable, "-c", program, host.address, str(room)], cwd=ROOT)

@@ -13,9 +13,9 @@ import docker
 import pytest
 
 from bootstrap.ports import free_ports
-from components import hosts
-from components.hosts.base import Host
-from components.hosts.docker_site import DATA
+from tde_replication import hosts
+from tde_replication.hosts.base import Host
+from tde_replication.hosts.docker_site import DATA
 from tests.docker.lab import BINARIES, Contained, OwnVault, things
 from tests.engine.cluster import Cluster, base_directory
 from tests.engine.workspace import Workspace, eventually

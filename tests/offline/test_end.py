@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from components.waiting import until
+from tde_replication.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ["offline/provider_host.py", "offline/language_host.py", "offline/plugins/vault.py"]

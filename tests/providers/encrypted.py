@@ -5,11 +5,11 @@ from typing import Any
 
 import hvac
 
-from components.postgres.base_backup import ClonedDirectory
-from components.postgres.key_provider import KeyProvider
-from components.postgres.principal_key import KeyBinding, PrincipalKey
-from components.postgres.replication_check import ReplicationCheck
-from components.vault.names import KINDS, VaultNames
+from tde_replication.postgres.base_backup import ClonedDirectory
+from tde_replication.postgres.key_provider import KeyProvider
+from tde_replication.postgres.principal_key import KeyBinding, PrincipalKey
+from tde_replication.postgres.replication_check import ReplicationCheck
+from tde_replication.vault.names import KINDS, VaultNames
 from tests.openbao import OpenBao
 from tests.providers.servers import Node
 

@@ -15,15 +15,15 @@ from psycopg import sql
 from psycopg.rows import TupleRow
 
 from bootstrap.ports import free_ports
-from components.hosts.account import service_account
-from components.hosts.local import LocalHost
-from components.postgres.base_backup import ClonedDirectory
-from components.postgres.data_directory import DataDirectory, InitializedDirectory
-from components.postgres.hba_rule import HbaRule
-from components.postgres.replication_role import ReplicationRole
-from components.postgres.replication_slot import ReplicationSlot
-from components.postgres.server import Server
-from components.postgres.upstream import Upstream, passfile
+from tde_replication.hosts.account import service_account
+from tde_replication.hosts.local import LocalHost
+from tde_replication.postgres.base_backup import ClonedDirectory
+from tde_replication.postgres.data_directory import DataDirectory, InitializedDirectory
+from tde_replication.postgres.hba_rule import HbaRule
+from tde_replication.postgres.replication_role import ReplicationRole
+from tde_replication.postgres.replication_slot import ReplicationSlot
+from tde_replication.postgres.server import Server
+from tde_replication.postgres.upstream import Upstream, passfile
 
 STACK = "tde-replication/test/orders"
 PASSWORD = "correct:horse\\battery'staple"

@@ -16,21 +16,21 @@ import psutil
 import pytest
 from psycopg import sql
 
-from components.errors import Problem, Refused, Unavailable
-from components.hosts.local import PROJECT
-from components.postgres import starting
-from components.postgres.base_backup import ClonedDirectory
-from components.postgres.claim import Claim
-from components.postgres.control import control_data
-from components.postgres.data_directory import InitializedDirectory
-from components.postgres.guc import quoted
-from components.postgres.hba_rule import HbaRule
-from components.postgres.replication_check import ReplicationCheck
-from components.postgres.replication_role import ReplicationRole
-from components.postgres.replication_slot import ReplicationSlot
-from components.postgres.upstream import passfile
-from components.progress import reported_to
-from components.waiting import until
+from tde_replication.errors import Problem, Refused, Unavailable
+from tde_replication.hosts.account import PROJECT
+from tde_replication.postgres import starting
+from tde_replication.postgres.base_backup import ClonedDirectory
+from tde_replication.postgres.claim import Claim
+from tde_replication.postgres.control import control_data
+from tde_replication.postgres.data_directory import InitializedDirectory
+from tde_replication.postgres.guc import quoted
+from tde_replication.postgres.hba_rule import HbaRule
+from tde_replication.postgres.replication_check import ReplicationCheck
+from tde_replication.postgres.replication_role import ReplicationRole
+from tde_replication.postgres.replication_slot import ReplicationSlot
+from tde_replication.postgres.upstream import passfile
+from tde_replication.progress import reported_to
+from tde_replication.waiting import until
 from tests.providers.servers import PASSWORD, STACK, Node, Servers
 
 
@@ -198,7 +198,7 @@ def test_a_wrong_password_is_told_and_leaves_nothing(servers: Servers, primary: 
 
 CLONE = """
 import sys
-from components.postgres.base_backup import ClonedDirectory
+from tde_replication.postgres.base_backup import ClonedDirectory
 ClonedDirectory.model_validate_json(sys.argv[1]).create()
 """
 
@@ -477,7 +477,7 @@ def test_somebody_elses_directory_is_refused(servers: Servers, primary: Node) ->
 def test_a_slot_in_use_by_something_else_is_told(
     servers: Servers, standby: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("components.postgres.base_backup.SLOT_DEADLINE", 0.2)
+    monkeypatch.setattr("tde_replication.postgres.base_backup.SLOT_DEADLINE", 0.2)
     used = standby.directory
     assert isinstance(used, ClonedDirectory)
     with pytest.raises(Problem, match=rf"slot {used.slot} is in use by the server process \d+ of the primary"):
@@ -487,7 +487,7 @@ def test_a_slot_in_use_by_something_else_is_told(
 def test_a_stopped_or_slotless_standby_does_not_pass_for_streaming(
     primary: Node, standby: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("components.postgres.replication_check.STREAM_DEADLINE", 0.3)
+    monkeypatch.setattr("tde_replication.postgres.replication_check.STREAM_DEADLINE", 0.3)
     proof = check(primary, standby)
     standby.stop()
     assert until(lambda: proof.changed(proof.read()) == {"streaming"}, seconds=10)

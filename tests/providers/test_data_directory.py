@@ -6,10 +6,16 @@ from typing import Any
 
 import pytest
 
-from components.errors import Problem, Refused, Unavailable
-from components.hosts.local import LocalHost
-from components.postgres import data_directory
-from components.postgres.data_directory import MARKER, AdoptedDirectory, DataDirectory, InitializedDirectory, marker
+from tde_replication.errors import Problem, Refused, Unavailable
+from tde_replication.hosts.local import LocalHost
+from tde_replication.postgres import data_directory
+from tde_replication.postgres.data_directory import (
+    MARKER,
+    AdoptedDirectory,
+    DataDirectory,
+    InitializedDirectory,
+    marker,
+)
 from tests.providers.servers import Node, Servers
 
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from components.errors import Problem, Refused, Unavailable
-from components.hosts.base import Postmaster
-from components.hosts.local import LocalHost
-from components.postgres import rollback, server as server_module
-from components.postgres.guc import values_in
-from components.postgres.hba_rule import HbaRule
-from components.postgres.rollback import delete_there
-from components.postgres.server import Server
-from components.progress import reported_to
-from components.side_by_side import side_by_side
+from tde_replication.errors import Problem, Refused, Unavailable
+from tde_replication.hosts.base import Postmaster
+from tde_replication.hosts.local import LocalHost
+from tde_replication.postgres import rollback, server as server_module
+from tde_replication.postgres.guc import values_in
+from tde_replication.postgres.hba_rule import HbaRule
+from tde_replication.postgres.rollback import delete_there
+from tde_replication.postgres.server import Server
+from tde_replication.progress import reported_to
+from tde_replication.side_by_side import side_by_side
 from tests.providers.servers import Node, Servers
 
 

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from components.errors import Problem, Refused
-from components.postgres.hba_rule import FIRST, HbaRule
+from tde_replication.errors import Problem, Refused
+from tde_replication.postgres.hba_rule import FIRST, HbaRule
 from tests.providers.servers import PASSWORD, Node
 
 ADDRESS = "127.0.0.1/32"
@@ -544,7 +544,7 @@ def test_files_without_rules_or_without_a_line_end(primary: Node, hba: HbaFile, 
         # Nobody could connect once that is loaded: only the file's text is under test.
         declared = rule(primary)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("components.postgres.hba_rule.reload_configuration", lambda _: None)
+            patch.setattr("tde_replication.postgres.hba_rule.reload_configuration", lambda _: None)
             declared.create()
             assert hba.lines == [OURS]
             declared.delete()

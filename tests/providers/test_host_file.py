@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from components.errors import Problem, Refused
-from components.hosts.local import LocalHost
-from components.postgres.host_file import HostFile
+from tde_replication.errors import Problem, Refused
+from tde_replication.hosts.local import LocalHost
+from tde_replication.postgres.host_file import HostFile
 
 CONTENT = "hvs.token:with\\everything'\n"
 

@@ -11,19 +11,19 @@ from typing import Any
 import psycopg
 import pytest
 
-from components import settings
-from components.errors import Problem, Refused
-from components.hosts.site import Site
-from components.postgres.base_backup import ClonedDirectory
-from components.postgres.encryption_proof import EncryptionProof
-from components.postgres.extension import Extension
-from components.postgres.hba_rule import HbaRule
-from components.postgres.pg_tde import PROVIDERS, PgTde
-from components.postgres.replication_check import ReplicationCheck
-from components.postgres.replication_role import ReplicationRole
-from components.postgres.replication_slot import ReplicationSlot
-from components.postgres.session import server_session
-from components.postgres.wal_encryption import WalEncryption
+from tde_replication import settings
+from tde_replication.errors import Problem, Refused
+from tde_replication.hosts.site import Site
+from tde_replication.postgres.base_backup import ClonedDirectory
+from tde_replication.postgres.encryption_proof import EncryptionProof
+from tde_replication.postgres.extension import Extension
+from tde_replication.postgres.hba_rule import HbaRule
+from tde_replication.postgres.pg_tde import PROVIDERS, PgTde
+from tde_replication.postgres.replication_check import ReplicationCheck
+from tde_replication.postgres.replication_role import ReplicationRole
+from tde_replication.postgres.replication_slot import ReplicationSlot
+from tde_replication.postgres.session import server_session
+from tde_replication.postgres.wal_encryption import WalEncryption
 from tests.providers.encrypted import NAMES, KeyStore, binding, check, key, provider
 from tests.providers.servers import PASSWORD, STACK, Node, Servers
 from tests.providers.traps import RAN, Attacker, Names, names_in, recorded
@@ -168,7 +168,7 @@ def test_nothing_of_somebody_elses_runs(trapped: Cluster) -> None:
 
 
 def test_preflight_runs_nothing_of_somebody_elses(trapped: Cluster) -> None:
-    from components import preflight  # noqa: PLC0415
+    from tde_replication import preflight  # noqa: PLC0415
 
     node, before = trapped.primary, trapped.log().count(RAN)
     document = {

@@ -17,12 +17,12 @@ from pathlib import Path, PurePosixPath
 import psutil
 import pytest
 
-from components.errors import CommandFailed, Problem, Refused, Unavailable
-from components.hosts import file_scripts as scripts, local
-from components.hosts.account import service_account
-from components.hosts.base import Postmaster
-from components.hosts.local import LocalHost
-from components.waiting import until
+from tde_replication.errors import CommandFailed, Problem, Refused, Unavailable
+from tde_replication.hosts import file_scripts as scripts, local
+from tde_replication.hosts.account import PROJECT, service_account
+from tde_replication.hosts.base import Postmaster
+from tde_replication.hosts.local import LocalHost
+from tde_replication.waiting import until
 from tests.providers.servers import ground
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root owns what its servers' account does not")
@@ -194,7 +194,7 @@ def alive(pid: int) -> bool:
 CALLER = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
-from components.hosts.local import LocalHost
+from tde_replication.hosts.local import LocalHost
 LocalHost().run(["sh", "-c", sys.argv[1], sys.argv[2]], deadline=1000)
 """
 
@@ -202,9 +202,7 @@ LocalHost().run(["sh", "-c", sys.argv[1], sys.argv[2]], deadline=1000)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_when_the_caller_is_killed_the_whole_group_ends(root: Path, number: signal.Signals) -> None:
     mark = root / f"orphan-{number.name}"
-    caller = subprocess.Popen(
-        [sys.executable, "-c", CALLER, FAMILY, str(mark)], cwd=local.PROJECT, stderr=subprocess.DEVNULL
-    )
+    caller = subprocess.Popen([sys.executable, "-c", CALLER, FAMILY, str(mark)], cwd=PROJECT, stderr=subprocess.DEVNULL)
     processes = family(mark)
     caller.send_signal(number)
     caller.wait()

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from components.errors import NoDatabase, Problem, Refused, Unavailable
-from components.postgres import wal_encryption
-from components.postgres.extension import Extension
-from components.postgres.key_provider import KeyProvider
-from components.postgres.pg_tde import PgTde
-from components.postgres.principal_key import keys_in_use
-from components.postgres.replication_slot import ReplicationSlot
-from components.postgres.session import Session, server_session
-from components.postgres.wal_encryption import WalEncryption
-from components.progress import reported_to
-from components.values import Cipher
-from components.waiting import until
+from tde_replication.errors import NoDatabase, Problem, Refused, Unavailable
+from tde_replication.postgres import wal_encryption
+from tde_replication.postgres.extension import Extension
+from tde_replication.postgres.key_provider import KeyProvider
+from tde_replication.postgres.pg_tde import PgTde
+from tde_replication.postgres.principal_key import keys_in_use
+from tde_replication.postgres.replication_slot import ReplicationSlot
+from tde_replication.postgres.session import Session, server_session
+from tde_replication.postgres.wal_encryption import WalEncryption
+from tde_replication.progress import reported_to
+from tde_replication.values import Cipher
+from tde_replication.waiting import until
 from tests.double.servers import file_keys
 from tests.providers.encrypted import MOUNT, KeyStore, binding, check, here, key, provider
 from tests.providers.servers import Node, Servers
@@ -290,7 +290,7 @@ def test_a_key_in_use_of_another_length_is_known_and_hinders_no_provider(bound: 
 def test_a_pg_tde_without_a_choice_of_cipher_makes_no_longer_key(
     bound: Node, store: KeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("components.postgres.principal_key.cipher_in_force", lambda _: None)
+    monkeypatch.setattr("tde_replication.postgres.principal_key.cipher_in_force", lambda _: None)
     with pytest.raises(Refused, match=r"principal key elder: cipher: aes_256 needs pg_tde 2\.2 or newer"):
         key(bound, "elder", cipher="aes_256").create()
     key(bound, "elder").create()

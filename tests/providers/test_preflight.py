@@ -10,11 +10,11 @@ import pytest
 from psycopg import sql
 
 from bootstrap.ports import free_ports
-from components.hosts.local import LocalHost
-from components.hosts.site import Site
-from components.preflight_clone import clones
-from components.preflight_ports import of_adopted, taken
-from components.settings import Cluster, Server
+from tde_replication.hosts.local import LocalHost
+from tde_replication.hosts.site import Site
+from tde_replication.preflight_clone import clones
+from tde_replication.preflight_ports import of_adopted, taken
+from tde_replication.settings import Cluster, Server
 from tests.providers.servers import STACK, Node, Servers
 
 

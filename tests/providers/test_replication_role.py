@@ -7,10 +7,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from components.errors import Problem, Refused
-from components.postgres.parameters import reload_configuration
-from components.postgres.replication_role import ReplicationRole
-from components.postgres.session import Session
+from tde_replication.errors import Problem, Refused
+from tde_replication.postgres.parameters import reload_configuration
+from tde_replication.postgres.replication_role import ReplicationRole
+from tde_replication.postgres.session import Session
 from tests.providers.servers import PASSWORD, Node
 
 NAMES = [

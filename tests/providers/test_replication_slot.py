@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from components.errors import Problem, Refused
-from components.postgres.replication_slot import ReplicationSlot
+from tde_replication.errors import Problem, Refused
+from tde_replication.postgres.replication_slot import ReplicationSlot
 from tests.providers.servers import Node, Servers
 
 

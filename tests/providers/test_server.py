@@ -12,13 +12,13 @@ import psutil
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from components.errors import Problem, Refused, Unavailable
-from components.hosts import base
-from components.postgres import parameters, starting
-from components.postgres.server import Server
-from components.postgres.session import Session
-from components.progress import reported_to
-from components.waiting import until
+from tde_replication.errors import Problem, Refused, Unavailable
+from tde_replication.hosts import base
+from tde_replication.postgres import parameters, starting
+from tde_replication.postgres.server import Server
+from tde_replication.postgres.session import Session
+from tde_replication.progress import reported_to
+from tde_replication.waiting import until
 from tests.providers.servers import Node, Servers
 
 
@@ -283,7 +283,7 @@ def test_a_setting_that_always_comes_by_the_command_line_is_told(
     running: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr("components.postgres.server.start", lambda *_: start_with(running, "-c work_mem=1MB"))
+        patched.setattr("tde_replication.postgres.server.start", lambda *_: start_with(running, "-c work_mem=1MB"))
         start_with(running, "-c work_mem=1MB")
         with pytest.raises(Problem, match="is always started with another work_mem on its command line"):
             running.server.update(live(running.server))

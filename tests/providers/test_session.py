@@ -8,13 +8,13 @@ import psycopg
 import pytest
 from psycopg.pq import Conninfo
 
-from components.errors import NoDatabase, Problem, SqlError, Unavailable
-from components.hosts import superuser
-from components.postgres import session as sessions
-from components.postgres.parameters import reload_configuration
-from components.postgres.replication_role import ReplicationRole
-from components.postgres.session import server_session
-from components.progress import reported_to
+from tde_replication.errors import NoDatabase, Problem, SqlError, Unavailable
+from tde_replication.hosts import superuser
+from tde_replication.postgres import session as sessions
+from tde_replication.postgres.parameters import reload_configuration
+from tde_replication.postgres.replication_role import ReplicationRole
+from tde_replication.postgres.session import server_session
+from tde_replication.progress import reported_to
 from tests.providers.servers import PASSWORD, Node, Servers
 
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 
-from components.hosts.superuser import Connection
+from tde_replication.hosts.superuser import Connection
 from tests.providers.servers import Node
 
 SAYS = "the trap ran"

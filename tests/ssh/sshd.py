@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from bootstrap.ports import free_ports
-from components.hosts.login import Login
-from components.waiting import until
+from tde_replication.hosts.login import Login
+from tde_replication.waiting import until
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 MISSING = "" if Path(SSHD).exists() else "no sshd on this machine: apt-get install openssh-server"

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from components.errors import CommandFailed, Problem, Unavailable
-from components.hosts import ssh_scripts
-from components.hosts.ssh import SshHost
-from components.waiting import until
+from tde_replication.errors import CommandFailed, Problem, Unavailable
+from tde_replication.hosts import ssh_scripts
+from tde_replication.hosts.ssh import SshHost
+from tde_replication.waiting import until
 from tests.engine.certificates import Authority
 from tests.engine.workspace import ROOT, Workspace
 from tests.openbao import OpenBao, openbao  # noqa: F401 - a fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from components.hosts import ssh_scripts
+from tde_replication.hosts import ssh_scripts
 from tests.engine.change import edited
 from tests.engine.workspace import Workspace
 from tests.openbao import openbao  # noqa: F401 - a fixture

@@ -14,11 +14,11 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from components.errors import CommandFailed, Unavailable
-from components.hosts import ssh_connections
-from components.hosts.login import Login
-from components.hosts.ssh import SshHost
-from components.waiting import until
+from tde_replication.errors import CommandFailed, Unavailable
+from tde_replication.hosts import ssh_connections
+from tde_replication.hosts.login import Login
+from tde_replication.hosts.ssh import SshHost
+from tde_replication.waiting import until
 from tests.ssh.sshd import MISSING, Sshd
 from tests.ssh.test_ssh import PASSWD, end_masters, home, host, masters, sshd
 
@@ -103,7 +103,7 @@ def test_the_end_of_one_command_ends_no_other(sshd: Sshd) -> None:
 OTHER = """
 import sys, time
 from pathlib import PurePosixPath
-from components.hosts.ssh import SshHost
+from tde_replication.hosts.ssh import SshHost
 time.sleep(max(0, float(sys.argv[2]) - time.time()))
 print(SshHost(sys.argv[1]).run(["/bin/sh", "-c", "sleep 1; echo done"], deadline=60), end="")
 """

@@ -12,9 +12,9 @@ import yaml
 
 from bootstrap import vault_container
 from bootstrap.vault_container import ContainerVault
-from components import stack_file
-from components.errors import Problem
-from components.hosts.site import Site, Surroundings
+from tde_replication import stack_file
+from tde_replication.errors import Problem
+from tde_replication.hosts.site import Site, Surroundings
 from tests.ssh.sshd import generated, own_configuration, running_agent, signed
 
 pytestmark = pytest.mark.filterwarnings("ignore:This resource is deprecated:DeprecationWarning")
@@ -22,7 +22,7 @@ ADDRESS = {"address": "192.0.2.11/32"}
 
 
 def declared(host: dict[str, Any], **server: Any) -> Site:
-    from components.hosts import ssh_site  # noqa: PLC0415 - importing pulumi-command warns
+    from tde_replication.hosts import ssh_site  # noqa: PLC0415 - importing pulumi-command warns
 
     document = {"primary": {"name": "db1", "host": host, **ADDRESS, **server}, "standbys": []}
     cluster = stack_file.parse("x.yaml", json.dumps(document))

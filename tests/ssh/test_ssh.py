@@ -17,13 +17,13 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from bootstrap.ports import free_ports
-from components import hosts
-from components.errors import CommandFailed, Problem, Unavailable
-from components.hosts import answer, file_scripts, login, openssh, ssh_connections, sudo
-from components.hosts.login import Login, connection_settings, known_host_keys
-from components.hosts.private_directory import control
-from components.hosts.ssh import SshHost
-from components.waiting import until
+from tde_replication import hosts
+from tde_replication.errors import CommandFailed, Problem, Unavailable
+from tde_replication.hosts import answer, file_scripts, login, openssh, ssh_connections, sudo
+from tde_replication.hosts.login import Login, connection_settings, known_host_keys
+from tde_replication.hosts.private_directory import control
+from tde_replication.hosts.ssh import SshHost
+from tde_replication.waiting import until
 from tests.ssh.sshd import MISSING, Sshd, generate
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"SSH TESTS DID NOT RUN: {MISSING}")

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from components.errors import Problem, Unavailable
-from components.hosts import openssh, ssh_connections, ssh_scripts, sudo
-from components.hosts.ssh import SshHost
-from components.waiting import until
+from tde_replication.errors import Problem, Unavailable
+from tde_replication.hosts import openssh, ssh_connections, ssh_scripts, sudo
+from tde_replication.hosts.ssh import SshHost
+from tde_replication.waiting import until
 from tests.engine.leaks import leaked, watched
 from tests.engine.workspace import Workspace
 from tests.openbao import OpenBao, openbao  # noqa: F401 - a fixture

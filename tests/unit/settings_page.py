@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from components import settings
+from tde_replication import settings
 
 HEAD = """\
 # Settings

@@ -10,11 +10,11 @@ from pulumi.dynamic import Config, ConfigureRequest
 from pulumi.output import Unknown
 from pydantic import SecretStr
 
-from components import console, unasked
-from components.errors import AnotherCluster, NoEntry, Problem, Unavailable
-from components.postgres.adapter import Provider
-from components.postgres.resource import Resource, Secret
-from components.progress import progress
+from tde_replication import console, unasked
+from tde_replication.errors import AnotherCluster, NoEntry, Problem, Unavailable
+from tde_replication.postgres.adapter import Provider
+from tde_replication.postgres.resource import Resource, Secret
+from tde_replication.progress import progress
 
 PASSWORD = "pass:word's"
 UNKNOWN = Unknown()  # type: ignore[no-untyped-call]

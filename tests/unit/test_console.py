@@ -14,8 +14,8 @@ import pytest
 from google.protobuf import empty_pb2  # type: ignore[import-untyped]
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
 
-from components import console
-from components.waiting import until
+from tde_replication import console
+from tde_replication.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,7 +60,7 @@ def test_with_an_engine_it_is_told_in_the_resources_row(monkeypatch: pytest.Monk
     assert len(engine.told) == 1
 
 
-WATCHER = "import sys, time; from components import console; console.end_with_engine(); time.sleep(60)"
+WATCHER = "import sys, time; from tde_replication import console; console.end_with_engine(); time.sleep(60)"
 
 
 def test_it_ends_with_an_engine_that_was_killed_while_it_took_the_connection() -> None:

@@ -9,11 +9,11 @@ import pulumi
 import pytest
 from docker.errors import NotFound
 
-from components.errors import Problem
-from components.hosts import docker_site
-from components.hosts.docker_site import declare_container
-from components.hosts.site import Surroundings
-from components.settings import Docker, Server, default_port
+from tde_replication.errors import Problem
+from tde_replication.hosts import docker_site
+from tde_replication.hosts.docker_site import declare_container
+from tde_replication.hosts.site import Surroundings
+from tde_replication.settings import Docker, Server, default_port
 
 IMAGE = Docker(docker="percona/percona-distribution-postgresql:18.6")
 

@@ -5,9 +5,9 @@ import re
 import pytest
 from hypothesis import given, strategies as st
 
-from components import console
-from components.errors import CommandFailed, Problem, escaped
-from components.stack_file import Mistakes
+from tde_replication import console
+from tde_replication.errors import CommandFailed, Problem, escaped
+from tde_replication.stack_file import Mistakes
 from tests.unit.test_console import Engine
 
 HOSTILE = st.text(st.sampled_from("#:[]vso \x1b\x07\x9b\u202e\r\n\tab") | st.characters(exclude_categories=["Cs"]))

@@ -5,7 +5,7 @@ import re
 import pytest
 from hypothesis import given, strategies as st
 
-from components.postgres.guc import auto_conf, quoted, same_value, values_in, written
+from tde_replication.postgres.guc import auto_conf, quoted, same_value, values_in, written
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
-from components import console, hosts, stack_file
-from components.errors import CommandFailed, Problem, Unavailable
-from components.hosts import listeners
-from components.hosts.base import FileStatus, Host, Postmaster
-from components.hosts.superuser import Connection
-from components.postgres import base_backup, data_directory, resources
-from components.postgres.adapter import Provider
-from components.postgres.control import control_data, position, too_low
-from components.postgres.resource import Resource
+from tde_replication import console, hosts, stack_file
+from tde_replication.errors import CommandFailed, Problem, Unavailable
+from tde_replication.hosts import listeners
+from tde_replication.hosts.base import FileStatus, Host, Postmaster
+from tde_replication.hosts.superuser import Connection
+from tde_replication.postgres import base_backup, data_directory, resources
+from tde_replication.postgres.adapter import Provider
+from tde_replication.postgres.control import control_data, position, too_low
+from tde_replication.postgres.resource import Resource
 
 SECONDS = 5.0
 CLASSES = [found for found in vars(resources).values() if isinstance(found, type)]

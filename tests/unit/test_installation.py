@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import Problem
-from components.hosts import installation
-from components.hosts.account import service_account
-from components.hosts.installation import find_installation
+from tde_replication.errors import Problem
+from tde_replication.hosts import installation
+from tde_replication.hosts.account import service_account
+from tde_replication.hosts.installation import find_installation
 from tests.graph.graph import installation as installed
 from tests.providers.servers import ground
 

@@ -5,11 +5,11 @@ from unittest.mock import Mock
 
 import pytest
 
-from components import hosts
-from components.hosts.listeners import HOLDER, Holder, Listener, holder, listener, same_directory
-from components.hosts.site import Site
-from components.preflight_ports import taken
-from components.settings import Server, Ssh
+from tde_replication import hosts
+from tde_replication.hosts.listeners import HOLDER, Holder, Listener, holder, listener, same_directory
+from tde_replication.hosts.site import Site
+from tde_replication.preflight_ports import taken
+from tde_replication.settings import Server, Ssh
 
 TABLES = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode

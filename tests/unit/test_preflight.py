@@ -6,12 +6,12 @@ from unittest.mock import Mock
 
 import pytest
 
-from components import hosts
-from components.errors import CommandFailed
-from components.hosts.local import LocalHost
-from components.hosts.site import Site
-from components.preflight import _is_mount_point, objections, objections_of_versions
-from components.settings import Docker, Server, Ssh
+from tde_replication import hosts
+from tde_replication.errors import CommandFailed
+from tde_replication.hosts.local import LocalHost
+from tde_replication.hosts.site import Site
+from tde_replication.preflight import _is_mount_point, objections, objections_of_versions
+from tde_replication.settings import Docker, Server, Ssh
 
 
 def test_a_container_is_not_asked_who_has_a_port_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,10 @@ from unittest.mock import Mock
 
 import pytest
 
-from components import preflight_keys, settings, stack_file
-from components.errors import Unavailable
-from components.hosts.site import Site
-from components.preflight_keys import objections_of_cipher, objections_of_weaker_cipher
+from tde_replication import preflight_keys, settings, stack_file
+from tde_replication.errors import Unavailable
+from tde_replication.hosts.site import Site
+from tde_replication.preflight_keys import objections_of_cipher, objections_of_weaker_cipher
 
 PG_TDE = "wal_encrypt"
 
@@ -43,7 +43,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Any:
             yield servers[data.name]
 
         monkeypatch.setattr(preflight_keys, "server_session", session)
-        monkeypatch.setattr("components.hosts.host", lambda _: Mock(status=lambda _: None))
+        monkeypatch.setattr("tde_replication.hosts.host", lambda _: Mock(status=lambda _: None))
         return [Mock(data=PurePosixPath(f"/srv/{name}")) for name in ("primary", "standby1")]
 
     return serve

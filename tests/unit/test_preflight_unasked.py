@@ -5,11 +5,11 @@ from unittest.mock import MagicMock, Mock
 
 import pytest
 
-from components import hosts, preflight, preflight_clone, preflight_ports, unasked
-from components.errors import LoginFailed, Unavailable
-from components.settings import Cluster, Docker, Server
-from components.vault.names import VaultNames
-from components.vault.preflight import objections_of_vault
+from tde_replication import hosts, preflight, preflight_clone, preflight_ports, unasked
+from tde_replication.errors import LoginFailed, Unavailable
+from tde_replication.settings import Cluster, Docker, Server
+from tde_replication.vault.names import VaultNames
+from tde_replication.vault.preflight import objections_of_vault
 from tests.unit.test_preflight import container
 
 GONE = Unavailable("db1 cannot be reached")

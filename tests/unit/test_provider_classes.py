@@ -7,10 +7,10 @@ import pickletools
 import pytest
 from pulumi.dynamic.dynamic import serialize_provider
 
-from components.postgres import resources
-from components.postgres.adapter import Managed, Provider
-from components.postgres.resource import Resource
-from components.vault import resources as vault_resources
+from tde_replication.postgres import resources
+from tde_replication.postgres.adapter import Managed, Provider
+from tde_replication.postgres.resource import Resource
+from tde_replication.vault import resources as vault_resources
 
 
 def providers() -> list[type[Provider]]:
@@ -40,9 +40,15 @@ def test_a_provider_is_pickled_short_and_by_reference(provider: type[Provider]) 
     assert len(pickled) < 120
     texts = [argument for _, argument, _ in pickletools.genops(pickled) if isinstance(argument, str)]
     assert texts == [provider.__module__, provider.__name__]
-    assert provider.__module__ in {"components.postgres.resources", "components.vault.resources"}
+    assert provider.__module__ in {"tde_replication.postgres.resources", "tde_replication.vault.resources"}
     assert type(pickle.loads(pickled)) is provider  # noqa: S301 - made here
     assert vars(provider()) == {}
+
+
+@pytest.mark.parametrize("name", ["ServerProvider", "ClaimProvider", "PasswordProvider"])
+def test_a_state_of_before_the_package_is_read(name: str) -> None:
+    former = f"ccomponents.postgres.resources\n{name}\n.".encode()
+    assert pickle.loads(former) is getattr(resources, name)  # noqa: S301 - made here
 
 
 def test_the_names_in_peoples_state() -> None:

@@ -11,11 +11,11 @@ import yaml
 from hypothesis import given, strategies as st
 
 from bootstrap.project import HERE
-from components import stack_file
-from components.settings import Cluster, default_port
-from components.stack_file import Mistakes
-from components.vault.address import VaultAddress
-from components.vault.preflight import objections_of_reach
+from tde_replication import stack_file
+from tde_replication.settings import Cluster, default_port
+from tde_replication.stack_file import Mistakes
+from tde_replication.vault.address import VaultAddress
+from tde_replication.vault.preflight import objections_of_reach
 
 FILE = "stacks/Pulumi.test.yaml"
 

@@ -5,7 +5,7 @@ from threading import Barrier
 
 import pytest
 
-from components.side_by_side import side_by_side
+from tde_replication.side_by_side import side_by_side
 
 PATIENCE = 20
 stack = ContextVar("stack", default="none")

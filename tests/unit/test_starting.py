@@ -2,7 +2,7 @@
 
 import pytest
 
-from components.postgres.starting import cause_of_end, last_words
+from tde_replication.postgres.starting import cause_of_end, last_words
 
 SERVER = "2026-01-01 00:00:00 UTC [42] "
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import Problem
-from components.hosts import sudo
-from components.hosts.known_hosts import expect_known_hosts, is_key
-from components.hosts.login import Login
+from tde_replication.errors import Problem
+from tde_replication.hosts import sudo
+from tde_replication.hosts.known_hosts import expect_known_hosts, is_key
+from tde_replication.hosts.login import Login
 
 SECRET = "it's the 'password'"
 

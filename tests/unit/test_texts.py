@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, strategies as st
 from psycopg import pq
 
-from components.errors import Problem
-from components.hosts.local import LocalHost
-from components.postgres.base_backup import _duration, _size, _tell
-from components.postgres.control import ControlData, control_data
-from components.postgres.hba_rule import HbaRule, _cidr, _take_out, same_address
-from components.postgres.inheritance import NOT_INHERITED
-from components.postgres.replication_role import verifies
-from components.postgres.upstream import Upstream, passfile
-from components.progress import progress, reported_to
-from components.report import Line, summary
+from tde_replication.errors import Problem
+from tde_replication.hosts.local import LocalHost
+from tde_replication.postgres.base_backup import _duration, _size, _tell
+from tde_replication.postgres.control import ControlData, control_data
+from tde_replication.postgres.hba_rule import HbaRule, _cidr, _take_out, same_address
+from tde_replication.postgres.inheritance import NOT_INHERITED
+from tde_replication.postgres.replication_role import verifies
+from tde_replication.postgres.upstream import Upstream, passfile
+from tde_replication.progress import progress, reported_to
+from tde_replication.report import Line, summary
 
 # Every other text is made of characters that mean something somewhere.
 one_line = st.text(":\\'\" #,+@%$=aé", min_size=1) | st.text(

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from components import unasked
-from components.errors import AnotherCluster, NoDatabase, Problem, Unavailable
-from components.side_by_side import side_by_side
-from components.unasked import could_not_ask
+from tde_replication import unasked
+from tde_replication.errors import AnotherCluster, NoDatabase, Problem, Unavailable
+from tde_replication.side_by_side import side_by_side
+from tde_replication.unasked import could_not_ask
 
 
 def test_a_plan_tells_all_of_it_once_by_reason() -> None:

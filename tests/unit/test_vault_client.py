@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from components.errors import Problem, Unavailable
-from components.vault import client
-from components.vault.address import VaultAddress
-from components.vault.client import Client, Denied, Rejected
+from tde_replication.errors import Problem, Unavailable
+from tde_replication.vault import client
+from tde_replication.vault.address import VaultAddress
+from tde_replication.vault.client import Client, Denied, Rejected
 
 TOKEN = "hvs.of-the-environment"
 Answer = Callable[[BaseHTTPRequestHandler], None]

@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from components import waiting
-from components.errors import Problem
-from components.waiting import FIRST_PAUSE, LONGEST_PAUSE, until
+from tde_replication import waiting
+from tde_replication.errors import Problem
+from tde_replication.waiting import FIRST_PAUSE, LONGEST_PAUSE, until
 
 
 class Clock:

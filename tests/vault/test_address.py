@@ -1,10 +1,10 @@
-"""components.vault.address on a real OpenBao: what the environment says of it, and what is asked of it."""
+"""tde_replication.vault.address on a real OpenBao: what the environment says of it, and what is asked of it."""
 
 from typing import Any
 
 import pytest
 
-from components.vault.address import VaultAddress, description
+from tde_replication.vault.address import VaultAddress, description
 from tests.openbao import OpenBao, openbao
 
 __all__ = ["openbao"]

@@ -6,12 +6,12 @@ from typing import Any
 import hvac.exceptions
 import pytest
 
-from components.errors import Problem, Unavailable
-from components.progress import reported_to
-from components.vault import caller
-from components.vault.secret import SecretContent
-from components.vault.token import Token
-from components.waiting import until
+from tde_replication.errors import Problem, Unavailable
+from tde_replication.progress import reported_to
+from tde_replication.vault import caller
+from tde_replication.vault.secret import SecretContent
+from tde_replication.vault.token import Token
+from tde_replication.waiting import until
 from tests.openbao import OpenBao, openbao
 
 __all__ = ["openbao"]

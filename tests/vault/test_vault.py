@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from bootstrap.vault import Vault
-from components.hosts.account import Account, service_account
+from tde_replication.hosts.account import Account, service_account
 from tests.openbao import OpenBao, openbao, private_directory
 
 __all__ = ["openbao"]

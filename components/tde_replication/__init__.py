@@ -1,0 +1,24 @@
+"""A PostgreSQL primary and its streaming standbys, encrypted by pg_tde, as one Pulumi component.
+
+>>> from tde_replication import Cluster, EncryptedReplication, Server
+>>> EncryptedReplication("orders", Cluster(primary=Server(name="db1"), standbys=[Server(name="db2")]))
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tde_replication.errors import Problem
+    from tde_replication.replication import EncryptedReplication
+    from tde_replication.settings import Cluster, Docker, Key, Replication, Server, Ssh, Vault
+
+_MODULES = {"EncryptedReplication": "replication", "Problem": "errors"}
+
+__all__ = ["Cluster", "Docker", "EncryptedReplication", "Key", "Problem", "Replication", "Server", "Ssh", "Vault"]
+
+
+def __getattr__(name: str) -> Any:
+    """On first use: a provider's process needs neither the component nor pulumi-docker and pulumi-vault, which cost most."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'settings')}"), name)

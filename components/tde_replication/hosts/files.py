@@ -1,0 +1,163 @@
+"""What every kind of host does in the same way: files and processes by constant scripts, run as the server's account."""
+
+import time
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
+
+from tde_replication.errors import Problem, Refused, Unavailable
+from tde_replication.hosts import file_scripts as scripts
+from tde_replication.hosts.base import FileStatus, Host, Postmaster
+
+DEADLINE = 60.0
+"""Seconds for an operation that takes no time on a host that is well."""
+REMOVAL_DEADLINE = 3600.0
+LIMIT = 16 * 2**20
+"""Bytes that a file which is read may have: configuration, keys, lock files."""
+LOG_TAIL_BYTES = 16_384
+PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""Seconds, for a server that just ends: its lock file is gone when it is read, or its process can no longer be looked at."""
+KINDS: dict[int, Literal["file", "directory"]] = {0o100000: "file", 0o040000: "directory"}
+DENIED = "Permission denied"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A script that ran to its end; `output` and `errors` are its own, without anything that a login printed."""
+
+    status: int
+    output: bytes
+    errors: str
+
+    @property
+    def cause(self) -> str:
+        """The reason in the words of the last program that failed ("cat: /x: Permission denied")."""
+        lines = [line for line in self.errors.splitlines() if line.strip()]
+        return lines[-1].rpartition(": ")[2].strip() if lines else f"status {self.status}"
+
+
+class ScriptedHost(Host):
+    """A host on which a constant script can be run as the account."""
+
+    label = ""
+    """Opens what is said of one of its files: the machine."""
+
+    @abstractmethod
+    def _execute(self, script: str, *arguments: str, content: bytes = b"", deadline: float = DEADLINE) -> Ended:
+        """Run `script` to its end, with `arguments` as "$1" and so on and `content` as standard input.
+
+        Raises `Unavailable` where the machine cannot be asked, or does not answer within `deadline` seconds.
+        """
+
+    def _problem(self, path: PurePosixPath, ended: Ended) -> Problem:
+        place = f"{self.label}{path}"
+        if ended.status == scripts.NOT_A_FILE:
+            return Refused(
+                f"{place} is a link or a device, and not a file: nothing is read or written there. Move it away"
+            )
+        if ended.cause == DENIED:
+            return Problem(f"{place}: {self.account} has no permission there")
+        return Problem(f"{place}: {ended.cause}")
+
+    def _asked(self, path: PurePosixPath, script: str, *arguments: str) -> bytes | None:
+        """What a script says of `path`; None where nothing is there."""
+        ended = self._execute(script, str(path), *arguments)
+        if ended.status == scripts.ABSENT:
+            return None
+        if ended.status:
+            raise self._problem(path, ended)
+        return ended.output
+
+    def read(self, path: PurePosixPath, *, follow: bool = False) -> bytes | None:
+        content = self._asked(path, scripts.READ_BEHIND_LINKS if follow else scripts.READ, str(LIMIT + 1))
+        if content is not None and len(content) > LIMIT:
+            raise Problem(f"{self.label}{path} is larger than {LIMIT >> 20} MiB: no such file is read")
+        return content
+
+    def real(self, path: PurePosixPath) -> PurePosixPath:
+        found = self._asked(path, scripts.REAL)
+        return path if found is None else PurePosixPath(found.decode(errors="surrogateescape").removesuffix("\n"))
+
+    def status(self, path: PurePosixPath) -> FileStatus | None:
+        said = self._asked(path, scripts.STATUS)
+        if said is None:
+            return None
+        try:
+            mode, owner, uid = said.decode(errors="replace").split()
+            bits = int(mode, 16)
+        except ValueError:
+            raise Problem(f"{self.label}{path}: its status cannot be understood") from None
+        return FileStatus(KINDS.get(bits & 0o170000, "other"), uid if owner == "UNKNOWN" else owner, bits & 0o7777)
+
+    def listing(self, path: PurePosixPath) -> list[str]:
+        names = (self._asked(path, scripts.LISTING) or b"").decode(errors="surrogateescape").split("\0")[:-1]
+        if any("/" in name or name in {"", ".", ".."} for name in names):
+            raise Problem(f"{self.label}{path}: it lists a name that no file can have")
+        return sorted(names)
+
+    def write(self, path: PurePosixPath, content: bytes, *, mode: int) -> None:
+        self._done(path, self._execute(scripts.WRITE, str(path), str(len(content)), f"{mode:o}", content=content))
+
+    def replace(self, path: PurePosixPath, content: bytes) -> None:
+        ended = self._execute(scripts.REPLACE, str(path), str(len(content)), content=content)
+        if ended.status == scripts.NOT_OURS:
+            found = self.status(path)
+            owner = found.owner if found else "another account"
+            raise Refused(
+                f"{self.label}{path} belongs to {owner}, and {self.account} could not leave it so: it is not changed"
+            )
+        self._done(path, ended)
+
+    def make_directory(self, path: PurePosixPath) -> None:
+        self._done(path, self._execute(scripts.MAKE_DIRECTORY, str(path)))
+
+    def rename(self, old: PurePosixPath, new: PurePosixPath) -> None:
+        ended = self._execute(scripts.RENAME, str(old), str(new), str(new.parent))
+        if ended.status == scripts.EXISTS:
+            raise Problem(f"{self.label}{old} was not moved to {new}: that exists already")
+        if ended.status == scripts.OTHER_DEVICE:
+            raise Problem(f"{self.label}{old} was not moved to {new}: that is another file system")
+        self._done(old, ended)
+
+    def remove(self, path: PurePosixPath) -> None:
+        ended = self._execute(scripts.REMOVE, str(path), deadline=REMOVAL_DEADLINE)
+        if ended.status != scripts.ABSENT:
+            self._done(path, ended)
+
+    def _done(self, path: PurePosixPath, ended: Ended) -> None:
+        if ended.status == scripts.ABSENT:
+            raise Problem(f"{self.label}{path} does not exist")
+        if ended.status:
+            raise self._problem(path, ended)
+
+    def postmaster(self, data_directory: PurePosixPath) -> Postmaster | None:
+        for pause in PAUSES:
+            ended = self._execute(scripts.POSTMASTER, str(data_directory))
+            if ended.status != scripts.UNKNOWN:
+                break
+            time.sleep(pause)
+        if ended.status == scripts.ABSENT:
+            return None
+        pid, where, *lines = [*ended.output.decode(errors="replace").splitlines(), "", ""]
+        if ended.status or not pid.isdecimal() or where not in {"here", "lost"}:
+            reason = self._problem(data_directory / "postmaster.pid", ended)
+            raise Unavailable(f"it cannot be told whether a server runs on {data_directory}: {reason}")
+        return Postmaster.parse(int(pid), data_directory, lines, lost=where == "lost")
+
+    def _end(self, found: Postmaster, data_directory: PurePosixPath, deadline: float) -> None:
+        """End a server by signals: a fast shutdown, then an immediate one. They are sent as the account, for what a file of the
+        account names as the server may be anybody's process."""
+        for number in ("INT", "QUIT"):
+            self._execute(scripts.SIGNAL, str(found.pid), str(data_directory), number)
+            if self._has_ended(found, data_directory, deadline):
+                return
+        raise Problem(f"{self.label}the server on {data_directory} did not stop within {2 * deadline:g} s")
+
+    def _has_ended(self, found: Postmaster, data_directory: PurePosixPath, seconds: float) -> bool:
+        """Wait for its end."""
+        arguments = (str(found.pid), str(data_directory), str(max(1, round(seconds))))
+        ended = self._execute(scripts.WAIT_FOR_END, *arguments, deadline=seconds + DEADLINE)
+        if ended.status not in {0, scripts.ABSENT}:
+            raise Unavailable(f"{self.label}it cannot be told whether the server on {data_directory} has ended")
+        return not ended.status

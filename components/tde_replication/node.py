@@ -1,0 +1,172 @@
+"""One server of a cluster: its place, and the resources that every server has, primary or standby."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi import Resource, ResourceOptions
+
+from tde_replication import settings
+from tde_replication.hosts.site import Site, Surroundings
+from tde_replication.postgres import resources
+from tde_replication.values import SLOT_PREFIX
+
+STANDBY_DEFAULTS = {"wal_retrieve_retry_interval": "1s"}
+"""Parameters of a standby that a person's own value outranks: it follows again soon after its primary was restarted."""
+
+
+@dataclass(frozen=True)
+class Around:
+    """The cluster around a server."""
+
+    name: str
+    surroundings: Surroundings
+    stack: str
+    """Whose a data directory is: written into it."""
+    cluster: settings.Cluster
+    encrypted: bool
+    """Whether pg_tde is used."""
+    ca: str | None
+    """The path of the Vault's CA certificate here."""
+    parent: Resource
+
+    def child(self, **options: Any) -> ResourceOptions:
+        return ResourceOptions(parent=self.parent, **options)
+
+    def named(self, name: str) -> str:
+        """The name of one of the cluster's resources."""
+        return self.surroundings.named(name)
+
+    @property
+    def token_file(self) -> str:
+        """Files beside each data directory have the same names on all servers: pg_tde knows one path of each."""
+        return f"{self.name}.vault-token"
+
+    @property
+    def ca_file(self) -> str | None:
+        return f"{self.name}.vault-ca.pem" if self.ca else None
+
+    @property
+    def passfile(self) -> str:
+        return f"{self.name}.pgpass"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One declared server, and its place."""
+
+    declared: settings.Server
+    site: Site
+    ready: list[Resource] = field(default_factory=list)
+    """Resources that come before anything that lies on it."""
+
+    @property
+    def name(self) -> str:
+        return self.declared.name
+
+    @property
+    def slot(self) -> str:
+        """Its slot on the primary: PostgreSQL allows lower-case letters, digits and underscores."""
+        return f"{SLOT_PREFIX}{self.name.replace('-', '_')}"
+
+    @property
+    def occupies(self) -> list[tuple[str, str, object]]:
+        """Machine, setting and value of what no other server may have."""
+        if self.site.in_container:
+            return [("dockerd", "port", self.site.published)]
+        machine = self.declared.machine
+        return [(machine, "port", self.site.port), (machine, "dataDirectory", str(self.site.data))]
+
+    def beside_data(self, name: str) -> str:
+        """The path of a file beside the data directory."""
+        return str(self.site.data.with_name(name))
+
+    def claim(
+        self,
+        around: Around,
+        *files: str | None,
+        after: Sequence[Resource] = (),
+        on_primary: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Before anything is made on it: what a killed `up` may leave there, so that `destroy` finds it."""
+        stays = self.declared.adopt and around.encrypted
+        made = resources.Claim(
+            around.named(self.name),
+            around.child(depends_on=[*self.ready, *after]),
+            **self.directory(around),
+            adopted=self.declared.adopt,
+            files=[] if stays else [name for name in files if name],
+            **(on_primary or {}),
+        )
+        self.ready.insert(0, made)
+
+    def directory(self, around: Around) -> dict[str, Any]:
+        """What is declared of a data directory, however it is made."""
+        return {
+            **self.site.location,
+            "binaries": str(self.site.binaries),
+            "stack": around.stack,
+            "name": self.name,
+            "disposable": around.cluster.disposable,
+        }
+
+    def vault_files(self, around: Around, token: pulumi.Input[str]) -> list[Resource]:
+        """What pg_tde opens before it can talk to Vault: the server's own token, and the CA."""
+
+        def file(kind: str, name: str, content: pulumi.Input[str], mode: str) -> Resource:
+            # An adopted primary with pg_tde goes on after the stack, and could not start without them.
+            opts = around.child(depends_on=self.ready, retain_on_delete=self.declared.adopt and around.encrypted)
+            path = self.beside_data(name)
+            return resources.HostFile(
+                around.named(f"{self.name}-{kind}"), opts, host=self.site.address, path=path, content=content, mode=mode
+            )
+
+        made = [file("vault-token", around.token_file, token, "0600")]
+        if around.ca and around.ca_file:
+            made.append(file("vault-ca", around.ca_file, Path(around.ca).read_text(), "0644"))
+        return made
+
+    def server(
+        self, around: Around, directory: resources.DataDirectory, opts: ResourceOptions, parameters: dict[str, str]
+    ) -> resources.Server:
+        """`parameters` are what its part in the cluster needs; for a primary, nothing."""
+        in_container: dict[str, Any] = {}
+        if self.site.in_container:
+            in_container = {"container": self.ready[-1].id, "networks": list(self.site.networks)}  # type: ignore[attr-defined]
+        return resources.Server(
+            around.named(self.name),
+            opts,
+            **self.site.location,
+            system_identifier=directory.system_identifier,
+            made_at=directory.made_at,
+            name=self.name,
+            binaries=str(self.site.binaries),
+            settings=self.parameters(around.cluster, encrypted=around.encrypted) | parameters,
+            recovery="standby" if parameters else "none",
+            restart=self.declared.restart,
+            ours=not self.declared.adopt,
+            **in_container,
+        )
+
+    def parameters(self, cluster: settings.Cluster, *, encrypted: bool) -> dict[str, str]:
+        """A person's own parameters, those that the kind of host decides, and what replication needs."""
+        libraries = [self.declared.settings.get("shared_preload_libraries"), "pg_tde" if encrypted else None]
+        needed = {"max_slot_wal_keep_size": cluster.replication.max_slot_wal_keep_size}
+        if not self.declared.adopt:
+            needed |= {
+                "port": str(self.site.port),
+                "listen_addresses": ",".join(self.declared.listen),
+                "cluster_name": self.name,
+                **self.site.parameters,
+            }
+        if encrypted:
+            needed["pg_tde.cipher"] = cluster.cipher
+        if any(libraries):
+            needed["shared_preload_libraries"] = ",".join(filter(None, libraries))
+        primary = cluster.primary
+        if self.declared is primary:
+            return self.declared.settings | needed
+        followed = {n: value for n, value in primary.settings.items() if n in settings.FOLLOWED_PARAMETERS}
+        return STANDBY_DEFAULTS | followed | self.declared.settings | needed

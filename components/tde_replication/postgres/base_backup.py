@@ -1,0 +1,365 @@
+"""A standby's data directory: a clone of the primary by pg_basebackup, and whether it can still follow."""
+
+import re
+import time
+from contextlib import AbstractContextManager
+from itertools import count
+from pathlib import PurePosixPath
+from typing import ClassVar, Self
+
+from psycopg.conninfo import make_conninfo
+
+from tde_replication import hosts
+from tde_replication.errors import CommandFailed, Problem, Unavailable
+from tde_replication.postgres.cipher import OLDEST
+from tde_replication.postgres.control import ControlData, position
+from tde_replication.postgres.data_directory import DataDirectory
+from tde_replication.postgres.inheritance import (
+    ACCESS,
+    AUTO_CONF,
+    conf,
+    configuration,
+    hindrances,
+    left_out,
+    refuse_hindrances,
+    sentence,
+    tablespaces,
+)
+from tde_replication.postgres.session import Session, server_session
+from tde_replication.postgres.upstream import Upstream
+from tde_replication.progress import note, progress
+from tde_replication.unasked import could_not_ask
+from tde_replication.values import Cipher
+from tde_replication.waiting import until
+
+WAL_GONE = "its WAL is gone from the primary"
+IN_CLEAR = "it runs without pg_tde, and replays in clear what is encrypted"
+PRIMARY_ONCE = "it was promoted, or started without standby.signal"
+CLUSTER_SIZE = "SELECT sum(pg_database_size(oid)) FROM pg_database"
+TABLESPACE_FULL = (
+    "A tablespace is cloned to where the primary has it, and what is there is never written over. Find out whose files these "
+    "are, move them to another place"
+)
+WAL_FILE = r"[0-9A-F]{24}"
+CLONE_DEADLINE = 7 * 24 * 3600.0
+SLOT_DEADLINE = 10.0
+DF_DEADLINE = 10.0
+KEEPALIVE: dict[str, str | int] = {
+    "keepalives_idle": 60,
+    "keepalives_interval": 10,
+    "keepalives_count": 6,
+    "options": "-c tcp_user_timeout=120000",
+}
+"""A network that is cut without a word ends a clone after two minutes, not after the kernel's two hours; and on the primary after
+as many, not a quarter of an hour: until then a backup seems to run, and no key is changed."""
+
+
+class ClonedDirectory(DataDirectory):
+    """A clone of the primary by the replication role, with WAL streamed through the standby's slot (checkpoint fast)."""
+
+    origin: str
+    """"base backup of" and the primary's name."""
+    upstream: Upstream
+    slot: str
+    encrypted: bool = False
+    """Whether pg_tde is used."""
+    encrypt_wal: bool = False
+    cipher: Cipher = "aes_128"
+    """The cipher of the WAL that comes with the clone, where that is encrypted."""
+    primary_host: str
+    primary_directory: str
+    primary_identifier: str
+    """The primary's system identifier: a clone of any other is none of this cluster."""
+    urn: str = ""
+    """Its own, so that progress is shown in its row."""
+    follows: str = "the primary"
+    """Whom it can follow: "the primary"; else why it cannot, for which only a new clone helps (a diverged clone is never
+    rewound: see docs/failover.md)."""
+
+    called: ClassVar[str] = "BaseBackup"
+    replaced_by: ClassVar[frozenset[str]] = frozenset({"host", "data_directory", "primary_identifier", "follows"})
+    unmanaged: ClassVar[frozenset[str]] = DataDirectory.unmanaged | {
+        *(
+            "origin",
+            "upstream",
+            "slot",
+            "encrypted",
+            "encrypt_wal",
+            "cipher",
+            "urn",
+            "primary_host",
+            "primary_directory",
+        )
+    }
+
+    @property
+    def row(self) -> str:
+        return self.urn
+
+    def read(self) -> Self | None:
+        if not self.machine.listing(self.path):
+            return None
+        try:
+            clone = self.control()
+        except CommandFailed:
+            return self.but(follows="nothing: it is no data directory")
+        return self.but(follows=self._hindrance(clone) or "the primary")
+
+    def cost(self, live: Self | None) -> str | None:
+        """How much has to be copied, and what becomes of what is there."""
+        if live is None and self.machine.listing(self.path):
+            return None  # it replaces `live`, of which that is told; or it is taken over
+        size, free = self._needed(), self._free()
+        told = f"{self.name}: a new {self.origin}, {_size(size)}"
+        if free is not None and free < size and not (live and self.disposable):
+            told += f" (only {_size(free)} are free there: it will not fit)"
+        if live is None:
+            running = self.machine.postmaster(self.path)
+            return f"{told}; its former directory was removed under its server, which is stopped" if running else told
+        told += f"; the old data is {'removed' if self.disposable else 'set aside'}"
+        moves = live.machine.remains and self._differs("host", live)
+        return f"{told}; {live.machine.remains}" if moves else told
+
+    def objection(self, live: Self) -> str | None:
+        """The old data, which may be the only copy that can still be read, is not set aside for a clone that cannot be made."""
+        if live.follows == self.follows or not self.machine.listing(self.path):
+            return None
+        try:
+            with self._primary() as primary:
+                hindering = hindrances(primary)
+                hindering += [
+                    f"tablespace {name} is cloned to {directory}, which is not empty: stop {self.name}, move what is there away"
+                    for name, directory in tablespaces(primary).items()
+                    if self.machine.listing(PurePosixPath(directory))
+                ]
+            needed, free = self._needed(), self._free()
+        except Problem:
+            return None  # whoever asks next says so
+        if hindering:
+            return f"{self.name} needs a new clone ({live.follows}): {'; '.join(hindering)}. Nothing is changed"
+        if self.disposable or free is None or free >= needed:
+            return None
+        return (
+            f"{self.name} needs a new clone ({live.follows}): {_size(needed)} beside its old data in {self.path}, which is set "
+            f"aside, and only {_size(free)} are free there. Nothing is changed. Make room: what earlier clones left is in "
+            f"{self.path}.set-aside-*"
+        )
+
+    def _needed(self) -> float:
+        with self._primary() as primary, primary.within():
+            return float(primary.value(CLUSTER_SIZE))
+
+    def _free(self) -> float | None:
+        """Bytes that are free where it lies; None where that cannot be told."""
+        try:
+            place = next(path for path in (self.path, *self.path.parents) if self.machine.status(path))
+            command = ["df", "--output=avail", "--block-size=1", str(place)]
+            return float(self.machine.run(command, deadline=DF_DEADLINE).split()[-1])
+        except (Problem, StopIteration, ValueError, IndexError):
+            return None
+
+    def create(self) -> Self:
+        return self._create(self._base_backup, self._hindrance)
+
+    def _hindrance(self, clone: ControlData) -> str | None:
+        """Why this clone cannot follow the primary by streaming; None where it can, or where the primary cannot be asked."""
+        if clone.system_identifier != self.primary_identifier:
+            return f"it is a clone of another cluster (system identifier {clone.system_identifier})"
+        if clone.left_recovery and not self.machine.status(self.path / "backup_label"):
+            return PRIMARY_ONCE
+        try:
+            return IN_CLEAR if self.encrypted and self._runs_without_pg_tde() else self._missing(clone)
+        except Unavailable as why:
+            could_not_ask(f"whether {self.name} can follow its primary", why)
+            return None
+
+    def _missing(self, clone: ControlData) -> str | None:
+        """What it needs and the primary has not, or has itself and the primary has not."""
+        with self._primary() as primary:
+            query = "SELECT invalidation_reason FROM pg_replication_slots WHERE slot_name = %s"
+            if primary.value(query, [self.slot]) == "wal_removed":
+                return WAL_GONE
+            # Also of one that streams: from the beginning of a WAL file, which the primary has, though not to where it has it.
+            if astray := self._astray(clone, primary):
+                return astray
+            oldest = primary.value("SELECT min(substr(name, 9)) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'")
+        # Also where its slot looks well: one that was made anew holds nothing back of what was gone before.
+        needed = self._next_segment(clone)
+        gone = needed is not None and needed < clone.segment(f"{clone.timeline:08X}{oldest}")
+        return WAL_GONE if gone else None
+
+    def _astray(self, clone: ControlData, primary: Session) -> str | None:
+        """Whether it has WAL that is none of the primary's."""
+        # In this order: it may go on to another timeline meanwhile, and the primary is further than any standby of its own.
+        # To where the primary inserts, not flushes: a record that ends a WAL file counts up to the file's end for a standby
+        # that has replayed it, while the primary still writes the rest of that file.
+        reached = self._reached(clone)
+        mine = self._timeline(clone)
+        now = primary.row(
+            "SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), pg_current_wal_insert_lsn()::text "
+            "WHERE NOT pg_is_in_recovery()"
+        )
+        if now is None:
+            return None  # it is no primary now: its own resource says so
+        timeline, end = int(now[0], 16), now[1]
+        if mine > timeline:
+            return f"it is on timeline {mine}, the primary on {timeline}"
+        if mine < timeline:
+            end = _end_of(primary, mine, timeline)
+        if position(reached) > position(end):
+            return f"it has WAL up to {reached} of timeline {mine}, which ends at {end} on the primary"
+        return None
+
+    def _runs_without_pg_tde(self) -> bool:
+        """Then its files of encrypted tables are no good, with pg_tde loaded again neither."""
+        if not self.machine.serves(self.path):
+            return False
+        with self._itself() as standby:
+            return standby.row("SELECT 1 FROM pg_settings WHERE name = 'pg_tde.wal_encrypt'") is None
+
+    def _next_segment(self, clone: ControlData) -> int | None:
+        """The number of the first WAL file that it needs of the primary; None where it does not know yet."""
+        if self.machine.serves(self.path):
+            # Before it has asked the primary for any, it replays what it has itself.
+            query = (
+                "SELECT trunc((greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0') / %s)::bigint "
+                "WHERE pg_last_wal_receive_lsn() IS NOT NULL"
+            )
+            with self._itself() as standby:
+                found: int | None = standby.value(query, [clone.segment_size])
+                return found
+        # It starts with what it has. A file made ready for later passes for WAL here: once it runs, it knows better.
+        held = {clone.segment(name) for name in self._wal_files()}
+        return next(number for number in count(clone.segment(clone.redo_wal_file)) if number not in held)
+
+    def _wal_files(self) -> list[str]:
+        return [name for name in self.machine.listing(self.path / "pg_wal") if re.fullmatch(WAL_FILE, name)]
+
+    def _timeline(self, clone: ControlData) -> int:
+        """The one it is on: what pg_controldata says is that of its last restartpoint."""
+        return max(clone.timeline, *(int(name[:8], 16) for name in self._wal_files()), 0)
+
+    def _reached(self, clone: ControlData) -> str:
+        """The LSN up to which it has WAL."""
+        if not self.machine.serves(self.path):
+            return clone.reached
+        with self._itself() as standby:
+            found = standby.value("SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())")
+        return str(found or clone.reached)
+
+    def _itself(self) -> AbstractContextManager[Session]:
+        return server_session(self.machine, self.path, f"the standby on {self.path}")
+
+    def _primary(self) -> AbstractContextManager[Session]:
+        return server_session(
+            hosts.host(self.primary_host), PurePosixPath(self.primary_directory), f"the primary of {self.path}"
+        )
+
+    def _base_backup(self, target: PurePosixPath) -> None:
+        self.machine.make_directory(target.parent)
+        encryption = []
+        if self.encrypt_wal:
+            # pg_tde_basebackup -E needs the primary's keys in place, and opens them with the token at the path that they
+            # name, relative to the directory it runs in.
+            origin = hosts.host(self.primary_host)
+            keys = PurePosixPath(self.primary_directory) / "pg_tde"
+            self.machine.make_directory(target)
+            for name in origin.listing(keys):
+                self.machine.write(target / "pg_tde" / name, origin.read(keys / name) or b"", mode=0o600)
+            # -E alone is the only form that pg_tde before 2.2 has: it takes the cipher of the server key.
+            encryption = ["-E" if self.cipher == OLDEST else f"--encrypt-wal={self.cipher}"]
+        with self._primary() as primary:
+            refuse_hindrances(primary, str(self.path))
+        self._wait_for_slot()
+        started = time.monotonic()
+        try:
+            self.machine.run(
+                [
+                    *(str(PurePosixPath(self.binaries) / self._tool()), "--pgdata", str(target)),
+                    *("--dbname", make_conninfo(self.upstream.conninfo("tde-replication"), **KEEPALIVE)),
+                    *("--wal-method=stream", f"--slot={self.slot}", "--checkpoint=fast"),
+                    *("--verbose", "--progress", "--no-password"),
+                    *encryption,
+                ],
+                deadline=CLONE_DEADLINE,
+                directory=target if self.encrypt_wal else None,
+                on_line=lambda line: _tell(self.origin, line, time.monotonic() - started),
+            )
+        except CommandFailed as failure:
+            cause = next((line for line in failure.output.splitlines() if "error:" in line), failure.output.strip())
+            left = "Nothing of it is left; `up` tries again"
+            if "exists but is not empty" in cause:  # the draft was removed before
+                left = f"{TABLESPACE_FULL}, and run `up` again"
+            raise Problem(f"the {self.origin} to {self.path} failed: {cause}. {left}") from None
+        self._configure(target)
+
+    def _configure(self, target: PurePosixPath) -> None:
+        """Give it a configuration of its own (see `inheritance`). Who may come in is copied from where the primary has it."""
+        machine = hosts.host(self.primary_host)
+        with self._primary() as primary:
+            found = configuration(primary)
+            left = left_out(found, lambda path: self.machine.status(path) is not None)
+            settings = {name: value for name, value in found.items() if name not in left}
+            self.machine.write(target / "postgresql.conf", conf(self._primary_name, settings), mode=0o600)
+            self.machine.write(target / "postgresql.auto.conf", AUTO_CONF, mode=0o600)
+            for name, parameter in ACCESS.items():
+                place = PurePosixPath(primary.value("SELECT current_setting(%s)", [parameter]))
+                if place == PurePosixPath(self.primary_directory) / name:
+                    continue  # it came with the backup
+                content = machine.read(place, follow=True)
+                if content is None:
+                    raise Problem(f"{place}, the primary's {parameter}, is not there: the clone would let nobody in")
+                self.machine.write(target / name, content, mode=0o600)
+        if told := sentence(left):
+            note(
+                f"{self.name} does not take over from {self._primary_name}: {told}. Declare it in its settings to have it there"
+            )
+
+    @property
+    def _primary_name(self) -> str:
+        return self.origin.removeprefix("base backup of ")
+
+    def _wait_for_slot(self) -> None:
+        """Let a clone that was just killed let go of the slot: the server notices within milliseconds."""
+        with self._primary() as primary:
+            query = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s"
+            if not until(lambda: primary.value(query, [self.slot]) is None, seconds=SLOT_DEADLINE):
+                raise Problem(
+                    f"slot {self.slot} is in use by the server process {primary.value(query, [self.slot])} of the primary: "
+                    f"something else streams from it. Stop that, and `up` clones {self.path}"
+                )
+
+    def _tool(self) -> str:
+        names = self.machine.listing(PurePosixPath(self.binaries))
+        return "pg_tde_basebackup" if "pg_tde_basebackup" in names else "pg_basebackup"
+
+
+def _end_of(primary: Session, timeline: int, current: int) -> str:
+    """Where an earlier timeline of the primary ends."""
+    history = primary.value("SELECT pg_read_file('pg_wal/' || %s, true)", [f"{current:08X}.history"])
+    ends = {line.split()[0]: line.split()[1] for line in (history or "").splitlines() if len(line.split()) > 1}
+    return str(ends.get(str(timeline), "FFFFFFFF/FFFFFFFF"))  # where it does not say, the standby finds out for itself
+
+
+def _tell(what: str, line: str, seconds: float) -> None:
+    """One progress line of pg_basebackup (" 1024/4096 kB (25%), 0/1 tablespace") in a person's units."""
+    if found := re.match(r"\s*(\d+)/(\d+) kB", line):
+        done, total = (int(number) * 1024 for number in found.groups())
+        rate = done / max(seconds, 0.001)
+        left = f", about {_duration((total - done) / rate)} left" if 0 < done < total and seconds > 2 else ""  # noqa: PLR2004
+        percent = min(100, done * 100 // max(total, 1))
+        progress(f"{what}: {_size(done)} of {_size(max(done, total))} ({percent} %), {_size(rate)}/s{left}")
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:  # noqa: PLR2004
+            return f"{count:.0f} {unit}" if unit in {"B", "KiB"} else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

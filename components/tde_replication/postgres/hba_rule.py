@@ -1,0 +1,308 @@
+"""One line of pg_hba.conf that lets a standby in, before other replication rules.
+
+The parser is the server: ``pg_hba_file_rules`` tells file, line number and fields of the file as it is on disk, before any
+reload. Whole lines are put in and taken out by number, the view is asked again, and only then is the file loaded. (PostgreSQL
+documentation, *The pg_hba.conf File*; reload says nothing of a rejected file, so errors are looked for first.)
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from pathlib import PurePosixPath
+from typing import ClassVar, Self
+
+from tde_replication.errors import Problem, Refused
+from tde_replication.postgres.parameters import reload_configuration
+from tde_replication.postgres.resource import OnServer
+from tde_replication.postgres.session import Session, session
+
+FIRST = "before other replication rules"
+MARK = "# tde-replication"
+FOR = "# for"
+"""Before the mark, the role and address that the line was made for: an edited one is known by them."""
+KEYWORDS = {"all", "sameuser", "samerole", "samegroup", "replication"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of pg_hba_file_rules."""
+
+    rule: int
+    file: str
+    number: int
+    type: str
+    databases: list[str]
+    users: list[str]
+    address: str
+    method: str
+    """With options, which may hold a password (ldapbindpasswd, radiussecrets): "ldap with options"."""
+
+    def __str__(self) -> str:
+        return f"{self.type} replication {','.join(self.users)} {self.address} {self.method}"
+
+
+class HbaRule(OnServer):
+    connection_type: str = "host"
+    """"host", or "hostssl" where the replication connection must be encrypted."""
+    databases: list[str] = ["replication"]
+    """"replication" for streaming; and the database that slots are synchronized from."""
+    role: str
+    address: str
+    """A network in CIDR notation, or a host name."""
+    method: str = "scram-sha-256"
+    position: str = FIRST
+    lines: int = 1
+    loaded: bool = True
+    """Whether the server has read the file since it was last changed."""
+    wrong: str = ""
+    """The line that PostgreSQL would reject the file for at its next start, and why: none is wanted."""
+
+    replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"role", "address"}
+
+    @property
+    def identity(self) -> str:
+        return f"{self.role} {self.address}"
+
+    @property
+    def _purpose(self) -> str:
+        return f"pg_hba rule for {self.role} from {self.address}"
+
+    def read(self) -> Self | None:
+        with session(self, self._purpose) as server:
+            rules = replication_rules(server)
+            mine = [rule for rule in rules if self._is_for_us(rule)]
+            marked = self._marked(server)
+            if not mine:
+                # A line of ours that was edited for others is ours to put right, or to take away.
+                return self.but(position=f"nowhere: line {marked[0]}, which was, is another") if marked else None
+            first = next((rule for rule in mine if self._is_ours(rule)), mine[0])
+            above = self._above(first, rules)
+            stale = server.value(
+                "SELECT coalesce(bool_or((pg_stat_file(file, true)).modification > pg_conf_load_time()), false) FROM "
+                "(SELECT current_setting('hba_file') UNION SELECT file_name FROM pg_hba_file_rules) AS files (file)"
+            )
+            return self.but(
+                connection_type=first.type,
+                databases=self.databases if self._covers(first.databases) else first.databases,
+                method=first.method,
+                position=f"after line {above[0].number} ({above[0]})" if above else FIRST,
+                lines=max(1, len(marked)),
+                loaded=not stale,
+                wrong=self._wrong_line(server) or "",
+            )
+
+    def objection(self, live: Self) -> str | None:
+        return _rejected(live.wrong, "nothing is changed") if live.wrong else None
+
+    def cost(self, live: Self | None) -> str | None:
+        """Of a file that the server's account may not give back to its owner, a person should know before anything is made."""
+        if live is not None:
+            return None
+        with session(self, self._purpose) as server:
+            path = self.machine.real(PurePosixPath(server.value("SHOW hba_file")))
+            found = self.machine.status(path)
+            if not found or found.owner == self.machine.account or any(map(self._is_ours, replication_rules(server))):
+                return None
+        return f"{self._purpose}: {path} belongs to {found.owner}: `up` will not change it. {self._by_hand}"
+
+    def create(self) -> Self:
+        return self._put()
+
+    def update(self, live: Self) -> Self:
+        del live
+        return self._put()
+
+    def _put(self) -> Self:
+        """Put one line of ours above all others, and load the file; what others wrote stays, and is never reached."""
+        with self._editing() as (server, lines):
+            rules = replication_rules(server)
+            first = next((rule for rule in rules if self._is_for_us(rule) and self._is_ours(rule)), None)
+            marked = self._marked(server)
+            # As declared already, by us before or by somebody else: loading it is all that may be missing.
+            if first is None or len(marked) > 1 or self._above(first, rules):
+                for number in reversed(marked):
+                    _take_out(lines, number)
+                top = _first_rule(lines)
+                if lines[:top] and not lines[top - 1].endswith(b"\n"):
+                    lines[top - 1] += b"\n"
+                lines.insert(top, self._text())
+        return self
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether there is a line of ours."""
+        with session(self, self._purpose) as server:
+            return bool(self._marked(server))
+
+    def delete(self) -> None:
+        with self._editing() as (server, lines):
+            for number in reversed(self._marked(server)):
+                _take_out(lines, number)
+
+    def _marked(self, server: Session) -> list[int]:
+        """The numbers of the lines that may be taken out: one without our mark was there before us, and one that says for whom
+        it was made is ours whatever has been made of it since."""
+        path = str(server.value("SHOW hba_file"))
+        lines = (self.machine.read(PurePosixPath(path), follow=True) or b"").splitlines()
+        own = self._mark.encode()
+        made = {
+            n for n, line in enumerate(lines, 1) if line.rstrip().endswith(own) and not line.lstrip().startswith(b"#")
+        }
+        for rule in replication_rules(server):
+            line = lines[rule.number - 1].rstrip() if self._is_only_for_us(rule, path) else b""
+            if line.endswith(MARK.encode()) and FOR.encode() not in line:
+                made.add(rule.number)
+        return sorted(made)
+
+    @property
+    def _mark(self) -> str:
+        """At the end of its line: for whom it was made."""
+        return f"{FOR} {self.role} from {self.address} {MARK}"
+
+    @contextmanager
+    def _editing(self) -> Iterator[tuple[Session, list[bytes]]]:
+        """Change the file's lines in place, one editor at a time; then check, and load it."""
+        with session(self, self._purpose) as server:
+            with server.within(locks=True):  # other rules of this stack, over a slow network, take their time
+                server.rows("SELECT pg_advisory_lock(hashtext('tde-replication pg_hba.conf'))")
+            # A link stays, and so does what it leads to.
+            path = self.machine.real(PurePosixPath(server.value("SHOW hba_file")))
+            self._refuse_errors(server, "nothing was changed")
+            before = self.machine.read(path) or b""
+            lines = before.splitlines(keepends=True)
+            yield server, lines
+            after = b"".join(lines)
+            if after != before:
+                self._replace(path, after)
+                try:
+                    self._refuse_errors(server, "the file was put back as it was")
+                except Problem:
+                    self._replace(path, before)
+                    raise
+            reload_configuration(server)
+
+    def _replace(self, path: PurePosixPath, content: bytes) -> None:
+        try:
+            self.machine.replace(path, content)
+        except Refused as refused:
+            raise Refused(f"{self._purpose}: {refused}. {self._by_hand}") from None
+
+    @property
+    def _by_hand(self) -> str:
+        return (
+            "Put this line there yourself, above all other replication rules, before `up` (and take it out before `destroy`): "
+            f"{self._text().decode().strip()}"
+        )
+
+    def _refuse_errors(self, server: Session, consequence: str) -> None:
+        if wrong := self._wrong_line(server):
+            raise Problem(_rejected(wrong, consequence))
+
+    def _wrong_line(self, server: Session) -> str | None:
+        """The first line that PostgreSQL would reject the file for."""
+        row = server.row(
+            # What cannot match because the server has no TLS is merely told, and matters where ours is such a line.
+            "SELECT file_name, line_number, error FROM pg_hba_file_rules "
+            "WHERE error NOT LIKE '%% record cannot match because %%' OR starts_with(error, %s) LIMIT 1",
+            [f"{self.connection_type} record"],
+        )
+        return f"line {row[1]} of {row[0]} is wrong ({row[2]})" if row else None
+
+    def _text(self) -> bytes:
+        databases = ",".join(["replication", *map(_quoted, self.databases[1:])])
+        fields = f"{self.connection_type:<7} {databases:<15} {_quoted(self.role):<15} {self.address:<23} {self.method}"
+        return f"{fields}   {self._mark}\n".encode()
+
+    def _is_for_us(self, rule: Line) -> bool:
+        return self.role in rule.users and same_address(rule.address, self.address)
+
+    def _is_ours(self, rule: Line) -> bool:
+        return (
+            rule.users == [self.role]
+            and rule.type == self.connection_type
+            and rule.method == self.method
+            and self._covers(rule.databases)
+        )
+
+    def _covers(self, databases: list[str]) -> bool:
+        """Whether a line with these databases is good for what is declared."""
+        return {*self.databases} <= {*databases} or ("all" in databases and "replication" in databases)
+
+    def _is_only_for_us(self, rule: Line, path: str) -> bool:
+        """Whether it is in the file itself, and lets nobody else in."""
+        return (
+            rule.file == path
+            and rule.users == [self.role]
+            and rule.databases == ["replication"]
+            and same_address(rule.address, self.address)
+        )
+
+    def _above(self, first: Line, rules: list[Line]) -> list[Line]:
+        """What is tried before `first`; lines of ours, for other standbys, do not matter."""
+        return [rule for rule in rules if rule.rule < first.rule and not self._is_ours(rule)]
+
+
+def _quoted(name: str) -> str:
+    """A role or database as pg_hba.conf holds it."""
+    if re.fullmatch(r"[a-z_][a-z0-9_]*", name) and name not in KEYWORDS:
+        return name
+    return '"' + name.replace('"', '""') + '"'
+
+
+def replication_rules(server: Session) -> list[Line]:
+    """Every rule for replication connections over TCP, in the order in which the server tries them."""
+    rows = server.rows(
+        "SELECT rule_number, file_name, line_number, type, database, user_name, address, netmask, auth_method, options "
+        "FROM pg_hba_file_rules WHERE error IS NULL AND 'replication' = ANY(database) AND type LIKE 'host%' ORDER BY rule_number"
+    )
+    return [
+        Line(
+            rule,
+            file,
+            number,
+            type_,
+            databases,
+            users,
+            _cidr(address, netmask),
+            f"{method} with options" if options else method,
+        )
+        for rule, file, number, type_, databases, users, address, netmask, method, options in rows
+    ]
+
+
+def same_address(one: str, other: str) -> bool:
+    """Whether two spellings (CIDR, host name) mean the same clients."""
+    try:
+        return ip_network(one, strict=False) == ip_network(other, strict=False)
+    except ValueError:
+        return one.lower() == other.lower()
+
+
+def _cidr(address: str, netmask: str | None) -> str:
+    if netmask is None:
+        return address
+    return f"{address}/{int(ip_address(netmask)).bit_count()}"
+
+
+def _first_rule(lines: list[bytes]) -> int:
+    """The index of the first line that is no comment; a backslash at its end carries a comment on into the next line."""
+    in_comment = False
+    for index, line in enumerate(lines):
+        text = line.strip()
+        in_comment = in_comment or text.startswith(b"#")
+        if text and not in_comment:
+            return index
+        in_comment = in_comment and line.rstrip(b"\r\n").endswith(b"\\")
+    return len(lines)
+
+
+def _take_out(lines: list[bytes], number: int) -> None:
+    """Remove the rule that starts at line `number` (from 1), with its continuation lines."""
+    while lines.pop(number - 1).rstrip(b"\r\n").endswith(b"\\") and number <= len(lines):
+        pass
+
+
+def _rejected(wrong: str, consequence: str) -> str:
+    return f"{wrong}: PostgreSQL would reject the file, so {consequence}. Mend that line"

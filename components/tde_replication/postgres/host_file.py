@@ -1,0 +1,66 @@
+"""A small file that a server reads: its Vault token, the replication role's pgpass line, a CA certificate."""
+
+import hmac
+from pathlib import PurePosixPath
+from typing import ClassVar, Self
+
+from tde_replication.errors import Problem, Refused, Unavailable
+from tde_replication.postgres.resource import OnHost, Secret
+
+INSTEAD = {"directory": "a directory", "other": "a link or a device"}
+
+
+class HostFile(OnHost):
+    """Its content is never shown: `content_matches` says whether the file holds what is declared."""
+
+    path: str
+    content: Secret
+    mode: str = "0600"
+    owner: str = "the server's account"
+    """"the server's account", or the name of whose it has become."""
+    content_matches: bool = True
+
+    replaced_by: ClassVar[frozenset[str]] = frozenset({"host", "path"})
+    secrets: ClassVar[frozenset[str]] = frozenset({"content"})
+
+    @property
+    def identity(self) -> str:
+        return self.path
+
+    @property
+    def _path(self) -> PurePosixPath:
+        return PurePosixPath(self.path)
+
+    def read(self) -> Self | None:
+        found = self.machine.status(self._path)
+        if found is None:
+            return None
+        if found.kind != "file":
+            return self.but(content_matches=False, owner=INSTEAD[found.kind])
+        try:
+            content = self.machine.read(self._path) or b""
+        except Unavailable:
+            raise
+        except Problem:
+            content = b""  # the server cannot read it either: it is another owner's
+        return self.but(
+            mode=f"{found.mode:04o}",
+            owner="the server's account" if found.owner == self.machine.account else found.owner,
+            content_matches=hmac.compare_digest(content, self.content.get_secret_value().encode()),
+        )
+
+    def create(self) -> Self:
+        found = self.machine.status(self._path)
+        if found and found.kind != "file":
+            raise Refused(f"{self.path} is {INSTEAD[found.kind]}: it is left as it is. Move it away")
+        self.machine.write(self._path, self.content.get_secret_value().encode(), mode=int(self.mode, 8))
+        return self
+
+    def update(self, live: Self) -> Self:
+        del live
+        return self.create()
+
+    def delete(self) -> None:
+        found = self.machine.status(self._path)
+        if found is None or found.kind != "directory":  # a directory in its place is none of ours
+            self.machine.remove(self._path)

@@ -1,0 +1,231 @@
+"""Proof that a standby does what it is for; an update whose standby does not is a failed update."""
+
+import time
+from contextlib import AbstractContextManager, suppress
+from pathlib import PurePosixPath
+from typing import ClassVar, Self
+
+from psycopg import sql
+
+from tde_replication import hosts
+from tde_replication.errors import Problem, Unavailable
+from tde_replication.postgres.encryption_proof import EncryptionProof
+from tde_replication.postgres.pg_tde import PgTde
+from tde_replication.postgres.principal_key import SCOPES
+from tde_replication.postgres.resource import OnServer
+from tde_replication.postgres.session import Session, server_session, session
+from tde_replication.progress import note, progress
+from tde_replication.unasked import could_not_ask
+from tde_replication.waiting import until
+
+STREAM_DEADLINE = 60.0
+"""Seconds until a started standby streams."""
+RETURN_DEADLINE = 3.0
+"""Seconds for a supervisor to start a standby that died."""
+RETRY_SECONDS = 1.5
+"""More than the second in which a standby asks again, see `wal_retrieve_retry_interval`."""
+RECONNECT_DEADLINE = 3.0
+"""Seconds for a running standby to come back after a restart of the primary: it tries every second."""
+REPLAY_DEADLINE = 600.0
+"""Seconds for a standby that is behind to replay anything at all: how long it takes to the end is for its size to say."""
+
+
+class ReplicationCheck(OnServer):
+    """On the standby (`host`, `data_directory`): it is in recovery, streams from its own slot, and replays; where pg_tde is in
+    force it can open the key, and holds a table made with tde_heap on the primary as an encrypted one (where there is a default
+    key: without, there can be no such table)."""
+
+    standby: str
+    slot: str
+    made_at: str
+    primary_host: str
+    primary_directory: str
+    database: str = "postgres"
+    """Where the table is made that must arrive encrypted."""
+    encryption: bool = False
+    key: str = ""
+    vault: str = ""
+    """The URL of the key provider: by another, it is proved anew that the standby can open the key."""
+    streaming: str = "from its slot"
+    """"from its slot", or what it does instead."""
+
+    replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"made_at", "slot"}
+
+    @property
+    def identity(self) -> str:
+        return self.standby
+
+    @property
+    def _purpose(self) -> str:
+        return f"standby {self.standby}"
+
+    def _primary(self, database: str | None = None) -> AbstractContextManager[Session]:
+        return server_session(
+            hosts.host(self.primary_host),
+            PurePosixPath(self.primary_directory),
+            f"the primary of {self.standby}",
+            database,
+        )
+
+    def read(self) -> Self:
+        """Whether it streams; a standby that is behind streams all the same, and one that is just reconnecting, or that
+        replays what it has itself, will."""
+        try:
+            running = self.machine.serves(self.data)
+        except Unavailable as why:
+            could_not_ask(f"whether {self.standby} runs", why)
+            running = False  # as far as anybody knows; the primary sees whether it streams
+        try:
+            with self._primary() as primary:
+                streams = until(lambda: self._streams(primary), seconds=RECONNECT_DEADLINE if running else 0)
+        except Unavailable as why:
+            could_not_ask(f"whether {self.standby} streams", why)
+            return self.but(streaming="not known: the primary does not answer")
+        streams = streams or (running and self._replays_its_own())
+        return self.but(streaming="from its slot" if streams else "no: nothing reads its slot")
+
+    def _replays_its_own(self) -> bool:
+        """Whether it replays WAL that it has: before it has done so, a standby that was started asks the primary for none.
+        (PostgreSQL documentation, *Wait Events*: one that waits for the primary says so, for a second between two tries.)"""
+        query = (
+            "SELECT wait_event IS DISTINCT FROM 'RecoveryRetrieveRetryInterval' AND wait_event IS DISTINCT FROM "
+            "'RecoveryWalStream' FROM pg_stat_activity WHERE backend_type = 'startup'"
+        )
+        with session(self, self._purpose) as standby:
+            return not until(lambda: not standby.value(query), seconds=RETRY_SECONDS)
+
+    def _streams(self, primary: Session) -> bool:
+        state = primary.value(
+            "SELECT state FROM pg_stat_replication JOIN pg_replication_slots ON active_pid = pid WHERE slot_name = %s",
+            [self.slot],
+        )
+        return state in {"streaming", "catchup"}
+
+    def _comes_to_stream(self, primary: Session) -> bool:
+        """Wait for it; not for a standby that has gone, and that nothing brings back."""
+        up = time.monotonic()
+
+        def settled() -> bool:
+            nonlocal up
+            if self.machine.serves(self.data):
+                up = time.monotonic()
+            return self._streams(primary) or time.monotonic() - up > RETURN_DEADLINE
+
+        last, since = None, time.monotonic()
+        try:
+            if not until(settled, seconds=RECONNECT_DEADLINE) and self._held_back():
+                return False
+            while not until(settled, seconds=STREAM_DEADLINE):
+                if self._held_back() or not self._replays_its_own():
+                    return False
+                if (replayed := self._position()) != last:
+                    last, since = replayed, time.monotonic()
+                if time.monotonic() - since > REPLAY_DEADLINE:
+                    return False
+                progress(f"{self._purpose} replays what it has itself, before it asks for more")
+        except Unavailable:
+            return False  # it went meanwhile
+        return self._streams(primary)
+
+    def _position(self) -> str:
+        with session(self, self._purpose) as standby:
+            return str(standby.value("SELECT pg_last_wal_replay_lsn()"))
+
+    def _held_back(self) -> str | None:
+        """By how much it is told to replay late, where it asks the primary for nothing before it has done so."""
+        query = (
+            "SELECT current_setting('recovery_min_apply_delay') FROM pg_stat_activity WHERE backend_type = 'startup' "
+            "AND wait_event = 'RecoveryApplyDelay' AND NOT EXISTS (SELECT FROM pg_stat_wal_receiver)"
+        )
+        with suppress(Unavailable), session(self, self._purpose) as standby:
+            found: str | None = standby.value(query)
+            return found
+        return None
+
+    def create(self) -> Self:
+        with self._primary() as primary:
+            if not self._comes_to_stream(primary):
+                if late := self._held_back():
+                    note(
+                        f"{self._purpose} is not proved: it replays what it has {late} late (recovery_min_apply_delay), and "
+                        "streams after that"
+                    )
+                    return self
+                raise Problem(f"{self._purpose} does not stream from slot {self.slot}: {self._reason()}")
+            with session(self, self._purpose) as standby:
+                self._replayed(primary, standby)
+        if self.encryption:
+            with self._primary(self.database) as primary:
+                self._check_encryption(primary)
+        return self
+
+    def update(self, live: Self) -> Self:
+        del live
+        return self.create()
+
+    def delete(self) -> None:
+        """Take away what a killed run may have left of its proof."""
+        if self.encryption:
+            with suppress(Problem), self._primary(self.database) as primary:
+                EncryptionProof(self.slot).remove(primary)
+
+    def _check_encryption(self, primary: Session) -> None:
+        """The standby opens the server key by itself; where there is a default key, tables can be encrypted, and arrive so."""
+        default = SCOPES["default"].bound(PgTde(primary))
+        with session(self, self._purpose, self.database) as standby:
+            if default and not _is_delayed(standby):
+                self._check_table(primary, standby)
+                return
+            self._replayed(primary, standby)
+            PgTde(standby).call(SCOPES["server"].verify)
+
+    def _check_table(self, primary: Session, standby: Session) -> None:
+        """A table made with tde_heap on the primary arrives encrypted, and the standby opens both keys."""
+        proof = EncryptionProof(self.slot)
+        with proof.made(primary):
+            self._replayed(primary, standby)
+            PgTde(standby).call(SCOPES["server"].verify)
+            proof.check(primary, standby)
+
+    def _replayed(self, primary: Session, standby: Session) -> None:
+        """Wait until the standby has replayed all that the primary has written by now; has received it, where it replays late
+        because it is told to."""
+        # A message of our own: it is flushed, so it is sent at once, and no idle page end can be mistaken for a lag.
+        written = primary.value("SELECT pg_logical_emit_message(true, 'tde-replication', 'check')")
+        place = "receive" if _is_delayed(standby) else "replay"
+        query = sql.SQL("SELECT pg_is_in_recovery(), {}::pg_lsn - pg_last_wal_{}_lsn()").format(
+            sql.Literal(written), sql.SQL(place)
+        )
+        last, since = None, time.monotonic()
+
+        def settled() -> bool:
+            nonlocal last, since
+            recovering, behind = standby.row(query) or (False, None)
+            if behind != last:
+                last, since = behind, time.monotonic()
+            if recovering and behind is not None and behind > 0:
+                progress(f"{self._purpose} is {behind / 2**20:.0f} MiB behind")
+            return bool(recovering and behind is not None and behind <= 0)
+
+        while not until(settled, seconds=1):
+            if time.monotonic() - since > REPLAY_DEADLINE:
+                raise Problem(
+                    f"{self._purpose} has not come nearer to {written} for {REPLAY_DEADLINE:g} s: {self._reason()}"
+                )
+
+    def _reason(self) -> str:
+        """Why it does not stream, as the standby itself has it."""
+        try:
+            with session(self, self._purpose) as standby:
+                if not standby.value("SELECT pg_is_in_recovery()"):
+                    return "it is not in recovery (promoted, or started without standby.signal)"
+                status = standby.row("SELECT status, sender_host, sender_port FROM pg_stat_wal_receiver")
+                if status:
+                    return f"its WAL receiver is {status[0]} from {status[1]}:{status[2]}"
+                return "its WAL receiver does not run: its log says why (password, pg_hba.conf, slot or network)"
+        except Unavailable as problem:
+            return str(problem)
+
+
+def _is_delayed(standby: Session) -> bool:
+    return bool(standby.value("SELECT setting <> '0' FROM pg_settings WHERE name = 'recovery_min_apply_delay'"))

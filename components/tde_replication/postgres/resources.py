@@ -1,0 +1,161 @@
+"""The reconcilers as Pulumi resources. Names here are in people's stacks: they are kept for ever."""
+
+from pulumi import Output
+
+from tde_replication.postgres import (
+    base_backup,
+    claim,
+    data_directory,
+    extension,
+    hba_rule,
+    host_file,
+    key_provider,
+    password,
+    principal_key,
+    replication_check,
+    replication_role,
+    replication_slot,
+    server,
+    wal_encryption,
+)
+from tde_replication.postgres.adapter import Managed, Provider
+
+
+class PasswordProvider(Provider):
+    kind = password.Password
+
+
+class Password(Managed, module="postgres", name="Password"):
+    provider = PasswordProvider
+
+
+class ClaimProvider(Provider):
+    kind = claim.Claim
+
+
+class Claim(Managed, module="postgres", name="Claim"):
+    provider = ClaimProvider
+
+
+class HostFileProvider(Provider):
+    kind = host_file.HostFile
+
+
+class HostFile(Managed, module="postgres", name="HostFile"):
+    provider = HostFileProvider
+
+
+class DataDirectory(Managed):
+    """Its id tells which cluster it is of, and which directory of all that were ever at this path."""
+
+    @property
+    def system_identifier(self) -> Output[str]:
+        return self.id.apply(lambda id_: id_.split()[0])
+
+    @property
+    def made_at(self) -> Output[str]:
+        return self.id.apply(lambda id_: id_.split()[1])
+
+
+class InitializedDirectoryProvider(Provider):
+    kind = data_directory.InitializedDirectory
+
+
+class InitializedDirectory(DataDirectory, module="postgres", name="DataDirectory"):
+    provider = InitializedDirectoryProvider
+
+
+class AdoptedDirectoryProvider(Provider):
+    kind = data_directory.AdoptedDirectory
+
+
+class AdoptedDirectory(DataDirectory, module="postgres", name="DataDirectory"):
+    provider = AdoptedDirectoryProvider
+
+
+class ClonedDirectoryProvider(Provider):
+    kind = base_backup.ClonedDirectory
+
+
+class ClonedDirectory(DataDirectory, module="postgres", name="BaseBackup"):
+    provider = ClonedDirectoryProvider
+
+
+class ServerProvider(Provider):
+    kind = server.Server
+
+
+class Server(Managed, module="postgres", name="Server"):
+    provider = ServerProvider
+
+
+class ExtensionProvider(Provider):
+    kind = extension.Extension
+
+
+class Extension(Managed, module="postgres", name="Extension"):
+    provider = ExtensionProvider
+
+
+class KeyProviderProvider(Provider):
+    kind = key_provider.KeyProvider
+
+
+class KeyProvider(Managed, module="postgres", name="KeyProvider"):
+    provider = KeyProviderProvider
+
+
+class PrincipalKeyProvider(Provider):
+    kind = principal_key.PrincipalKey
+
+
+class PrincipalKey(Managed, module="postgres", name="PrincipalKey"):
+    provider = PrincipalKeyProvider
+
+
+class KeyBindingProvider(Provider):
+    kind = principal_key.KeyBinding
+
+
+class KeyBinding(Managed, module="postgres", name="KeyBinding"):
+    provider = KeyBindingProvider
+
+
+class WalEncryptionProvider(Provider):
+    kind = wal_encryption.WalEncryption
+
+
+class WalEncryption(Managed, module="postgres", name="WalEncryption"):
+    provider = WalEncryptionProvider
+
+
+class ReplicationRoleProvider(Provider):
+    kind = replication_role.ReplicationRole
+
+
+class ReplicationRole(Managed, module="postgres", name="ReplicationRole"):
+    provider = ReplicationRoleProvider
+
+
+class HbaRuleProvider(Provider):
+    kind = hba_rule.HbaRule
+
+
+class HbaRule(Managed, module="postgres", name="HbaRule"):
+    provider = HbaRuleProvider
+
+
+class ReplicationSlotProvider(Provider):
+    kind = replication_slot.ReplicationSlot
+
+
+class ReplicationSlot(Managed, module="postgres", name="ReplicationSlot"):
+    provider = ReplicationSlotProvider
+
+
+class ReplicationCheckProvider(Provider):
+    kind = replication_check.ReplicationCheck
+
+
+class ReplicationCheck(Managed, module="postgres", name="ReplicationCheck"):
+    provider = ReplicationCheckProvider

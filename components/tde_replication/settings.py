@@ -1,0 +1,333 @@
+"""The stack file as typed models: everything that a person may set, with its default. `stack_file` reads it.
+
+No dictionary of settings travels further than these.
+"""
+
+import re
+import zlib
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    field_validator,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+from tde_replication.values import (
+    TLS_REQUIRED,
+    AbsolutePath,
+    AccountName,
+    Cipher,
+    DataPath,
+    FilePath,
+    Hop,
+    Identifier,
+    Label,
+    Listener,
+    Machine,
+    Namespace,
+    Network,
+    Packages,
+    Port,
+    Role,
+    Size,
+    VaultPath,
+    VaultURL,
+    distinct,
+)
+
+LOCAL_PORT = 54321
+PORTS_OF_A_FAMILY, FAMILIES = 100, 900
+STANDARD_PORT = 5432
+PRIMARY = "primary"
+"""The primary's default name."""
+SSH_PORT = 22
+SUPPORTED = 17
+"""The oldest major version of PostgreSQL that pg_tde and this project support."""
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        validate_by_name=True,  # in a program; a stack file has the aliases alone
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        strict=True,
+    )
+
+
+class Vault(Settings):
+    """The Vault server, which is there before the stack."""
+
+    mount: VaultPath | None = None
+    """The KV version 2 mount for this cluster's keys and credentials; default ``tde-`` and the stack's name."""
+    existing: bool = False
+    """Whether that mount was made by somebody else: then it is used, and never changed or removed."""
+    address_from_servers: VaultURL | None = None
+    """Its URL as the servers see it, where that is not vault:address: a container has a loopback of its own. Plain http is for
+    a loopback alone."""
+    network: str | None = None
+    """A docker network that servers in containers join to reach it."""
+    ca: AbsolutePath | None = None
+    """The CA certificate that signed Vault's; default VAULT_CACERT, else the system's."""
+    namespace: Namespace | None = None
+    """Vault's namespace that the mount, policies and tokens are in; default VAULT_NAMESPACE, else the root's."""
+    provider: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,63}$")] = "vault"
+    """What the key provider is called in pg_tde."""
+    token_period: Annotated[str, StringConstraints(pattern=r"^[1-9]\d*h$")] = "768h"  # noqa: S105
+    """The period of each server's token; every `up` within it renews the token."""
+
+
+def _cipher(bits: Any) -> Cipher:
+    return "aes_256" if bits == 256 else "aes_128"  # noqa: PLR2004 - bits
+
+
+class Key(Settings):
+    name: VaultPath | None = None
+    """The principal key; default the stack's name and ``-principal-key``. Another name is a rotation."""
+    scope: Annotated[list[Literal["default", "server"]], Field(min_length=1), AfterValidator(distinct)] = [
+        "server",
+        "default",
+    ]
+    former: Annotated[list[VaultPath], AfterValidator(distinct)] = []
+    """On an existing mount, where servers may open no other stack's keys: names of earlier keys that they still need and that
+    are not below ``<stack>/``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _moved(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "bits" in values:
+            raise ValueError(
+                f"bits is now the cluster's cipher: take it out, and write cipher: {_cipher(values['bits'])}"
+            )
+        return values
+
+
+class Replication(Settings):
+    role: Role = "replicator"
+    tls: Literal["disable", "prefer", "require", "verify-ca", "verify-full"] = "prefer"
+    """libpq's sslmode for the standbys' connections; from "require" on, pg_hba takes encrypted connections only."""
+    max_slot_wal_keep_size: Size = "4GB"
+    """The WAL that a slot may hold back on the primary before its standby is given up ("-1": until the disk is full)."""
+    root_certificate: AbsolutePath | None = None
+    """The CA certificate, on each standby, that signed the primary's: for "verify-ca" and "verify-full"."""
+    password_version: Annotated[int, Field(ge=1)] = 1
+    """Count up to have another password."""
+
+    @property
+    def encrypted(self) -> bool:
+        return self.tls in TLS_REQUIRED
+
+
+class Ssh(Settings):
+    """A machine reached by OpenSSH. What is left out is as the user's own ssh configuration and agent have it."""
+
+    ssh: Machine
+    """Its name or address."""
+    user: AccountName | None = None
+    """The login, which becomes `account` by sudo without a password; or that account itself."""
+    port: Port | None = None
+    account: AccountName = "postgres"
+    """The account that owns the server."""
+    key: FilePath | None = None
+    """The file of a private key (~ is the user's home); the agent's keys where it is left out."""
+    certificate: FilePath | None = None
+    known_hosts: FilePath | None = None
+    """A file of host keys beside the user's own, counted from the project: it may be committed."""
+    jump: Annotated[list[Hop], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = []
+    """A machine to go through, or several, nearest first."""
+    system: Literal["debian", "redhat"] = "debian"
+    """Whose layout of files and packages it has: Debian's and Ubuntu's, or that of Red Hat and its kin."""
+    version: Annotated[int, Field(ge=SUPPORTED)] = 18
+    """The major version of PostgreSQL."""
+    packages: Packages = "percona"
+    """Where the server comes from: ``percona``, whose repository is set up by the stack; ``none``, it is installed already; or a
+    directory of .deb or .rpm files, counted from the project, which are copied there and installed."""
+    unit: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:_.@\\-]+$")] | None = None
+    """The systemd unit that runs the server, where there is one: ``postgresql@18-main``; else the stack makes its own."""
+
+
+class Docker(Settings):
+    """A container by the dockerd that DOCKER_HOST names, or this machine's."""
+
+    docker: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][A-Za-z0-9._/:@-]*$")]
+    """Its image; one that is not there is pulled."""
+
+
+KINDS = ("ssh", "docker")
+
+
+def _kind_of_host(value: Any) -> str | None:
+    """Which model a `host` is meant as, so that a mistake in it is told once."""
+    if value == "local":
+        return "local"
+    if isinstance(value, dict):
+        return next((kind for kind in KINDS if kind in value), None)
+    return type(value).__name__.lower() if isinstance(value, Ssh | Docker) else None
+
+
+HostKind = Annotated[
+    Annotated[Literal["local"], Tag("local")] | Annotated[Ssh, Tag("ssh")] | Annotated[Docker, Tag("docker")],
+    Discriminator(
+        _kind_of_host,
+        custom_error_type="kind_of_host",
+        custom_error_message="This must be local, or a mapping such as {ssh: db1.example.net} or {docker: IMAGE}",
+    ),
+]
+
+
+def _text(value: Any) -> Any:
+    """A parameter's value as PostgreSQL takes it; what can be none is left for the mistake that it is."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value) if isinstance(value, int | float) else value
+
+
+class Server(Settings):
+    name: Label
+    host: HostKind = "local"
+    port: Port | None = None
+    """Default by ssh: 5432. By docker, where it is the port of dockerd's machine that leads to the server: one that is free.
+    On this machine: 54321 for ``primary``, 54322 for ``standby1``, 54323 for ``standby2``; for any other name, a number from
+    54421 to 55419 that is made of the name, and counts on with a number at its end. No other server changes it."""
+    data_directory: DataPath | None = None
+    """Default: a directory of the project's own."""
+    binaries: AbsolutePath | None = None
+    """The directory of ``postgres``; default: see the documentation of the host."""
+    listen: list[Listener] = ["127.0.0.1"]
+    """listen_addresses; default on a machine of its own: all of them (pg_hba.conf says who comes in)."""
+    address: Network | None = None
+    """How the other servers know it: where its replication connections come from, for pg_hba.conf, and where they find it.
+    Default 127.0.0.1/32 on the local host, else what the name of its machine resolves to."""
+    adopt: bool = False
+    """For a primary that is there already: it is never made, moved or removed, and keeps all settings but what
+    replication needs; destroy leaves it as it was found."""
+    restart: Literal["allowed", "refused"] = "allowed"
+    """Whether `up` may restart it, for parameters that can only change at start; default under `adopt`: refused."""
+    settings: dict[str, str] = {}
+    """More parameters for postgresql.conf; their names count in any case."""
+
+    @property
+    def machine(self) -> str:
+        """The machine it lives on, for people: "local", or its name; a container is a machine of its own, and so is what another
+        port of one name leads to."""
+        match self.host:
+            case Ssh():
+                return self.host.ssh if self.host.port in {None, SSH_PORT} else f"{self.host.ssh} port {self.host.port}"
+            case Docker():
+                return f"container {self.name}"
+            case local:
+                return local
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reachable(cls, values: Any) -> Any:
+        """A server on a machine of its own that listened to that alone could have no standby elsewhere."""
+        if isinstance(values, dict) and isinstance(values.get("host"), dict | Ssh | Docker):
+            return {"listen": ["*"]} | values
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _left_running(cls, values: Any) -> Any:
+        """Somebody uses a primary that is there already."""
+        if isinstance(values, dict) and values.get("adopt") is True:
+            return {"restart": "refused"} | values
+        return values
+
+    @property
+    def kind(self) -> str:
+        """Which module of `tde_replication.hosts` serves its host."""
+        return self.host if isinstance(self.host, str) else type(self.host).__name__.lower()
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _texts(cls, values: Any) -> Any:
+        """YAML's numbers and switches are texts to PostgreSQL, and names are the same in any case."""
+        if not isinstance(values, dict):
+            return values
+        texts: dict[str, Any] = {}
+        for name, value in values.items():
+            if name.lower() in texts:
+                raise ValueError(f'"{name.lower()}" is there in two spellings: write one')
+            texts[name.lower()] = _text(value)
+        return texts
+
+
+class Cluster(Settings):
+    """``tde-replication:cluster``: one primary and its standbys."""
+
+    encryption: Literal["required", "if-available", "off"] = "required"
+    cipher: Cipher = "aes_128"
+    """What tables and WAL are encrypted with, on every server; the principal key has its length. aes_256 needs pg_tde 2.2."""
+    wal_encryption: bool = False
+    database: Identifier = "postgres"
+    """Where the extension is made; keys and providers are the whole cluster's. One that is missing is made (not on an adopted
+    primary), and never dropped."""
+    protect: bool = False
+    """Whether Pulumi refuses to destroy the primary's data, and the Vault mount with its keys."""
+    disposable: bool = False
+    """Whether data may be removed rather than set aside, and keys with it; a primary whose data is gone is then made anew."""
+    vault: Vault = Vault()
+    key: Key = Key()
+    replication: Replication = Replication()
+    primary: Server = Server(name=PRIMARY)
+    standbys: list[Server] = [Server(name="standby1")]
+
+    @property
+    def servers(self) -> list[Server]:
+        return [self.primary, *self.standbys]
+
+    @property
+    def places(self) -> list[str]:
+        """Where each of `servers` stands in the stack file."""
+        return ["cluster.primary", *(f"cluster.standbys[{n}]" for n in range(len(self.standbys)))]
+
+    def port(self, server: Server, name: str | None = None) -> int:
+        """Its port; the default is made of `name`, where that is another than the server's own."""
+        return server.port or (STANDARD_PORT if server.kind == "ssh" else default_port(name or server.name))
+
+
+def default_port(name: str) -> int:
+    """By the name alone: another server that comes or goes changes no port. A number at the end of the name counts on from the
+    port of the name without it, so that db1 and db2 never meet."""
+    found = re.fullmatch(r"(.*?)(?<!\d)(\d{0,2})", name)
+    family, number = (found[1], int(found[2] or 0)) if found else (name, 0)
+    if family in {PRIMARY, "standby"}:
+        return LOCAL_PORT + number
+    return LOCAL_PORT + PORTS_OF_A_FAMILY + zlib.crc32(family.encode()) % FAMILIES + number
+
+
+MANAGED_PARAMETERS = {
+    *("port", "listen_addresses", "unix_socket_directories", "primary_conninfo", "primary_slot_name", "cluster_name"),
+    *(
+        "max_slot_wal_keep_size",
+        "pg_tde.cipher",
+        "pg_tde.wal_encrypt",
+        "data_directory",
+        "hba_file",
+        "config_file",
+        "ident_file",
+    ),
+}
+
+FOLLOWED_PARAMETERS = {
+    *(
+        "max_connections",
+        "max_worker_processes",
+        "max_wal_senders",
+        "max_prepared_transactions",
+        "max_locks_per_transaction",
+    )
+}
+"""A standby stops replaying where one of these is lower than the primary's: it has the primary's unless it names its own.
+(PostgreSQL documentation, *Administrator's Overview* of hot standby.)"""

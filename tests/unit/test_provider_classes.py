@@ -45,10 +45,10 @@ def test_a_provider_is_pickled_short_and_by_reference(provider: type[Provider]) 
     assert vars(provider()) == {}
 
 
-@pytest.mark.parametrize("name", ["ServerProvider", "ClaimProvider", "PasswordProvider"])
-def test_a_state_of_before_the_package_is_read(name: str) -> None:
-    former = f"ccomponents.postgres.resources\n{name}\n.".encode()
-    assert pickle.loads(former) is getattr(resources, name)  # noqa: S301 - made here
+@pytest.mark.parametrize("provider", providers(), ids=lambda provider: provider.__name__)
+def test_a_state_of_before_the_package_is_read(provider: type[Provider]) -> None:
+    former = provider.__module__.replace("tde_replication", "components")
+    assert pickle.loads(f"c{former}\n{provider.__name__}\n.".encode()) is provider  # noqa: S301 - made here
 
 
 def test_the_names_in_peoples_state() -> None:

@@ -159,6 +159,22 @@ class Place:
         servers[0] |= declared.pop("primary", {})
         return stack_file.parse("test", {"primary": servers[0], "standbys": servers[1:], **declared})
 
+    def build_two(self, *clusters: settings.Cluster) -> Graph:
+        """In one program: "orders", as the stack is called, and "ledger", …"""
+        graph = Graph()
+        listen(graph)
+
+        def both() -> pulumi.Output[Any]:
+            vault = VaultAddress(VAULT, pulumi.Output.secret(TOKEN), None)
+            made = [
+                EncryptedReplication(name, cluster, vault_address=vault)
+                for name, cluster in zip(("orders", "ledger"), clusters, strict=True)
+            ]
+            return pulumi.Output.all(*(one.summary for one in made))
+
+        run(both)
+        return graph
+
     def build(
         self, cluster: settings.Cluster, *, preview: bool = False, ca: str | None = None, inside: bool = False
     ) -> Graph:

@@ -553,3 +553,36 @@ def test_in_a_disposable_cluster_what_goes_with_the_directory_is_not_taken_away_
         assert made[label].deleted_with == claim
     assert made["Server db1"].deleted_with == ""
     assert made["BaseBackup db2"].deleted_with == ""
+
+
+def test_two_clusters_of_one_stack_share_no_name(place: Place) -> None:
+    made = place.build_two(place.cluster("db2"), elsewhere(place, place.cluster("db2")))
+    assert len(set(made.labels)) == len(made.labels)
+    assert {*WHOLE, "Server ledger-db1", "ReplicationRole ledger-replicator", "Token ledger-db2-token"} <= set(
+        made.labels
+    )
+    assert len(made.labels) == 2 * len(WHOLE)
+    assert {one.inputs["path"] for one in made.of("vault:index/mount:Mount")} == {"tde-orders", "tde-orders-ledger"}
+
+
+def test_what_two_clusters_would_both_occupy_is_refused(place: Place) -> None:
+    one = place.cluster("db2")
+    with pytest.raises(Mistakes) as refused:
+        place.build_two(one, one)
+    data = place.root / "db1" / "data"
+    assert refused.value.mistakes[:2] == [
+        f'cluster.primary.port: {one.primary.port} is db1\'s of EncryptedReplication "orders" too: name another one',
+        f'cluster.primary.dataDirectory: {data} is db1\'s of EncryptedReplication "orders" too: name another one',
+    ]
+    assert len(refused.value.mistakes) == 4
+
+
+def elsewhere(place: Place, cluster: settings.Cluster) -> settings.Cluster:
+    """The same in other directories."""
+
+    def moved(server: settings.Server) -> settings.Server:
+        return server.model_copy(update={"data_directory": str(place.root / f"other {server.name}" / "data")})
+
+    return cluster.model_copy(
+        update={"primary": moved(cluster.primary), "standbys": [moved(one) for one in cluster.standbys]}
+    )

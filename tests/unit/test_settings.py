@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 
 from bootstrap.project import HERE
 from tde_replication import stack_file
-from tde_replication.settings import Cluster, default_port
+from tde_replication.settings import Cluster, Docker, Server, Ssh, default_port
 from tde_replication.stack_file import Mistakes
 from tde_replication.vault.address import VaultAddress
 from tde_replication.vault.preflight import objections_of_reach
@@ -619,3 +619,30 @@ def test_a_data_directory_of_its_own(path: str) -> None:
 @pytest.mark.parametrize("address", ["10.0.0.0/8", "127.0.0.1/32", "fd00::/16"])
 def test_a_private_network_may_hold_the_servers(address: str) -> None:
     stack_file.parse(FILE, json.dumps(primary(address=address)))
+
+
+def test_a_program_names_settings_as_python_does_and_a_stack_file_by_their_keys() -> None:
+    declared = Cluster(wal_encryption=True, primary=Server(name="db1", data_directory="/srv/db1/data"), standbys=[])
+    assert stack_file.parse("a program", declared) is declared
+    document = {"walEncryption": True, "primary": {"name": "db1", "dataDirectory": "/srv/db1/data"}, "standbys": []}
+    assert stack_file.parse(FILE, document) == declared
+    with pytest.raises(Mistakes) as refused:
+        stack_file.parse(FILE, {"wal_encryption": True, "primary": {"data_directory": "/srv/db1/data", "name": "db1"}})
+    assert refused.value.mistakes == [
+        "cluster.primary.data_directory: there is no such setting",
+        "cluster.wal_encryption: there is no such setting",
+    ]
+
+
+def test_a_contradiction_in_a_program_is_told_as_in_a_stack_file() -> None:
+    twice = Cluster(primary=Server(name="db1"), standbys=[Server(name="db1")])
+    with pytest.raises(
+        Mistakes, match=r'^a program has 1 mistake; .*\n  cluster.standbys\[0\].name: "db1" is used twice$'
+    ):
+        stack_file.parse("a program", twice)
+
+
+def test_a_typed_machine_of_its_own_listens_to_all_as_a_declared_one_does() -> None:
+    assert Server(name="db1", host=Ssh(ssh="db1.example.net")).listen == ["*"]
+    assert Server(name="db1", host=Docker(docker="image:1")).listen == ["*"]
+    assert Server(name="db1").listen == ["127.0.0.1"]

@@ -3,15 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 from pulumi import Resource, ResourceOptions
 
 from tde_replication import settings
-from tde_replication.hosts.site import Site, Surroundings
+from tde_replication.hosts.site import Site
 from tde_replication.postgres import resources
 from tde_replication.values import SLOT_PREFIX
+
+if TYPE_CHECKING:
+    from tde_replication.plan import ClusterPlan
 
 STANDBY_DEFAULTS = {"wal_retrieve_retry_interval": "1s"}
 """Parameters of a standby that a person's own value outranks: it follows again soon after its primary was restarted."""
@@ -21,15 +24,7 @@ STANDBY_DEFAULTS = {"wal_retrieve_retry_interval": "1s"}
 class Around:
     """The cluster around a server."""
 
-    name: str
-    surroundings: Surroundings
-    stack: str
-    """Whose a data directory is: written into it."""
-    cluster: settings.Cluster
-    encrypted: bool
-    """Whether pg_tde is used."""
-    ca: str | None
-    """The path of the Vault's CA certificate here."""
+    plan: "ClusterPlan"
     parent: Resource
 
     def child(self, **options: Any) -> ResourceOptions:
@@ -37,20 +32,38 @@ class Around:
 
     def named(self, name: str) -> str:
         """The name of one of the cluster's resources."""
-        return self.surroundings.named(name)
+        return self.plan.surroundings.named(name)
+
+    @property
+    def stack(self) -> str:
+        return self.plan.stack
+
+    @property
+    def cluster(self) -> settings.Cluster:
+        return self.plan.cluster
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether pg_tde is used."""
+        return self.plan.in_force
+
+    @property
+    def ca(self) -> str | None:
+        """The path of the Vault's CA certificate here."""
+        return self.plan.vault_address.ca
 
     @property
     def token_file(self) -> str:
         """Files beside each data directory have the same names on all servers: pg_tde knows one path of each."""
-        return f"{self.name}.vault-token"
+        return self.plan.token_file
 
     @property
     def ca_file(self) -> str | None:
-        return f"{self.name}.vault-ca.pem" if self.ca else None
+        return f"{self.plan.name}.vault-ca.pem" if self.ca else None
 
     @property
     def passfile(self) -> str:
-        return f"{self.name}.pgpass"
+        return f"{self.plan.name}.pgpass"
 
 
 @dataclass(frozen=True)

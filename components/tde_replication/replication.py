@@ -8,45 +8,23 @@ KeyVault ─ mount, policies, a token per server, the role's secret
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import pulumi
 import pulumi_vault as vault
 from pulumi import Output, Resource, ResourceOptions
 
-from tde_replication import hosts, report, settings, stack_file, unasked
-from tde_replication.errors import Problem, escaped
+from tde_replication import report, settings, stack_file, unasked
+from tde_replication.errors import escaped
 from tde_replication.hosts.addresses import networks
-from tde_replication.hosts.site import Surroundings
 from tde_replication.node import Around, Node
+from tde_replication.plan import plan
 from tde_replication.postgres import resources
 from tde_replication.postgres.adapter import Managed
 from tde_replication.postgres.guc import is_off
 from tde_replication.postgres.upstream import Upstream, passfile
-from tde_replication.preflight import (
-    adoption,
-    objections,
-    objections_of_adoption,
-    objections_of_dependents,
-    objections_of_failover,
-    objections_of_keys,
-    objections_of_lost_mount,
-    objections_of_versions,
-)
-from tde_replication.preflight_clone import clones
-from tde_replication.preflight_keys import (
-    notices_of_cipher,
-    objections_of_cipher,
-    objections_of_keys_in_use,
-    objections_of_weaker_cipher,
-)
-from tde_replication.preflight_ports import of_adopted
-from tde_replication.side_by_side import side_by_side
 from tde_replication.vault.address import VaultAddress
 from tde_replication.vault.key_vault import KeyVault
-from tde_replication.vault.names import VaultNames
-from tde_replication.vault.preflight import objections_of_reach, objections_of_vault
 
 TYPE = "tde:index:EncryptedReplication"
 
@@ -67,9 +45,6 @@ class EncryptedReplication(pulumi.ComponentResource):
     summary: Output[str]
     """A few lines that a person wants to read first."""
 
-    _taken: ClassVar[dict[str, dict[tuple[str, str, object], str]]] = {}
-    """By cluster of this program: what its servers occupy, and which one does."""
-
     def __init__(
         self,
         name: str,
@@ -88,151 +63,23 @@ class EncryptedReplication(pulumi.ComponentResource):
 
         Raises `tde_replication.Problem` before any resource is registered.
         """
-        self._name = name
-        self._source = source or f'EncryptedReplication "{name}"'
-        cluster, vault_address = stack_file.read(self._source, cluster, vault_address)
-        self._cluster = cluster
-        declared = cluster.vault
-        self._vault_address = replace(
-            vault_address,
-            ca=declared.ca or vault_address.ca,
-            namespace=declared.namespace or vault_address.namespace,
-        )
-        surroundings = Surroundings(pulumi.get_stack(), name, declared.network, keep=not cluster.disposable)
-        own = surroundings.prefix
-        self._stack = f"{pulumi.get_project()}/{pulumi.get_stack()}/{name}"
-        self._key = cluster.key.name or f"{own}-principal-key"
-        self._mount = cluster.vault.mount or f"tde-{own}"
-        self._vault_names = VaultNames(
-            own,
-            self._stack,
-            self._mount,
-            shared=declared.existing,
-            role=cluster.replication.role,
-            keys=(self._key, *cluster.key.former),
-        )
+        source = source or f'EncryptedReplication "{name}"'
         with unasked.told(pulumi.log.warn):
-            self._primary, *self._standbys = self._places(surroundings)
-            self._reason = self._why_not_encrypted()
-            self._adoption = self._ask_adopted()
-            self._around = Around(
-                name, surroundings, self._stack, cluster, self._in_force, self._vault_address.ca, self
-            )
-            self._refuse_mistakes()
+            self._plan = plan(name, *stack_file.read(source, cluster, vault_address), source)
         super().__init__(TYPE, name, None, opts)
-        if self._reason:
-            pulumi.log.warn(escaped(f"NOT ENCRYPTED: {self._reason}"), self)
-        if cost := self._adoption[1]:
-            pulumi.log.warn(escaped(cost), self)
-        for notice in self._notices:
+        if self._plan.reason:
+            pulumi.log.warn(escaped(f"NOT ENCRYPTED: {self._plan.reason}"), self)
+        for notice in self._plan.notices:
             pulumi.log.warn(escaped(notice), self)
+        self._around = Around(self._plan, self)
         self._build()
 
-    def _places(self, around: Surroundings) -> list[Node]:
-        """Every declared server's place; where there can be none for some, all of them are told."""
-
-        def place(server: settings.Server) -> Node | Problem:
-            try:
-                return Node(server, hosts.place(server, self._cluster.port(server, around.named(server.name)), around))
-            except Problem as problem:
-                return problem
-
-        found = side_by_side(place, self._cluster.servers)
-        mistakes = [
-            f"{key}: {one}" for key, one in zip(self._cluster.places, found, strict=True) if isinstance(one, Problem)
-        ]
-        if mistakes:
-            raise stack_file.Mistakes(self._source, mistakes)
-        return [one for one in found if isinstance(one, Node)]
-
-    @property
-    def _in_force(self) -> bool:
-        return not self._reason
-
-    @property
-    def _nodes(self) -> list[Node]:
-        return [self._primary, *self._standbys]
-
-    def _why_not_encrypted(self) -> str:
-        """Empty where pg_tde is used."""
-        if self._cluster.encryption == "off":
-            return "the stack file says encryption: off"
-        for node in self._nodes:
-            if node.site.has_pg_tde is False:
-                return f"this {node.site.server} has no pg_tde"
-        return ""
-
-    def _ask_adopted(self) -> tuple[str | None, str | None]:
-        primary = self._primary
-        if not primary.declared.adopt:
-            return None, None
-        return adoption(primary.declared, primary.site, primary.parameters(self._cluster, encrypted=self._in_force))
-
-    def _refuse_mistakes(self) -> None:
-        cluster = self._cluster
-        told = side_by_side(
-            lambda each: objections(each[0], each[1].declared, each[1].site, self._stack),
-            zip(cluster.places, self._nodes, strict=True),
-        )
-        found = [line for lines in told for line in lines]
-        sites = [node.site for node in self._nodes]
-        found += self._taken_twice()
-        found += of_adopted(cluster, self._primary.site)
-        places = [(place, node.declared, node.site) for place, node in zip(cluster.places, self._nodes, strict=True)]
-        uncloned, self._notices = clones(places[0], places[1:])
-        found += uncloned
-        found += objections_of_versions(cluster.places, sites)
-        found += objections_of_failover(cluster.places, sites, [node.name for node in self._nodes])
-        found += objections_of_vault(self._vault_address, self._vault_names)
-        if self._in_force:
-            found += objections_of_reach(cluster, self._vault_address.address)
-        token = self._primary.beside_data(self._around.token_file)
-        found += objections_of_adoption(
-            cluster, self._primary.site, token, in_force=self._in_force
-        ) or objections_of_keys(
-            cluster,
-            self._primary.site,
-            self._vault_names,
-            self._vault_address.namespace or "",
-            in_force=self._in_force,
-        )
-        lost = objections_of_lost_mount(self._vault_address, cluster, self._primary.site, self._mount, token)
-        if self._in_force:
-            found += objections_of_cipher(cluster, cluster.places, sites)
-            found += objections_of_weaker_cipher(cluster, self._primary.site, token)
-            self._notices += notices_of_cipher(cluster, self._primary.site)
-            lost = lost or objections_of_keys_in_use(cluster, self._primary.site, self._key)
-        found += lost
-        found += objections_of_dependents(cluster, self._primary.site, token, in_force=self._in_force)
-        if objection := self._adoption[0]:
-            found.append(f"cluster.primary: {objection}")
-        if cluster.encryption == "required" and self._reason:
-            found.append(f"cluster.encryption: required, and {self._reason} (see docs/encryption.md)")
-        if found:
-            raise stack_file.Mistakes(self._source, found)
-
-    def _taken_twice(self) -> list[str]:
-        """What another cluster of this program has, too: before either is made, no machine can tell."""
-        mine = {
-            (machine, what, value): f"{place}.{what}: {value} is {node.name}'s of {self._source}"
-            for place, node in zip(self._cluster.places, self._nodes, strict=True)
-            for machine, what, value in node.occupies
-        }
-        others = [taken for name, taken in self._taken.items() if name != self._name]
-        self._taken[self._name] = mine
-        return [
-            f"{mistake.partition(': ')[0]}: {other[key].partition(': ')[2]} too: name another one"
-            for key, mistake in mine.items()
-            for other in others
-            if key in other
-        ]
-
     def _build(self) -> None:
-        cluster, primary, around = self._cluster, self._primary, self._around
-        for node in self._nodes:
+        cluster, primary, around = self._plan.cluster, self._plan.primary, self._around
+        for node in self._plan.nodes:
             node.ready.extend(node.site.make(around.child()))
         password = resources.Password(
-            f"{self._name}-replication-password", around.child(), version=cluster.replication.password_version
+            f"{self._plan.name}-replication-password", around.child(), version=cluster.replication.password_version
         ).output("value")
         key_vault = self._key_vault(password)
         adopted = primary.declared.adopt
@@ -244,8 +91,8 @@ class EncryptedReplication(pulumi.ComponentResource):
         inside = {**primary.site.location, "system_identifier": directory.system_identifier}
         if adopted:
             known = {"role": cluster.replication.role, "clients": self._clients(), **_primary(inside)}
-            known["settings"] = primary.parameters(cluster, encrypted=self._in_force) | (
-                {"pg_tde.wal_encrypt": "on"} if cluster.wal_encryption and self._in_force else {}
+            known["settings"] = primary.parameters(cluster, encrypted=self._plan.in_force) | (
+                {"pg_tde.wal_encrypt": "on"} if cluster.wal_encryption and self._plan.in_force else {}
             )
             primary.claim(around, around.token_file, around.ca_file, on_primary=known)
         vault_files = primary.vault_files(around, key_vault.tokens[primary.name])
@@ -256,57 +103,58 @@ class EncryptedReplication(pulumi.ComponentResource):
         # state any more where somebody has removed it.
         goes = cluster.disposable and not adopted
         on_primary = around.child(depends_on=[server], deleted_with=primary.ready[0] if goes else None)
-        keys = self._keys(inside, key_vault, on_primary) if self._in_force else []
+        keys = self._keys(inside, key_vault, on_primary) if self._plan.in_force else []
         role = resources.ReplicationRole(
             around.named(cluster.replication.role),
             on_primary,
             **inside,
             role=cluster.replication.role,
             password=password,
-            stack=self._stack,
+            stack=self._plan.stack,
         )
         rules = [self._hba_rule(address, inside, _after(on_primary, role)) for address in self._clients()]
-        for node in self._standbys:
+        for node in self._plan.standbys:
             slot = {"slot": node.slot, "primary_goes": goes, **_primary(inside)}
             files = (around.token_file, around.ca_file, around.passfile)
             node.claim(around, *files, after=[server], on_primary=slot)
         checks = [
-            self._standby(node, inside, on_primary, [*keys, *rules], key_vault, password) for node in self._standbys
+            self._standby(node, inside, on_primary, [*keys, *rules], key_vault, password)
+            for node in self._plan.standbys
         ]
         self._register([server, *keys, role, *rules, *checks])
 
     @property
     def _vault_url(self) -> str:
         """As the servers see it."""
-        return self._cluster.vault.address_from_servers or self._vault_address.address
+        return self._plan.cluster.vault.address_from_servers or self._plan.vault_address.address
 
     @property
     def _mount_stays(self) -> bool:
         """An adopted primary goes on after the stack, and its server key can never be unset: without key and token it could not
         start again."""
-        return not self._cluster.disposable or self._primary.declared.adopt
+        return not self._plan.cluster.disposable or self._plan.primary.declared.adopt
 
     def _key_vault(self, password: Output[str]) -> KeyVault:
-        declared = self._cluster.vault
+        declared = self._plan.cluster.vault
         provider = vault.Provider(
-            f"{self._name}-vault",
-            address=self._vault_address.address,
-            token=self._vault_address.token,
-            ca_cert_file=self._vault_address.ca,
-            namespace=self._vault_address.namespace,
+            f"{self._plan.name}-vault",
+            address=self._plan.vault_address.address,
+            token=self._plan.vault_address.token,
+            ca_cert_file=self._plan.vault_address.ca,
+            namespace=self._plan.vault_address.namespace,
             skip_child_token=True,
             max_retries=0,  # each resource would try for itself, and a Vault that is down be told after half a minute
             opts=self._around.child(),
         )
         return KeyVault(
-            self._name,
-            address=self._vault_address,
-            names=self._vault_names,
+            self._plan.name,
+            address=self._plan.vault_address,
+            names=self._plan.vault_names,
             keep=self._mount_stays,
-            keep_primary=self._primary.declared.adopt,
-            protect=self._cluster.protect,
+            keep_primary=self._plan.primary.declared.adopt,
+            protect=self._plan.cluster.protect,
             named=self._around.named,
-            servers={node.name: "primary" if node is self._primary else "standby" for node in self._nodes},
+            servers={node.name: "primary" if node is self._plan.primary else "standby" for node in self._plan.nodes},
             token_period_hours=int(declared.token_period.removesuffix("h")),
             password=password,
             opts=self._around.child(providers=[provider]),
@@ -314,7 +162,7 @@ class EncryptedReplication(pulumi.ComponentResource):
 
     def _keys(self, inside: dict[str, Any], key_vault: KeyVault, opts: ResourceOptions) -> list[Resource]:
         """Extension → key provider → principal key → what it is set for, in the order that pg_tde needs; the last of them."""
-        cluster, primary, provider = self._cluster, self._primary, self._cluster.vault.provider
+        cluster, primary, provider = self._plan.cluster, self._plan.primary, self._plan.cluster.vault.provider
         here, named = {**inside, "database": cluster.database}, self._around.named
         last: Resource = resources.Extension(named(f"pg_tde in {cluster.database}"), opts, **here)
         last = resources.KeyProvider(
@@ -327,25 +175,30 @@ class EncryptedReplication(pulumi.ComponentResource):
             # Counted from PGDATA, so that it is the same on every server.
             token_path=f"../{self._around.token_file}",
             ca_path=f"../{self._around.ca_file}" if self._around.ca_file else "",
-            namespace=self._vault_address.namespace or "",
-            existing=self._cluster.vault.existing,
+            namespace=self._plan.vault_address.namespace or "",
+            existing=self._plan.cluster.vault.existing,
             mount_stays=self._mount_stays,
             adopted=primary.declared.adopt,
         )
         last = resources.PrincipalKey(
-            named(self._key), _after(opts, last), **here, key=self._key, provider=provider, cipher=cluster.cipher
+            named(self._plan.key),
+            _after(opts, last),
+            **here,
+            key=self._plan.key,
+            provider=provider,
+            cipher=cluster.cipher,
         )
-        standbys = [(node.site.address, str(node.site.data)) for node in self._standbys]
+        standbys = [(node.site.address, str(node.site.data)) for node in self._plan.standbys]
         for scope in sorted(cluster.key.scope, reverse=True):  # the server's first: a default alone would set both
             last = resources.KeyBinding(
                 named(f"{scope} key"),
                 _after(opts, last),
                 **here,
                 scope=scope,
-                key=self._key,
+                key=self._plan.key,
                 provider=provider,
                 standbys=standbys,
-                slots=[node.slot for node in self._standbys],
+                slots=[node.slot for node in self._plan.standbys],
                 adopted=primary.declared.adopt,
             )
         last = resources.WalEncryption(
@@ -362,24 +215,27 @@ class EncryptedReplication(pulumi.ComponentResource):
 
     def _clients(self) -> list[str]:
         """Where standbys connect from, each once."""
-        return list(dict.fromkeys(one for node in self._standbys for one in self._clients_of(node)))
+        return list(dict.fromkeys(one for node in self._plan.standbys for one in self._clients_of(node)))
 
     def _clients_of(self, standby: Node) -> Sequence[str]:
-        return standby.site.clients or networks(self._primary.site.reach)
+        return standby.site.clients or networks(self._plan.primary.site.reach)
 
     def _databases(self, *standbys: Node) -> list[str]:
         """The database that these log in to: those that synchronize the primary's slots need one."""
         syncs = [node.declared.settings.get("sync_replication_slots", "off") for node in standbys]
-        return [] if all(map(is_off, syncs)) else [self._cluster.database]
+        return [] if all(map(is_off, syncs)) else [self._plan.cluster.database]
 
     def _hba_rule(self, address: str, inside: dict[str, Any], opts: ResourceOptions) -> resources.HbaRule:
-        role = self._cluster.replication.role
+        role = self._plan.cluster.replication.role
         return resources.HbaRule(
             self._around.named(f"{role} from {address}"),
             opts,
             **inside,
-            connection_type="hostssl" if self._cluster.replication.encrypted else "host",
-            databases=["replication", *self._databases(*(n for n in self._standbys if address in self._clients_of(n)))],
+            connection_type="hostssl" if self._plan.cluster.replication.encrypted else "host",
+            databases=[
+                "replication",
+                *self._databases(*(n for n in self._plan.standbys if address in self._clients_of(n))),
+            ],
             role=role,
             address=address,
         )
@@ -393,7 +249,7 @@ class EncryptedReplication(pulumi.ComponentResource):
         key_vault: KeyVault,
         password: Output[str],
     ) -> resources.ReplicationCheck:
-        replication, primary, site, around = self._cluster.replication, self._primary, node.site, self._around
+        replication, primary, site, around = self._plan.cluster.replication, self._plan.primary, node.site, self._around
         claimed = _after(on_primary, node.ready[0])
         databases = self._databases(node)
         slot = resources.ReplicationSlot(
@@ -401,7 +257,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             claimed,
             **inside,
             slot=node.slot,
-            stack=self._stack,
+            stack=self._plan.stack,
             standby_host=site.address,
             standby_directory=str(site.data),
         )
@@ -421,7 +277,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             content=password.apply(lambda value: passfile(replication.role, value, databases).decode()),
         )
         files = node.vault_files(around, key_vault.tokens[node.name])
-        encrypt_wal = self._cluster.wal_encryption and self._in_force
+        encrypt_wal = self._plan.cluster.wal_encryption and self._plan.in_force
         directory = resources.ClonedDirectory(
             around.named(node.name),
             around.child(depends_on=[slot, pgpass, *files, *ready]),
@@ -429,9 +285,9 @@ class EncryptedReplication(pulumi.ComponentResource):
             origin=f"base backup of {primary.name}",
             upstream=upstream.model_dump(by_alias=True, exclude_none=True),
             slot=node.slot,
-            encrypted=self._in_force,
+            encrypted=self._plan.in_force,
             encrypt_wal=encrypt_wal,
-            cipher=self._cluster.cipher,
+            cipher=self._plan.cluster.cipher,
             **_primary(inside),
             urn=self._urn_of_child(resources.ClonedDirectory, around.named(node.name)),
         )
@@ -452,10 +308,10 @@ class EncryptedReplication(pulumi.ComponentResource):
             standby=node.name,
             slot=node.slot,
             **primary_place,
-            database=self._cluster.database,
-            encryption=self._in_force,
-            key=self._key if self._in_force else "",
-            vault=self._vault_url if self._in_force else "",
+            database=self._plan.cluster.database,
+            encryption=self._plan.in_force,
+            key=self._plan.key if self._plan.in_force else "",
+            vault=self._vault_url if self._plan.in_force else "",
         )
 
     def _urn_of_child(self, kind: type[Managed], name: str) -> Output[str]:
@@ -479,21 +335,22 @@ class EncryptedReplication(pulumi.ComponentResource):
 
         primary, *standbys = [
             report.Line(node.name, node.declared.machine, *node.site.seen_at, str(node.site.data), slot)
-            for node in self._nodes
-            for slot in [None if node is self._primary else node.slot]
+            for node in self._plan.nodes
+            for slot in [None if node is self._plan.primary else node.slot]
         ]
         self.primary = after(primary.output)
         self.standbys = after([line.output for line in standbys])
-        self.primary_dsn = Output.secret(after(self._primary.site.dsn))
-        self.standby_dsns = Output.secret(after([node.site.dsn for node in self._standbys]))
-        self.vault = after({"address": self._vault_address.address, "mount": self._mount})
-        state = {"provider": self._cluster.vault.provider, "key": self._key}
-        why = {"reason": self._reason}
+        self.primary_dsn = Output.secret(after(self._plan.primary.site.dsn))
+        self.standby_dsns = Output.secret(after([node.site.dsn for node in self._plan.standbys]))
+        self.vault = after({"address": self._plan.vault_address.address, "mount": self._plan.mount})
+        state = {"provider": self._plan.cluster.vault.provider, "key": self._plan.key}
+        why = {"reason": self._plan.reason}
         self.encryption = after(
-            {"mode": self._cluster.encryption, "inForce": self._in_force} | (state if self._in_force else why)
+            {"mode": self._plan.cluster.encryption, "inForce": self._plan.in_force}
+            | (state if self._plan.in_force else why)
         )
-        cap = self._cluster.replication.max_slot_wal_keep_size
-        self.summary = after(report.summary(self._name, [primary, *standbys], cap, self._reason))
+        cap = self._plan.cluster.replication.max_slot_wal_keep_size
+        self.summary = after(report.summary(self._plan.name, [primary, *standbys], cap, self._plan.reason))
         names = ("primary", "standbys", "vault", "encryption", "summary")
         self.register_outputs({name: getattr(self, name) for name in names})
 

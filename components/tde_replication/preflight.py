@@ -188,15 +188,13 @@ def objections_of_adoption(cluster: settings.Cluster, primary: Site, token: str,
         with server_session(host, primary.data, "cluster.primary.adopt", cluster.database) as server:
             tde = PgTde(server)
             query = sql.SQL(
-                "SELECT current_setting('pg_tde.wal_encrypt'), (SELECT key_name FROM {}), (SELECT key_name FROM {}), "
+                "SELECT current_setting('pg_tde.wal_encrypt', true), (SELECT key_name FROM {}), (SELECT key_name FROM {}), "
                 "(SELECT name FROM {} WHERE lower(name) = lower(%s))"
             ).format(tde.table(SERVER_KEY), tde.table(DEFAULT_KEY), tde.table(PROVIDERS))
             row = server.row(query, [cluster.vault.provider])
-    except Unavailable as unknown:
+    except Problem as unknown:  # no pg_tde is an answer, and told as one
         could_not_ask("the keys and WAL of the server that is to be adopted", unknown)
         return []
-    except Problem:
-        return []  # it has no pg_tde
     wal, server_key, default_key, provider = row or (None,) * 4
     keys = {"server": server_key, "default": default_key}
     found = [f'key provider "{provider}"'] if provider else []
@@ -230,10 +228,8 @@ def objections_of_keys(
     except NoDatabase as missing:
         if cluster.primary.adopt and in_force:
             found = [f"{missing}: make it there, or name another"]
-    except Unavailable as unknown:
+    except Problem as unknown:  # no pg_tde is an answer, and told as one
         unless_new(host, primary.data, "where the keys of the running cluster are", unknown)
-    except Problem:
-        pass  # it has no pg_tde there
     if not in_force and (used or _has_keys(host, primary.data)):
         why = "the cluster is encrypted, and without pg_tde its tables can no longer be read"
         return [f"cluster.encryption: {why}: set it back. To have the data in clear, copy it into a new cluster"]

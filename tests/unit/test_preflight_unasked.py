@@ -6,7 +6,7 @@ from unittest.mock import MagicMock, Mock
 import pytest
 
 from tde_replication import hosts, preflight, preflight_clone, preflight_ports, unasked
-from tde_replication.errors import LoginFailed, Unavailable
+from tde_replication.errors import LoginFailed, NoExtension, SqlError, Unavailable
 from tde_replication.settings import Cluster, Docker, Server
 from tde_replication.vault.names import VaultNames
 from tde_replication.vault.preflight import objections_of_vault
@@ -81,3 +81,25 @@ def test_a_server_that_does_not_let_the_superuser_in(monkeypatch: pytest.MonkeyP
     if objection:
         assert 'role "postgres" does not exist' in objection
         assert "make that role, or let it in by pg_hba.conf" in objection
+
+
+@pytest.mark.parametrize("check", ["keys of an adopted server", "where the keys are"])
+def test_a_statement_that_timed_out_is_no_cluster_without_pg_tde(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    late = SqlError("canceling statement due to lock timeout (SQLSTATE 55P03).", "55P03")
+    host = Mock(
+        connect=Mock(side_effect=late), listing=Mock(return_value=["PG_VERSION"]), status=Mock(return_value=None)
+    )
+    monkeypatch.setattr(hosts, "host", lambda _: host)
+    [text] = told_by(CHECKS[check])
+    assert "canceling statement due to lock timeout" in text
+
+
+@pytest.mark.parametrize("check", ["keys of an adopted server", "where the keys are"])
+def test_a_server_without_pg_tde_is_an_answer(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Mock(
+        connect=Mock(side_effect=NoExtension("database postgres has no extension pg_tde")),
+        listing=Mock(return_value=["PG_VERSION"]),
+        status=Mock(return_value=None),
+    )
+    monkeypatch.setattr(hosts, "host", lambda _: host)
+    assert told_by(CHECKS[check]) == []

@@ -72,11 +72,11 @@ class Provider(ResourceProvider):
                 declared = self._declared(olds, news, unknown)
                 with _told(live):
                     objection = declared.objection(live)
-                return CheckResult(news, [CheckFailure("", objection)] if objection else [])
+                return CheckResult(news, [CheckFailure("", escaped(objection))] if objection else [])
             if not unknown:
                 _tell_cost(self.kind.model_validate(_plain(news)), None)
         except ValidationError as error:
-            failures = [CheckFailure(str(e["loc"][0] if e["loc"] else ""), e["msg"]) for e in error.errors()]
+            failures = [CheckFailure(str(e["loc"][0] if e["loc"] else ""), escaped(e["msg"])) for e in error.errors()]
             return CheckResult(news, failures)
         return CheckResult(news, [])
 

@@ -133,8 +133,9 @@ class ClonedDirectory(DataDirectory):
                     if self.machine.listing(PurePosixPath(directory))
                 ]
             needed, free = self._needed(), self._free()
-        except Problem:
-            return None  # whoever asks next says so
+        except Problem as why:
+            could_not_ask(f"whether a new clone of {self.name} can be made", why)
+            return None
         if hindering:
             return f"{self.name} needs a new clone ({live.follows}): {'; '.join(hindering)}. Nothing is changed"
         if self.disposable or free is None or free >= needed:

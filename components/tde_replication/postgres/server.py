@@ -5,7 +5,6 @@ set by hand is found and put back. (PostgreSQL documentation, *Parameter Interac
 """
 
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import ClassVar, Literal, Self
 
@@ -29,6 +28,7 @@ from tde_replication.postgres.starting import (
 )
 from tde_replication.postgres.trial import Trial, refused_values
 from tde_replication.progress import note
+from tde_replication.unasked import could_not_ask
 from tde_replication.waiting import until
 
 LOWER_DEADLINE = 60.0
@@ -148,8 +148,10 @@ class Server(OnServer):
         """What PostgreSQL has against the values that are new."""
         new = {name: self.settings[name] for name in self.settings.keys() & self._changed_settings(live)}
         wrong = []
-        with suppress(Unavailable):
+        try:
             wrong = refused_values(self.machine, self._bin, new) if new else []
+        except Unavailable as why:
+            could_not_ask(f"what PostgreSQL has against the new settings of {self.name}", why)
         return f"server {self.name}: {'; '.join(wrong)}: nothing is changed. Correct its settings" if wrong else None
 
     def objection_to_adoption(self, live: Self) -> str | None:
@@ -192,8 +194,9 @@ class Server(OnServer):
                     [list(changed | back)],
                 )
                 recodes = [PARAMETER] if recodes_wal(server, changed) else []
-        except Problem:
-            return []  # it does not answer now: whoever reads it says so
+        except Problem as why:
+            could_not_ask(f"whether {self.name} must be restarted", why)
+            return []
         late = {name for name, runs in rows if name.lower() in changed or runs != written(name, self.settings[name])}
         return sorted({*late, *recodes})
 
@@ -203,7 +206,8 @@ class Server(OnServer):
             return []
         try:
             return sorted(too_low(self.machine, self._bin, self.data))
-        except Problem:
+        except Problem as why:
+            could_not_ask(f"what {self.name} is paused for", why)
             return []
 
     def create(self) -> Self:

@@ -94,8 +94,6 @@ A preview warns above its plan of every check that it could not make.
 
 ## What cannot be seen
 
-* The value of the replication secret in Vault: pulumi-vault does not compare it. Standbys do not read it; their passfiles are
-  compared.
 * Whether a running server has loaded a `pg_hba.conf` that was changed within the same second as its last load. (Parameters are
   compared with their files one by one.)
 * A standby that ran without pg_tde and has been stopped since, or runs with it again: what it replayed meanwhile is in clear.

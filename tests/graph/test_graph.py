@@ -13,6 +13,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from tde_replication import settings, stack_file
+from tde_replication.hosts.account import service_account
 from tde_replication.postgres.data_directory import MARKER
 from tde_replication.settings import MANAGED_PARAMETERS
 from tde_replication.stack_file import Mistakes
@@ -294,6 +295,29 @@ def test_connection_strings_are_secret_outputs_and_hold_no_password(place: Place
     assert PASSWORD not in json.dumps(made.outputs)
     assert f"port={made.outputs['primary']['port']}" in made.outputs["primary_dsn"]
     assert len(made.outputs["standby_dsns"]) == 1
+
+
+def test_connection_strings_trust_the_servers_account_alone(place: Place) -> None:
+    """Whoever may put a socket in the server's place would be the server."""
+    made = place.build(place.cluster("db2"))
+    for dsn in (made.outputs["primary_dsn"], *made.outputs["standby_dsns"]):
+        assert conninfo_to_dict(dsn)["requirepeer"] == service_account().name
+
+
+@pytest.mark.parametrize("switch", ["on", "off"])
+def test_a_standby_that_synchronizes_slots_logs_in_to_a_database(place: Place, switch: str) -> None:
+    """PostgreSQL documentation, *sync_replication_slots*: dbname in primary_conninfo. Rule and passfile must have it, too."""
+    cluster = place.cluster("db2", database="orders")
+    [standby] = cluster.standbys
+    standby = standby.model_copy(update={"settings": {"sync_replication_slots": switch, "hot_standby_feedback": "on"}})
+    made = place.build(cluster.model_copy(update={"standbys": [standby]}))
+    databases = ["orders"] if switch == "on" else []
+    settings = made["Server db2"].inputs["settings"]
+    assert settings["sync_replication_slots"] == switch
+    assert conninfo_to_dict(settings["primary_conninfo"]).get("dbname") == ("orders" if databases else None)
+    assert made["HbaRule replicator from 127.0.0.1/32"].inputs["databases"] == ["replication", *databases]
+    passfile = plain(made["HostFile db2-pgpass"].inputs["content"])
+    assert [line.split(":")[2] for line in passfile.splitlines()] == ["replication", *databases]
 
 
 def test_servers_get_tokens_of_their_own_with_the_policy_of_their_kind(place: Place) -> None:

@@ -193,3 +193,36 @@ def test_a_server_without_a_database_postgres(node: Node) -> None:
                 pass
         finally:
             connection.execute("ALTER DATABASE apart RENAME TO postgres")
+
+
+@pytest.mark.parametrize(
+    ("directory", "told"),
+    [
+        (".", None),
+        ("@tde-replication-test", "has no socket in a directory: set unix_socket_directories, and restart it"),
+        ("", "has no socket in a directory: set unix_socket_directories, and restart it"),
+    ],
+    ids=["relative", "abstract", "none"],
+)
+def test_where_a_server_of_somebody_elses_has_its_socket(servers: Servers, directory: str, told: str | None) -> None:
+    """A relative directory counts from the data directory; a session by peer authentication needs a socket that is a file."""
+    node = servers.primary("sockets")
+    node.stop()
+    with node.file("postgresql.auto.conf").open("a") as file:
+        file.write(f"unix_socket_directories = '{directory}'\n")
+    start = [
+        f"{node.server.binaries}/pg_ctl",
+        "start",
+        "--wait",
+        "--pgdata",
+        str(node.data),
+        "--log",
+        f"{node.data}/log",
+    ]
+    node.host.run(start, deadline=30)
+    if told is None:
+        assert node.value("SHOW unix_socket_directories") == "."
+    else:
+        with pytest.raises(Unavailable, match=told):
+            node.rows("SELECT 1")
+    node.stop()

@@ -135,6 +135,13 @@ def test_an_objection_fails_the_check_and_leaves_refresh_and_destroy_alone(provi
     assert world.thing is None
 
 
+def test_what_an_objection_quotes_is_escaped(provider: ThingProvider) -> None:
+    """A CI system would obey a line of it."""
+    declared = {**DECLARED, "name": "t\n##vso[task.setvariable]"}
+    [failure] = provider.check({**STATE, "colour": "black"}, declared).failures
+    assert failure.reason == "t\n\\x23#vso[task.setvariable] is black now: nothing is changed"
+
+
 def test_nothing_changed(provider: ThingProvider) -> None:
     result = provider.diff("thing t", STATE, dict(DECLARED))
     assert result.changes is False

@@ -1,15 +1,20 @@
 """Small texts that other programs read, or that we read of them."""
 
 import re
+import socket
+import struct
+import threading
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import psycopg
 import psycopg.conninfo
 import pytest
 from hypothesis import given, strategies as st
 from psycopg import pq
 
 from tde_replication.errors import Problem
+from tde_replication.hosts.files import Ended
 from tde_replication.hosts.local import LocalHost
 from tde_replication.postgres.base_backup import _duration, _size, _tell
 from tde_replication.postgres.control import ControlData, control_data
@@ -72,6 +77,35 @@ def test_conninfo_demands_scram_and_its_channel_binding_where_tls_is_required(tl
     assert fields["require_auth"] == "scram-sha-256"
     assert fields.get("channel_binding") == ("require" if tls in {"require", "verify-ca"} else None)
     assert "dbname" not in fields
+
+
+def test_a_stranger_on_the_primarys_port_gets_no_password(tmp_path: Path) -> None:
+    """It asks for it in clear, as a server with "password" in its pg_hba.conf does; libpq is what a standby has, too."""
+    secret = tmp_path / "pgpass"
+    secret.write_bytes(passfile("replicator", "the password"))
+    secret.chmod(0o600)
+    heard = bytearray()
+
+    def ask(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(5)
+            heard.extend(connection.recv(8192))  # the request for TLS
+            connection.sendall(b"N")
+            heard.extend(connection.recv(8192))  # the start of a session
+            connection.sendall(b"R" + struct.pack("!ii", 8, 3))  # AuthenticationCleartextPassword
+            heard.extend(connection.recv(8192))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        stranger = threading.Thread(target=ask, args=[listener])
+        stranger.start()
+        port = listener.getsockname()[1]
+        upstream = Upstream(host="127.0.0.1", port=port, role="replicator", tls="prefer", passfile=str(secret))
+        with pytest.raises(psycopg.OperationalError, match="authentication method requirement"):
+            psycopg.connect(upstream.conninfo("db2"), dbname="replication", connect_timeout=5)
+        stranger.join()
+    assert b"replicator" in heard
+    assert b"the password" not in heard
 
 
 @given(one_line, one_line, one_line)
@@ -282,6 +316,14 @@ class Answering(LocalHost):
     def run(self, command: Any, **_: Any) -> str:
         self.asked = list(command)
         return self.output
+
+
+@pytest.mark.parametrize("listed", [b"a\0../b\0", b"..\0", b".\0", b"\0"])
+def test_a_listing_of_names_that_no_file_can_have_is_refused(listed: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = LocalHost()
+    monkeypatch.setattr(host, "_execute", lambda *_, **__: Ended(0, listed, ""))
+    with pytest.raises(Problem, match=r"^/d: it lists a name that no file can have$"):
+        host.listing(PurePosixPath("/d"))
 
 
 BIN, DATA = PurePosixPath("/b in"), PurePosixPath("/d'ata")

@@ -335,4 +335,9 @@ def test_what_keeps_a_server_from_having_a_standby_is_told_at_preview(servers: S
     )
     declared = adopting.but(settings=adopting.settings | {"wal_level": "replica", "max_wal_senders": "5"})
     assert declared.objection_to_adoption(live(declared)) is None
+    # Together with whatever else there is against it.
+    loading = live(adopting).but(settings=adopting.settings | {"shared_preload_libraries": "auto_explain"})
+    both = str(adopting.objection_to_adoption(loading))
+    assert "loads auto_explain at its start" in both
+    assert str(told) in both
     made.stop()

@@ -155,14 +155,16 @@ class Server(OnServer):
         return f"server {self.name}: {'; '.join(wrong)}: nothing is changed. Correct its settings" if wrong else None
 
     def objection_to_adoption(self, live: Self) -> str | None:
-        """The same of a server that was here before the stack, as it is."""
+        """The same of a server that was here before the stack, as it is: all of it, told together."""
         loaded, wanted = (elements(one.settings.get("shared_preload_libraries", "")) for one in (live, self))
+        found: list[str | None] = []
         if lost := sorted(set(loaded) - set(wanted) - {""}):
-            return (
+            found.append(
                 f"server {self.name} loads {', '.join(lost)} at its start, and the stack file does not: name all but pg_tde in "
                 "settings.shared_preload_libraries, or have the server load no more"
             )
-        return self.objection(live) or without_standbys(self, self.name, self.settings)
+        found += [self.objection(live), without_standbys(self, self.name, self.settings)]
+        return ". ".join(filter(None, found)) or None
 
     @property
     def _no_socket(self) -> str:

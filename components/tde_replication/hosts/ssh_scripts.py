@@ -1,5 +1,7 @@
 """What `ssh_site` has run as root on a machine: constant scripts, with "make" or "remove" as "$1"; each may run again."""
 
+from tde_replication.hosts.way_scripts import WAY
+
 # $1 verb, $2 system, $3 version. Packages stay when the stack goes: other servers may use them.
 PACKAGES = r"""
 [ "$1" = make ] || exit 0
@@ -60,15 +62,17 @@ END
     ;;
 esac
 """
-# $1 verb, $2 directory of package files, counted from the login's home; the rest: their names
+# $1 verb, $2 directory of package files, counted from the login's home; the rest: their names. The login takes away what it has
+# brought: as root, that would go where a link in its home leads.
 FILES = """
 set -eu
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C
 verb=$1 directory=$2
 shift 2
 if [ "$verb" = remove ]; then
-    rm -rf -- "$directory"
-    rmdir -p -- "${directory%/*}" 2>/dev/null || true
+    as_login() { if [ "${SUDO_USER:-root}" = root ]; then "$@"; else runuser -u "$SUDO_USER" -- "$@"; fi; }
+    as_login rm -rf -- "$directory"
+    as_login rmdir -p -- "${directory%/*}" 2>/dev/null || true
     exit
 fi
 cd -- "$directory"
@@ -81,22 +85,54 @@ case $1 in
 *)  dnf -y install "$@" ;;
 esac
 """
-# $1 verb, $2 account, $3 directory above the data, $4 whether that is of the stack's own making
-DIRECTORY = """
+# $1 verb, $2 account, $3 directory above the data, $4 whether that is of the stack's own making. Root makes and gives away only
+# what lies in directories that nobody but root may change: in the account's own, a link of its making would lead root anywhere.
+DIRECTORY = (
+    WAY
+    + """
 set -eu
+umask 022
+account=$2 accounts=" 0 "
+# Into the directory above $1, which stays the one that was entered. From where others may change the way, there is no link in it.
+enter() {
+    way "${1%/*}" || :
+    real=$at${rest:+/${rest%/}}
+    cd -P -- "${real:-/}" && [ "$(pwd -P)" = "${real:-/}" ]
+}
+take_away() {
+    ( enter "$1" && rmdir ${2-} -- "${1##*/}" ) 2>/dev/null || runuser -u "$account" -- rmdir ${2-} -- "$1" 2>/dev/null
+}
+give() { mkdir -m 0700 -- "$1" && chown -h "$account:$(id -gn "$account")" -- "$1"; }
+make() {
+    until way "$1"; do
+        if [ -e "$place" ] || [ -L "$place" ]; then
+            if [ ! -L "$place" ] && only_for "$place"; then continue; fi  # root has made it meanwhile, for another server
+            # The directory above may be root's, in one of the account's: earlier versions made it so.
+            ( enter "$1" && only_for . && give "${1##*/}" ) 2>/dev/null || runuser -u "$account" -- mkdir -p -m 0700 -- "$1"
+            return
+        fi
+        case ${rest%/} in
+        */*) mkdir -- "$place" || [ -d "$place" ] || return ;;
+        *)  give "$place"; return ;;
+        esac
+    done
+}
 if [ "$1" = remove ]; then
     [ "$4" = yes ] || exit 0
-    rmdir --ignore-fail-on-non-empty -- "$3" 2>/dev/null || [ ! -d "$3" ]
-    rmdir -- "${3%/*}" 2>/dev/null || true  # of this version's servers, where no other is left
+    if ! take_away "$3" --ignore-fail-on-non-empty && [ -d "$3" ]; then
+        echo "$3 cannot be removed, or a link of $account leads there: see what is there, and remove it yourself" >&2
+        exit 1
+    fi
+    take_away "${3%/*}" || true  # of this version's servers, where no other is left
     exit
 fi
-id -u "$2" >/dev/null
-[ -d "$3" ] || install -d -o "$2" -g "$(id -gn "$2")" -m 0700 -- "$3"
-if ! runuser -u "$2" -- test -w "$3"; then
-    echo "$2 cannot write to $3: give it that directory, or name a dataDirectory in one of its own" >&2
+id -u "$account" >/dev/null
+if ! { [ -d "$3" ] || make "$3"; } || ! runuser -u "$account" -- test -w "$3"; then
+    echo "$account cannot write to $3: give it that directory, or name a dataDirectory in one of its own" >&2
     exit 1
 fi
 """
+)
 # $1 verb, $2 unit, $3 its text
 UNIT = """
 set -eu

@@ -20,16 +20,16 @@ from pulumi import ResourceOptions
 from pulumi_command import remote
 
 from tde_replication.errors import CommandFailed, Problem, Unavailable
-from tde_replication.hosts import sudo
+from tde_replication.hosts import installation, sudo
 from tde_replication.hosts.account import PROJECT
 from tde_replication.hosts.addresses import networks
-from tde_replication.hosts.installation import EXTENSIONS
 from tde_replication.hosts.known_hosts import expect_known_hosts
 from tde_replication.hosts.login import Login, connection_settings, known_host_keys
 from tde_replication.hosts.openssh import Shell
 from tde_replication.hosts.site import Site, Surroundings
 from tde_replication.hosts.ssh import OWN_UNITS, SshHost
 from tde_replication.hosts.ssh_scripts import DIRECTORY, FILES, PACKAGES, UNIT, UNIT_TEXT
+from tde_replication.hosts.way_scripts import WAY
 from tde_replication.settings import Server, Ssh
 from tde_replication.unasked import could_not_ask
 
@@ -41,7 +41,23 @@ LAYOUTS = {
 }
 """By system: the directories of programs and of data, and the distribution's own unit."""
 SUFFIXES = {"debian": ".deb", "redhat": ".rpm"}
-NO_SERVER = 3
+NO_SERVER, OTHERS = 3, 4
+# $1 directory of programs; the rest: where the extension may be. A program is run only where nobody but root and the account may
+# change it, or what leads to it.
+PROGRAMS = (
+    WAY
+    + f"""
+directory=$1
+shift
+[ -e "$directory/postgres" ] || exit {NO_SERVER}
+accounts=" 0 $(id -u) "
+for program in {" ".join(installation.PROGRAMS)}; do
+    [ ! -e "$directory/$program" ] || way "$directory/$program" || {{ printf '%s\\n' "$place" >&2; exit {OTHERS}; }}
+done
+"$directory/postgres" --version || exit 1
+for file; do [ ! -e "$file" ] || echo pg_tde; done
+"""
+)
 HOST_KEYS = ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa", "ssh-ed25519")
 """In the order in which pulumi-command's ssh wants them of a host."""
 
@@ -235,7 +251,7 @@ def _package_names(server: Server) -> list[str]:
 
 def _programs(server: Server, host: SshHost, binaries: PurePosixPath) -> tuple[bool | None, int | None]:
     """Whether the server there has the extension, or will have it, and its major version; None where there is none yet, or no
-    answer. Raises `Problem` where one should be installed already, and is not."""
+    answer. Raises `Problem` where one should be installed already and is not, or others may change it."""
     declared = _ssh(server)
     installed = server.adopt or declared.packages == "none"
     brought = []
@@ -245,14 +261,18 @@ def _programs(server: Server, host: SshHost, binaries: PurePosixPath) -> tuple[b
     expected = None if server.binaries else declared.version
     if will_have and expected:
         return will_have, expected
-    script = (
-        f'[ -e "$1" ] || exit {NO_SERVER}; "$1" --version || exit; shift; '
-        'for file; do [ ! -e "$file" ] || echo pg_tde; done'
-    )
-    places = [str(binaries.parent / place.format(major=declared.version) / "pg_tde.control") for place in EXTENSIONS]
+    places = [
+        str(binaries.parent / place.format(major=declared.version) / "pg_tde.control")
+        for place in installation.EXTENSIONS
+    ]
     try:
-        told = host.run(["/bin/sh", "-c", script, "sh", str(binaries / "postgres"), *places], deadline=PROBE_DEADLINE)
+        told = host.run(["/bin/sh", "-c", PROGRAMS, "sh", str(binaries), *places], deadline=PROBE_DEADLINE)
     except CommandFailed as failure:
+        if failure.status == OTHERS:
+            raise Problem(
+                f"the programs in {binaries} on {declared.ssh} are not run, for others than root and {declared.account} may "
+                f"change {failure.output.strip()}: see its owner and mode, or name another directory in binaries"
+            ) from None
         if installed and failure.status == NO_SERVER:
             raise Problem(
                 f"there is no {binaries / 'postgres'} on {declared.ssh}: name what is there in host.version, host.system or "

@@ -10,8 +10,10 @@ import os
 import platform
 import runpy
 import signal
+import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -52,13 +54,27 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         SDK["restore"]()
         return runpy.run_path(str(HERE / "program.py"))["run"](request, context)
 
+    def InstallDependencies(self, _request: Any, _context: Any) -> Iterator[Any]:
+        """None: a plugin runs on this interpreter, as a program does."""
+        return iter(())
+
+    def RunPlugin(self, request: Any, context: Any) -> Iterator[Any]:
+        """Run a plugin that is Python source (`PulumiPlugin.yaml`), and pass on what it prints: its port, first of all."""
+        environment = dict(line.split("=", 1) for line in request.env)
+        command = [sys.executable, "-u", request.info.program_directory, *request.args]
+        with subprocess.Popen(command, cwd=request.pwd, env=environment, stdout=subprocess.PIPE) as process:
+            context.add_callback(process.kill)  # the engine ends a plugin by ending this call
+            for line in process.stdout or ():
+                yield language_pb2.RunPluginResponse(stdout=line)
+            yield language_pb2.RunPluginResponse(exitcode=process.wait())
+
 
 def main() -> None:
     runpy.run_path(str(WATCH))["end_with_engine"](sys.argv[-1])
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
-    server = grpc.server(ThreadPoolExecutor(max_workers=4), options=OPTIONS)
+    server = grpc.server(ThreadPoolExecutor(max_workers=16), options=OPTIONS)
     language_pb2_grpc.add_LanguageRuntimeServicer_to_server(LanguageHost(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

@@ -1,0 +1,65 @@
+"""The component as programs in other languages use it: in a plugin that the engine runs, by a program that has it not."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bootstrap.project import HERE
+from tests.engine.cluster import Cluster, base_directory, discard
+from tests.engine.workspace import Workspace
+from tests.openbao import OpenBao
+
+PROGRAM = """
+import pulumi
+
+inputs = {"cluster": pulumi.Config("tde-replication").require_object("cluster"), "summary": None, "primaryDsn": None}
+made = pulumi.ComponentResource("tde:index:EncryptedReplication", pulumi.get_stack(), inputs, None, True)
+pulumi.export("summary", made.summary)
+pulumi.export("primaryDsn", made.primaryDsn)
+"""
+
+
+@pytest.fixture
+def cluster(openbao: OpenBao, encrypted_binaries: Path, tmp_path: Path) -> Iterator[Cluster]:
+    workspace = Workspace(tmp_path, "trial", openbao.environment)
+    plugin = shutil.copytree(HERE.root / "components", tmp_path / "plugin")
+    (plugin / ".venv").symlink_to(HERE.root / ".venv")
+    for name in ("__main__.py", "Pulumi.yaml"):
+        (tmp_path / name).unlink()
+    (tmp_path / "__main__.py").write_text(PROGRAM)
+    project = {"name": "other", "runtime": "python", "stackConfigDir": "stacks", "options": {"refresh": "always"}}
+    (tmp_path / "Pulumi.yaml").write_text(yaml.safe_dump({**project, "packages": {"tde": "./plugin"}}))
+    # The engine starts dynamic providers as if they were the program's, and has to be told of the plugin's Python.
+    workspace.environment["PULUMI_RUNTIME_VIRTUALENV"] = str(plugin / ".venv")
+    made = Cluster(workspace, base_directory(), 1, openbao, binaries=encrypted_binaries)
+    workspace.init()
+    yield made
+    discard(made)
+
+
+def test_a_cluster_is_made_repaired_and_removed(cluster: Cluster) -> None:
+    workspace = cluster.workspace
+    workspace.cluster["primary"]["settings"] = {"max_connections": 50}
+    workspace.write(workspace.cluster)
+    workspace.up_well()
+    assert workspace.output("summary").startswith("trial: 1 primary, 1 standby, streaming")
+    assert "NOT ENCRYPTED" not in workspace.output("summary")
+    workspace.unchanged()
+    cluster.sql("db1", "ALTER ROLE replicator NOLOGIN")
+    assert set(workspace.preview().plan) == {"ReplicationRole replicator"}
+    workspace.up_well()
+    workspace.unchanged()
+    assert workspace.destroy().code == 0
+
+
+def test_all_mistakes_of_a_cluster_are_told(cluster: Cluster) -> None:
+    workspace = cluster.workspace
+    workspace.write({"primary": {"name": "db1", "port": 99998}, "standbys": [{"name": "db2", "port": 99999}]})
+    done = workspace.preview()
+    assert done.code != 0
+    assert 'EncryptedReplication "trial" has 2 mistakes; nothing was touched:' in done.text, done.text
+    assert "cluster.primary.port: " in done.text
+    assert "cluster.standbys[0].port: " in done.text

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from tde_replication.errors import CommandFailed, Problem, Refused, Unavailable
-from tde_replication.hosts import file_scripts as scripts, local
+from tde_replication.hosts import answer, file_scripts as scripts, local
 from tde_replication.hosts.account import PROJECT, service_account
 from tde_replication.hosts.base import Postmaster
 from tde_replication.hosts.local import LocalHost
@@ -141,6 +141,15 @@ def test_much_output_on_both_streams(host: LocalHost) -> None:
     script = "i=0; while [ $i -lt 20000 ]; do echo 0123456789; echo 0123456789 >&2; i=$((i+1)); done"
     assert len(host.run(["sh", "-c", script], deadline=60, on_line=lines.append)) == 220_000
     assert len(lines) == 20_000
+
+
+def test_output_without_end_is_not_held(host: LocalHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer, "LARGEST", 1 << 20)
+    with pytest.raises(Problem, match=r"^yes on this machine answered with more than 1 MiB: nothing of it was used$"):
+        host.run(["yes"], deadline=60)
+    lines: list[str] = []
+    host.run(["sh", "-c", "head -c 300000 /dev/zero | tr '\\0' x >&2"], deadline=60, on_line=lines.append)
+    assert max(map(len, lines)) <= answer.LONGEST
 
 
 def test_a_command_that_fails_says_how_and_why(host: LocalHost) -> None:
@@ -589,5 +598,7 @@ def test_what_a_killed_server_left_of_its_socket_goes_without_its_data_too(host:
     for socket, whose in ((own, data), (other, data.with_name("other"))):
         host.write(socket, b"", mode=0o600)
         host.write(socket.with_name(f"{socket.name}.lock"), f"99999999\n{whose}\n".encode(), mode=0o600)
+    # A FIFO would never answer; the account itself may put one there.
+    host.run(["mkfifo", str(data.parent / ".s.PGSQL.5003.lock")], deadline=10)
     host.halt(pure(root), data, deadline=1)
-    assert host.listing(data.parent) == [other.name, f"{other.name}.lock"]
+    assert host.listing(data.parent) == [other.name, f"{other.name}.lock", ".s.PGSQL.5003.lock"]

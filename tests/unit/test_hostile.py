@@ -4,6 +4,7 @@ code takes it, or refuses it with a sentence. No other error, and no wait withou
 Nothing here is a machine: `Hostile` answers what hypothesis thinks of, and keeps nothing.
 """
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,17 +17,39 @@ from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
 from tde_replication import console, hosts, stack_file
 from tde_replication.errors import CommandFailed, Problem, Unavailable
-from tde_replication.hosts import listeners
+from tde_replication.hosts import file_scripts, files, listeners
 from tde_replication.hosts.base import FileStatus, Host, Postmaster
+from tde_replication.hosts.files import Ended
+from tde_replication.hosts.local import LocalHost
 from tde_replication.hosts.superuser import Connection
 from tde_replication.postgres import base_backup, data_directory, resources
 from tde_replication.postgres.adapter import Provider
 from tde_replication.postgres.control import control_data, position, too_low
 from tde_replication.postgres.resource import Resource
+from tde_replication.vault.address import VaultAddress
+from tde_replication.vault.client import Client
+from tde_replication.vault.names import VaultNames
+from tde_replication.vault.preflight import objections_of_vault
+from tde_replication.vault.secret import SecretContent
+from tde_replication.vault.token import Token
 
 SECONDS = 5.0
 CLASSES = [found for found in vars(resources).values() if isinstance(found, type)]
 PROVIDERS = [found for found in CLASSES if issubclass(found, Provider) and found is not Provider]
+VAULT_KEYS = [
+    "data",
+    "metadata",
+    "auth",
+    "errors",
+    "keys",
+    "options",
+    "policy",
+    "type",
+    "version",
+    "deletion_time",
+    "ttl",
+    "period",
+]
 DEEP = "[" * 2000  # more than Python takes
 words = st.sampled_from(
     [
@@ -344,3 +367,66 @@ def test_the_marker_is_not_read_without_an_end() -> None:
 
     with suppress(Problem):
         assert data_directory.marker(Deep.__new__(Deep), PurePosixPath("/srv")) == {}
+
+
+class Answering(LocalHost):
+    """A machine whose shell answers anything to a script."""
+
+    def __init__(self, ended: Callable[[], Ended]) -> None:
+        super().__init__()
+        self._ended = ended
+
+    def _execute(self, script: str, *arguments: str, content: bytes = b"", deadline: float = 0) -> Ended:
+        del script, arguments, content, deadline
+        return self._ended()
+
+
+outputs = st.one_of(
+    st.binary(max_size=40),
+    texts.map(lambda text: text.encode(errors="surrogatepass")),
+    st.lists(texts, max_size=9).map(lambda lines: "\n".join(lines).encode(errors="surrogatepass")),
+    st.sampled_from(
+        [b"81a4 postgres 26", b"41ed UNKNOWN 1", b"17\nhere\n17\n/d\n1\n5432\n/s\n*\n", b"0\nlost\n", b"9" * 5000]
+    ),
+)
+statuses = st.sampled_from([0, 1, *sorted(file_scripts.ANSWERS)]) | st.integers(-64, 255)
+
+
+@given(st.lists(st.builds(Ended, statuses, outputs, texts), min_size=1, max_size=6))
+def test_raw_answers_of_a_shell(answers: list[Ended]) -> None:
+    left = itertools.cycle(answers)
+    host, path = Answering(lambda: next(left)), PurePosixPath("/tmp/db2")
+    for ask in (host.status, host.listing, host.read, host.real, host.postmaster, host.serves, host.remove):
+        with pytest.MonkeyPatch.context() as patch, refused_in_a_sentence():
+            patch.setattr(files, "PAUSES", (0.0,))
+            ask(path)
+    with refused_in_a_sentence():
+        host.write(path, b"", mode=0o600)
+    with refused_in_a_sentence():
+        host.rename(path, path)
+
+
+@given(
+    st.lists(st.dictionaries(texts | st.sampled_from(VAULT_KEYS), json_values, max_size=4), min_size=1, max_size=4),
+    statuses,
+)
+def test_answers_of_a_vault(answers: list[dict[str, Any]], status: int) -> None:
+    left = itertools.cycle([*answers, *({"data": one} for one in answers)])
+
+    def send(client: Client, method: str, where: str, *_: Any) -> tuple[int, dict[str, Any]]:
+        del method
+        found = [200, 404, 204, status][abs(status) % 4]
+        return found, client._read(found, where, json.dumps(next(left), default=str).encode(errors="surrogatepass"))
+
+    where = {"address": "https://vault.example.net"}
+    names = VaultNames("x", "p/x/x", "tde-x", shared=status % 2 == 0, role="replicator", keys=("key",))
+    token = Token.model_validate({**where, "server": "db1", "policies": ["a"], "period_hours": 24, "accessor": "a"})
+    secret = SecretContent.model_validate({**where, "mount": "m", "name": "n", "username": "u", "password": "p"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Client, "_send", send)
+        address = VaultAddress(where["address"], None, None)
+        patch.setattr(VaultAddress, "client", Client(where["address"], "token"))
+        asks = [lambda: objections_of_vault(address, names), token.read, token.create, secret.read, secret.create]
+        for ask in asks:
+            with refused_in_a_sentence():
+                ask()

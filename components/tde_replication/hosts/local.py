@@ -24,6 +24,7 @@ from tde_replication.errors import CommandFailed, LoginFailed, Problem, Unavaila
 from tde_replication.hosts import file_scripts as scripts, local_scripts
 from tde_replication.hosts.account import PROJECT, is_only_for, local_root, service_account
 from tde_replication.hosts.addresses import reached_locally
+from tde_replication.hosts.answer import LONGEST, Receiver, last_lines
 from tde_replication.hosts.base import LOG, Host, Postmaster
 from tde_replication.hosts.files import DEADLINE, LOG_TAIL_BYTES, Ended, ScriptedHost
 from tde_replication.hosts.installation import find_installation
@@ -96,40 +97,41 @@ class LocalHost(ScriptedHost):
             cwd=directory or "/",
             env=ENVIRONMENT | dict(environment or {}),
             start_new_session=True,
-            text=True,
-            errors="replace",
         )
-        stdin, stdout, stderr = (cast("IO[str]", stream) for stream in (child.stdin, child.stdout, child.stderr))
+        stdin, stdout, stderr = (cast("IO[bytes]", stream) for stream in (child.stdin, child.stdout, child.stderr))
+        name = PurePosixPath(command[0]).name
         late = threading.Event()
+
+        def end() -> None:
+            os.killpg(child.pid, signal.SIGKILL)
 
         def give_up() -> None:
             late.set()
-            os.killpg(child.pid, signal.SIGKILL)
+            end()
 
         timer = threading.Timer(deadline, give_up)
         timer.start()
         try:
-            output: list[str] = []
-            reader = threading.Thread(target=lambda: output.append(stdout.read()))
-            reader.start()
-            errors = []
-            for line in stderr:
-                errors.append(line)
+            output = Receiver(f"{name} on this machine", stdout, end)
+            output.start()
+            errors = last_lines()
+            for raw in iter(lambda: stderr.readline(LONGEST), b""):
+                errors.append(line := raw.decode(errors="replace"))
                 if on_line:
                     on_line(line.rstrip("\n"))
             status = child.wait()
-            reader.join()
+            output.join()
         finally:
             timer.cancel()
             stdin.close()
             stdout.close()
             stderr.close()
-        name = PurePosixPath(command[0]).name
         if late.is_set():
             raise CommandFailed(name, status, f"it did not end within {deadline:g} s")
+        content = output.content()
         if status:
-            raise CommandFailed(name, status, "".join(errors[-20:]))
-        return "".join(output)
+            raise CommandFailed(name, status, "".join(list(errors)[-20:]))
+        return content.decode(errors="replace")
 
     def write(self, path: PurePosixPath, content: bytes, *, mode: int) -> None:
         self._make_way(Path(path.parent))

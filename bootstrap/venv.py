@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from pathlib import Path
 
 from bootstrap.project import Project, fingerprint, run_quietly, say
 
@@ -33,9 +34,10 @@ def ensure(project: Project, *, development: bool) -> None:
 def _link(project: Project) -> None:
     """Have the package of `components` imported from there; what is not from an index has no hash to install it by."""
     for packages in project.venv.glob("lib/python3*/site-packages"):
-        link, line = packages / "tde_replication.pth", f"{project.root / 'components'}\n"
-        if not link.exists() or link.read_text() != line:
-            link.write_text(line)
+        link = packages / "tde_replication.pth"
+        # Not in place of one that serves: the environment may be another checkout's, which a link leads to.
+        if not link.exists() or not Path(link.read_text().strip()).is_dir():
+            link.write_text(f"{project.root / 'components'}\n")
 
 
 def _moved(project: Project) -> bool:

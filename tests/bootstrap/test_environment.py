@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bootstrap import environment, plugins
+from bootstrap import environment, plugins, venv
 from bootstrap.engine import Engine
 from bootstrap.plugins import Plugins, own_home
 from bootstrap.project import HERE, BootstrapError, Project
@@ -161,3 +161,20 @@ def test_env_sh_leaves_the_shell_alone_when_the_bootstrap_fails(env_sh: list[str
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "1 unset\n"
     assert done.stderr == "error: no engine\n"
+
+
+def test_the_package_is_imported_from_the_project_that_made_the_environment(project: Project, tmp_path: Path) -> None:
+    """Another checkout may have it by a link, and must not lead it astray."""
+    link = project.venv / "lib" / "python3.11" / "site-packages" / "tde_replication.pth"
+    link.parent.mkdir(parents=True)
+    venv._link(project)
+    assert link.read_text() == f"{project.root}/components\n"
+    other = Project(tmp_path / "other")
+    (project.root / "components").mkdir(parents=True, exist_ok=True)
+    other.root.mkdir()
+    (other.root / ".venv").symlink_to(project.venv)
+    venv._link(other)
+    assert link.read_text() == f"{project.root}/components\n"
+    (project.root / "components").rmdir()
+    venv._link(other)
+    assert link.read_text() == f"{other.root}/components\n"

@@ -115,10 +115,10 @@ def test_two_clusters_in_one_stack(
     )
 
 
-def test_what_two_clusters_would_both_have_is_told_before_either_is_made(workspace: Workspace) -> None:
+def test_what_two_clusters_would_both_have_is_told_at_preview(workspace: Workspace) -> None:
     program = workspace.directory / "__main__.py"
     program.write_text(program.read_text().replace('name="primary", ', 'name="primary", port=24680, '))
-    done = workspace.up()
+    done = workspace.preview()
     assert done.code != 0
     assert 'EncryptedReplication "shop-orders" has 1 mistake; nothing was touched:' in done.text, done.text
     assert (

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -65,6 +65,36 @@ def project(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(local, "PROJECT", made)
     yield made
     shutil.rmtree(made)
+
+
+@AS_ROOT
+def test_a_directory_that_another_thread_just_makes_is_not_there_yet(
+    host: LocalHost, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks meanwhile what is in it is let in, or told that there is nothing."""
+    reached, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def paused(change: Callable[..., None]) -> Callable[..., None]:
+        def slowly(*arguments: int) -> None:
+            reached.release()
+            assert go_on.acquire(timeout=20)
+            change(*arguments)
+
+        return slowly
+
+    monkeypatch.setattr(os, "fchown", paused(os.fchown))
+    monkeypatch.setattr(os, "fchmod", paused(os.fchmod))
+    token = pure(project / "new" / "stack" / "db1" / "token")
+    writing = threading.Thread(target=lambda: host.write(token, b"1", mode=0o600))
+    writing.start()
+    for _ in range(3):
+        assert reached.acquire(timeout=20)
+        assert host.status(token) is None
+        assert host.listing(token.parent) == []
+        go_on.release()
+    writing.join()
+    assert host.read(token) == b"1"
+    assert [place.name for place in (project / "new" / "stack").iterdir()] == ["db1"]
 
 
 @AS_ROOT
@@ -347,9 +377,8 @@ def test_a_directory_that_is_exchanged_for_a_link_changes_nobodys_owner(
     mkdir = os.mkdir
 
     def exchange(name: str, mode: int, dir_fd: int) -> None:
-        if name == path.name:
+        if path.name in name:
             path.symlink_to(victim)
-            raise FileExistsError
         mkdir(name, mode, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "mkdir", exchange)

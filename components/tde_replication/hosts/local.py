@@ -168,19 +168,24 @@ class LocalHost(ScriptedHost):
 
             descriptor = enter(str(missing[-1].parent), None)
             for place in reversed(missing):
-                try:
-                    os.mkdir(place.name, mode=0o700, dir_fd=descriptor)
-                except FileExistsError:  # another process makes the same way
-                    made = False
+                # Under its name it may be entered from its first moment on: who asks meanwhile what is in it must be let in.
+                draft = f".{place.name}.new"
+                with suppress(FileExistsError):  # of a run that was killed
+                    os.mkdir(draft, mode=0o700, dir_fd=descriptor)
+                made = enter(draft, descriptor)
+                if place == path:
+                    os.fchown(made, self._account.uid, self._account.gid)
                 else:
-                    made = True
+                    os.fchmod(made, 0o711)  # other accounts' things may be in there too: it may be passed through
+                try:
+                    os.stat(place.name, dir_fd=descriptor, follow_symlinks=False)
+                except FileNotFoundError:
+                    os.rename(draft, place.name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+                else:  # another process has made the same way
+                    os.rmdir(draft, dir_fd=descriptor)
                 descriptor = enter(place.name, descriptor)
                 if os.fstat(descriptor).st_uid != os.geteuid():
-                    return  # the account's already: it makes the rest
-                if place == path:
-                    os.fchown(descriptor, self._account.uid, self._account.gid)
-                elif made:
-                    os.fchmod(descriptor, 0o711)  # other accounts' things may be in there too: it may be passed through
+                    return  # the account's: it makes the rest
 
     def remove(self, path: PurePosixPath) -> None:
         there = any(os.path.lexists(place) for place in (path, path.with_name(f".{path.name}.new")))

@@ -23,18 +23,20 @@ def _code(char: str) -> str:
 class Problem(Exception):  # noqa: N818 - the family's name is what a person sees it as
     """A sentence for a person: what happened, why, and what to do next. It never holds a secret."""
 
-    __module__ = (
-        "builtins"  # Pulumi prints the class with its module before the sentence: only the class helps a person
-    )
+    def __init_subclass__(cls) -> None:
+        cls.__module__ = (
+            "builtins"  # Pulumi prints it with the class before the sentence: only the class helps a person
+        )
 
     def __str__(self) -> str:
         return escaped(super().__str__())
 
 
+Problem.__module__ = "builtins"
+
+
 class SqlError(Problem):
     """A server answered a statement with an error."""
-
-    __module__ = "builtins"
 
     def __init__(self, text: str, sqlstate: str) -> None:
         super().__init__(text)
@@ -44,43 +46,29 @@ class SqlError(Problem):
 class Unavailable(Problem):
     """The server or host does not answer now; another resource answers for that."""
 
-    __module__ = "builtins"
-
 
 class NoEntry(Problem):
     """A machine answers, and it is not known to be the right one, or does not let us in."""
-
-    __module__ = "builtins"
 
 
 class AnotherCluster(Unavailable):
     """A server answers, and it is not the one that this was declared for: the data directory's resource says so."""
 
-    __module__ = "builtins"
-
 
 class LoginFailed(Unavailable):
     """A server runs, and did not let us in: it is starting or stopping, or lacks the database, the role or the rule for us."""
-
-    __module__ = "builtins"
 
 
 class NoDatabase(Unavailable):
     """A server answers, and has no database of the name that was asked for: the extension's resource makes it."""
 
-    __module__ = "builtins"
-
 
 class NoExtension(Unavailable):
     """A server answers, and the database has no pg_tde: the extension's resource makes it."""
 
-    __module__ = "builtins"
-
 
 class Refused(Problem):
     """Something is there that is not ours to change."""
-
-    __module__ = "builtins"
 
 
 class CommandFailed(Problem):
@@ -88,8 +76,6 @@ class CommandFailed(Problem):
 
     `status` is its exit status (more than 128, or negative: a signal ended it), `output` what it wrote to standard error.
     """
-
-    __module__ = "builtins"
 
     def __init__(self, command: str, status: int, output: str) -> None:
         super().__init__(f"{command} failed (status {status}): {output.strip() or 'it said nothing'}")

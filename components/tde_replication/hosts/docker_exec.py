@@ -24,6 +24,7 @@ from docker.errors import APIError, DockerException, NotFound
 from requests.exceptions import RequestException
 
 from tde_replication.errors import Problem, Unavailable
+from tde_replication.hosts import file_scripts as scripts
 from tde_replication.hosts.docker_tls import TlsStream, upgraded
 from tde_replication.waiting import until
 
@@ -38,23 +39,15 @@ CUT = 10.0
 """Seconds that a command has to end after its own deadline."""
 
 # Waits to be told to go: what a command wrote before the answer to our request was read could be lost in the SDK's buffer.
-# Then takes out of the environment what nobody asked for ($1), runs the rest, and ends its whole group when standard input
-# closes, that is when the process that asked for it is gone.
-SUPERVISE = """
+# Then takes out of the environment what nobody asked for ($1), and runs the rest.
+SUPERVISE = (
+    """
 read -r _ || exit
 unset $1
 shift
-exec 3<&0 </dev/null
-"$@" 3<&- &
-child=$!
-{ read -r _ <&3; kill -s KILL -- -$$; } 2>/dev/null &
-watcher=$!
-wait "$child"
-status=$?
-kill "$watcher" 2>/dev/null
-wait "$watcher" 2>/dev/null
-exit "$status"
 """
+    + scripts.SUPERVISE
+)
 
 # The volume's first directory belongs to root. Ends with its standard input, so with the process that keeps it.
 HELP = """

@@ -26,6 +26,20 @@ regular() {
     exit 46
 }
 """
+# Runs "$@" and ends its whole group when standard input closes, that is when the process that asked for it is gone, however
+# it went: a base backup whose caller was killed must not go on holding its slot. No setting is part of this script.
+SUPERVISE = """
+exec 3<&0 </dev/null
+"$@" 3<&- &
+child=$!
+{ read -r _ <&3; kill -s KILL -- -$$; } 2>/dev/null &
+watcher=$!
+wait "$child"
+status=$?
+kill "$watcher" 2>/dev/null
+wait "$watcher" 2>/dev/null
+exit "$status"
+"""
 STATUS = PRELUDE + """there "$1"; exec stat -c '%f %U %u' -- "$1" """
 # $2: at most so many bytes
 READ = PRELUDE + """regular "$1"; exec head -c "$2" -- "$1" """

@@ -40,21 +40,6 @@ ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _WAY = threading.Lock()
 
-# Runs "$@" and ends its whole group when standard input closes, that is when the process that asked for it is gone, however
-# it went: a base backup whose caller was killed must not go on holding its slot. No setting is part of this script.
-SUPERVISE = """
-exec 3<&0 </dev/null
-"$@" 3<&- &
-child=$!
-{ read -r _ <&3; kill -s KILL -- -$$; } 2>/dev/null &
-watcher=$!
-wait "$child"
-status=$?
-kill "$watcher" 2>/dev/null
-wait "$watcher" 2>/dev/null
-exit "$status"
-"""
-
 
 class LocalHost(ScriptedHost):
     address = "local"
@@ -90,7 +75,7 @@ class LocalHost(ScriptedHost):
         on_line: Callable[[str], None] | None = None,
     ) -> str:
         child = subprocess.Popen(
-            self._account.command(["/bin/sh", "-c", SUPERVISE, "supervise", *command]),
+            self._account.command(["/bin/sh", "-c", scripts.SUPERVISE, "supervise", *command]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -15,8 +15,8 @@ import psycopg
 from tde_replication.errors import Problem, Refused, Unavailable
 from tde_replication.hosts.base import Host
 from tde_replication.hosts.bridge import Bridge
+from tde_replication.hosts.file_scripts import SUPERVISE
 from tde_replication.hosts.files import DEADLINE, LOG_TAIL_BYTES, Ended, ScriptedHost
-from tde_replication.hosts.local import SUPERVISE
 from tde_replication.hosts.login import Login, connection_settings, known_host_keys
 from tde_replication.hosts.openssh import Shell, failed
 from tde_replication.hosts.ssh_connections import NotJoined, attempts

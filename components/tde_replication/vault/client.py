@@ -37,19 +37,13 @@ Answer = TypeVar("Answer")
 class Denied(Problem):
     """Vault does not let this token do it."""
 
-    __module__ = "builtins"
-
 
 class NotReady(Problem):
     """A Vault answers that opens nothing now: it is sealed, or not initialized."""
 
-    __module__ = "builtins"
-
 
 class Rejected(Problem):
     """Vault refused a request for what is in it: `errors` are its own words."""
-
-    __module__ = "builtins"
 
     def __init__(self, sentence: str, status: int, errors: str) -> None:
         super().__init__(sentence)

@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from tde_replication.errors import Problem
+from tde_replication.errors import Problem, SqlError
 from tde_replication.postgres.guc import LISTS, elements, same_value
 from tde_replication.postgres.session import Session
 from tde_replication.waiting import until
@@ -112,7 +112,7 @@ def _spelled(server: Session, name: str, text: str, context: str) -> str | None:
         return None
     try:
         return str(server.value("SELECT set_config(%s, %s, true)", [name, text]))
-    except Problem:
+    except SqlError:  # the server refuses the value; one that is gone has not answered
         return None
 
 

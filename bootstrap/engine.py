@@ -11,7 +11,7 @@ from pathlib import Path
 from bootstrap import download, records
 from bootstrap.project import STAND_IN, BootstrapError, Project, fingerprint, is_script, run_quietly, say
 
-VERSION = "3.259.0"  # the least that is accepted, and the one installed or built where there is none
+VERSION = "3.259.0"  # the oldest version that is accepted, and the one that is installed or built
 LANGUAGE_HOST, PROVIDER_HOST = "pulumi-language-python", "pulumi-resource-pulumi-python"
 _GO = (1, 25)  # the least that offline/engine/go.mod accepts
 

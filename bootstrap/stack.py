@@ -105,7 +105,7 @@ class Stack:
         return self._pulumi("refresh", "--clear-pending-creates", "--yes", "--skip-preview", "--suppress-outputs")
 
     def vault(self, command: str, *, quietly: bool = False) -> int:
-        """Start or remove the embedded Vault, where it is this stack's; without a virtual environment there is none."""
+        """Start or remove the embedded Vault, if it is this stack's. It needs the virtual environment."""
         if not self.embedded_vault or not self.project.python.exists():
             return 0
         return self._run([str(self.project.python), "-m", VAULTS[self.name], command], quietly=quietly)

@@ -35,7 +35,7 @@ def why_unusable(stack_file: Path, environ: Mapping[str, str]) -> str | None:
 
 
 def _setting(text: str, name: str) -> str | None:
-    """A plain value of the stack file; empty: one that is encrypted; None: there is none."""
+    """A plain value of the stack file; "" if it is encrypted, None if it is not set."""
     found = re.search(_SETTING.format(name=name), text, re.MULTILINE)
     if found is None:
         return None

@@ -55,7 +55,7 @@ class ContainerVault(Vault):
             for kind in (client.containers, client.networks):
                 if (found := self._named(kind)) and self._is_ours(found):
                     _discard(found)
-            with suppress(APIError):  # there is none, or another checkout's Vault uses it
+            with suppress(APIError):  # it does not exist, or another checkout's Vault uses it
                 client.images.remove(IMAGE)
 
     def _make(self) -> None:
@@ -103,7 +103,7 @@ class ContainerVault(Vault):
                 raise VaultError(f"OpenBao did not start: {cause}. Its log: docker logs {self.name}")
 
     def _named(self, kind: Any) -> Any:
-        """The container or network of our name; None where there is none."""
+        """The container or network with our name, or None."""
         with suppress(NotFound):
             return kind.get(self.name)
 

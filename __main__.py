@@ -4,7 +4,7 @@ import sys
 
 import pulumi
 
-from tde_replication import EncryptedReplication, Problem
+from tde_replication import EncryptedReplication, UserError
 
 TOLD = 32
 """The exit status to which Pulumi's Python host adds no error of its own: the program has told what is wrong."""
@@ -15,7 +15,7 @@ try:
     replication = EncryptedReplication(
         stack, pulumi.Config().get("cluster") or "{}", source=f"stacks/Pulumi.{stack}.yaml"
     )
-except Problem as problem:
+except UserError as problem:
     pulumi.log.error(str(problem))
     sys.exit(TOLD)
 

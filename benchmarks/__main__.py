@@ -19,7 +19,7 @@ from benchmarks.notes import notes
 from benchmarks.place import BenchmarkError, scratch
 from benchmarks.table import Table
 from bootstrap.project import HERE, BootstrapError
-from tde_replication.errors import Problem
+from tde_replication.errors import UserError
 from tde_replication.hosts.installation import find_installation
 from tde_replication.settings import SUPPORTED
 from tests.docker.lab import CannotRunError
@@ -73,7 +73,7 @@ def _interrupted(_number: int, _frame: FrameType | None) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except (BenchmarkError, BootstrapError, Problem) as error:
+    except (BenchmarkError, BootstrapError, UserError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted: nothing of it is left")

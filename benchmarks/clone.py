@@ -17,7 +17,7 @@ from benchmarks.ours import Ours
 from benchmarks.place import BenchmarkError
 from tde_replication.hosts.account import service_account
 from tde_replication.hosts.installation import Installation
-from tde_replication.hosts.local import LocalHost
+from tde_replication.hosts.local.machine import LocalHost
 
 MIB = 1024**2
 PAGE = 8192

@@ -17,7 +17,7 @@ from benchmarks.machines import Machines
 from benchmarks.table import Row, Table
 from tde_replication import hosts
 from tde_replication.hosts.base import Host
-from tde_replication.hosts.local import LocalHost
+from tde_replication.hosts.local.machine import LocalHost
 from tde_replication.waiting import until
 from tests.docker.lab import BINARIES, ROOM, server_container
 from tests.ssh.booted import USER
@@ -106,6 +106,6 @@ def _container(machines: Machines) -> Iterator[Way]:
         host = hosts.host(f"docker://{name}")
         initdb = [str(BINARIES / "initdb"), "--pgdata", str(data), "--auth=trust", "--no-sync"]
         host.run(initdb, deadline=DEADLINE)
-        host.launch(BINARIES, data)
+        host.start(BINARIES, data)
         until(lambda: host.postmaster(data) is not None, seconds=DEADLINE)
         yield Way("docker", host, ["docker", "exec", "-i", "-u", "postgres", name])

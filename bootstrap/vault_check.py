@@ -5,8 +5,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from tde_replication.errors import Problem, Unavailable
-from tde_replication.vault.client import Client, NotReady, address_mistake
+from tde_replication.errors import Unavailable, UserError
+from tde_replication.vault.client import Client, NotReady
+from tde_replication.vault_url import address_mistake
 
 _SETTING = r"^\s+[\"']?vault:{name}[\"']?:[ \t]*[\"']?([^\s\"'#]*)"
 
@@ -29,7 +30,7 @@ def why_unusable(stack_file: Path, environ: Mapping[str, str]) -> str | None:
         Client(address, ca=environ.get("VAULT_CACERT")).health()
     except (Unavailable, NotReady) as problem:
         return str(problem)
-    except Problem:
+    except UserError:
         pass  # the stack file may name the CA: the program knows, and says what is wrong
     return None
 

@@ -8,13 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tde_replication.errors import Problem
+    from tde_replication.errors import UserError
     from tde_replication.replication import EncryptedReplication
     from tde_replication.settings import Cluster, Docker, Key, Replication, Server, Ssh, Vault
 
-_MODULES = {"EncryptedReplication": "replication", "Problem": "errors"}
+_MODULES = {"EncryptedReplication": "replication", "UserError": "errors"}
 
-__all__ = ["Cluster", "Docker", "EncryptedReplication", "Key", "Problem", "Replication", "Server", "Ssh", "Vault"]
+__all__ = ["Cluster", "Docker", "EncryptedReplication", "Key", "Replication", "Server", "Ssh", "UserError", "Vault"]
 
 
 def __getattr__(name: str) -> Any:

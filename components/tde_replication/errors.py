@@ -20,7 +20,7 @@ def _code(char: str) -> str:
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"  # noqa: PLR2004
 
 
-class Problem(Exception):  # noqa: N818 - the family's name is what a person sees it as
+class UserError(Exception):
     """A sentence for a person: what happened, why, and what to do next. It never holds a secret."""
 
     def __init_subclass__(cls) -> None:
@@ -32,10 +32,10 @@ class Problem(Exception):  # noqa: N818 - the family's name is what a person see
         return escaped(super().__str__())
 
 
-Problem.__module__ = "builtins"
+UserError.__module__ = "builtins"
 
 
-class SqlError(Problem):
+class SqlError(UserError):
     """A server answered a statement with an error."""
 
     def __init__(self, text: str, sqlstate: str) -> None:
@@ -43,11 +43,11 @@ class SqlError(Problem):
         self.sqlstate = sqlstate
 
 
-class Unavailable(Problem):
+class Unavailable(UserError):
     """The server or host does not answer now; another resource answers for that."""
 
 
-class NoEntry(Problem):
+class AccessDenied(UserError):
     """A machine answers, and it is not known to be the right one, or does not let us in."""
 
 
@@ -67,11 +67,11 @@ class NoExtension(Unavailable):
     """A server answers, and the database has no pg_tde: the extension's resource makes it."""
 
 
-class Refused(Problem):
+class Conflict(UserError):
     """Something is there that is not ours to change."""
 
 
-class CommandFailed(Problem):
+class CommandFailed(UserError):
     """A command on a host ended with a status other than 0.
 
     `status` is its exit status (more than 128, or negative: a signal ended it), `output` what it wrote to standard error.

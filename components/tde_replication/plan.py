@@ -6,32 +6,27 @@ from dataclasses import dataclass, replace
 import pulumi
 
 from tde_replication import hosts, settings
-from tde_replication.errors import Problem
-from tde_replication.hosts.site import Surroundings
-from tde_replication.node import Node
-from tde_replication.preflight import (
+from tde_replication.errors import UserError
+from tde_replication.hosts.placement import PlacementContext
+from tde_replication.member import Member
+from tde_replication.parallel import parallel_map
+from tde_replication.preflight.clone import check_clones
+from tde_replication.preflight.keys import check_cipher, check_keys_in_use, check_weaker_cipher, notices_of_cipher
+from tde_replication.preflight.ports import of_adopted
+from tde_replication.preflight.server import (
     adoption,
-    objections,
-    objections_of_adoption,
-    objections_of_dependents,
-    objections_of_failover,
-    objections_of_keys,
-    objections_of_lost_mount,
-    objections_of_versions,
+    check_adoption,
+    check_dependents,
+    check_failover,
+    check_keys,
+    check_mount_exists,
+    check_server,
+    check_versions,
 )
-from tde_replication.preflight_clone import clones
-from tde_replication.preflight_keys import (
-    notices_of_cipher,
-    objections_of_cipher,
-    objections_of_keys_in_use,
-    objections_of_weaker_cipher,
-)
-from tde_replication.preflight_ports import of_adopted
-from tde_replication.side_by_side import side_by_side
-from tde_replication.stack_file import Mistakes
+from tde_replication.preflight.vault import check_vault, check_vault_from_servers
+from tde_replication.stack_file import StackFileError
 from tde_replication.vault.address import VaultAddress
 from tde_replication.vault.names import VaultNames
-from tde_replication.vault.preflight import objections_of_reach, objections_of_vault
 
 _taken: dict[str, dict[tuple[str, str, object], str]] = {}
 """By cluster of this program: what its servers occupy, and which one does."""
@@ -46,9 +41,9 @@ class ClusterPlan:
     cluster: settings.Cluster
     vault_address: VaultAddress
     vault_names: VaultNames
-    surroundings: Surroundings
-    primary: Node
-    standbys: tuple[Node, ...]
+    context: PlacementContext
+    primary: Member
+    standbys: tuple[Member, ...]
     reason: str
     """Why pg_tde is not used; empty where it is."""
     notices: tuple[str, ...] = ()
@@ -59,7 +54,7 @@ class ClusterPlan:
         return not self.reason
 
     @property
-    def nodes(self) -> list[Node]:
+    def members(self) -> list[Member]:
         return [self.primary, *self.standbys]
 
     @property
@@ -79,12 +74,12 @@ class ClusterPlan:
 def plan(name: str, cluster: settings.Cluster, vault_address: VaultAddress, source: str) -> ClusterPlan:
     """Ask the machines and Vault what they have against it.
 
-    Raises `Mistakes` with all of that, each with the key of the setting; `source` is what it calls the settings.
+    Raises `StackFileError` with all of that, each with the key of the setting; `source` is what it calls the settings.
     """
     declared = cluster.vault
-    surroundings = Surroundings(pulumi.get_stack(), name, declared.network, keep=not cluster.disposable)
+    context = PlacementContext(pulumi.get_stack(), name, declared.network, keep=not cluster.disposable)
     stack = f"{pulumi.get_project()}/{pulumi.get_stack()}/{name}"
-    primary, *standbys = _placed(cluster, surroundings, source)
+    primary, *standbys = _placed(cluster, context, source)
     found = ClusterPlan(
         name,
         stack,
@@ -95,84 +90,88 @@ def plan(name: str, cluster: settings.Cluster, vault_address: VaultAddress, sour
             namespace=declared.namespace or vault_address.namespace,
         ),
         VaultNames(
-            surroundings.prefix,
+            context.prefix,
             stack,
-            declared.mount or f"tde-{surroundings.prefix}",
+            declared.mount or f"tde-{context.prefix}",
             shared=declared.existing,
             role=cluster.replication.role,
-            keys=(cluster.key.name or f"{surroundings.prefix}-principal-key", *cluster.key.former),
+            keys=(cluster.key.name or f"{context.prefix}-principal-key", *cluster.key.former),
         ),
-        surroundings,
+        context,
         primary,
         tuple(standbys),
         _why_not_encrypted(cluster, [primary, *standbys]),
     )
     mistakes, notices = _asked(found, source)
     if mistakes:
-        raise Mistakes(source, mistakes)
+        raise StackFileError(source, mistakes)
     return replace(found, notices=tuple(notices))
 
 
-def _placed(cluster: settings.Cluster, around: Surroundings, source: str) -> list[Node]:
+def _placed(cluster: settings.Cluster, context: PlacementContext, source: str) -> list[Member]:
     """Every declared server's place; where there can be none for some, all of them are told."""
 
-    def place(server: settings.Server) -> Node | Problem:
+    def place(server: settings.Server) -> Member | UserError:
         try:
-            return Node(server, hosts.place(server, cluster.port(server, around.named(server.name)), around))
-        except Problem as problem:
+            return Member(
+                server, hosts.resolve_placement(server, cluster.port(server, context.named(server.name)), context)
+            )
+        except UserError as problem:
             return problem
 
-    found = side_by_side(place, cluster.servers)
-    mistakes = [f"{key}: {one}" for key, one in zip(cluster.places, found, strict=True) if isinstance(one, Problem)]
+    found = parallel_map(place, cluster.servers)
+    mistakes = [f"{key}: {one}" for key, one in zip(cluster.places, found, strict=True) if isinstance(one, UserError)]
     if mistakes:
-        raise Mistakes(source, mistakes)
-    return [one for one in found if isinstance(one, Node)]
+        raise StackFileError(source, mistakes)
+    return [one for one in found if isinstance(one, Member)]
 
 
-def _why_not_encrypted(cluster: settings.Cluster, nodes: Iterable[Node]) -> str:
+def _why_not_encrypted(cluster: settings.Cluster, members: Iterable[Member]) -> str:
     """Empty where pg_tde is used."""
     if cluster.encryption == "off":
         return "the stack file says encryption: off"
-    for node in nodes:
-        if node.site.has_pg_tde is False:
-            return f"this {node.site.server} has no pg_tde"
+    for member in members:
+        if member.placement.has_pg_tde is False:
+            return f"this {member.placement.server} has no pg_tde"
     return ""
 
 
 def _asked(plan: ClusterPlan, source: str) -> tuple[list[str], list[str]]:
     """Mistakes, and notices."""
     cluster, primary, address, in_force = plan.cluster, plan.primary, plan.vault_address, plan.in_force
-    objection, cost = _of_adopted(plan)
-    told = side_by_side(
-        lambda each: objections(each[0], each[1].declared, each[1].site, plan.stack),
-        zip(cluster.places, plan.nodes, strict=True),
+    refusal, cost = _of_adopted(plan)
+    told = parallel_map(
+        lambda each: check_server(each[0], each[1].declared, each[1].placement, plan.stack),
+        zip(cluster.places, plan.members, strict=True),
     )
     found = [line for lines in told for line in lines]
-    sites = [node.site for node in plan.nodes]
+    placements = [member.placement for member in plan.members]
     found += _taken_twice(plan, source)
-    found += of_adopted(cluster, primary.site)
-    places = [(place, node.declared, node.site) for place, node in zip(cluster.places, plan.nodes, strict=True)]
-    uncloned, notices = clones(places[0], places[1:])
+    found += of_adopted(cluster, primary.placement)
+    places = [
+        (place, member.declared, member.placement) for place, member in zip(cluster.places, plan.members, strict=True)
+    ]
+    uncloned, notices = check_clones(places[0], places[1:])
     found += uncloned
-    found += objections_of_versions(cluster.places, sites)
-    found += objections_of_failover(cluster.places, sites, [node.name for node in plan.nodes])
-    found += objections_of_vault(address, plan.vault_names)
+    found += check_versions(cluster.places, placements)
+    found += check_failover(cluster.places, placements, [member.name for member in plan.members])
+    found += check_vault(address, plan.vault_names)
     if in_force:
-        found += objections_of_reach(cluster, address.address)
+        found += check_vault_from_servers(cluster, address.address)
     token = primary.beside_data(plan.token_file)
-    found += objections_of_adoption(cluster, primary.site, token, in_force=in_force) or objections_of_keys(
-        cluster, primary.site, plan.vault_names, address.namespace or "", in_force=in_force
+    found += check_adoption(cluster, primary.placement, token, in_force=in_force) or check_keys(
+        cluster, primary.placement, plan.vault_names, address.namespace or "", in_force=in_force
     )
-    lost = objections_of_lost_mount(address, cluster, primary.site, plan.mount, token)
+    lost = check_mount_exists(address, cluster, primary.placement, plan.mount, token)
     if in_force:
-        found += objections_of_cipher(cluster, cluster.places, sites)
-        found += objections_of_weaker_cipher(cluster, primary.site, token)
-        notices += notices_of_cipher(cluster, primary.site)
-        lost = lost or objections_of_keys_in_use(cluster, primary.site, plan.key)
+        found += check_cipher(cluster, cluster.places, placements)
+        found += check_weaker_cipher(cluster, primary.placement, token)
+        notices += notices_of_cipher(cluster, primary.placement)
+        lost = lost or check_keys_in_use(cluster, primary.placement, plan.key)
     found += lost
-    found += objections_of_dependents(cluster, primary.site, token, in_force=in_force)
-    if objection:
-        found.append(f"cluster.primary: {objection}")
+    found += check_dependents(cluster, primary.placement, token, in_force=in_force)
+    if refusal:
+        found.append(f"cluster.primary: {refusal}")
     if cluster.encryption == "required" and plan.reason:
         found.append(f"cluster.encryption: required, and {plan.reason} (see docs/encryption.md)")
     return found, [*([cost] if cost else []), *notices]
@@ -182,13 +181,13 @@ def _of_adopted(plan: ClusterPlan) -> tuple[str | None, str | None]:
     primary = plan.primary
     if not primary.declared.adopt:
         return None, None
-    return adoption(primary.declared, primary.site, primary.parameters(plan.cluster, encrypted=plan.in_force))
+    return adoption(primary.declared, primary.placement, primary.parameters(plan.cluster, encrypted=plan.in_force))
 
 
 def _taken_twice(plan: ClusterPlan, source: str) -> list[str]:
     """What another cluster of this program has, too: before either is made, no machine can tell."""
-    places = zip(plan.cluster.places, plan.nodes, strict=True)
-    mine = {one: (place, node.name) for place, node in places for one in node.occupies}
+    places = zip(plan.cluster.places, plan.members, strict=True)
+    mine = {one: (place, member.name) for place, member in places for one in member.occupies}
     others = [taken for name, taken in _taken.items() if name != plan.name]
     _taken[plan.name] = {one: f"{name}'s of {source}" for one, (_, name) in mine.items()}
     return [

@@ -6,7 +6,7 @@ import pulumi
 from pulumi.provider.experimental import component_provider_host
 
 from tde_replication import replication
-from tde_replication.errors import Problem
+from tde_replication.errors import UserError
 
 
 class Args(TypedDict):
@@ -20,7 +20,7 @@ class EncryptedReplication(replication.EncryptedReplication):
     def __init__(self, name: str, args: Args, opts: pulumi.ResourceOptions | None = None) -> None:
         try:
             super().__init__(name, _whole(args["cluster"]), opts)
-        except Problem as problem:
+        except UserError as problem:
             raise problem.with_traceback(None) from None
 
 

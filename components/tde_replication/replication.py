@@ -1,10 +1,10 @@
 """`EncryptedReplication`: a primary and its standbys with pg_tde, as one component.
 
 KeyVault ─ mount, policies, a token per server, the role's secret
-└ Primary ─ Claim → DataDirectory + token file → Server
+└ Primary ─ CleanupRecord → DataDirectory + token file → Server
 ├ Extension → KeyProvider → PrincipalKey → KeyBinding (server, default) → WalEncryption
 ├ ReplicationRole → HbaRule
-└ for each standby: Claim → ReplicationSlot → BaseBackup + token file + passfile → Server → ReplicationCheck
+└ for each standby: CleanupRecord → ReplicationSlot → BaseBackup + token file + passfile → Server → ReplicationCheck
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ import pulumi_vault as vault
 from pulumi import Output, Resource, ResourceOptions
 
 from tde_replication import report, settings, stack_file, unasked
+from tde_replication.adapter import Managed
 from tde_replication.errors import escaped
 from tde_replication.hosts.addresses import networks
-from tde_replication.node import Around, Node
+from tde_replication.member import ClusterContext, Member
 from tde_replication.plan import plan
 from tde_replication.postgres import resources
-from tde_replication.postgres.adapter import Managed
 from tde_replication.postgres.guc import is_off
 from tde_replication.postgres.upstream import Upstream, passfile
 from tde_replication.vault.address import VaultAddress
@@ -61,7 +61,7 @@ class EncryptedReplication(pulumi.ComponentResource):
         A component that is named as the stack is the stack's own cluster: its resources have the names of its servers alone. Of
         any other one, the component's name stands before them.
 
-        Raises `tde_replication.Problem` before any resource is registered.
+        Raises `tde_replication.UserError` before any resource is registered.
         """
         source = source or f'EncryptedReplication "{name}"'
         with unasked.told(pulumi.log.warn):
@@ -71,41 +71,41 @@ class EncryptedReplication(pulumi.ComponentResource):
             pulumi.log.warn(escaped(f"NOT ENCRYPTED: {self._plan.reason}"), self)
         for notice in self._plan.notices:
             pulumi.log.warn(escaped(notice), self)
-        self._around = Around(self._plan, self)
+        self._around = ClusterContext(self._plan, self)
         self._build()
 
     def _build(self) -> None:
-        cluster, primary, around = self._plan.cluster, self._plan.primary, self._around
-        for node in self._plan.nodes:
-            node.ready.extend(node.site.make(around.child()))
+        cluster, primary, context = self._plan.cluster, self._plan.primary, self._around
+        for member in self._plan.members:
+            member.ready.extend(member.placement.make(context.child()))
         password = resources.Password(
-            f"{self._plan.name}-replication-password", around.child(), version=cluster.replication.password_version
+            f"{self._plan.name}-replication-password", context.child(), version=cluster.replication.password_version
         ).output("value")
         key_vault = self._key_vault(password)
         adopted = primary.declared.adopt
         if not adopted:
-            primary.claim(around, around.token_file, around.ca_file)
+            primary.cleanup_record(context, context.token_file, context.ca_file)
         kind = resources.AdoptedDirectory if adopted else resources.InitializedDirectory
-        opts = around.child(depends_on=list(primary.ready), protect=cluster.protect)
-        directory = kind(around.named(primary.name), opts, **primary.directory(around))
-        inside = {**primary.site.location, "system_identifier": directory.system_identifier}
+        opts = context.child(depends_on=list(primary.ready), protect=cluster.protect)
+        directory = kind(context.named(primary.name), opts, **primary.directory(context))
+        inside = {**primary.placement.location, "system_identifier": directory.system_identifier}
         if adopted:
             known = {"role": cluster.replication.role, "clients": self._clients(), **_primary(inside)}
             known["settings"] = primary.parameters(cluster, encrypted=self._plan.in_force) | (
                 {"pg_tde.wal_encrypt": "on"} if cluster.wal_encryption and self._plan.in_force else {}
             )
-            primary.claim(around, around.token_file, around.ca_file, on_primary=known)
-        vault_files = primary.vault_files(around, key_vault.tokens[primary.name])
-        opts = around.child(depends_on=[directory, *vault_files], protect=cluster.protect)
-        server = primary.server(around, directory, opts, {})
+            primary.cleanup_record(context, context.token_file, context.ca_file, on_primary=known)
+        vault_files = primary.vault_files(context, key_vault.tokens[primary.name])
+        opts = context.child(depends_on=[directory, *vault_files], protect=cluster.protect)
+        server = primary.server(context, directory, opts, {})
         # Where the whole data directory goes, nothing in it has to be taken away first; one that is set aside or that stays
         # must not keep a slot, which would fill its disk, or a way in. With the claim, and not with the directory: that is in no
         # state any more where somebody has removed it.
         goes = cluster.disposable and not adopted
-        on_primary = around.child(depends_on=[server], deleted_with=primary.ready[0] if goes else None)
+        on_primary = context.child(depends_on=[server], deleted_with=primary.ready[0] if goes else None)
         keys = self._keys(inside, key_vault, on_primary) if self._plan.in_force else []
         role = resources.ReplicationRole(
-            around.named(cluster.replication.role),
+            context.named(cluster.replication.role),
             on_primary,
             **inside,
             role=cluster.replication.role,
@@ -113,13 +113,13 @@ class EncryptedReplication(pulumi.ComponentResource):
             stack=self._plan.stack,
         )
         rules = [self._hba_rule(address, inside, _after(on_primary, role)) for address in self._clients()]
-        for node in self._plan.standbys:
-            slot = {"slot": node.slot, "primary_goes": goes, **_primary(inside)}
-            files = (around.token_file, around.ca_file, around.passfile)
-            node.claim(around, *files, after=[server], on_primary=slot)
+        for member in self._plan.standbys:
+            slot = {"slot": member.slot, "primary_goes": goes, **_primary(inside)}
+            files = (context.token_file, context.ca_file, context.passfile)
+            member.cleanup_record(context, *files, after=[server], on_primary=slot)
         checks = [
-            self._standby(node, inside, on_primary, [*keys, *rules], key_vault, password)
-            for node in self._plan.standbys
+            self._standby(member, inside, on_primary, [*keys, *rules], key_vault, password)
+            for member in self._plan.standbys
         ]
         self._register([server, *keys, role, *rules, *checks])
 
@@ -154,7 +154,9 @@ class EncryptedReplication(pulumi.ComponentResource):
             keep_primary=self._plan.primary.declared.adopt,
             protect=self._plan.cluster.protect,
             named=self._around.named,
-            servers={node.name: "primary" if node is self._plan.primary else "standby" for node in self._plan.nodes},
+            servers={
+                member.name: "primary" if member is self._plan.primary else "standby" for member in self._plan.members
+            },
             token_period_hours=int(declared.token_period.removesuffix("h")),
             password=password,
             opts=self._around.child(providers=[provider]),
@@ -188,7 +190,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             provider=provider,
             cipher=cluster.cipher,
         )
-        standbys = [(node.site.address, str(node.site.data)) for node in self._plan.standbys]
+        standbys = [(member.placement.address, str(member.placement.data)) for member in self._plan.standbys]
         for scope in sorted(cluster.key.scope, reverse=True):  # the server's first: a default alone would set both
             last = resources.KeyBinding(
                 named(f"{scope} key"),
@@ -198,7 +200,7 @@ class EncryptedReplication(pulumi.ComponentResource):
                 key=self._plan.key,
                 provider=provider,
                 standbys=standbys,
-                slots=[node.slot for node in self._plan.standbys],
+                slots=[member.slot for member in self._plan.standbys],
                 adopted=primary.declared.adopt,
             )
         last = resources.WalEncryption(
@@ -206,7 +208,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             _after(opts, last),
             **inside,
             name=primary.name,
-            binaries=str(primary.site.binaries),
+            binaries=str(primary.placement.binaries),
             wal_encrypt="on" if cluster.wal_encryption else "off",
             restart=primary.declared.restart,
             adopted=primary.declared.adopt,
@@ -215,14 +217,14 @@ class EncryptedReplication(pulumi.ComponentResource):
 
     def _clients(self) -> list[str]:
         """Where standbys connect from, each once."""
-        return list(dict.fromkeys(one for node in self._plan.standbys for one in self._clients_of(node)))
+        return list(dict.fromkeys(one for member in self._plan.standbys for one in self._clients_of(member)))
 
-    def _clients_of(self, standby: Node) -> Sequence[str]:
-        return standby.site.clients or networks(self._plan.primary.site.reach)
+    def _clients_of(self, standby: Member) -> Sequence[str]:
+        return standby.placement.replication_sources or networks(self._plan.primary.placement.replication_host)
 
-    def _databases(self, *standbys: Node) -> list[str]:
+    def _databases(self, *standbys: Member) -> list[str]:
         """The database that these log in to: those that synchronize the primary's slots need one."""
-        syncs = [node.declared.settings.get("sync_replication_slots", "off") for node in standbys]
+        syncs = [member.declared.settings.get("sync_replication_slots", "off") for member in standbys]
         return [] if all(map(is_off, syncs)) else [self._plan.cluster.database]
 
     def _hba_rule(self, address: str, inside: dict[str, Any], opts: ResourceOptions) -> resources.HbaRule:
@@ -242,71 +244,76 @@ class EncryptedReplication(pulumi.ComponentResource):
 
     def _standby(
         self,
-        node: Node,
+        member: Member,
         inside: dict[str, Any],
         on_primary: ResourceOptions,
         ready: Sequence[Resource],
         key_vault: KeyVault,
         password: Output[str],
     ) -> resources.ReplicationCheck:
-        replication, primary, site, around = self._plan.cluster.replication, self._plan.primary, node.site, self._around
-        claimed = _after(on_primary, node.ready[0])
-        databases = self._databases(node)
+        replication, primary, placement, context = (
+            self._plan.cluster.replication,
+            self._plan.primary,
+            member.placement,
+            self._around,
+        )
+        claimed = _after(on_primary, member.ready[0])
+        databases = self._databases(member)
         slot = resources.ReplicationSlot(
-            around.named(node.slot),
+            context.named(member.slot),
             claimed,
             **inside,
-            slot=node.slot,
+            slot=member.slot,
             stack=self._plan.stack,
-            standby_host=site.address,
-            standby_directory=str(site.data),
+            standby_host=placement.address,
+            standby_directory=str(placement.data),
         )
         upstream = Upstream(
-            host=primary.site.reach,
-            port=primary.site.port,
+            host=primary.placement.replication_host,
+            port=primary.placement.port,
             role=replication.role,
             tls=replication.tls,
             root_certificate=replication.root_certificate,
-            passfile=node.beside_data(around.passfile),
+            passfile=member.beside_data(context.passfile),
         )
         pgpass = resources.HostFile(
-            around.named(f"{node.name}-pgpass"),
-            around.child(depends_on=node.ready),
-            host=site.address,
+            context.named(f"{member.name}-pgpass"),
+            context.child(depends_on=member.ready),
+            host=placement.address,
             path=upstream.passfile,
             content=password.apply(lambda value: passfile(replication.role, value, databases).decode()),
         )
-        files = node.vault_files(around, key_vault.tokens[node.name])
+        files = member.vault_files(context, key_vault.tokens[member.name])
         encrypt_wal = self._plan.cluster.wal_encryption and self._plan.in_force
         directory = resources.ClonedDirectory(
-            around.named(node.name),
-            around.child(depends_on=[slot, pgpass, *files, *ready]),
-            **node.directory(around),
+            context.named(member.name),
+            context.child(depends_on=[slot, pgpass, *files, *ready]),
+            **member.directory(context),
             origin=f"base backup of {primary.name}",
             upstream=upstream.model_dump(by_alias=True, exclude_none=True),
-            slot=node.slot,
+            slot=member.slot,
             encrypted=self._plan.in_force,
             encrypt_wal=encrypt_wal,
             cipher=self._plan.cluster.cipher,
             **_primary(inside),
-            urn=self._urn_of_child(resources.ClonedDirectory, around.named(node.name)),
+            urn=self._urn_of_child(resources.ClonedDirectory, context.named(member.name)),
         )
         parameters = {
-            "primary_conninfo": upstream.conninfo(node.name, *databases),
-            "primary_slot_name": node.slot,
+            "primary_conninfo": upstream.conninfo(member.name, *databases),
+            "primary_slot_name": member.slot,
         }
         if encrypt_wal:
             parameters["pg_tde.wal_encrypt"] = "on"
-        server = node.server(around, directory, around.child(depends_on=[directory, *files]), parameters)
+        server = member.server(context, directory, context.child(depends_on=[directory, *files]), parameters)
         primary_place = {name: value for name, value in _primary(inside).items() if name != "primary_identifier"}
         return resources.ReplicationCheck(
-            around.named(node.name),
-            around.child(depends_on=[server]),
-            **site.location,
+            context.named(member.name),
+            context.child(depends_on=[server]),
+            **placement.location,
             system_identifier=directory.system_identifier,
             made_at=directory.made_at,
-            standby=node.name,
-            slot=node.slot,
+            standby=member.name,
+            slot=member.slot,
             **primary_place,
             database=self._plan.cluster.database,
             encryption=self._plan.in_force,
@@ -334,14 +341,16 @@ class EncryptedReplication(pulumi.ComponentResource):
             return done.apply(lambda _: value)
 
         primary, *standbys = [
-            report.Line(node.name, node.declared.machine, *node.site.seen_at, str(node.site.data), slot)
-            for node in self._plan.nodes
-            for slot in [None if node is self._plan.primary else node.slot]
+            report.Line(
+                member.name, member.declared.machine, *member.placement.seen_at, str(member.placement.data), slot
+            )
+            for member in self._plan.members
+            for slot in [None if member is self._plan.primary else member.slot]
         ]
         self.primary = after(primary.output)
         self.standbys = after([line.output for line in standbys])
-        self.primary_dsn = Output.secret(after(self._plan.primary.site.dsn))
-        self.standby_dsns = Output.secret(after([node.site.dsn for node in self._plan.standbys]))
+        self.primary_dsn = Output.secret(after(self._plan.primary.placement.dsn))
+        self.standby_dsns = Output.secret(after([member.placement.dsn for member in self._plan.standbys]))
         self.vault = after({"address": self._plan.vault_address.address, "mount": self._plan.mount})
         state = {"provider": self._plan.cluster.vault.provider, "key": self._plan.key}
         why = {"reason": self._plan.reason}

@@ -11,7 +11,7 @@ class Line:
 
     name: str
     host: Any
-    reach: str
+    replication_host: str
     port: int
     data_directory: str
     slot: str | None
@@ -31,5 +31,5 @@ def summary(stack: str, servers: Sequence[Line], wal_cap: str, not_encrypted: st
     lines = [f"{stack}: 1 primary, {count}          {state}"]
     for server in servers:
         slot = f"   slot {server.slot} (holds back at most {wal_cap} of WAL)" if server.slot else ""
-        lines.append(f"  {server.name:<{width}}  {server.reach}:{server.port}{slot}")
+        lines.append(f"  {server.name:<{width}}  {server.replication_host}:{server.port}{slot}")
     return "\n".join(lines)

@@ -11,9 +11,10 @@ import pulumi
 from pulumi.runtime import is_config_secret
 from pydantic import ValidationError
 
-from tde_replication.errors import Problem
-from tde_replication.hosts import sudo
+from tde_replication import credentials
+from tde_replication.errors import UserError
 from tde_replication.hosts.addresses import is_loopback
+from tde_replication.hosts.ssh import sudo
 from tde_replication.postgres.guc import is_off, switch
 from tde_replication.settings import FOLLOWED_PARAMETERS, KINDS, MANAGED_PARAMETERS, Cluster, Server, Ssh
 from tde_replication.vault.address import VaultAddress
@@ -22,7 +23,7 @@ DIRECTIVES = {"include", "include_if_exists", "include_dir"}
 """Lines of postgresql.conf that look like parameters and read other files (PostgreSQL documentation, *File Inclusion*)."""
 
 
-class Mistakes(Problem):
+class StackFileError(UserError):
     """All that is wrong with a stack file; nothing was touched."""
 
     def __init__(self, file: str, mistakes: list[str]) -> None:
@@ -36,10 +37,10 @@ def read(
 ) -> tuple[Cluster, VaultAddress]:
     """The cluster that is declared, and where its Vault is: default as the stack's configuration and the environment say.
 
-    Raises `Mistakes` with all that is wrong in either, and `Problem` where that Vault cannot be used now.
+    Raises `StackFileError` with all that is wrong in either, and `UserError` where that Vault cannot be used now.
     """
     config = pulumi.Config()
-    sudo.configure(config.get(sudo.SETTING))
+    credentials.configure(config.get)
     besides = sudo.mistakes(secret=is_config_secret(config.full_key(sudo.SETTING)))
     if not vault_address:
         besides = VaultAddress.missing() + besides
@@ -48,23 +49,23 @@ def read(
 
 
 def parse(file: str, document: Any, besides: Sequence[str] = ()) -> Cluster:
-    """The cluster that a stack file declares. Raises `Mistakes` with all that is wrong in it, and what is `besides`."""
+    """The cluster that a stack file declares. Raises `StackFileError` with all that is wrong in it, and what is `besides`."""
     if isinstance(document, Cluster):
         if mistakes := [*_contradictions(document), *besides]:
-            raise Mistakes(file, mistakes)
+            raise StackFileError(file, mistakes)
         return document
     try:
         document = json.loads(document) if isinstance(document, str) else document
         json.dumps(document, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError):  # of half a character, too
-        raise Mistakes(file, ["cluster: must be a mapping of settings", *besides]) from None
+        raise StackFileError(file, ["cluster: must be a mapping of settings", *besides]) from None
     try:
         cluster = Cluster.model_validate(document, by_name=False)
     except ValidationError as error:
         details = error.errors()
-        raise Mistakes(file, [*map(_mistake, details), *_left(document, details), *besides]) from None
+        raise StackFileError(file, [*map(_mistake, details), *_left(document, details), *besides]) from None
     if mistakes := [*_contradictions(cluster), *besides]:
-        raise Mistakes(file, mistakes)
+        raise StackFileError(file, mistakes)
     return cluster
 
 

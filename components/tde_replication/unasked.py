@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from tde_replication.errors import AnotherCluster, NoDatabase, NoExtension, Problem
+from tde_replication.errors import AnotherCluster, NoDatabase, NoExtension, UserError
 
 if TYPE_CHECKING:
     from tde_replication.hosts.base import Host
@@ -22,7 +22,7 @@ FILE = "TDE_REPLICATION_UNASKED"
 _asking: ContextVar[list[tuple[str, str]] | None] = ContextVar("asking", default=None)
 
 
-def could_not_ask(what: str, why: Problem | OSError) -> None:
+def could_not_ask(what: str, why: UserError | OSError) -> None:
     """Note that `what` is not known now. Another cluster, or no such database or extension, is an answer."""
     if isinstance(why, AnotherCluster | NoDatabase | NoExtension):
         return
@@ -34,9 +34,9 @@ def could_not_ask(what: str, why: Problem | OSError) -> None:
             file.write("\t".join(line) + "\n")  # in one piece: several processes write
 
 
-def unless_new(host: "Host", data: PurePosixPath, what: str, why: Problem) -> None:
+def unless_new(host: "Host", data: PurePosixPath, what: str, why: UserError) -> None:
     """Note that a server could not be asked, but for one that is not there yet."""
-    with suppress(Problem):
+    with suppress(UserError):
         if not host.listing(data):
             return
     could_not_ask(what, why)

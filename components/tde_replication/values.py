@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from tde_replication.vault.client import address_mistake
+from tde_replication.vault_url import address_mistake
 
 Cipher = Literal["aes_128", "aes_256"]
 """As pg_tde calls them."""

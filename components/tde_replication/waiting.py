@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from tde_replication.errors import Problem
+from tde_replication.errors import UserError
 
 FIRST_PAUSE = 0.002
 LONGEST_PAUSE = 0.1
@@ -19,8 +19,10 @@ def interrupt() -> None:
 
 
 def until(reached: Callable[[], bool], *, seconds: float) -> bool:
-    """Ask until `reached`, with growing pauses; False when `seconds` have passed first. Raises `Problem` where a person does not
-    want to wait."""
+    """Ask until `reached`, with growing pauses; False when `seconds` have passed first.
+
+    Raises `UserError` where a person does not want to wait.
+    """
     deadline = time.monotonic() + seconds
     pause = FIRST_PAUSE
     while not reached():
@@ -28,7 +30,7 @@ def until(reached: Callable[[], bool], *, seconds: float) -> bool:
         if now >= deadline:
             return False
         if _interrupted and now >= _interrupted[0] + GRACE:
-            raise Problem("interrupted while waiting: the next run goes on from here")
+            raise UserError("interrupted while waiting: the next run goes on from here")
         time.sleep(pause)
         pause = min(pause * 1.5, LONGEST_PAUSE)
     return True

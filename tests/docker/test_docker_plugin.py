@@ -9,7 +9,7 @@ from typing import Any
 import docker
 import pytest
 
-from tests.offline.harness import UNKNOWN, Plugin, Refused
+from tests.offline.harness import UNKNOWN, Conflict, Plugin
 
 NETWORK, VOLUME = "docker:index/network:Network", "docker:index/volume:Volume"
 IMAGE, CONTAINER = "docker:index/remoteImage:RemoteImage", "docker:index/container:Container"
@@ -39,7 +39,7 @@ def network(daemon: docker.DockerClient, name: str) -> Iterator[str]:
 def test_no_daemon() -> None:
     text = "docker native provider returned an unexpected error from Configure: failed to connect to any docker daemon"
     with (
-        pytest.raises(Refused, match=f"^{text}"),
+        pytest.raises(Conflict, match=f"^{text}"),
         Plugin("docker", environment={"DOCKER_HOST": "unix:///no/such"}),
     ):
         pass
@@ -147,7 +147,7 @@ def test_network(plugin: Plugin, daemon: docker.DockerClient, name: str) -> None
     assert state["ipamConfigs"][0]["subnet"]
     assert network.read(identity, state, inputs) == (identity, state, inputs)
     assert network.changes(state, inputs) == {}
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Conflict) as refused:
         network.create(inputs)
     text = f"Unable to create network: Error response from daemon: network with name {name} already exists"
     assert str(refused.value) == text
@@ -185,7 +185,7 @@ def test_image(plugin: Plugin, daemon: docker.DockerClient, image: str, name: st
     resource.delete(identity, state | {"keepLocally": False})
     assert resource.read(identity, state, inputs)[0] == ""
     text = f"^Unable to read Docker image into resource: unable to pull image {name}: error pulling image {name}: "
-    with pytest.raises(Refused, match=text) as refused:
+    with pytest.raises(Conflict, match=text) as refused:
         resource.create({"name": name})
     assert refused.value.kept is None
 
@@ -239,7 +239,7 @@ def test_a_container_that_must_run(plugin: Plugin, daemon: docker.DockerClient, 
     inputs = container(network, image, "exec sleep 1000", stopSignal="SIGKILL")
     identity, state = resource.create(inputs)
     with pytest.raises(
-        Refused, match=r"^Unable to create container: Error response from daemon: Conflict\. The container name"
+        Conflict, match=r"^Unable to create container: Error response from daemon: Conflict\. The container name"
     ):
         resource.create(inputs)
     daemon.containers.get(identity).stop()
@@ -263,7 +263,7 @@ def test_containers_that_are_not_made_or_not_whole(
     resource = plugin.resource(CONTAINER)
     gone = f"{name}-gone"
     text = f"^Unable to create container with image {gone}: unable to pull image {gone}: error pulling image {gone}: "
-    with pytest.raises(Refused, match=text) as refused:
+    with pytest.raises(Conflict, match=text) as refused:
         resource.create(container(network, gone, "true"))
     assert refused.value.kept is None
 
@@ -280,7 +280,7 @@ def test_containers_that_are_not_made_or_not_whole(
             "^container failed to be in healthy state$",
         ),
     ):
-        with pytest.raises(Refused, match=text) as refused:
+        with pytest.raises(Conflict, match=text) as refused:
             resource.create(inputs)
         kept = refused.value.kept
         assert kept.properties["name"] == network

@@ -1,4 +1,4 @@
-"""What the reconcilers ask of a host, on a container that is made as docker_site makes it."""
+"""What the reconcilers ask of a host, on a container that is made as a stack makes it."""
 
 import platform
 import secrets
@@ -16,9 +16,9 @@ import docker
 import pytest
 from docker.errors import APIError
 
-from tde_replication.errors import CommandFailed, Problem, Unavailable
-from tde_replication.hosts import docker as docker_host, docker_exec, relay
-from tde_replication.hosts.docker import DockerHost
+from tde_replication.errors import CommandFailed, Unavailable, UserError
+from tde_replication.hosts.docker import containers, machine as docker_host, relay
+from tde_replication.hosts.docker.machine import DockerHost
 from tests.docker.lab import ROOM, SLOW, helpers, server_container
 
 # Docker's SDK leaves a socket open that could not be connected.
@@ -44,10 +44,10 @@ def host(container: str) -> DockerHost:
 def server(host: DockerHost, binaries: str) -> Iterator[DockerHost]:
     """A running one."""
     initialise(host, binaries)
-    host.launch(PurePosixPath(binaries), DATA)
+    host.start(PurePosixPath(binaries), DATA)
     eventually(lambda: answers(host))
     yield host
-    host.halt(PurePosixPath(binaries), DATA, deadline=DEADLINE)
+    host.stop(PurePosixPath(binaries), DATA, deadline=DEADLINE)
 
 
 def initialise(host: DockerHost, binaries: str) -> None:
@@ -79,7 +79,7 @@ def test_a_file_that_does_not_fit_leaves_the_old_one(server: DockerHost) -> None
     path = PurePosixPath("/dev/shm/file")
     old, new = b"old" * 2**20, b"new" * 21 * 2**20
     server.write(path, old, mode=0o600)
-    with pytest.raises(Problem, match="No space left on device"):
+    with pytest.raises(UserError, match="No space left on device"):
         server.write(path, new, mode=0o600)
     assert server.read(path) == old
     assert [name for name in server.listing(path.parent) if "file" in name] == ["file"]
@@ -106,12 +106,12 @@ def test_files_without_a_running_server(host: DockerHost) -> None:
     assert host.listing(PLACE) == sorted([path.name, "one", "deep"]), "no draft is left"
     host.rename(PLACE / "deep", PLACE / "moved")
     assert host.read(PLACE / "moved" / "er" / "file") == b"x"
-    with pytest.raises(Problem, match="exists already"):
+    with pytest.raises(UserError, match="exists already"):
         host.rename(PLACE / "moved", PLACE / "one")
     host.remove(PLACE / "moved")
     host.remove(PLACE / "moved")
     assert host.listing(PLACE) == sorted([path.name, "one"])
-    with pytest.raises(Problem, match="directory"):
+    with pytest.raises(UserError, match="directory"):
         host.write(PLACE / "one", b"", mode=0o600)
     assert host.listing(PLACE / "one") == ["two"]
 
@@ -119,7 +119,7 @@ def test_files_without_a_running_server(host: DockerHost) -> None:
 def test_a_helper_ends_with_its_last_use(
     host: DockerHost, container: str, daemon: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(docker_exec, "IDLE", 5)
+    monkeypatch.setattr(containers, "IDLE", 5)
     host.listing(PLACE)
     assert len(helpers(daemon, container)) == 1
     host.listing(PLACE)
@@ -164,12 +164,12 @@ def test_much_output_is_whole(host: DockerHost) -> None:
 def test_a_missed_deadline_ends_the_whole_group(
     host: DockerHost, container: str, daemon: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(docker_exec, "IDLE", 5)
+    monkeypatch.setattr(containers, "IDLE", 5)
     started = time.monotonic()
     with pytest.raises(CommandFailed, match=r"within 0\.5 s"):
         host.run(["sh", "-c", "sleep 1234 & sleep 1234"], deadline=0.5)
     assert time.monotonic() - started < 10
-    [helper] = daemon.containers.list(ignore_removed=True, filters={"label": f"{docker_exec.HELPER}={container}"})
+    [helper] = daemon.containers.list(ignore_removed=True, filters={"label": f"{containers.HELPER}={container}"})
     with suppress(APIError):  # the helper has ended, and all in it
         eventually(lambda: "sleep 1234" not in str(helper.top()))
 
@@ -228,7 +228,7 @@ def test_connections(server: DockerHost, container: str, daemon: docker.DockerCl
         server.connect(DATA, "no_such")
     with server.connect(DATA, "postgres") as one:
         one.execute("SELECT 1")
-        server.halt(PurePosixPath("/unused"), DATA, deadline=DEADLINE)
+        server.stop(PurePosixPath("/unused"), DATA, deadline=DEADLINE)
         with pytest.raises(Exception, match=r"closed|terminat"):
             one.execute("SELECT 1")
     with pytest.raises(Unavailable, match="no server runs"):
@@ -240,16 +240,16 @@ def test_start_stop_and_log(server: DockerHost, container: str, daemon: docker.D
     found = server.postmaster(DATA)
     assert found
     assert (found.port, found.socket_directory) == (5432, "/tmp")
-    server.halt(programs, DATA, deadline=DEADLINE)
+    server.stop(programs, DATA, deadline=DEADLINE)
     assert server.postmaster(DATA) is None
     assert daemon.containers.get(container).status == "exited", "no restart policy brings it back"
     assert "shut down" in server.run([f"{binaries}/pg_controldata", str(DATA)], deadline=DEADLINE)
-    server.halt(programs, DATA, deadline=DEADLINE)
+    server.stop(programs, DATA, deadline=DEADLINE)
     server.write(DATA / "postgresql.auto.conf", b"no_such_parameter = 1\n", mode=0o600)
-    mark = server.launch(programs, DATA)
+    mark = server.start(programs, DATA)
     eventually(lambda: "no_such_parameter" in server.log_since(DATA, mark))
     assert not logs_ready(server, mark), "nothing of the start before"
-    server.halt(programs, DATA, deadline=DEADLINE)
+    server.stop(programs, DATA, deadline=DEADLINE)
     assert daemon.containers.get(container).status == "exited"
 
 
@@ -262,11 +262,11 @@ def test_a_paused_server_is_none_and_started_again(
     assert "PG_VERSION" in server.listing(DATA)
     with pytest.raises(Unavailable, match="no server runs"):
         server.connect(DATA, "postgres")
-    server.launch(PurePosixPath("/unused"), DATA)
+    server.start(PurePosixPath("/unused"), DATA)
     assert server.postmaster(DATA) == before
     assert answers(server)
     daemon.containers.get(container).pause()
-    server.halt(PurePosixPath("/unused"), DATA, deadline=DEADLINE)
+    server.stop(PurePosixPath("/unused"), DATA, deadline=DEADLINE)
     assert "received fast shutdown request" in server.log_since(DATA, 1_000_000)
 
 
@@ -285,13 +285,13 @@ def test_what_is_paused_meanwhile_ends_with_its_deadline(
     paused.unpause()
     eventually(lambda: "sleep 1234" not in processes(daemon, container))
 
-    def pause(attached: docker_exec.Attached, data: bytes) -> None:
+    def pause(attached: containers.Attached, data: bytes) -> None:
         del attached, data
         eventually(lambda: "sleep 1234" in processes(daemon, container))
         paused.pause()
 
     monkeypatch.setattr(docker_host, "TOLD", "")
-    monkeypatch.setattr(docker_exec.Attached, "send", pause)
+    monkeypatch.setattr(containers.Attached, "send", pause)
     with pytest.raises(Unavailable, match=r"container \S+ did not answer within 5 s"):
         server._execute("sleep 1234", deadline=5)
     paused.unpause()
@@ -304,7 +304,7 @@ def test_a_crashed_server_is_no_server(server: DockerHost, container: str, daemo
     eventually(lambda: daemon.containers.get(container).status == "exited")
     assert server.read(DATA / "postmaster.pid"), "its pid file stays"
     assert server.postmaster(DATA) is None
-    server.launch(PurePosixPath("/unused"), DATA)
+    server.start(PurePosixPath("/unused"), DATA)
     eventually(lambda: answers(server))
 
 
@@ -316,12 +316,12 @@ def test_a_start_that_docker_notes_late(daemon: docker.DockerClient, image: str,
         host = DockerHost(f"docker://{name}")
         initialise(host, binaries)
         for _ in range(2):
-            mark = host.launch(PurePosixPath(binaries), DATA)
+            mark = host.start(PurePosixPath(binaries), DATA)
             eventually(lambda: answers(host))
             assert host.postmaster(DATA)
             eventually(partial(logs_ready, host, mark))
             assert "shutting down" not in host.log_since(DATA, mark)
-            host.halt(PurePosixPath(binaries), DATA, deadline=DEADLINE)
+            host.stop(PurePosixPath(binaries), DATA, deadline=DEADLINE)
 
 
 def test_no_command_runs_beside_a_server_that_has_not_its_lock_files(
@@ -332,9 +332,9 @@ def test_no_command_runs_beside_a_server_that_has_not_its_lock_files(
     with server_container(daemon, image, DATA, entrypoint=late) as name:
         host = DockerHost(f"docker://{name}")
         initialise(host, binaries)
-        host.launch(PurePosixPath(binaries), DATA)
+        host.start(PurePosixPath(binaries), DATA)
         assert host.postmaster(DATA), "it took its lock files before the first command"
-        host.halt(PurePosixPath(binaries), DATA, deadline=DEADLINE)
+        host.stop(PurePosixPath(binaries), DATA, deadline=DEADLINE)
 
 
 def test_a_pid_file_of_an_earlier_run_is_no_server(
@@ -346,7 +346,7 @@ def test_a_pid_file_of_an_earlier_run_is_no_server(
     eventually(lambda: time.time() >= began + 1)
     daemon.containers.get(container).kill("SIGKILL")
     eventually(lambda: daemon.containers.get(container).status == "exited")
-    server.launch(PurePosixPath("/unused"), DATA)
+    server.start(PurePosixPath("/unused"), DATA)
     eventually(lambda: answers(server))
     content = server.read(path) or b""
     lines = content.splitlines(keepends=True)
@@ -362,9 +362,9 @@ def test_the_files_of_a_removed_container(host: DockerHost, container: str, daem
     daemon.containers.get(container).remove(v=True)
     assert host.read(PLACE / "file") == b"x"
     assert host.postmaster(DATA) is None
-    host.halt(PurePosixPath("/unused"), DATA, deadline=DEADLINE)
+    host.stop(PurePosixPath("/unused"), DATA, deadline=DEADLINE)
     with pytest.raises(Unavailable, match="`up` makes it"):
-        host.launch(PurePosixPath("/unused"), DATA)
+        host.start(PurePosixPath("/unused"), DATA)
     host.remove(PLACE / "file")
     assert host.listing(PLACE) == []
 
@@ -383,19 +383,19 @@ def test_where_there_is_nothing(daemon: docker.DockerClient) -> None:
 
 def test_no_docker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such/socket")
-    docker_exec._version.cache_clear()
+    containers._version.cache_clear()
     with pytest.raises(Unavailable, match="docker does not answer at unix:///no/such/socket"):
         DockerHost("docker://any").listing(DATA)
-    docker_exec._version.cache_clear()
+    containers._version.cache_clear()
 
 
 def test_secrets_are_in_no_argument(
     host: DockerHost, container: str, daemon: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(docker_exec, "IDLE", 5)
+    monkeypatch.setattr(containers, "IDLE", 5)
     secret = secrets.token_hex(16)
     host.write(PLACE / "token", secret.encode(), mode=0o600)
-    [helper] = daemon.containers.list(ignore_removed=True, filters={"label": f"{docker_exec.HELPER}={container}"})
+    [helper] = daemon.containers.list(ignore_removed=True, filters={"label": f"{containers.HELPER}={container}"})
     for exec_id in helper.attrs["ExecIDs"] or []:
         assert secret not in str(daemon.api.exec_inspect(exec_id))
     assert secret not in str(helper.attrs)

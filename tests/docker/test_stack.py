@@ -15,7 +15,7 @@ import docker
 import psutil
 import pytest
 
-from tde_replication.hosts.docker import DockerHost
+from tde_replication.hosts.docker.machine import DockerHost
 from tests.docker.lab import Contained, OwnVault, helpers, things
 from tests.docker.test_host import DATA, eventually
 from tests.engine.change import edited

@@ -12,11 +12,11 @@ from docker.errors import APIError
 from docker.tls import TLSConfig
 
 from bootstrap.ports import free_ports
-from tde_replication.errors import CommandFailed, Problem
-from tde_replication.hosts import docker_exec
-from tde_replication.hosts.docker import DockerHost
-from tde_replication.hosts.docker_exec import ACCOUNT, STDOUT, Attached, daemon
-from tde_replication.hosts.docker_tls import upgraded
+from tde_replication.errors import CommandFailed, UserError
+from tde_replication.hosts.docker import containers
+from tde_replication.hosts.docker.containers import ACCOUNT, STDOUT, Attached, daemon
+from tde_replication.hosts.docker.machine import DockerHost
+from tde_replication.hosts.docker.tls import upgraded
 from tests.docker.lab import ROOM, CannotRunError, make_image, own_dockerd, server_container
 from tests.engine.certificates import Authority
 
@@ -44,7 +44,7 @@ def container() -> Iterator[str]:
                     "DOCKER_CERT_PATH": name,
                 }.items():
                     environment.setenv(variable, value)
-                docker_exec._version.cache_clear()
+                containers._version.cache_clear()
                 del plain
                 made_by = docker.DockerClient(f"tcp://127.0.0.1:{port}", tls=tls, timeout=120, version="1.41")
                 made_by.api.trust_env = False
@@ -61,7 +61,7 @@ def container() -> Iterator[str]:
         except CannotRunError as reason:
             pytest.skip(f"TESTS WITH DOCKER DID NOT RUN: {reason}")
         finally:
-            docker_exec._version.cache_clear()
+            containers._version.cache_clear()
 
 
 @pytest.fixture
@@ -143,5 +143,5 @@ def test_a_client_that_dockerd_does_not_know(container: str, monkeypatch: pytest
     (tmp_path / "cert.pem").write_bytes(certificate.read_bytes())
     (tmp_path / "key.pem").write_bytes(key.read_bytes())
     monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
-    with pytest.raises(Problem, match=r"docker does not answer at tcp://"):
+    with pytest.raises(UserError, match=r"docker does not answer at tcp://"):
         DockerHost(f"docker://{container}").read(PurePosixPath("/etc/passwd"))

@@ -60,7 +60,7 @@ def of_standby(name: str, step: str) -> dict[str, str]:
     """The plan for a standby that comes or goes."""
     kinds = (
         *("Token {}-token", "HostFile {}-vault-token", "HostFile {}-vault-ca", "HostFile {}-pgpass"),
-        *("Claim {}", "ReplicationSlot tde_{}", "BaseBackup {}", "Server {}", "ReplicationCheck {}"),
+        *("CleanupRecord {}", "ReplicationSlot tde_{}", "BaseBackup {}", "Server {}", "ReplicationCheck {}"),
     )
     return {kind.format(name): step for kind in kinds}
 

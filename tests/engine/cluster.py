@@ -13,7 +13,7 @@ from bootstrap.ports import free_ports
 from tde_replication.errors import Unavailable
 from tde_replication.hosts.account import service_account
 from tde_replication.hosts.base import Host
-from tde_replication.hosts.local import LocalHost, socket_directory
+from tde_replication.hosts.local.machine import LocalHost, socket_directory
 from tests.engine.workspace import Workspace, eventually, sql
 from tests.openbao import OpenBao
 
@@ -48,7 +48,7 @@ class Cluster:
 
     def start(self, name: str) -> None:
         """Start a server as a DBA would, and wait until it answers."""
-        self.host(name).launch(self.binaries, self.place(name))
+        self.host(name).start(self.binaries, self.place(name))
         eventually(lambda: self.answers(name))
 
     def host(self, name: str) -> Host:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from tests.engine import deeds
+from tests.engine import drift_actions
 from tests.engine.cluster import Cluster
 from tests.engine.workspace import eventually
 
@@ -89,31 +89,36 @@ ROWS = [
     Row(
         "HbaRule",
         "edited to let everybody in",
-        deeds.hba(
+        drift_actions.hba(
             lambda text: text.replace(
-                deeds.ours(text), re.sub(r"\S+(\s+scram)", r"0.0.0.0/0\1", deeds.ours(text), count=1)
+                drift_actions.ours(text), re.sub(r"\S+(\s+scram)", r"0.0.0.0/0\1", drift_actions.ours(text), count=1)
             )
         ),
         {RULE: "update"},
         ("position", ', which was, is another" => "before other replication rules"'),
         repair="in place, reload",
-        check=lambda cluster: eventually(lambda: cluster.sql("db1", deeds.OPEN) == [(1,)]),
+        check=lambda cluster: eventually(lambda: cluster.sql("db1", drift_actions.OPEN) == [(1,)]),
     ),
     Row(
         "ReplicationRole",
         "lost LOGIN",
-        deeds.sql("ALTER ROLE replicator NOLOGIN"),
+        drift_actions.sql("ALTER ROLE replicator NOLOGIN"),
         {ROLE: "update"},
         ("attributes", '[0]: "REPLICATION" => "LOGIN"'),
         batch="1",
     ),
     Row(
-        "HbaRule", "line removed", deeds.hba(deeds.without_ours), {RULE: "create"}, repair="in place, reload", batch="1"
+        "HbaRule",
+        "line removed",
+        drift_actions.hba(drift_actions.without_ours),
+        {RULE: "create"},
+        repair="in place, reload",
+        batch="1",
     ),
     Row(
         "Server (primary)",
         "parameter changed by ALTER SYSTEM",
-        deeds.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'; SELECT pg_reload_conf()"),
+        drift_actions.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'; SELECT pg_reload_conf()"),
         {"Server db1": "update"},
         ('max_slot_wal_keep_size : "1024MB" => "4GB"',),
         repair="in place, reload",
@@ -122,7 +127,7 @@ ROWS = [
     Row(
         "Server (standby)",
         "replay paused",
-        deeds.sql("SELECT pg_wal_replay_pause()", "db2"),
+        drift_actions.sql("SELECT pg_wal_replay_pause()", "db2"),
         {"Server db2": "update"},
         ('replay : "paused" => "running"',),
         batch="1",
@@ -130,7 +135,7 @@ ROWS = [
     Row(
         "HostFile (Vault token)",
         "readable by others",
-        deeds.let_others_read,
+        drift_actions.let_others_read,
         {"HostFile db2-vault-token": "update"},
         ('"0644" => "0600"',),
         batch="1",
@@ -138,14 +143,14 @@ ROWS = [
     Row(
         "HostFile (passfile)",
         "removed",
-        deeds.remove("db3", "pgpass"),
+        drift_actions.remove("db3", "pgpass"),
         {"HostFile db3-pgpass": "create"},
         batch="1",
     ),
     Row(
         "ReplicationRole",
         "password changed",
-        deeds.sql("ALTER ROLE replicator PASSWORD 'changed by hand'"),
+        drift_actions.sql("ALTER ROLE replicator PASSWORD 'changed by hand'"),
         {ROLE: "update"},
         ("passwordMatches : false => true",),
         batch="2",
@@ -153,7 +158,11 @@ ROWS = [
     Row(
         "HbaRule",
         "method edited",
-        deeds.hba(lambda text: text.replace(deeds.ours(text), deeds.ours(text).replace("scram-sha-256", "trust"))),
+        drift_actions.hba(
+            lambda text: text.replace(
+                drift_actions.ours(text), drift_actions.ours(text).replace("scram-sha-256", "trust")
+            )
+        ),
         {RULE: "update"},
         ('"trust" => "scram-sha-256"',),
         repair="in place, reload",
@@ -172,7 +181,7 @@ ROWS = [
     Row(
         "HostFile (Vault token)",
         "other content",
-        deeds.write("db1", "vault-token", b"hvs.somebody-else"),
+        drift_actions.write("db1", "vault-token", b"hvs.somebody-else"),
         {"HostFile db1-vault-token": "update", "PrincipalKey drift-principal-key": "update"},
         ("contentMatches: false => true", "failed to retrieve principal key"),
         batch="2",
@@ -180,7 +189,7 @@ ROWS = [
     Row(
         "ReplicationRole",
         "lost REPLICATION",
-        deeds.sql("ALTER ROLE replicator NOREPLICATION"),
+        drift_actions.sql("ALTER ROLE replicator NOREPLICATION"),
         {ROLE: "update"},
         ("attributes",),
         batch="3",
@@ -188,8 +197,12 @@ ROWS = [
     Row(
         "HbaRule",
         "moved below another replication rule",
-        deeds.hba(
-            lambda text: deeds.without_ours(text) + "host replication all 127.0.0.1/32 reject\n" + deeds.ours(text)
+        drift_actions.hba(
+            lambda text: (
+                drift_actions.without_ours(text)
+                + "host replication all 127.0.0.1/32 reject\n"
+                + drift_actions.ours(text)
+            )
         ),
         {RULE: "update"},
         ("after line", "(host replication all 127.0.0.1/32 scram-sha-256)", "before other replication rules"),
@@ -209,7 +222,7 @@ ROWS = [
     Row(
         "KeyProvider",
         "token path changed",
-        lambda cluster: deeds.provider(cluster, token=str(cluster.beside("db1", "vault-token"))),
+        lambda cluster: drift_actions.provider(cluster, token=str(cluster.beside("db1", "vault-token"))),
         {"KeyProvider vault": "update"},
         ("tokenPath",),
         batch="3",
@@ -217,7 +230,7 @@ ROWS = [
     Row(
         "ReplicationRole",
         "VALID UNTIL in the past",
-        deeds.sql("ALTER ROLE replicator VALID UNTIL '2020-01-01'"),
+        drift_actions.sql("ALTER ROLE replicator VALID UNTIL '2020-01-01'"),
         {ROLE: "update"},
         ('"2020-01-01 00:00:00+00" => "infinity"',),
         batch="4",
@@ -225,7 +238,7 @@ ROWS = [
     Row(
         "HbaRule",
         "a reject rule put above it",
-        deeds.hba(lambda text: "host replication replicator 127.0.0.1/32 reject\n" + text),
+        drift_actions.hba(lambda text: "host replication replicator 127.0.0.1/32 reject\n" + text),
         {RULE: "update"},
         repair="in place, reload",
         batch="4",
@@ -241,7 +254,7 @@ ROWS = [
     Row(
         "Server (primary)",
         "a changed parameter waits for a restart",
-        deeds.sql("ALTER SYSTEM SET cluster_name = 'other'; SELECT pg_reload_conf()"),
+        drift_actions.sql("ALTER SYSTEM SET cluster_name = 'other'; SELECT pg_reload_conf()"),
         {"Server db1": "update"},
         ("pendingRestart", "cluster_name"),
         repair="in place, reload",
@@ -250,7 +263,7 @@ ROWS = [
     Row(
         "ReplicationRole",
         "CONNECTION LIMIT 0",
-        deeds.sql("ALTER ROLE replicator CONNECTION LIMIT 0"),
+        drift_actions.sql("ALTER ROLE replicator CONNECTION LIMIT 0"),
         {ROLE: "update"},
         ("connectionLimit : 0 => -1",),
         batch="5",
@@ -258,7 +271,7 @@ ROWS = [
     Row(
         "HbaRule",
         "present twice",
-        deeds.hba(lambda text: text + deeds.ours(text)),
+        drift_actions.hba(lambda text: text + drift_actions.ours(text)),
         {RULE: "update"},
         ("lines", "2 => 1"),
         repair="in place, reload",
@@ -267,7 +280,7 @@ ROWS = [
     Row(
         "Server (standby)",
         "primary_conninfo points elsewhere",
-        deeds.auto_conf("db2", "primary_conninfo = 'host=192.0.2.1 user=nobody'"),
+        drift_actions.auto_conf("db2", "primary_conninfo = 'host=192.0.2.1 user=nobody'"),
         {"Server db2": "update", "ReplicationCheck db2": "update"},
         ("primary_conninfo",),
         repair="in place, reload",
@@ -277,14 +290,14 @@ ROWS = [
     Row(
         "HostFile (Vault token)",
         "removed",
-        deeds.remove("db3", "vault-token"),
+        drift_actions.remove("db3", "vault-token"),
         {"HostFile db3-vault-token": "create"},
         batch="5",
     ),
     Row(
         "ReplicationRole",
         "made a superuser",
-        deeds.sql("ALTER ROLE replicator SUPERUSER"),
+        drift_actions.sql("ALTER ROLE replicator SUPERUSER"),
         {ROLE: "update"},
         ("SUPERUSER",),
         batch="6",
@@ -292,7 +305,7 @@ ROWS = [
     Row(
         "HbaRule",
         "file changed and not loaded",
-        deeds.hba(lambda text: text + "# a comment, saved and not loaded\n", reload=False),
+        drift_actions.hba(lambda text: text + "# a comment, saved and not loaded\n", reload=False),
         {RULE: "update"},
         ("loaded : false => true",),
         repair="reload",
@@ -301,7 +314,7 @@ ROWS = [
     Row(
         "Server (standby)",
         "pg_tde taken from shared_preload_libraries",
-        deeds.auto_conf("db3", "shared_preload_libraries = ''"),
+        drift_actions.auto_conf("db3", "shared_preload_libraries = ''"),
         {"Server db3": "update"},
         ("pendingRestart",),
         repair="in place, reload",
@@ -310,7 +323,7 @@ ROWS = [
     Row(
         "Server (standby)",
         "another pg_tde.cipher set by hand",
-        deeds.sql("ALTER SYSTEM SET pg_tde.cipher = aes_256; SELECT pg_reload_conf()", "db2"),
+        drift_actions.sql("ALTER SYSTEM SET pg_tde.cipher = aes_256; SELECT pg_reload_conf()", "db2"),
         {"Server db2": "update"},
         ('pg_tde.cipher : "aes_256" => "aes_128"',),
         repair="in place, reload",
@@ -319,7 +332,7 @@ ROWS = [
     Row(
         "HostFile (CA)",
         "removed, on the primary",
-        deeds.remove("db1", "vault-ca.pem"),
+        drift_actions.remove("db1", "vault-ca.pem"),
         {"HostFile db1-vault-ca": "create", "PrincipalKey drift-principal-key": "update"},
         ("failed to retrieve principal key",),
         batch="6",
@@ -327,14 +340,14 @@ ROWS = [
     Row(
         "ReplicationRole",
         "dropped",
-        deeds.sql("DROP ROLE replicator"),
+        drift_actions.sql("DROP ROLE replicator"),
         {ROLE: "create"},
         batch="7",
     ),
     Row(
         "ReplicationSlot",
         "dropped, with its standby down",
-        lambda cluster: deeds.drop_slot(cluster, "db3"),
+        lambda cluster: drift_actions.drop_slot(cluster, "db3"),
         {"ReplicationSlot tde_db3": "create", "Server db3": "update", "ReplicationCheck db3": "update"},
         repair="in place: the WAL is still there",
         batch="7",
@@ -343,7 +356,7 @@ ROWS = [
     Row(
         "HostFile (Vault token)",
         "removed, on the primary",
-        deeds.remove("db1", "vault-token"),
+        drift_actions.remove("db1", "vault-token"),
         {"HostFile db1-vault-token": "create"},
         ("No such file or directory (SQLSTATE 58P01)", "shown as last known"),
         batch="7",
@@ -360,14 +373,14 @@ ROWS = [
     Row(
         "Policy (Vault)",
         "widened",
-        deeds.policy('path "*" { capabilities = ["create", "read", "update", "delete", "list"] }'),
+        drift_actions.policy('path "*" { capabilities = ["create", "read", "update", "delete", "list"] }'),
         {"Policy drift-standby-policy": "update"},
         batch="8",
     ),
     Row(
         "Token (Vault)",
         "revoked",
-        deeds.revoke("db2"),
+        drift_actions.revoke("db2"),
         {"Token db2-token": "create", "HostFile db2-vault-token": "update"},
         repair="a new token, and its file",
         batch="8",
@@ -401,7 +414,7 @@ ROWS = [
     Row(
         "ReplicationRole",
         "member of another role",
-        deeds.sql("GRANT pg_read_all_data TO replicator"),
+        drift_actions.sql("GRANT pg_read_all_data TO replicator"),
         {ROLE: "update"},
         ("pg_read_all_data",),
         batch="9",
@@ -409,7 +422,7 @@ ROWS = [
     Row(
         "HostFile (Vault token)",
         "of another owner",
-        deeds.give_to_root("db3"),
+        drift_actions.give_to_root("db3"),
         {"HostFile db3-vault-token": "update"},
         ('"root" => "the server\'s account"',),
         batch="9",
@@ -418,7 +431,7 @@ ROWS = [
     Row(
         "HostFile (Vault token)",
         "of another owner, on the primary",
-        deeds.give_to_root("db1"),
+        drift_actions.give_to_root("db1"),
         {"HostFile db1-vault-token": "update"},
         ("Permission denied (SQLSTATE 42501)", "shown as last known"),
         batch="9",
@@ -427,7 +440,7 @@ ROWS = [
     Row(
         "Extension",
         "dropped",
-        deeds.sql("ALTER TABLE IF EXISTS t SET ACCESS METHOD heap; DROP EXTENSION pg_tde"),
+        drift_actions.sql("ALTER TABLE IF EXISTS t SET ACCESS METHOD heap; DROP EXTENSION pg_tde"),
         {"Extension pg_tde in postgres": "create"},
         ("has no extension pg_tde", "shown as last known"),
         repair="in place: provider and keys outlive it",
@@ -436,7 +449,7 @@ ROWS = [
     Row(
         "Server (primary)",
         "parameter changed by ALTER SYSTEM and not loaded",
-        deeds.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'"),
+        drift_actions.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'"),
         {"Server db1": "update"},
         ("pendingReload", '[0]: "max_slot_wal_keep_size"'),
         repair="in place, reload",
@@ -456,7 +469,7 @@ ROWS = [
     Row(
         "Server (standby)",
         "started with a parameter on its command line",
-        deeds.with_option("db2", "-c wal_retrieve_retry_interval=5s"),
+        drift_actions.with_option("db2", "-c wal_retrieve_retry_interval=5s"),
         {"Server db2": "update"},
         (
             'wal_retrieve_retry_interval: "5000ms" => "1s"',
@@ -469,7 +482,7 @@ ROWS = [
     Row(
         "Server (primary)",
         "started without pg_tde",
-        deeds.without_pg_tde("db1"),
+        drift_actions.without_pg_tde("db1"),
         {"Server db1": "update"},
         (
             'shared_preload_libraries : "pg_tde"',
@@ -484,7 +497,7 @@ ROWS = [
     Row(
         "BaseBackup",
         "the standby was started without pg_tde",
-        deeds.without_pg_tde("db3"),
+        drift_actions.without_pg_tde("db3"),
         _recloned("db3"),
         (
             '"it runs without pg_tde, and replays in clear what is encrypted" => "the primary"',
@@ -498,7 +511,7 @@ ROWS = [
     Row(
         "Server (primary)",
         "a parameter that can only change at start, changed and restarted",
-        deeds.set_and_restart("cluster_name", "other"),
+        drift_actions.set_and_restart("cluster_name", "other"),
         {"Server db1": "update"},
         ('cluster_name : "other" => "db1"', "server db1 will be restarted: cluster_name"),
         repair="restart",
@@ -508,7 +521,7 @@ ROWS = [
     Row(
         "WalEncryption",
         "switched on by hand, and restarted",
-        deeds.set_and_restart("pg_tde.wal_encrypt", "on"),
+        drift_actions.set_and_restart("pg_tde.wal_encrypt", "on"),
         {"WalEncryption WAL of db1": "update"},
         ('walEncrypt : "on" => "off"', "server db1 will be restarted: pg_tde.wal_encrypt"),
         repair="restart",
@@ -518,7 +531,7 @@ ROWS = [
     Row(
         "HostFile (CA)",
         "other content",
-        deeds.write("db2", "vault-ca.pem", b"no certificate", 0o644),
+        drift_actions.write("db2", "vault-ca.pem", b"no certificate", 0o644),
         {"HostFile db2-vault-ca": "update"},
         ("contentMatches: false => true",),
         batch="12",
@@ -526,7 +539,7 @@ ROWS = [
     Row(
         "HostFile (passfile)",
         "other content",
-        deeds.write("db3", "pgpass", b"*:*:*:replicator:changed by hand"),
+        drift_actions.write("db3", "pgpass", b"*:*:*:replicator:changed by hand"),
         {"HostFile db3-pgpass": "update"},
         ("contentMatches: false => true",),
         batch="12",
@@ -534,7 +547,7 @@ ROWS = [
     Row(
         "ReplicationRole",
         "dropped, and made by somebody else",
-        deeds.sql("DROP ROLE replicator; CREATE ROLE replicator LOGIN CREATEDB"),
+        drift_actions.sql("DROP ROLE replicator; CREATE ROLE replicator LOGIN CREATEDB"),
         {ROLE: "update"},
         ("passwordMatches : false => true", "CREATEDB"),
         batch="12",
@@ -542,7 +555,7 @@ ROWS = [
     Row(
         "KeyBinding",
         "another default key set by hand",
-        deeds.set_key("default", "by-hand-too"),
+        drift_actions.set_key("default", "by-hand-too"),
         {"KeyBinding default key": "update", "KeyBinding server key": "update"},
         ('"by-hand-too" => "drift-principal-key"',),
         repair="in place: a rotation back (pg_tde sets both, where they were the same)",
@@ -551,7 +564,7 @@ ROWS = [
     Row(
         "WalEncryption",
         "switched on by hand, and waiting for a restart",
-        deeds.sql("ALTER SYSTEM SET pg_tde.wal_encrypt = on; SELECT pg_reload_conf()"),
+        drift_actions.sql("ALTER SYSTEM SET pg_tde.wal_encrypt = on; SELECT pg_reload_conf()"),
         {"WalEncryption WAL of db1": "update"},
         ('"off, waiting for a restart" => "off"',),
         repair="in place, reload",
@@ -560,7 +573,7 @@ ROWS = [
     Row(
         "KeyProvider",
         "URL and CA path changed",
-        lambda cluster: deeds.provider(
+        lambda cluster: drift_actions.provider(
             cluster,
             url=cluster.bao.address.replace("127.0.0.1", "localhost"),
             ca=str(cluster.beside("db1", "vault-ca.pem")),
@@ -573,7 +586,7 @@ ROWS = [
     Row(
         "Server (primary)",
         "a parameter that can only change at start, reset by ALTER SYSTEM",
-        deeds.sql("ALTER SYSTEM RESET unix_socket_directories; SELECT pg_reload_conf()"),
+        drift_actions.sql("ALTER SYSTEM RESET unix_socket_directories; SELECT pg_reload_conf()"),
         {"Server db1": "update"},
         ("pendingRestart", "unix_socket_directories"),
         repair="in place, reload",
@@ -591,7 +604,7 @@ ROWS = [
     Row(
         "ReplicationSlot",
         "unreserved, with its standby down",
-        deeds.unreserve,
+        drift_actions.unreserve,
         {"Server db1": "update", "Server db3": "update", "ReplicationCheck db3": "update"},
         ('max_slot_wal_keep_size : "16MB" => "4GB"',),
         repair="start: the WAL is still there",
@@ -600,7 +613,7 @@ ROWS = [
     Row(
         "BaseBackup",
         "the standby was started without standby.signal",
-        deeds.start_as_primary,
+        drift_actions.start_as_primary,
         _recloned("db3"),
         ('"it was promoted, or started without standby.signal" => "the primary"',),
         repair="a new base backup of this standby",
@@ -631,15 +644,15 @@ ROWS = [
     Row(
         "Server",
         "all of them down, as after a reboot",
-        deeds.reboot,
-        {f"{kind} {name}": "update" for kind, name in deeds.ALL_DOWN},
+        drift_actions.reboot,
+        {f"{kind} {name}": "update" for kind, name in drift_actions.ALL_DOWN},
         repair="start",
         here=True,
     ),
     Row(
         "Server (standby)",
         "paused itself: a parameter was raised on the primary",
-        deeds.raise_on_primary,
+        drift_actions.raise_on_primary,
         {"Server db2": "update", "Server db3": "update"},
         (
             'replay : "paused" => "running"',
@@ -651,7 +664,7 @@ ROWS = [
     Row(
         "ReplicationSlot",
         "lost: its WAL is gone",
-        deeds.lose_wal,
+        drift_actions.lose_wal,
         {"ReplicationSlot tde_db3": "replace", **_recloned("db3")},
         ('"lost" => "reserved"', '"its WAL is gone from the primary" => "the primary"'),
         repair="a new base backup of this standby",
@@ -660,7 +673,7 @@ ROWS = [
     Row(
         "BaseBackup",
         "the standby was promoted",
-        deeds.promote,
+        drift_actions.promote,
         _recloned("db3"),
         ('"it was promoted, or started without standby.signal" => "the primary"',),
         repair="a new base backup of this standby",
@@ -669,7 +682,7 @@ ROWS = [
     Row(
         "BaseBackup",
         "data directory removed",
-        deeds.remove_data("db2"),
+        drift_actions.remove_data("db2"),
         {"BaseBackup db2": "create", "Server db2": "create", "ReplicationCheck db2": "replace"},
         repair="a new base backup of this standby",
         here=True,
@@ -677,7 +690,7 @@ ROWS = [
     Row(
         "KeyBinding",
         "another key set by hand",
-        deeds.set_key("server", "by-hand"),
+        drift_actions.set_key("server", "by-hand"),
         {"KeyBinding server key": "update"},
         ('"by-hand" => "drift-principal-key"',),
         repair="in place: a rotation back",
@@ -706,67 +719,69 @@ REFUSALS = [
     Refusal(
         "DataDirectory",
         "another cluster in its place",
-        deeds.another_cluster("db1"),
+        drift_actions.another_cluster("db1"),
         "db1/data is not empty and was not made by this stack: it is never written to",
-        deeds.first_cluster("db1"),
+        drift_actions.first_cluster("db1"),
     ),
     Refusal(
         "BaseBackup",
         "another cluster in its place",
-        deeds.another_cluster("db3"),
+        drift_actions.another_cluster("db3"),
         "db3/data is not empty and was not made by this stack: it is never written to",
-        deeds.first_cluster("db3"),
+        drift_actions.first_cluster("db3"),
         slow=True,
     ),
     Refusal(
         "KeyProvider",
         "another mount set by hand",
-        deeds.elsewhere,
+        drift_actions.elsewhere,
         'the keys of the running cluster are in "elsewhere" and stay there, and the stack file says "tde-drift"',
-        deeds.back,
+        drift_actions.back,
     ),
     Refusal(
         "ReplicationSlot",
         "dropped, and no other left",
-        deeds.no_slot_left,
+        drift_actions.no_slot_left,
         "replication slot tde_db3: all replication slots are in use (SQLSTATE 53400). "
         'Free one or increase "max_replication_slots".',
-        deeds.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'other%'"),
+        drift_actions.sql(
+            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name LIKE 'other%'"
+        ),
         command="up",
     ),
     Refusal(
         "BaseBackup",
         "the standby was promoted, and the primary is down",
-        deeds.fail_over,
+        drift_actions.fail_over,
         "db3 was promoted (or started without standby.signal), and the primary db1 does not run",
         lambda cluster: cluster.start("db1"),
     ),
     Refusal(
         "Server (primary)",
         "a standby now",
-        deeds.as_standby,
+        drift_actions.as_standby,
         "is declared as the primary and is a standby now",
-        deeds.as_primary,
+        drift_actions.as_primary,
     ),
     Refusal(
         "ReplicationSlot",
         "a logical slot under its name",
-        deeds.logical_slot,
+        drift_actions.logical_slot,
         "a logical slot has taken this name: it is left as it is",
-        deeds.sql("SELECT pg_drop_replication_slot('tde_db3')"),
+        drift_actions.sql("SELECT pg_drop_replication_slot('tde_db3')"),
     ),
     Refusal(
         "HbaRule",
         "line removed, and a wrong line elsewhere in the file",
-        deeds.hba(lambda text: deeds.without_ours(text) + "host all all nowhere/32 trust\n"),
+        drift_actions.hba(lambda text: drift_actions.without_ours(text) + "host all all nowhere/32 trust\n"),
         "is wrong (",
-        deeds.hba(lambda text: text.replace("host all all nowhere/32 trust\n", "")),
+        drift_actions.hba(lambda text: text.replace("host all all nowhere/32 trust\n", "")),
         command="up",
     ),
     Refusal(
         "HostFile (Vault token)",
         "a directory in its place",
-        deeds.token_directory,
+        drift_actions.token_directory,
         "is a directory: it is left as it is",
         lambda cluster: cluster.file("db3", "vault-token").rmdir(),
         command="up",
@@ -796,22 +811,23 @@ REFUSALS = [
 ]
 
 NO_DRIFT = [
-    ("HbaRule", "the file in CRLF", deeds.hba(lambda text: text.replace("\n", "\r\n"))),
+    ("HbaRule", "the file in CRLF", drift_actions.hba(lambda text: text.replace("\n", "\r\n"))),
     (
         "HbaRule",
         "tabs for spaces, and a quoted name",
-        deeds.hba(
+        drift_actions.hba(
             lambda text: text.replace(
-                deeds.ours(text), 'host\treplication\t"replicator"\t127.0.0.1/32\tscram-sha-256\t# tde-replication\n'
+                drift_actions.ours(text),
+                'host\treplication\t"replicator"\t127.0.0.1/32\tscram-sha-256\t# tde-replication\n',
             )
         ),
     ),
     (
         "HbaRule",
         "address and netmask apart",
-        deeds.hba(
+        drift_actions.hba(
             lambda text: text.replace(
-                deeds.ours(text),
+                drift_actions.ours(text),
                 "host replication replicator 127.0.0.1 255.255.255.255 scram-sha-256 # tde-replication\n",
             )
         ),
@@ -819,24 +835,26 @@ NO_DRIFT = [
     (
         "HbaRule",
         "comments, an include directive and other people's rules below",
-        deeds.hba(
+        drift_actions.hba(
             lambda text: (
                 text + "# ours\ninclude_if_exists more.conf\nhost replication other 192.0.2.0/24 scram-sha-256\n"
             )
         ),
     ),
-    ("Server (primary)", "a checkpoint and a new WAL file", deeds.sql("CHECKPOINT; SELECT pg_switch_wal()")),
-    ("Server (primary)", "its log rotated", deeds.sql("SELECT pg_rotate_logfile()")),
-    ("Server (primary)", "restarted by hand", deeds.restart_primary),
+    ("Server (primary)", "a checkpoint and a new WAL file", drift_actions.sql("CHECKPOINT; SELECT pg_switch_wal()")),
+    ("Server (primary)", "its log rotated", drift_actions.sql("SELECT pg_rotate_logfile()")),
+    ("Server (primary)", "restarted by hand", drift_actions.restart_primary),
     (
         "Server (primary)",
         "a parameter that is not declared, changed by ALTER SYSTEM and not loaded",
-        deeds.sql("ALTER SYSTEM SET commit_delay = 5"),
+        drift_actions.sql("ALTER SYSTEM SET commit_delay = 5"),
     ),
     (
         "Server (primary)",
         "ALTER ROLE … SET and ALTER DATABASE … SET of a declared parameter: the server's own value is as declared",
-        deeds.sql("ALTER ROLE postgres SET work_mem = '1MB'; ALTER DATABASE postgres SET synchronous_commit = off"),
+        drift_actions.sql(
+            "ALTER ROLE postgres SET work_mem = '1MB'; ALTER DATABASE postgres SET synchronous_commit = off"
+        ),
     ),
-    ("Server (standby)", "restarted by hand", deeds.bounce("db2")),
+    ("Server (standby)", "restarted by hand", drift_actions.bounce("db2")),
 ]

@@ -5,7 +5,7 @@ from itertools import groupby
 from tests.engine.drift import NO_DRIFT, REFUSALS, ROWS
 
 WATCHED = {
-    "Claim": "nothing: it holds no live thing, and is there so that `destroy` finds what a killed `up` left",
+    "CleanupRecord": "nothing: it holds no live thing, and is there so that `destroy` finds what a killed `up` left",
     "Password": "nothing: it is in the stack's state alone; HostFile and ReplicationRole compare what is made of it",
     "DataDirectory": "the primary's: whether it is there, and of which cluster",
     "BaseBackup": "a standby's data directory: whether it is there, of which cluster and timeline, whether it has been a primary "

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tde_replication.hosts.account import service_account
-from tde_replication.hosts.local import LocalHost
+from tde_replication.hosts.local.machine import LocalHost
 from tests.engine.cluster import Cluster
 from tests.engine.interruption import destroyed_after_every_step, lose_state
 from tests.engine.test_teardown import ON_SERVERS, declare, leaving

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from bootstrap.ports import free_ports
-from tde_replication.hosts.local import LocalHost
+from tde_replication.hosts.local.machine import LocalHost
 from tests.double.servers import REAL, file_keys
 from tests.engine.certificates import Authority
 from tests.engine.change import CHANGES, CHECKS, REFUSED, TOKENS, Change, Document, edited, of_standby
@@ -331,7 +331,7 @@ def test_the_vault_by_another_name_and_another_file_of_its_ca(cluster: Cluster) 
 def test_binaries_by_another_path_are_used_the_next_time(cluster: Cluster) -> None:
     link = cluster.base / "bin"
     link.symlink_to(cluster.binaries)
-    noted = ("Claim db1", "DataDirectory db1", "Server db1", "WalEncryption WAL of db1")
+    noted = ("CleanupRecord db1", "DataDirectory db1", "Server db1", "WalEncryption WAL of db1")
     change(cluster, lambda c: c["primary"].update(binaries=str(link)), dict.fromkeys(noted, "update"), [])
 
 
@@ -376,8 +376,8 @@ def test_a_standby_moves_to_another_directory(cluster: Cluster) -> None:
         edited(workspace.cluster, lambda c: c["standbys"][1].update(dataDirectory=str(cluster.base / "moved" / "data")))
     )
     preview = workspace.preview()
-    gone = of_standby("db3", "replace").keys() - {"Token db3-token", "ReplicationSlot tde_db3", "Claim db3"}
-    assert preview.plan == dict.fromkeys(gone, "replace") | {"Claim db3": "update"}, preview.changes
+    gone = of_standby("db3", "replace").keys() - {"Token db3-token", "ReplicationSlot tde_db3", "CleanupRecord db3"}
+    assert preview.plan == dict.fromkeys(gone, "replace") | {"CleanupRecord db3": "update"}, preview.changes
     workspace.up_well()
     workspace.unchanged()
     assert not former.exists()

@@ -11,8 +11,8 @@ import pytest
 
 from tde_replication import unasked
 from tests.engine.cluster import Cluster, base_directory
-from tests.engine.deeds import bounce, lose_wal, restart_primary
 from tests.engine.drift import NO_DRIFT, REFUSALS, ROWS, Refusal, Row, batches, shown_and_repaired, started
+from tests.engine.drift_actions import bounce, lose_wal, restart_primary
 from tests.engine.workspace import Output, Workspace, eventually
 from tests.openbao import OpenBao
 

@@ -420,7 +420,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("place", "document"), BAD, ids=[repr(row) for row in BAD])
 def test_a_name_that_cannot_work_literally_is_refused_with_one_sentence(place: str, document: dict[str, Any]) -> None:
-    with pytest.raises(stack_file.Mistakes) as told:
+    with pytest.raises(stack_file.StackFileError) as told:
         stack_file.parse("test", document)
     assert len(told.value.mistakes) == 1
     assert told.value.mistakes[0].startswith(f"{place}: ")

@@ -13,7 +13,7 @@ import hvac.exceptions
 import pytest
 
 from tde_replication.hosts.account import service_account
-from tde_replication.hosts.local import LocalHost
+from tde_replication.hosts.local.machine import LocalHost
 from tests.engine.cluster import Cluster
 from tests.engine.interruption import (
     destroyed_after_every_step,
@@ -156,7 +156,7 @@ def _start_aside(cluster: Cluster) -> None:
         file = cluster.file("db1", kind)
         file.write_text(text)
         os.chown(file, account.uid, account.gid)
-    LocalHost().launch(cluster.binaries, PurePosixPath(aside))
+    LocalHost().start(cluster.binaries, PurePosixPath(aside))
     eventually(lambda: cluster.answers("db1"))
 
 

@@ -65,12 +65,12 @@ def test_each_of_them_is_needed_and_missing_ones_are_told_at_preview(cluster: Cl
     """Asked of the code that a preview runs; the table below runs the preview itself."""
     policy = documented_policy().replace(line, "")
     path = line.split('"')[1]
-    told = objections(cluster, restricted(cluster.bao, policy, "fewer"))
+    told = check_server(cluster, restricted(cluster.bao, policy, "fewer"))
     assert [one for one in told if path in one], told
 
 
-def objections(cluster: Cluster, token: str) -> list[str]:
-    from tde_replication.vault import preflight  # noqa: PLC0415
+def check_server(cluster: Cluster, token: str) -> list[str]:
+    from tde_replication.preflight import vault as preflight  # noqa: PLC0415
     from tde_replication.vault.client import Client  # noqa: PLC0415
     from tde_replication.vault.names import VaultNames  # noqa: PLC0415
 

@@ -16,7 +16,7 @@ from tde_replication import settings, stack_file
 from tde_replication.hosts.account import service_account
 from tde_replication.postgres.data_directory import MARKER
 from tde_replication.settings import MANAGED_PARAMETERS
-from tde_replication.stack_file import Mistakes
+from tde_replication.stack_file import StackFileError
 from tests.graph import graph as graphs
 from tests.graph.graph import PASSWORD, TOKEN, Graph, Place, plain, values_outside_secrets
 
@@ -33,8 +33,8 @@ def place() -> Iterator[Place]:
 # Names and types are in people's states: a change here makes their next `up` replace what they have.
 WHOLE = """\
 BaseBackup db2
-Claim db1
-Claim db2
+CleanupRecord db1
+CleanupRecord db2
 DataDirectory db1
 Extension pg_tde in postgres
 HbaRule replicator from 127.0.0.1/32
@@ -414,7 +414,7 @@ def test_not_encrypted_and_says_so(
 
 
 def refused(place: Place, **declared: Any) -> str:
-    with pytest.raises(Mistakes) as told:
+    with pytest.raises(StackFileError) as told:
         build_and_see_nothing_registered(place, **declared)
     return str(told.value)
 
@@ -572,7 +572,7 @@ def test_two_stacks_on_one_mount_have_nothing_in_it_in_common(place: Place) -> N
 
 def test_in_a_disposable_cluster_what_goes_with_the_directory_is_not_taken_away_by_sql(place: Place) -> None:
     made = place.build(place.cluster("db2", disposable=True))
-    claim = made["Claim db1"].urn
+    claim = made["CleanupRecord db1"].urn
     for label in ("ReplicationRole replicator", "ReplicationSlot tde_db2", "KeyProvider vault"):
         assert made[label].deleted_with == claim
     assert made["Server db1"].deleted_with == ""
@@ -591,7 +591,7 @@ def test_two_clusters_of_one_stack_share_no_name(place: Place) -> None:
 
 def test_what_two_clusters_would_both_occupy_is_refused(place: Place) -> None:
     one = place.cluster("db2")
-    with pytest.raises(Mistakes) as refused:
+    with pytest.raises(StackFileError) as refused:
         place.build_two(one, one)
     data = place.root / "db1" / "data"
     assert refused.value.mistakes[:2] == [

@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from tde_replication import hosts
-from tde_replication.hosts import ssh_scripts
 from tde_replication.hosts.account import PROJECT, service_account
 from tde_replication.hosts.base import Host
 from tde_replication.hosts.installation import find_installation
-from tde_replication.hosts.local import LocalHost
+from tde_replication.hosts.local.machine import LocalHost
+from tde_replication.hosts.ssh import scripts
 from tde_replication.settings import SUPPORTED
 from tests.docker import lab
 from tests.ssh import sshd
@@ -79,7 +79,7 @@ def booted(request: pytest.FixtureRequest) -> Iterator[Machine]:
     machine = request.getfixturevalue("laboratory").boot("contract")[0]
     room = PurePosixPath("/var/lib/postgresql")
     values = {"name": "contract", "stack": "tests", "account": "postgres", "unit": UNIT, "binaries": BINARIES}
-    machine.root(ssh_scripts.UNIT, "make", UNIT, ssh_scripts.UNIT_TEXT.format(data=room / "server" / "data", **values))
+    machine.root(scripts.UNIT, "make", UNIT, scripts.UNIT_TEXT.format(data=room / "server" / "data", **values))
     host = hosts.host(machine.login().address(unit=UNIT))
     yield Machine(host, room, PurePosixPath(BINARIES), host)
 

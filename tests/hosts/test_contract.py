@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from tde_replication import hosts
-from tde_replication.errors import CommandFailed, Problem, Refused, Unavailable
+from tde_replication.errors import CommandFailed, Conflict, Unavailable, UserError
 from tde_replication.hosts.base import FileStatus, Host
 from tde_replication.hosts.superuser import Connection
 from tde_replication.waiting import until
@@ -220,7 +220,7 @@ def test_a_write_makes_the_directories_above(host: Host, room: PurePosixPath) ->
 
 def test_a_write_that_cannot_be_leaves_nothing(host: Host, room: PurePosixPath) -> None:
     host.make_directory(room / "there")
-    with pytest.raises((Problem, OSError)):
+    with pytest.raises((UserError, OSError)):
         host.write(room / "there", b"x", mode=0o600)
     assert host.listing(room) == ["there"]
 
@@ -267,7 +267,7 @@ def test_a_rename_moves_a_tree_and_takes_no_ones_place(host: Host, room: PurePos
     host.rename(room / "old", room / "it's new")
     assert host.read(room / "it's new" / "f") == b"x"
     assert host.status(room / "old") is None
-    with pytest.raises(Problem, match="exists already"):
+    with pytest.raises(UserError, match="exists already"):
         host.rename(room / "it's new", room / "taken")
     assert host.listing(room / "taken") == []
     assert host.read(room / "it's new" / "f") == b"x"
@@ -291,7 +291,7 @@ def test_what_is_replaced_keeps_its_mode_and_attributes(host: Host, room: PurePo
     assert host.read(file) == b"ours, and longer"
     assert host.status(file) == FileStatus("file", host.account, 0o440)
     assert host.listing(room) == ["pg_hba.conf"]
-    with pytest.raises(Problem, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         host.replace(room / "nothing", b"")
 
 
@@ -300,13 +300,13 @@ def test_only_regular_files_are_read_or_replaced(host: Host, room: PurePosixPath
     host.write(room / "kept", b"x", mode=0o600)
     shell(host, 'cd "$1"; ln -s kept link; mkfifo fifo; ln -s nothing dangling', str(room))
     for name in ("link", "fifo", "dangling"):
-        with pytest.raises(Refused, match="is a link or a device"):
+        with pytest.raises(Conflict, match="is a link or a device"):
             host.read(room / name)
-        with pytest.raises(Refused, match="is a link or a device"):
+        with pytest.raises(Conflict, match="is a link or a device"):
             host.replace(room / name, b"ours")
     assert host.real(room / "link") == room / "kept"
     assert host.read(room / "link", follow=True) == b"x"
-    with pytest.raises(Refused, match="is a link or a device"):
+    with pytest.raises(Conflict, match="is a link or a device"):
         host.read(room / "fifo", follow=True)
     assert host.real(room / "nowhere" / "at all") == room / "nowhere" / "at all"
     assert host.read(room / "kept") == b"x"
@@ -314,7 +314,7 @@ def test_only_regular_files_are_read_or_replaced(host: Host, room: PurePosixPath
 
 def test_a_file_that_is_far_too_large_is_not_read(host: Host, room: PurePosixPath) -> None:
     shell(host, 'head -c 20000000 /dev/zero >"$1/huge"', str(room))
-    with pytest.raises(Problem, match="larger than 16 MiB"):
+    with pytest.raises(UserError, match="larger than 16 MiB"):
         host.read(room / "huge")
 
 
@@ -339,10 +339,10 @@ def data(machine: Machine) -> Iterator[PurePosixPath]:
     )
     conf = f"port = 5999\nlisten_addresses = ''\nunix_socket_directories = '{place.parent}'\nfsync = off\n"
     machine.host.write(place / "postgresql.auto.conf", conf.encode(), mode=0o600)
-    machine.launcher.launch(machine.binaries, place)
+    machine.launcher.start(machine.binaries, place)
     assert until(lambda: _answers(machine.host, place), seconds=30)
     yield place
-    machine.launcher.halt(machine.binaries, place, deadline=20)
+    machine.launcher.stop(machine.binaries, place, deadline=20)
 
 
 def _answers(host: Host, data: PurePosixPath) -> bool:
@@ -511,10 +511,10 @@ def test_a_launched_server_tells_its_log_and_is_halted(machine: Machine, data: P
     if not machine.launches:
         pytest.skip("no systemd runs here: the kind with booted machines has this")
     host = machine.host
-    host.halt(machine.binaries, data, deadline=20)
+    host.stop(machine.binaries, data, deadline=20)
     assert host.postmaster(data) is None
-    host.halt(machine.binaries, data, deadline=20)  # it may be down already
-    mark = host.launch(machine.binaries, data)
+    host.stop(machine.binaries, data, deadline=20)  # it may be down already
+    mark = host.start(machine.binaries, data)
     assert until(lambda: _answers(host, data), seconds=60)
     ready = "database system is ready to accept connections"
     assert until(lambda: ready in host.log_since(data, mark), seconds=60), "docker passes lines on when it has time"
@@ -528,10 +528,10 @@ def test_a_busy_server_is_halted_all_the_same(machine: Machine, data: PurePosixP
     with host.connect(data, "postgres") as connection:
         thread = threading.Thread(target=lambda: _ignoring(connection), daemon=True)
         thread.start()
-        host.halt(machine.binaries, data, deadline=20)
+        host.stop(machine.binaries, data, deadline=20)
         thread.join(10)
     assert host.postmaster(data) is None
-    host.launch(machine.binaries, data)
+    host.start(machine.binaries, data)
     assert until(lambda: _answers(host, data), seconds=60)
 
 
@@ -544,15 +544,15 @@ def test_a_server_that_dies_tells_why(machine: Machine, data: PurePosixPath) -> 
     if not machine.launches:
         pytest.skip("no systemd runs here: the kind with booted machines has this")
     host = machine.host
-    host.halt(machine.binaries, data, deadline=20)
+    host.stop(machine.binaries, data, deadline=20)
     good = host.read(data / "postgresql.auto.conf") or b""
     host.write(data / "postgresql.auto.conf", good + b"shared_preload_libraries = 'no_such_library'\n", mode=0o600)
     try:
-        mark = host.launch(machine.binaries, data)
+        mark = host.start(machine.binaries, data)
         assert until(lambda: "no_such_library" in host.log_since(data, mark), seconds=60)
         assert until(lambda: "FATAL" in host.log_since(data, mark), seconds=60)
         assert until(lambda: host.postmaster(data) is None, seconds=60)
     finally:
         host.write(data / "postgresql.auto.conf", good, mode=0o600)
-        host.launch(machine.binaries, data)
+        host.start(machine.binaries, data)
     assert until(lambda: _answers(host, data), seconds=60)

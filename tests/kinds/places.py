@@ -15,7 +15,7 @@ import pytest
 from bootstrap.ports import free_ports
 from tde_replication import hosts
 from tde_replication.hosts.base import Host
-from tde_replication.hosts.docker_site import DATA
+from tde_replication.hosts.docker.placement import DATA
 from tests.docker.lab import BINARIES, Contained, OwnVault, things
 from tests.engine.cluster import Cluster, base_directory
 from tests.engine.workspace import Workspace, eventually
@@ -172,7 +172,7 @@ class Everywhere(Cluster):
         return self.places[name].data
 
     def stop(self, name: str) -> None:
-        self.host(name).halt(PurePosixPath(self.places[name].declared["binaries"]), self.place(name), deadline=60)
+        self.host(name).stop(PurePosixPath(self.places[name].declared["binaries"]), self.place(name), deadline=60)
         eventually(lambda: not self.running(name))
 
     def sql(self, name: str, query: str, database: str = "postgres") -> list[tuple[Any, ...]]:

@@ -25,7 +25,7 @@ def struct(properties: Mapping[str, Any]) -> Struct:
     return made
 
 
-class Refused(Exception):  # noqa: N818
+class Conflict(Exception):
     """What the plugin answered instead; `kept` is what it told the engine to keep all the same."""
 
     def __init__(self, error: grpc.RpcError) -> None:
@@ -74,7 +74,7 @@ class Plugin:
         self.stub = provider_pb2_grpc.ResourceProviderStub(self._channel)
         try:
             self.call("Configure", messages.ConfigureRequest(args=struct(self._config)))
-        except Refused:
+        except Conflict:
             self.__exit__()
             raise
         return self
@@ -89,7 +89,7 @@ class Plugin:
         try:
             return getattr(self.stub, method)(request, timeout=60)
         except grpc.RpcError as error:
-            raise Refused(error) from None
+            raise Conflict(error) from None
 
     def resource(self, kind: str, name: str = "it") -> "Resource":
         return Resource(self, f"urn:pulumi:dev::test::{kind}::{name}")

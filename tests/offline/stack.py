@@ -14,7 +14,7 @@ from typing import Any
 from tests.offline.harness import PROJECT
 
 
-class Failed(Exception):  # noqa: N818
+class Failed(Exception):
     """What Pulumi printed."""
 
 

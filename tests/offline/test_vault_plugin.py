@@ -9,7 +9,7 @@ from typing import Any
 import hvac.exceptions
 import pytest
 
-from tests.offline.harness import SIGNATURE, UNKNOWN, Plugin, Refused, is_secret, plain
+from tests.offline.harness import SIGNATURE, UNKNOWN, Conflict, Plugin, is_secret, plain
 from tests.openbao import OpenBao, openbao
 
 __all__ = ["openbao"]
@@ -127,14 +127,14 @@ def test_check_fills_in_and_refuses(vault: Plugin) -> None:
 
 
 def test_unserved_types_and_settings_are_named(vault: Plugin, openbao: OpenBao) -> None:
-    with pytest.raises(Refused, match="does not serve vault:index/audit:Audit"):
+    with pytest.raises(Conflict, match="does not serve vault:index/audit:Audit"):
         vault.resource("vault:index/audit:Audit").create({})
     with (
-        pytest.raises(Refused, match="does not serve vault:authLogin"),
+        pytest.raises(Conflict, match="does not serve vault:authLogin"),
         Plugin("vault", environment=openbao.environment, authLogin="{}"),
     ):
         pass
-    with pytest.raises(Refused, match="set vault:address or VAULT_ADDR"), Plugin("vault"):
+    with pytest.raises(Conflict, match="set vault:address or VAULT_ADDR"), Plugin("vault"):
         pass
 
 
@@ -164,7 +164,7 @@ def test_mount(vault: Plugin, client: Any) -> None:
     assert mount.read("m", state, inputs) == ("m", state, inputs)
 
     with pytest.raises(
-        Refused, match=r"error writing to Vault: POST https://\S+/v1/sys/mounts/m: Code: 400\. .*in use"
+        Conflict, match=r"error writing to Vault: POST https://\S+/v1/sys/mounts/m: Code: 400\. .*in use"
     ):
         mount.create(inputs)
 
@@ -195,7 +195,7 @@ def test_policy(vault: Plugin, client: Any) -> None:
     identity, state = policy.create(inputs)  # silently over what was there
     assert (identity, state["policy"]) == ("p", READ)
     assert client.sys.read_policy("p")["data"]["rules"] == READ
-    with pytest.raises(Refused, match='policy "p" already exists'):
+    with pytest.raises(Conflict, match='policy "p" already exists'):
         policy.create(inputs | {"allowOverwrite": False})
 
     client.sys.delete_policy("p")
@@ -207,7 +207,7 @@ def test_policy(vault: Plugin, client: Any) -> None:
 
     policy.delete("p", state)
     assert "p" not in client.sys.list_policies()["data"]["policies"]
-    with pytest.raises(Refused, match=r"error writing to Vault: PUT \S+/v1/sys/policies/acl/p: Code: 400"):
+    with pytest.raises(Conflict, match=r"error writing to Vault: PUT \S+/v1/sys/policies/acl/p: Code: 400"):
         policy.create({"name": "p", "policy": "this is no policy"})
 
 
@@ -308,7 +308,7 @@ def test_secret(vault: Plugin, client: Any, kv: str) -> None:
 
 def test_secret_errors(vault: Plugin) -> None:
     with pytest.raises(
-        Refused, match=r'error writing to path "no/data/n", err=POST https://\S+: Code: 404\. no handler'
+        Conflict, match=r'error writing to path "no/data/n", err=POST https://\S+: Code: 404\. no handler'
     ) as refused:
         vault.resource(SECRET).create({"mount": "no", "name": "n", "dataJson": '{"password": "geheim"}'})
     assert "geheim" not in str(refused.value)
@@ -325,14 +325,14 @@ def test_what_was_half_made_is_kept(openbao: OpenBao, client: Any, kv: str) -> N
         secret = vault.resource(SECRET)
         inputs = {"mount": kv, "name": "h", "dataJson": '{"password": "geheim"}', "customMetadata": {"maxVersions": 3}}
         with pytest.raises(
-            Refused, match=r"custom metadata to kv/metadata/h, .*Code: 403\. \* permission denied"
+            Conflict, match=r"custom metadata to kv/metadata/h, .*Code: 403\. \* permission denied"
         ) as refused:
             secret.create(inputs)
         assert refused.value.kept.id == "kv/data/h"
         assert SIGNATURE in refused.value.kept.properties["dataJson"]
         assert refused.value.kept.reasons == [str(refused.value)]
 
-        with pytest.raises(Refused, match="Code: 403") as refused:
+        with pytest.raises(Conflict, match="Code: 403") as refused:
             vault.resource(POLICY).update("p", {"name": "p", "policy": "old"}, {"name": "p", "policy": READ})
         assert (refused.value.kept.id, refused.value.kept.properties["policy"]) == ("p", READ)
         assert token not in str(refused.value)
@@ -405,7 +405,7 @@ def test_trouble_is_one_line_without_the_token(openbao: OpenBao, trouble: str) -
     else:
         openbao.seal()
     try:
-        with Plugin("vault", **settings) as vault, pytest.raises(Refused, match=expected) as refused:
+        with Plugin("vault", **settings) as vault, pytest.raises(Conflict, match=expected) as refused:
             vault.resource(MOUNT).read("m", {}, {"path": "m"})
     finally:
         openbao.unseal()

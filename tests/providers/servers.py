@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 
 from bootstrap.ports import free_ports
 from tde_replication.hosts.account import service_account
-from tde_replication.hosts.local import LocalHost
+from tde_replication.hosts.local.machine import LocalHost
 from tde_replication.postgres.base_backup import ClonedDirectory
 from tde_replication.postgres.data_directory import DataDirectory, InitializedDirectory
 from tde_replication.postgres.hba_rule import HbaRule
@@ -107,7 +107,7 @@ class Node:
         return Path(self.data) / name
 
     def stop(self) -> None:
-        self.host.halt(PurePosixPath(self.server.binaries), self.data, deadline=30)
+        self.host.stop(PurePosixPath(self.server.binaries), self.data, deadline=30)
 
 
 _numbers = itertools.count(1)

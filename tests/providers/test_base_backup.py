@@ -16,11 +16,11 @@ import psutil
 import pytest
 from psycopg import sql
 
-from tde_replication.errors import Problem, Refused, Unavailable
+from tde_replication.errors import Conflict, Unavailable, UserError
 from tde_replication.hosts.account import PROJECT
 from tde_replication.postgres import starting
 from tde_replication.postgres.base_backup import ClonedDirectory
-from tde_replication.postgres.claim import Claim
+from tde_replication.postgres.cleanup_record import CleanupRecord
 from tde_replication.postgres.control import control_data
 from tde_replication.postgres.data_directory import InitializedDirectory
 from tde_replication.postgres.guc import quoted
@@ -66,7 +66,7 @@ def standby(servers: Servers, primary: Node) -> Iterator[Node]:
 
 
 def test_without_pg_tde_no_database_of_its_own_is_needed(primary: Node, standby: Node) -> None:
-    proof = check(primary, standby).but(database="nowhere")
+    proof = check(primary, standby).replace(database="nowhere")
     assert proof.read() == proof.create() == proof
 
 
@@ -79,8 +79,8 @@ def test_a_slot_that_another_standby_streams_from_is_left_to_it(primary: Node, s
     assert slot.create() == slot  # its own standby: Pulumi's state of it was lost
     assert not slot.is_free
     for other in ({"stack": "tde-replication/other/other"}, {"standby_directory": f"{clone.data_directory}2"}):
-        with pytest.raises(Refused, match="something else streams from a slot of this name: it is left as it is"):
-            slot.but(**other).create()
+        with pytest.raises(Conflict, match="something else streams from a slot of this name: it is left as it is"):
+            slot.replace(**other).create()
 
 
 def test_a_claim_takes_nothing_of_another_stack(primary: Node, standby: Node, servers: Servers) -> None:
@@ -88,7 +88,7 @@ def test_a_claim_takes_nothing_of_another_stack(primary: Node, standby: Node, se
     assert isinstance(clone, ClonedDirectory)
     role = ReplicationRole.model_validate({**primary.inside, "role": "replicator", "password": PASSWORD})
     primary.rows("COMMENT ON ROLE replicator IS 'made by tde-replication for one: standbys log in as this role'")
-    Claim.model_validate(
+    CleanupRecord.model_validate(
         {
             **dict.fromkeys(("host", "primary_host"), "local"),
             "name": "db2",
@@ -128,10 +128,10 @@ def test_what_a_new_clone_costs_is_told_before(servers: Servers, standby: Node) 
     assert isinstance(there, ClonedDirectory)
     size = r"db2: a new base backup of db1, \d+\.\d MiB"
     for disposable, becomes in ((True, "removed"), (False, "set aside")):
-        told = there.but(name="db2", disposable=disposable).cost(there)
+        told = there.replace(name="db2", disposable=disposable).cost(there)
         assert re.fullmatch(f"{size}; the old data is {becomes}", told or ""), told
     assert there.cost(None) is None  # taken over
-    nowhere = there.but(name="db2", data_directory=str(servers.place("nowhere")))
+    nowhere = there.replace(name="db2", data_directory=str(servers.place("nowhere")))
     assert re.fullmatch(size, nowhere.cost(None) or "")
 
 
@@ -180,7 +180,7 @@ def test_no_process_shows_the_password_during_a_clone(servers: Servers, primary:
 def test_a_wrong_password_is_told_and_leaves_nothing(servers: Servers, primary: Node) -> None:
     clone = servers.clone(primary)
     Path(clone.upstream.passfile).write_text("*:*:*:*:wrong-password\n")
-    with pytest.raises(Problem) as told:
+    with pytest.raises(UserError) as told:
         clone.create()
     text = str(told.value)
     assert 'password authentication failed for user "replicator"' in text
@@ -237,13 +237,13 @@ def test_what_cannot_be_followed_any_more(servers: Servers, primary: Node) -> No
     clone = made.directory
     assert isinstance(clone, ClonedDirectory)
     assert follows(clone) == "the primary"
-    other = clone.but(primary_identifier="1")
+    other = clone.replace(primary_identifier="1")
     assert "clone of another cluster" in follows(other)
     assert other.changed(other.read() or other) == {"follows"} <= ClonedDirectory.replaced_by
     made.stop()
     ahead = replace(clone.control(), timeline=9)
     assert clone._hindrance(ahead) == "it is on timeline 9, the primary on 1"
-    made.server.update(made.server.but(running=False))
+    made.server.update(made.server.replace(running=False))
 
     made.rows("SELECT pg_promote()")
     assert until(lambda: made.value("SELECT pg_is_in_recovery()") is False, seconds=20)
@@ -287,12 +287,12 @@ def test_a_standby_that_has_wal_of_its_own(servers: Servers, primary: Node) -> N
     assert isinstance(clone, ClonedDirectory)
     made.stop()
     made.file("standby.signal").unlink()
-    made.server.but(recovery="none").update(made.server.but(running=False, recovery="none"))
+    made.server.replace(recovery="none").update(made.server.replace(running=False, recovery="none"))
     made.rows("CREATE TABLE own AS SELECT generate_series(1, 100000)")
     made.rows("CHECKPOINT")
     made.stop()
     made.file("standby.signal").touch()
-    made.server.update(made.server.but(running=False))
+    made.server.update(made.server.replace(running=False))
     assert not clone.control().left_recovery, "its control file is a standby's again"
     told = r"it has WAL up to \S+ of timeline 1, which ends at \S+ on the primary"
     assert re.fullmatch(told, follows(clone))
@@ -318,7 +318,7 @@ def test_a_standby_follows_its_primary_to_another_timeline_unless_it_went_furthe
         clone = node.directory
         assert isinstance(clone, ClonedDirectory)
         ReplicationSlot.model_validate({**middle.inside, "slot": clone.slot}).create()
-        return follows(clone.but(primary_directory=str(middle.data)))
+        return follows(clone.replace(primary_directory=str(middle.data)))
 
     assert seen_from_middle(last) == "the primary"
     assert re.fullmatch(
@@ -383,16 +383,16 @@ def test_a_clone_that_does_not_fit_leaves_the_old_data_where_it_is(
 ) -> None:
     clone = standby.directory
     assert isinstance(clone, ClonedDirectory)
-    lost = clone.but(follows="nothing: lost", disposable=False)
-    kept = clone.but(disposable=False)
-    assert kept.objection(lost) is None
+    lost = clone.replace(follows="nothing: lost", disposable=False)
+    kept = clone.replace(disposable=False)
+    assert kept.refusal(lost) is None
     monkeypatch.setattr(ClonedDirectory, "_needed", lambda _: 2.0**60)
     told = rf"needs a new clone \(nothing: lost\): 1048576.0 TiB beside its old data in {re.escape(str(clone.path))}, which is"
-    assert re.search(told, kept.objection(lost) or "")
-    assert clone.objection(lost) is None, "that of a disposable stack makes room"
-    assert kept.objection(kept) is None
+    assert re.search(told, kept.refusal(lost) or "")
+    assert clone.refusal(lost) is None, "that of a disposable stack makes room"
+    assert kept.refusal(kept) is None
     assert "it will not fit" in (kept.cost(lost) or "")
-    assert "it will not fit" in (clone.but(data_directory=str(clone.path.parent / "new" / "data")).cost(None) or "")
+    assert "it will not fit" in (clone.replace(data_directory=str(clone.path.parent / "new" / "data")).cost(None) or "")
     assert primary.running
 
 
@@ -411,7 +411,7 @@ def test_a_slot_made_anew_does_not_bring_back_wal_that_is_gone(servers: Servers)
     slot.create()
     assert slot.read() == slot
     assert follows(clone) == "its WAL is gone from the primary"
-    made.server.update(made.server.but(running=False))
+    made.server.update(made.server.replace(running=False))
     assert until(lambda: follows(clone) == "its WAL is gone from the primary", seconds=20)
 
 
@@ -431,7 +431,7 @@ def test_a_stopped_standby_that_has_the_wal_itself_can_follow(servers: Servers) 
     assert redo not in [name for (name,) in primary.rows("SELECT name FROM pg_ls_waldir()")]
     assert follows(clone) == "the primary"
     slot.create()
-    made.server.update(made.server.but(running=False))
+    made.server.update(made.server.replace(running=False))
     check(primary, made).create()
     assert follows(clone) == "the primary"
 
@@ -445,7 +445,7 @@ def test_only_a_clone_without_a_control_file_is_condemned(servers: Servers, prim
     """Not one whose programs are missing, or whose disk hangs: it would be replaced for nothing."""
     clone = servers.clone(primary).create()
     with pytest.raises(Unavailable, match="pg_controldata failed "):
-        clone.but(binaries="/nowhere").read()
+        clone.replace(binaries="/nowhere").read()
     assert follows(clone) == "the primary"
     (Path(clone.data_directory) / "global" / "pg_control").unlink()
     assert follows(clone) == "nothing: it is no data directory"
@@ -459,8 +459,8 @@ def test_a_clone_can_be_read_while_its_primary_is_down(servers: Servers) -> None
     made = clone.create()
     primary.stop()
     assert made.read() == made
-    with pytest.raises(Problem, match="no server runs on"):
-        clone.but(data_directory=str(servers.place())).create()
+    with pytest.raises(UserError, match="no server runs on"):
+        clone.replace(data_directory=str(servers.place())).create()
 
 
 def test_somebody_elses_directory_is_refused(servers: Servers, primary: Node) -> None:
@@ -468,7 +468,7 @@ def test_somebody_elses_directory_is_refused(servers: Servers, primary: Node) ->
     path = Path(clone.data_directory)
     path.mkdir(parents=True)
     (path / "precious").touch()
-    with pytest.raises(Refused, match="was not made by this stack"):
+    with pytest.raises(Conflict, match="was not made by this stack"):
         clone.create()
     assert [entry.name for entry in path.iterdir()] == ["precious"]
     ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot}).delete()
@@ -480,8 +480,8 @@ def test_a_slot_in_use_by_something_else_is_told(
     monkeypatch.setattr("tde_replication.postgres.base_backup.SLOT_DEADLINE", 0.2)
     used = standby.directory
     assert isinstance(used, ClonedDirectory)
-    with pytest.raises(Problem, match=rf"slot {used.slot} is in use by the server process \d+ of the primary"):
-        used.but(data_directory=str(servers.place())).create()
+    with pytest.raises(UserError, match=rf"slot {used.slot} is in use by the server process \d+ of the primary"):
+        used.replace(data_directory=str(servers.place())).create()
 
 
 def test_a_stopped_or_slotless_standby_does_not_pass_for_streaming(
@@ -491,10 +491,10 @@ def test_a_stopped_or_slotless_standby_does_not_pass_for_streaming(
     proof = check(primary, standby)
     standby.stop()
     assert until(lambda: proof.changed(proof.read()) == {"streaming"}, seconds=10)
-    with pytest.raises(Problem, match=r"does not stream from slot .*: no server runs on") as told:
+    with pytest.raises(UserError, match=r"does not stream from slot .*: no server runs on") as told:
         proof.create()
     assert "\n" not in str(told.value)
-    standby.server.update(standby.server.but(running=False))
+    standby.server.update(standby.server.replace(running=False))
     monkeypatch.undo()
     proof.create()
 
@@ -520,7 +520,7 @@ def test_replay_that_paused_itself_for_a_higher_value_of_the_primary_goes_on(ser
     assert live is not None
     assert standby.server.changed(live) == {"replay"}
     assert "will be restarted: max_locks_per_transaction" in (standby.server.cost(live) or "")
-    assert "restart: refused" in (standby.server.but(restart="refused").objection(live) or "")
+    assert "restart: refused" in (standby.server.replace(restart="refused").refusal(live) or "")
     standby.server.update(live)
     assert standby.value("SHOW max_locks_per_transaction") == "80"
     assert standby.server.read() == standby.server
@@ -593,7 +593,7 @@ def test_a_standby_killed_while_it_streams_comes_back(primary: Node, standby: No
     assert found
     psutil.Process(found.pid).kill()
     assert until(lambda: not standby.running or dead(found.pid), seconds=10)
-    standby.server.update(standby.server.but(running=False))
+    standby.server.update(standby.server.replace(running=False))
     check(primary, standby).create()
 
 
@@ -654,7 +654,7 @@ def test_a_clone_obeys_no_file_that_was_written_for_another_server(servers: Serv
     origin.server.create()
     said: list[str] = []
     with reported_to(lambda text, kept: said.append(text) if kept else None):
-        made = servers.clone(origin).but(origin="base backup of origin", name="copy").create()
+        made = servers.clone(origin).replace(origin="base backup of origin", name="copy").create()
     [told] = said
     assert told == (
         "copy does not take over from origin: archive_command, archive_mode (two servers would write into one archive); "
@@ -692,7 +692,7 @@ def test_files_that_a_clone_could_not_start_with_are_told_before_it_is_made(serv
             file.write("wal_level_ = minimal\n")
         with rules.open("a") as file:
             file.write(f'include "{other}"\n')
-        with pytest.raises(Problem) as told:
+        with pytest.raises(UserError) as told:
             clone.create()
     finally:
         conf.write_text(before[0])
@@ -713,13 +713,13 @@ def test_a_tablespace_in_the_way_is_told_and_nobody_is_told_to_empty_it(servers:
         origin.host.make_directory(PurePosixPath(fast))
         shutil.chown(fast, origin.host.account)
         origin.rows(sql.SQL("CREATE TABLESPACE fast LOCATION {}").format(sql.Literal(fast)))
-        clone = servers.clone(origin).but(name="db2")
-        with pytest.raises(Problem) as told:
+        clone = servers.clone(origin).replace(name="db2")
+        with pytest.raises(UserError) as told:
             clone.create()
         assert "is never written over. Find out whose files these are, move them to another place" in str(told.value)
         assert "empty that" not in str(told.value)
         origin.host.make_directory(clone.path / "base")
-        assert clone.objection(clone.but(follows="nothing: it is no data directory")) == (
+        assert clone.refusal(clone.replace(follows="nothing: it is no data directory")) == (
             f"db2 needs a new clone (nothing: it is no data directory): tablespace fast is cloned to {fast}, which is not empty: "
             "stop db2, move what is there away. Nothing is changed"
         )
@@ -746,7 +746,7 @@ def test_a_directory_that_is_removed_under_its_server_is_cloned_again(
     assert (found.pid, found.lost, made.running) == (running.pid, True, True)
     again = clone.create()
     assert made.host.postmaster(made.data) is None
-    node = Node(again, made.server.but(made_at=again.made_at))
+    node = Node(again, made.server.replace(made_at=again.made_at))
     node.server.create()
     assert node.value("SELECT pg_is_in_recovery()") is True
     node.stop()

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tde_replication.errors import Problem, Refused, Unavailable
-from tde_replication.hosts.local import LocalHost
+from tde_replication.errors import Conflict, Unavailable, UserError
+from tde_replication.hosts.local.machine import LocalHost
 from tde_replication.postgres import data_directory
 from tde_replication.postgres.data_directory import (
     MARKER,
@@ -64,7 +64,7 @@ def test_a_directory_that_is_gone(servers: Servers) -> None:
     assert declared.read() is None
     kept = servers.directory(disposable=False)
     assert kept.read() is not None  # a disk that is not mounted is no reason to make an empty cluster
-    assert kept.objection(kept.read() or kept)
+    assert kept.refusal(kept.read() or kept)
 
 
 @pytest.mark.parametrize("content", [{}, {MARKER: '{"stack": "another/one", "madeAt": "x"}'}])
@@ -74,7 +74,7 @@ def test_somebody_elses_directory_is_refused_and_untouched(servers: Servers, con
     path.mkdir(parents=True)
     for name, text in ({"precious": "1"} | content).items():
         (path / name).write_text(text)
-    with pytest.raises(Refused, match="is not empty and was not made by this stack: it is never written to"):
+    with pytest.raises(Conflict, match="is not empty and was not made by this stack: it is never written to"):
         declared.create()
     declared.delete()
     assert {entry.name for entry in path.iterdir()} == {"precious", *content}
@@ -83,8 +83,8 @@ def test_somebody_elses_directory_is_refused_and_untouched(servers: Servers, con
 @pytest.mark.parametrize("kind", [InitializedDirectory, AdoptedDirectory])
 def test_a_stack_that_was_renamed_is_told_its_former_name(servers: Servers, kind: type[DataDirectory]) -> None:
     made = kind.model_validate(servers.directory().model_dump(exclude={"origin"}))
-    renamed = made.but(stack="tde-replication/new/new")
-    told = renamed.objection(made)
+    renamed = made.replace(stack="tde-replication/new/new")
+    told = renamed.refusal(made)
     assert told is not None
     assert f"the cluster in {made.data_directory} is of stack" in told
     assert f"give it its name back: `pulumi stack rename {made.stack.split('/')[1]}`" in told
@@ -97,16 +97,16 @@ def test_an_empty_directory_is_filled(servers: Servers) -> None:
 
 
 def test_another_cluster_in_its_place_is_told_and_nothing_is_changed(made: InitializedDirectory) -> None:
-    other = made.but(system_identifier="1")
+    other = made.replace(system_identifier="1")
     live = other.read()
     assert live is not None
     assert other.changed(live) == {"holds"}
-    assert f"another cluster (system identifier {made.system_identifier}, and not 1)" in (other.objection(live) or "")
+    assert f"another cluster (system identifier {made.system_identifier}, and not 1)" in (other.refusal(live) or "")
 
 
 @pytest.mark.parametrize("place", [{"data_directory": "/elsewhere/data"}, {"host": "docker://container/db1"}])
 def test_a_primary_with_data_does_not_move(made: InitializedDirectory, place: dict[str, str]) -> None:
-    told = made.but(**place).objection(made) or ""
+    told = made.replace(**place).refusal(made) or ""
     assert told.startswith(
         f"the primary's data is in {made.data_directory} of local, and its new place would be an empty "
     )
@@ -117,10 +117,10 @@ def test_an_initdb_that_fails_leaves_nothing(servers: Servers, monkeypatch: pyte
 
     def fails(_: InitializedDirectory, target: Any) -> None:
         LocalHost().write(target / "base" / "half", b"", mode=0o600)
-        raise Problem("initdb failed")
+        raise UserError("initdb failed")
 
     monkeypatch.setattr(InitializedDirectory, "_initdb", fails)
-    with pytest.raises(Problem, match="initdb failed"):
+    with pytest.raises(UserError, match="initdb failed"):
         declared.create()
     assert names_beside(declared) == []
 
@@ -164,8 +164,8 @@ def test_a_directory_that_became_somebody_elses_is_not_taken_away(servers: Serve
 def test_a_removal_that_was_interrupted_goes_on(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = servers.directory().create()
     with monkeypatch.context() as patch:
-        patch.setattr(LocalHost, "remove", lambda *_: (_ for _ in ()).throw(Problem("interrupted")))
-        with pytest.raises(Problem, match="interrupted"):
+        patch.setattr(LocalHost, "remove", lambda *_: (_ for _ in ()).throw(UserError("interrupted")))
+        with pytest.raises(UserError, match="interrupted"):
             kept.delete()
     kept.delete()
     assert kept.read() is None
@@ -178,10 +178,10 @@ def test_a_marker_that_is_no_json_is_nobodys(servers: Servers) -> None:
     path = Path(declared.data_directory)
     path.mkdir(parents=True)
     (path / MARKER).write_text("")
-    with pytest.raises(Refused):
+    with pytest.raises(Conflict):
         declared.create()
     (path / MARKER).write_text("{half")
-    with pytest.raises(Refused):
+    with pytest.raises(Conflict):
         declared.create()
 
 
@@ -192,27 +192,27 @@ def test_a_directory_that_holds_no_cluster_is_told_in_one_sentence(servers: Serv
     (path / "lost+found").touch()
     live = declared.read()
     assert live is not None
-    told = declared.objection(live) or ""
+    told = declared.refusal(live) or ""
     assert f"{path} holds something else, which is no data directory" in told
     assert "\n" not in told
 
 
 def test_a_directory_whose_control_file_cannot_be_read_now_is_not_condemned(made: InitializedDirectory) -> None:
     with pytest.raises(Unavailable, match=f"^{made.path}: pg_controldata failed "):
-        made.but(binaries="/nowhere").read()
+        made.replace(binaries="/nowhere").read()
 
 
 def test_an_adopted_directory_is_never_touched(servers: Servers, made: InitializedDirectory) -> None:
     before = AdoptedDirectory.model_validate(made.model_dump() | {"system_identifier": "", "made_at": ""})
-    with pytest.raises(Refused, match="was made by this stack: there is nothing to adopt"):
+    with pytest.raises(Conflict, match="was made by this stack: there is nothing to adopt"):
         before.create()
-    adopted = before.but(stack="another").create()
+    adopted = before.replace(stack="another").create()
     assert adopted.system_identifier == made.system_identifier
     assert adopted.read() == adopted
     adopted.delete()
     assert made.read() == made
-    with pytest.raises(Refused, match="there is no server to adopt"):
-        adopted.but(data_directory=str(servers.place())).create()
+    with pytest.raises(Conflict, match="there is no server to adopt"):
+        adopted.replace(data_directory=str(servers.place())).create()
 
 
 @pytest.mark.parametrize(
@@ -252,8 +252,8 @@ def test_nothing_is_taken_away_from_a_server_that_is_started_again(
     node = Node(made, servers.server(made, "again", {}))
     servers.made.append(node)
     node.server.create()
-    monkeypatch.setattr(LocalHost, "halt", lambda *_, **__: None)
-    with pytest.raises(Refused, match=r"a server runs on .* again"):
+    monkeypatch.setattr(LocalHost, "stop", lambda *_, **__: None)
+    with pytest.raises(Conflict, match=r"a server runs on .* again"):
         made.delete()
     assert node.running
     assert node.value("SELECT 1") == 1

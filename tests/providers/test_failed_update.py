@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from tde_replication.errors import Problem, Refused, Unavailable
+from tde_replication.errors import Conflict, Unavailable, UserError
 from tde_replication.hosts.base import Postmaster
-from tde_replication.hosts.local import LocalHost
+from tde_replication.hosts.local.machine import LocalHost
+from tde_replication.parallel import parallel_map
 from tde_replication.postgres import rollback, server as server_module
 from tde_replication.postgres.guc import values_in
 from tde_replication.postgres.hba_rule import HbaRule
 from tde_replication.postgres.rollback import delete_there
 from tde_replication.postgres.server import Server
 from tde_replication.progress import reported_to
-from tde_replication.side_by_side import side_by_side
 from tests.providers.servers import Node, Servers
 
 
@@ -32,7 +32,7 @@ def node(servers: Servers) -> Iterator[Node]:
 
 def with_settings(node: Node, **settings: str) -> Server:
     declared = {name.replace("__", "."): value for name, value in settings.items()}
-    return node.server.but(settings=node.server.settings | declared)
+    return node.server.replace(settings=node.server.settings | declared)
 
 
 def live(server: Server) -> Server:
@@ -77,7 +77,7 @@ def test_a_value_that_could_not_start_is_refused_before_anything_is_touched(
     node: Node, settings: dict[str, str], why: str
 ) -> None:
     before, process = said(node), pid(node)
-    with pytest.raises(Refused, match=why) as told:
+    with pytest.raises(Conflict, match=why) as told:
         with_settings(node, **settings).update(live(node.server))
     assert str(told.value).startswith("server db5 would not start with its new ")
     assert "\n" not in str(told.value)
@@ -97,7 +97,7 @@ def test_a_server_that_does_not_start_again_is_started_as_it_was(
     node: Node, settings: dict[str, str], why: str
 ) -> None:
     before = said(node)
-    with pytest.raises(Problem, match=why) as told:
+    with pytest.raises(UserError, match=why) as told:
         with_settings(node, commit_siblings="6", **settings).update(live(node.server))
     assert str(told.value).startswith("server db5 did not start: ")
     assert str(told.value).endswith("Its former values are put back, and it runs as before")
@@ -108,7 +108,7 @@ def test_what_was_set_before_the_value_that_is_refused_is_put_back(node: Node) -
     """ALTER SYSTEM sets one after the other."""
     before, process = said(node), pid(node)
     changed = with_settings(node, commit_siblings="6", wal_keep_size="48MB", data_directory="/nowhere", work_mem="9MB")
-    with pytest.raises(Problem, match=r'"data_directory" cannot be changed.* put back, and it runs as before'):
+    with pytest.raises(UserError, match=r'"data_directory" cannot be changed.* put back, and it runs as before'):
         changed.update(live(node.server))
     assert pid(node) == process
     as_before(node, before)
@@ -117,7 +117,7 @@ def test_what_was_set_before_the_value_that_is_refused_is_put_back(node: Node) -
 def test_a_stopped_server_keeps_its_file(node: Node) -> None:
     before = said(node)
     node.stop()
-    with pytest.raises(Problem, match=r'"pg_cron".* Its former values are put back, and it is down, as before'):
+    with pytest.raises(UserError, match=r'"pg_cron".* Its former values are put back, and it is down, as before'):
         with_settings(node, shared_preload_libraries="pg_cron").update(live(node.server))
     assert not node.running
     node.server.update(live(node.server))
@@ -127,12 +127,12 @@ def test_a_stopped_server_keeps_its_file(node: Node) -> None:
 def test_a_first_start_that_fails_is_no_burden_for_the_next(servers: Servers) -> None:
     directory = servers.directory().create()
     wrong = servers.server(directory, "db6", {"max_connections": "3"})
-    made = Node(directory, wrong.but(settings={**wrong.settings, "max_connections": "20"}))
+    made = Node(directory, wrong.replace(settings={**wrong.settings, "max_connections": "20"}))
     servers.made.append(made)
-    library = wrong.but(settings=made.server.settings | {"shared_preload_libraries": "pg_cron"})
-    with pytest.raises(Problem, match=r'server db6 did not start: .*"superuser_reserved_connections"'):
+    library = wrong.replace(settings=made.server.settings | {"shared_preload_libraries": "pg_cron"})
+    with pytest.raises(UserError, match=r'server db6 did not start: .*"superuser_reserved_connections"'):
         wrong.create()
-    with pytest.raises(Problem, match='server db6 did not start: could not access file "pg_cron"'):
+    with pytest.raises(UserError, match='server db6 did not start: could not access file "pg_cron"'):
         library.create()
     made.server.create()
     assert "pg_cron" not in made.file("postgresql.auto.conf").read_text()
@@ -197,16 +197,19 @@ def test_an_update_after_a_killed_one_finishes_the_work(node: Node, place: str, 
 @pytest.mark.parametrize(("place", "call"), KILLS)
 def test_somebodys_server_gets_its_own_values_back_after_a_killed_update(node: Node, place: str, call: int) -> None:
     before = said(node)
-    adopted = node.server.but(ours=False)
-    wanted = with_settings(node, max_connections="25", wal_keep_size="48MB").but(ours=False)
+    adopted = node.server.replace(ours=False)
+    wanted = with_settings(node, max_connections="25", wal_keep_size="48MB").replace(ours=False)
     killed(place, call, wanted, adopted)
     made = wanted.update(live(adopted))
     assert made.found["wal_keep_size"] == "32MB"
     assert node.value("SHOW wal_keep_size") == "48MB"
     killed(
-        place, call, made.but(settings=made.settings | {"wal_keep_size": "64MB", "max_connections": "26"}), live(made)
+        place,
+        call,
+        made.replace(settings=made.settings | {"wal_keep_size": "64MB", "max_connections": "26"}),
+        live(made),
     )
-    made.but(settings={name: made.settings[name] for name in ("max_connections", "wal_keep_size")}).delete()
+    made.replace(settings={name: made.settings[name] for name in ("max_connections", "wal_keep_size")}).delete()
     assert node.running
     assert said(node) == {name: value for name, value in before.items() if name != "max_connections"}
     node.server.update(live(node.server))
@@ -224,7 +227,7 @@ def test_what_is_taken_away_from_a_server_that_was_killed_meanwhile(node: Node) 
         rule.create()
     killed("start", 1, with_settings(node, max_connections="25"), live(node.server))
     assert not node.running
-    side_by_side(delete_there, rules)
+    parallel_map(delete_there, rules)
     assert [rule.read() for rule in rules] == [None] * 3
     as_before(node, before)
     node.stop()
@@ -238,11 +241,11 @@ def test_what_cannot_be_put_back_is_said_and_done_by_the_next(node: Node, monkey
     wanted = with_settings(node, unix_socket_directories="/nowhere")
 
     def fail(*_: Any) -> None:
-        raise Problem("there is no memory")
+        raise UserError("there is no memory")
 
     with monkeypatch.context() as patched:
         patched.setattr(rollback, "start", fail)
-        with pytest.raises(Problem, match=r"could not all be put back \(there is no memory\).* the next `up` or"):
+        with pytest.raises(UserError, match=r"could not all be put back \(there is no memory\).* the next `up` or"):
             wanted.update(live(node.server))
     assert not node.running
     found = live(node.server)
@@ -257,7 +260,7 @@ def test_a_note_that_cannot_be_read_is_told(node: Node) -> None:
     shutil.chown(note, node.host.account)
     try:
         assert node.server.changed(live(node.server)) == {"unfinished"}
-        with pytest.raises(Problem, match="does not say what an interrupted `up` has changed"):
+        with pytest.raises(UserError, match="does not say what an interrupted `up` has changed"):
             node.server.update(live(node.server))
     finally:
         note.unlink()
@@ -285,7 +288,7 @@ def test_what_a_trial_has_left_is_in_the_way_of_nothing(node: Node) -> None:
 
 def test_a_value_that_came_by_the_preview_is_refused_there(node: Node) -> None:
     wrong = with_settings(node, work_mem="lots", max_connections="-5", no_such_thing="1", auto_explain__x="fine")
-    told = wrong.objection(live(node.server))
+    told = wrong.refusal(live(node.server))
     assert told is not None
     for part in (
         'invalid value for parameter "work_mem": "lots"',
@@ -294,7 +297,7 @@ def test_a_value_that_came_by_the_preview_is_refused_there(node: Node) -> None:
     ):
         assert part in told
     assert "auto_explain" not in told
-    assert node.server.objection(live(node.server)) is None
+    assert node.server.refusal(live(node.server)) is None
 
 
 def test_a_server_that_takes_no_alter_system_is_told_at_preview(node: Node) -> None:
@@ -303,10 +306,10 @@ def test_a_server_that_takes_no_alter_system_is_told_at_preview(node: Node) -> N
     conf.write_bytes(original + b"allow_alter_system = off\n")
     node.rows("SELECT pg_reload_conf()")
     try:
-        told = with_settings(node, work_mem="9MB").objection(node.server)
+        told = with_settings(node, work_mem="9MB").refusal(node.server)
         assert told is not None
         assert told.startswith("server db5 refuses ALTER SYSTEM, by which the stack sets parameters: ")
-        assert node.server.objection(live(node.server)) is None
+        assert node.server.refusal(live(node.server)) is None
     finally:
         conf.write_bytes(original)
         node.rows("SELECT pg_reload_conf()")
@@ -315,7 +318,7 @@ def test_a_server_that_takes_no_alter_system_is_told_at_preview(node: Node) -> N
 def test_a_standby_that_does_not_start_again_follows_as_before(servers: Servers, node: Node) -> None:
     standby = servers.standby(node, "db8")
     before = said(standby)
-    with pytest.raises(Problem, match=r"could not create lock file.* put back, and it runs as before"):
+    with pytest.raises(UserError, match=r"could not create lock file.* put back, and it runs as before"):
         with_settings(standby, unix_socket_directories="/nowhere").update(live(standby.server))
     as_before(standby, before)
     assert standby.value("SELECT pg_is_in_recovery()")
@@ -325,19 +328,19 @@ def test_a_standby_that_does_not_start_again_follows_as_before(servers: Servers,
 def test_what_keeps_a_server_from_having_a_standby_is_told_at_preview(servers: Servers) -> None:
     made = servers.primary("db9", wal_level="minimal", max_wal_senders="0")
     own = ("wal_level", "max_wal_senders")
-    adopting = made.server.but(
+    adopting = made.server.replace(
         ours=False, settings={name: value for name, value in made.server.settings.items() if name not in own}
     )
-    told = adopting.objection_to_adoption(live(adopting))
+    told = adopting.refusal_of_adoption(live(adopting))
     assert told == (
         "server db9 can have no standby with wal_level = minimal (set it to replica in its settings), max_wal_senders = 0 "
         "(set it to 10 in its settings)"
     )
-    declared = adopting.but(settings=adopting.settings | {"wal_level": "replica", "max_wal_senders": "5"})
-    assert declared.objection_to_adoption(live(declared)) is None
+    declared = adopting.replace(settings=adopting.settings | {"wal_level": "replica", "max_wal_senders": "5"})
+    assert declared.refusal_of_adoption(live(declared)) is None
     # Together with whatever else there is against it.
-    loading = live(adopting).but(settings=adopting.settings | {"shared_preload_libraries": "auto_explain"})
-    both = str(adopting.objection_to_adoption(loading))
+    loading = live(adopting).replace(settings=adopting.settings | {"shared_preload_libraries": "auto_explain"})
+    both = str(adopting.refusal_of_adoption(loading))
     assert "loads auto_explain at its start" in both
     assert str(told) in both
     made.stop()

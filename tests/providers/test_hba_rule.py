@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tde_replication.errors import Problem, Refused
+from tde_replication.errors import Conflict, UserError
 from tde_replication.postgres.hba_rule import FIRST, HbaRule
 from tests.providers.servers import PASSWORD, Node
 
@@ -108,7 +108,7 @@ def test_a_file_of_another_account_is_not_taken_from_it(primary: Node, hba: HbaF
     line = "host replication tested 127.0.0.1/32 scram-sha-256"
     try:
         told = declared.cost(None)
-        with pytest.raises(Refused, match=r"pg_hba.conf belongs to root, and .* could not leave it so") as refused:
+        with pytest.raises(Conflict, match=r"pg_hba.conf belongs to root, and .* could not leave it so") as refused:
             declared.create()
         for text in (told, str(refused.value)):
             assert line in " ".join((text or "").split())
@@ -454,7 +454,7 @@ def test_a_syntax_error_elsewhere_is_told_and_nothing_changed(primary: Node, hba
     before = hba.text
     loaded = primary.value("SELECT pg_conf_load_time()")
     for call in (declared.create, lambda: declared.update(declared), declared.delete):
-        with pytest.raises(Problem, match=rf"^line {number} of .*pg_hba.conf is wrong \(.*notanip/32") as told:
+        with pytest.raises(UserError, match=rf"^line {number} of .*pg_hba.conf is wrong \(.*notanip/32") as told:
             call()
         assert "nothing was changed" in str(told.value)
         assert "\n" not in str(told.value)
@@ -469,7 +469,7 @@ def test_a_broken_file_that_somebody_loaded_is_told_at_preview(primary: Node, hb
     hba.write(f"{hba.text}host all all notanip/32 trust\n")
     found = live(declared)
     assert declared.changed(found) == {"wrong"}
-    told = declared.objection(found) or ""
+    told = declared.refusal(found) or ""
     assert re.match(
         rf"line {len(hba.text.splitlines())} of .*pg_hba.conf is wrong \(.*notanip/32.*so nothing is changed", told
     )
@@ -479,7 +479,7 @@ def test_a_broken_file_that_somebody_loaded_is_told_at_preview(primary: Node, hb
 
 def test_a_line_of_ours_that_postgresql_rejects_is_taken_back(primary: Node, hba: HbaFile) -> None:
     loaded = primary.value("SELECT pg_conf_load_time()")
-    with pytest.raises(Problem, match="the file was put back as it was"):
+    with pytest.raises(UserError, match="the file was put back as it was"):
         rule(primary, address="300.0.0.1/32").create()
     assert hba.path.read_bytes() == hba.original
     assert primary.value("SELECT pg_conf_load_time()") == loaded

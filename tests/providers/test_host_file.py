@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tde_replication.errors import Problem, Refused
-from tde_replication.hosts.local import LocalHost
+from tde_replication.errors import Conflict, UserError
+from tde_replication.hosts.local.machine import LocalHost
 from tde_replication.postgres.host_file import HostFile
 
 CONTENT = "hvs.token:with\\everything'\n"
@@ -60,7 +60,7 @@ def test_a_file_that_cannot_be_read_is_another_owners(root: Path, monkeypatch: p
     declared.create()
 
     def refused(*_: object) -> bytes:
-        raise Problem("reading it failed: Permission denied")
+        raise UserError("reading it failed: Permission denied")
 
     with monkeypatch.context() as patch:
         patch.setattr(LocalHost, "read", refused)
@@ -86,9 +86,9 @@ def test_a_directory_in_its_place_is_left_as_it_is(root: Path) -> None:
     live = declared.read()
     assert live is not None
     assert declared.changed(live) == {"owner", "content_matches"}
-    with pytest.raises(Refused, match="is a directory: it is left as it is"):
+    with pytest.raises(Conflict, match="is a directory: it is left as it is"):
         declared.create()
-    with pytest.raises(Refused, match="is a directory: it is left as it is"):
+    with pytest.raises(Conflict, match="is a directory: it is left as it is"):
         declared.update(live)
     declared.delete()
     assert precious.exists()

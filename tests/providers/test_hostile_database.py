@@ -11,9 +11,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from tde_replication import preflight, preflight_clone, preflight_keys, preflight_ports, settings, unasked
-from tde_replication.errors import Problem, Refused
-from tde_replication.hosts.site import Site
+from tde_replication import settings, unasked
+from tde_replication.errors import Conflict, UserError
+from tde_replication.hosts.placement import Placement
 from tde_replication.postgres.base_backup import ClonedDirectory
 from tde_replication.postgres.encryption_proof import EncryptionProof
 from tde_replication.postgres.extension import Extension
@@ -24,6 +24,12 @@ from tde_replication.postgres.replication_role import ReplicationRole
 from tde_replication.postgres.replication_slot import ReplicationSlot
 from tde_replication.postgres.session import server_session
 from tde_replication.postgres.wal_encryption import WalEncryption
+from tde_replication.preflight import (
+    clone as preflight_clone,
+    keys as preflight_keys,
+    ports as preflight_ports,
+    server as preflight,
+)
 from tests.providers.encrypted import NAMES, KeyStore, binding, check, key, provider
 from tests.providers.servers import PASSWORD, STACK, Node, Servers
 from tests.providers.traps import RAN, Attacker, Names, names_in, recorded
@@ -43,7 +49,7 @@ class Cluster:
         return self.primary.log + self.standby.log
 
     def check(self) -> ReplicationCheck:
-        return check(self.primary, self.standby).but(database="app")
+        return check(self.primary, self.standby).replace(database="app")
 
     def everything(self) -> None:
         """What reconcilers and preflight ask of a server and do to it, with names of their own for each round."""
@@ -72,7 +78,7 @@ class Cluster:
         role = ReplicationRole.model_validate({**node.inside, "role": "hostile", "password": PASSWORD})
         role.create().read()
         node.rows("GRANT pg_monitor TO hostile")
-        role.update(role.but(member_of=["pg_monitor"], password_matches=False, connection_limit=7))
+        role.update(role.replace(member_of=["pg_monitor"], password_matches=False, connection_limit=7))
         assert role.read() == role
         rule = HbaRule.model_validate({**node.inside, "role": "hostile", "address": "192.0.2.7/32"})
         assert rule.create().read() == rule
@@ -84,22 +90,22 @@ class Cluster:
         for server in (node.server, standby.server):
             running = server.read()
             assert running is not None
-            server.update(running.but(settings={}))
+            server.update(running.replace(settings={}))
             server.cost(running)
         clone = standby.directory
         assert isinstance(clone, ClonedDirectory)
         assert clone.read() == clone
         clone.cost(None)
-        refused = node.server.but(settings=node.server.settings | {"work_mem": "lots"})
-        with pytest.raises(Problem, match="work_mem"):
-            refused.update(node.server.but(settings={}))
+        refused = node.server.replace(settings=node.server.settings | {"work_mem": "lots"})
+        with pytest.raises(UserError, match="work_mem"):
+            refused.update(node.server.replace(settings={}))
         self.preflight()
         wal = WalEncryption.model_validate(
             {**node.inside, "name": "db1", "binaries": str(node.server.binaries), "wal_encrypt": "off"}
         )
         assert wal.create().read() == wal
         vault.delete()
-        extension.but(ours=False).delete()
+        extension.replace(ours=False).delete()
 
     def preflight(self) -> None:
         """What is asked before a plan, of a server that is to be adopted and of a standby that is to be cloned."""
@@ -110,27 +116,28 @@ class Cluster:
         }
         cluster = settings.Cluster.model_validate(document)
         site, new = (
-            Site(
-                address="local", data=data, binaries=PurePosixPath(node.server.binaries), port=node.port, reach="127.0.0.1",
-                clients=(), dsn="", server="", has_pg_tde=True, version=18, version_setting="binaries", parameters={},
+            Placement(
+                address="local", data=data, binaries=PurePosixPath(node.server.binaries), port=node.port,
+                replication_host="127.0.0.1",
+                replication_sources=(), dsn="", server="", has_pg_tde=True, version=18, version_setting="binaries", parameters={},
             )
             for data in (node.data, node.data.parent / "new" / "data")
         )  # fmt: skip
         token = "/nosuch"
         with unasked.told(self.missed.append):
-            told = preflight.objections_of_adoption(cluster, site, token, in_force=True)
+            told = preflight.check_adoption(cluster, site, token, in_force=True)
             assert "server key" in told[0]
-            preflight.objections_of_keys(cluster, site, NAMES, "", in_force=True)
-            preflight.objections_of_dependents(cluster, site, token, in_force=True)
-            preflight.objections_of_failover(cluster.places, [site, new], ["db1", "db2"])
+            preflight.check_keys(cluster, site, NAMES, "", in_force=True)
+            preflight.check_dependents(cluster, site, token, in_force=True)
+            preflight.check_failover(cluster.places, [site, new], ["db1", "db2"])
             preflight.adoption(cluster.primary, site, {"work_mem": "5MB"})
             preflight_ports.of_adopted(cluster, site)
-            preflight_clone.clones(
+            preflight_clone.check_clones(
                 ("cluster.primary", cluster.primary, site), [("cluster.standbys[0]", cluster.standbys[0], new)]
             )
-            preflight_keys.objections_of_keys_in_use(cluster, site, "another")
-            preflight_keys.objections_of_cipher(cluster, cluster.places, [site, new])
-            preflight_keys.objections_of_weaker_cipher(cluster, site, token)
+            preflight_keys.check_keys_in_use(cluster, site, "another")
+            preflight_keys.check_cipher(cluster, cluster.places, [site, new])
+            preflight_keys.check_weaker_cipher(cluster, site, token)
             preflight_keys.notices_of_cipher(cluster, site)
         assert self.missed == []
 
@@ -216,7 +223,7 @@ def test_a_schema_of_the_proofs_name_that_is_somebody_elses_is_refused(trapped: 
         )
         try:
             with pytest.raises(
-                Refused, match=f"schema {schema} in database app is owned by mallory, or others may use"
+                Conflict, match=f"schema {schema} in database app is owned by mallory, or others may use"
             ):
                 proof.create()
             proof.delete()  # nor is it taken away
@@ -237,7 +244,7 @@ def test_what_arrives_on_the_standby_is_looked_at_before_it_is_read(trapped: Clu
         primary.rows(f"DROP TABLE {proof.schema}.proof".encode())  # type: ignore[arg-type]
         primary.rows(f"CREATE VIEW {proof.schema}.proof AS SELECT 42 AS content WHERE evil.trapped('')".encode())  # type: ignore[arg-type]
         trapped.check()._replayed(primary, replica)
-        with pytest.raises(Problem, match="is not there as it was made on the primary"):
+        with pytest.raises(UserError, match="is not there as it was made on the primary"):
             proof.check(primary, replica)
         primary.rows(f"DROP VIEW {proof.schema}.proof".encode())  # type: ignore[arg-type]
     assert trapped.log().count(RAN) == before
@@ -258,7 +265,7 @@ def test_a_schema_that_is_swapped_for_another_between_look_and_call(trapped: Clu
                 ("pg_tde_delete_global_key_provider", ["vault1"]),
             ):
                 with pytest.raises(
-                    Refused, match=f"{name} has become another function while it was called: it was not run"
+                    Conflict, match=f"{name} has become another function while it was called: it was not run"
                 ):
                     tde.call(name, arguments)
             query = psycopg.sql.SQL("SELECT name FROM {}").format(tde.table(PROVIDERS))

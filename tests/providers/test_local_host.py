@@ -17,11 +17,12 @@ from pathlib import Path, PurePosixPath
 import psutil
 import pytest
 
-from tde_replication.errors import CommandFailed, Problem, Refused, Unavailable
-from tde_replication.hosts import answer, file_scripts as scripts, local
+from tde_replication.errors import CommandFailed, Conflict, Unavailable, UserError
+from tde_replication.hosts import answer, file_scripts as scripts
 from tde_replication.hosts.account import PROJECT, service_account
 from tde_replication.hosts.base import Postmaster
-from tde_replication.hosts.local import LocalHost
+from tde_replication.hosts.local import machine as local
+from tde_replication.hosts.local.machine import LocalHost
 from tde_replication.waiting import until
 from tests.providers.servers import ground
 
@@ -175,7 +176,7 @@ def test_much_output_on_both_streams(host: LocalHost) -> None:
 
 def test_output_without_end_is_not_held(host: LocalHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answer, "LARGEST", 1 << 20)
-    with pytest.raises(Problem, match=r"^yes on this machine answered with more than 1 MiB: nothing of it was used$"):
+    with pytest.raises(UserError, match=r"^yes on this machine answered with more than 1 MiB: nothing of it was used$"):
         host.run(["yes"], deadline=60)
     lines: list[str] = []
     host.run(["sh", "-c", "head -c 300000 /dev/zero | tr '\\0' x >&2"], deadline=60, on_line=lines.append)
@@ -264,7 +265,7 @@ def test_a_disk_that_is_full_is_told_in_a_sentence(host: LocalHost, root: Path) 
         pytest.skip("this account may not mount a small file system: a full disk was NOT tested")
     try:
         host.write(pure(disk / "file"), b"old", mode=0o600)
-        with pytest.raises(Problem, match=rf"^{disk}/file: No space left on device$"):
+        with pytest.raises(UserError, match=rf"^{disk}/file: No space left on device$"):
             host.write(pure(disk / "file"), b"x" * 2**20, mode=0o600)
         assert host.listing(pure(disk)) == ["file"]
         assert host.read(pure(disk / "file")) == b"old"
@@ -345,9 +346,9 @@ def test_roots_files_are_not_read_or_changed_by_a_link(host: LocalHost, root: Pa
     hard = root / "hard"
     hard.hardlink_to(secret)
     for path in (link, hard):
-        with pytest.raises(Problem):
+        with pytest.raises(UserError):
             host.read(pure(path))
-        with pytest.raises(Problem):
+        with pytest.raises(UserError):
             host.replace(pure(path), b"ours")
     host.remove(pure(link))
     host.remove(pure(hard))
@@ -361,7 +362,7 @@ def test_no_directory_is_made_by_a_link_of_the_account(host: LocalHost, root: Pa
     victim = Path(tempfile.mkdtemp(dir="/tmp"))
     try:
         (root / f"way {below}").symlink_to(victim)
-        with suppress(Problem):
+        with suppress(UserError):
             host.make_directory(pure(root / f"way {below}" / "new" / below))
         assert not list(victim.iterdir())
     finally:
@@ -412,7 +413,7 @@ def test_nothing_of_others_is_removed_by_what_a_lock_file_says(host: LocalHost, 
     for port in (f"x/../../..{secret.parent}", "1", "1\n/"):
         content = f"99999999\n{data}\n0\n{port}\n{root / 'locks'}\n"
         host.write(pure(data / "postmaster.pid"), content.encode(), mode=0o600)
-        host.halt(pure(root), pure(data), deadline=1)
+        host.stop(pure(root), pure(data), deadline=1)
         assert secret.exists()
 
 
@@ -428,17 +429,17 @@ def test_only_regular_files_of_a_sensible_size_are_read(host: LocalHost, root: P
     else:
         with path.open("wb") as file:
             file.truncate(2**34)
-    with pytest.raises(Problem):
+    with pytest.raises(UserError):
         host.read(pure(path))
     if kind == "huge":
         assert host.postmaster(pure(data)) is None
         return
-    with pytest.raises(Refused, match="is a link or a device"):
+    with pytest.raises(Conflict, match="is a link or a device"):
         host.read(pure(path))
     with pytest.raises(Unavailable, match="it cannot be told whether a server runs on"):
         host.postmaster(pure(data))
     with pytest.raises(Unavailable):
-        host.halt(pure(root), pure(data), deadline=1)
+        host.stop(pure(root), pure(data), deadline=1)
 
 
 @pytest.mark.parametrize("place", ["link", "fifo"])
@@ -451,9 +452,9 @@ def test_a_log_that_is_none_is_not_written_or_read(host: LocalHost, root: Path, 
         log.symlink_to(victim)
     else:
         os.mkfifo(log)
-    with pytest.raises(Refused, match="is a link or a device"):
-        host.launch(pure(root), pure(data))
-    with pytest.raises(Refused, match="is a link or a device"):
+    with pytest.raises(Conflict, match="is a link or a device"):
+        host.start(pure(root), pure(data))
+    with pytest.raises(Conflict, match="is a link or a device"):
         host.log_since(pure(data), 0)
     assert victim.read_bytes() == b""
 
@@ -480,9 +481,9 @@ def test_what_is_another_accounts_is_told_in_a_sentence(host: LocalHost, root: P
     closed.mkdir()
     closed.chmod(0)
     for ask in (host.read, host.status, host.listing, host.remove, host.make_directory):
-        with pytest.raises(Problem, match=f"closed/data: {host.account} has no permission there"):
+        with pytest.raises(UserError, match=f"closed/data: {host.account} has no permission there"):
             ask(pure(closed / "data"))
-    with pytest.raises(Problem, match=f"{closed}: {host.account} has no permission there"):
+    with pytest.raises(UserError, match=f"{closed}: {host.account} has no permission there"):
         host.listing(pure(closed))
     with pytest.raises(Unavailable, match="it cannot be told whether a server runs on"):
         host.postmaster(pure(closed))
@@ -491,7 +492,7 @@ def test_what_is_another_accounts_is_told_in_a_sentence(host: LocalHost, root: P
 def test_rename_refuses_what_is_there(host: LocalHost, root: Path) -> None:
     host.write(pure(root / "r" / "old"), b"old", mode=0o600)
     host.write(pure(root / "r" / "new"), b"new", mode=0o600)
-    with pytest.raises(Problem, match="that exists already"):
+    with pytest.raises(UserError, match="that exists already"):
         host.rename(pure(root / "r" / "old"), pure(root / "r" / "new"))
     assert host.read(pure(root / "r" / "new")) == b"new"
     host.rename(pure(root / "r" / "old"), pure(root / "r" / "third"))
@@ -501,7 +502,7 @@ def test_rename_refuses_what_is_there(host: LocalHost, root: Path) -> None:
 def test_rename_refuses_a_link_that_points_nowhere(host: LocalHost, root: Path) -> None:
     host.write(pure(root / "l" / "old"), b"old", mode=0o600)
     (root / "l" / "new").symlink_to("nowhere")
-    with pytest.raises(Problem, match="that exists already"):
+    with pytest.raises(UserError, match="that exists already"):
         host.rename(pure(root / "l" / "old"), pure(root / "l" / "new"))
     assert (root / "l" / "new").is_symlink()
 
@@ -570,7 +571,7 @@ def test_a_stale_postmaster_file_is_no_server(host: LocalHost, root: Path, conte
     assert host.postmaster(data) is None
     with pytest.raises(Unavailable, match="no server runs on"):
         host.connect(data, "postgres")
-    host.halt(pure(root), data, deadline=1)
+    host.stop(pure(root), data, deadline=1)
 
 
 def test_a_recycled_pid_is_no_server(host: LocalHost, root: Path) -> None:
@@ -597,11 +598,11 @@ def test_a_socket_that_cannot_lie_there_lies_in_a_short_directory_of_the_account
     program = pure(root / "programs")
     host.write(program / "postgres", b"#!/bin/sh\n", mode=0o700)
     try:
-        host.launch(program, data)
+        host.start(program, data)
         made = host.status(sockets)
         assert made
         assert (made.kind, made.owner, made.mode) == ("directory", host.account, 0o700)
-        host.halt(program, data, deadline=1)
+        host.stop(program, data, deadline=1)
         assert host.status(sockets) is None
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
@@ -615,8 +616,8 @@ def test_a_socket_directory_that_a_stranger_made_first_is_refused(
     os.chown(sockets, 1, 1)
     monkeypatch.setattr(local, "socket_directory", lambda _: pure(sockets))
     try:
-        with pytest.raises(Problem, match=f"{sockets}: it is not the account's own, with mode 0700"):
-            host.launch(pure(root), pure(root / "elsewhere" / "data"))
+        with pytest.raises(UserError, match=f"{sockets}: it is not the account's own, with mode 0700"):
+            host.start(pure(root), pure(root / "elsewhere" / "data"))
     finally:
         shutil.rmtree(sockets)
 
@@ -629,5 +630,5 @@ def test_what_a_killed_server_left_of_its_socket_goes_without_its_data_too(host:
         host.write(socket.with_name(f"{socket.name}.lock"), f"99999999\n{whose}\n".encode(), mode=0o600)
     # A FIFO would never answer; the account itself may put one there.
     host.run(["mkfifo", str(data.parent / ".s.PGSQL.5003.lock")], deadline=10)
-    host.halt(pure(root), data, deadline=1)
+    host.stop(pure(root), data, deadline=1)
     assert host.listing(data.parent) == [other.name, f"{other.name}.lock", ".s.PGSQL.5003.lock"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tde_replication.errors import NoDatabase, Problem, Refused, Unavailable
+from tde_replication.errors import Conflict, NoDatabase, Unavailable, UserError
 from tde_replication.postgres import wal_encryption
 from tde_replication.postgres.extension import Extension
 from tde_replication.postgres.key_provider import KeyProvider
@@ -113,7 +113,7 @@ def test_a_providers_drift_is_found_and_repaired(
 ) -> None:
     """What was there before counts as drift; an update brings it back."""
     assert vault.read() == vault
-    declared = vault.but(**{field: other})
+    declared = vault.replace(**{field: other})
     live = declared.read()
     assert live is not None
     assert declared.changed(live) == {field}
@@ -141,7 +141,7 @@ def test_what_a_provider_cannot_work_with_is_told_in_one_sentence(
 ) -> None:
     assert extension.ours
     declared = provider(node, store, provider=f"wrong-{field.replace('_', '-')}", **{field: wrong})
-    with pytest.raises(Problem, match=rf"^key provider {declared.provider}: ") as told:
+    with pytest.raises(UserError, match=rf"^key provider {declared.provider}: ") as told:
         declared.create()
     assert "\n" not in str(told.value)
     assert "hvs." not in str(told.value)
@@ -160,10 +160,10 @@ def test_a_provider_that_was_taken_with_a_warning_is_no_success_the_next_time_ei
     node.host.write(node.data.parent / "root.vault-token", store.openbao.token.encode(), mode=0o600)
     token = "../root.vault-token"  # with less, this is an error at once
     declared = provider(node, store, provider="half", mount_path="no-such-mount", token_path=token)
-    with pytest.raises(Problem, match=r"failed to get mount info.*: check vault:address, vault.mount"):
+    with pytest.raises(UserError, match=r"failed to get mount info.*: check vault:address, vault.mount"):
         declared.create()
     try:
-        with pytest.raises(Problem, match="failed to get mount info"):
+        with pytest.raises(UserError, match="failed to get mount info"):
             declared.create()
     finally:
         declared.delete()
@@ -176,8 +176,8 @@ def test_a_provider_in_a_namespace(node: Node, extension: Extension, store: KeyS
     node.host.write(node.data.parent / "department.vault-token", store.token("primary", client).encode(), mode=0o600)
     fields = {"provider": "apart", "token_path": "../department.vault-token"}
     declared = provider(node, store, namespace="department", **fields)
-    with pytest.raises(Problem, match="key provider apart: "):
-        declared.but(namespace="").create()
+    with pytest.raises(UserError, match="key provider apart: "):
+        declared.replace(namespace="").create()
     assert declared.read() is None
     assert declared.create() == declared
     assert declared.read() == declared
@@ -233,11 +233,11 @@ def test_what_an_adopted_primary_has_already_is_taken_as_it_is_or_not_at_all(bou
     before = [set_at(bound, scope) for scope in ("server", "default")]
     key(bound, "another").create()
     for scope in ("server", "default"):
-        with pytest.raises(Refused, match=f'^{scope} key: the server has "orders-key" of provider "vault" already'):
+        with pytest.raises(Conflict, match=f'^{scope} key: the server has "orders-key" of provider "vault" already'):
             binding(bound, scope, "another", adopted=True).create()
     assert [set_at(bound, scope) for scope in ("server", "default")] == before
     other = provider(bound, store, token_path="../another.vault-token", adopted=True)
-    with pytest.raises(Refused, match=r"of this name already, with another tokenPath \(\.\./orders\.vault-token\): "):
+    with pytest.raises(Conflict, match=r"of this name already, with another tokenPath \(\.\./orders\.vault-token\): "):
         other.create()
     assert provider(bound, store).read() == provider(bound, store)
 
@@ -261,7 +261,7 @@ def test_the_length_of_a_key(bound: Node, store: KeyStore, cipher: Cipher, lengt
     )
     assert len(stored["data"]["data"]["key"]) == length
     [other] = {"aes_128", "aes_256"} - {cipher}
-    with pytest.raises(Refused, match=f"is in Vault already, and has not the length for cipher: {other}"):
+    with pytest.raises(Conflict, match=f"is in Vault already, and has not the length for cipher: {other}"):
         key(bound, f"for-{cipher}", cipher=other).create()
     assert store.versions(f"for-{cipher}") == 1
 
@@ -291,7 +291,7 @@ def test_a_pg_tde_without_a_choice_of_cipher_makes_no_longer_key(
     bound: Node, store: KeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tde_replication.postgres.principal_key.cipher_in_force", lambda _: None)
-    with pytest.raises(Refused, match=r"principal key elder: cipher: aes_256 needs pg_tde 2\.2 or newer"):
+    with pytest.raises(Conflict, match=r"principal key elder: cipher: aes_256 needs pg_tde 2\.2 or newer"):
         key(bound, "elder", cipher="aes_256").create()
     key(bound, "elder").create()
     assert store.versions("elder") == 1
@@ -304,7 +304,7 @@ def test_a_lost_key_is_not_rotated_away_and_no_standby_blamed(bound: Node, store
     secrets.delete_metadata_and_all_versions("orders-key", mount_point=MOUNT)
     try:
         says = r'server key: principal key orders-key is lost: key "orders-key" not found in .* \(SQLSTATE P0002'
-        with pytest.raises(Problem, match=says):
+        with pytest.raises(UserError, match=says):
             binding(bound, "server", "next", standbys=[("local", "/nowhere")], slots=["tde_nowhere"]).create()
     finally:
         secrets.create_or_update_secret("orders-key", kept, mount_point=MOUNT)
@@ -313,13 +313,13 @@ def test_a_lost_key_is_not_rotated_away_and_no_standby_blamed(bound: Node, store
 
 
 def test_a_missing_key_is_told(bound: Node) -> None:
-    with pytest.raises(Problem, match=r'default key: key "nowhere" does not exist \(SQLSTATE 22023\)'):
+    with pytest.raises(UserError, match=r'default key: key "nowhere" does not exist \(SQLSTATE 22023\)'):
         binding(bound, "default", "nowhere").create()
     assert binding(bound, "default").read() == binding(bound, "default")
 
 
 def test_a_provider_that_does_not_exist_is_told(bound: Node) -> None:
-    with pytest.raises(Problem, match='principal key k: key provider "nowhere" does not exist'):
+    with pytest.raises(UserError, match='principal key k: key provider "nowhere" does not exist'):
         key(bound, "k", provider="nowhere").create()
 
 
@@ -329,7 +329,7 @@ def test_a_token_that_may_not_is_told_and_repaired(bound: Node, store: KeyStore)
     bound.host.write(token, store.token("standby").encode(), mode=0o600)
     try:
         with pytest.raises(
-            Problem, match=r"principal key forbidden: .* token must be allowed to create and read it"
+            UserError, match=r"principal key forbidden: .* token must be allowed to create and read it"
         ) as told:
             key(bound, "forbidden").create()
         assert "\n" not in str(told.value)
@@ -337,7 +337,7 @@ def test_a_token_that_may_not_is_told_and_repaired(bound: Node, store: KeyStore)
         live = key(bound).read()
         assert key(bound).changed(live) == {"available"}
         assert "failed to retrieve principal key" in live.available
-        with pytest.raises(Problem, match=r"cannot be opened: .*It is never made anew"):
+        with pytest.raises(UserError, match=r"cannot be opened: .*It is never made anew"):
             key(bound).update(live)
     finally:
         bound.host.write(token, good, mode=0o600)
@@ -381,7 +381,7 @@ def test_nothing_is_changed_during_a_base_backup(bound: Node, monkeypatch: pytes
     monkeypatch.setattr(Session, "row", busy)
     key(bound, "next").create()
     before = set_at(bound, "server")
-    with pytest.raises(Problem, match="a base backup of the primary is running: nothing was changed"):
+    with pytest.raises(UserError, match="a base backup of the primary is running: nothing was changed"):
         binding(bound, "server", "next").create()
     assert set_at(bound, "server") == before
 
@@ -394,9 +394,9 @@ def test_a_provider_of_another_type_is_shown_and_left_as_it_is(bound: Node, stor
         assert found
         assert declared.changed(found) == {"type"}
         assert "one of type file has this name, and is left as it is: name another in vault.provider" in str(
-            declared.objection(found)
+            declared.refusal(found)
         )
-        with pytest.raises(Refused, match="one of type file has this name"):
+        with pytest.raises(Conflict, match="one of type file has this name"):
             declared.create()
         declared.delete()
         assert declared.read() == found
@@ -436,9 +436,9 @@ def test_a_rotation_waits_for_a_standby_that_could_not_open_the_key(
     before = set_at(bound, "server")
     standby.host.write(token, b"revoked", mode=0o600)
     try:
-        with pytest.raises(Problem, match=f"the standby on {standby.data} cannot open its keys: "):
+        with pytest.raises(UserError, match=f"the standby on {standby.data} cannot open its keys: "):
             declared.update(binding(bound, "server"))
-        with pytest.raises(Problem, match=f"the standby on {standby.data} cannot open its keys: "):
+        with pytest.raises(UserError, match=f"the standby on {standby.data} cannot open its keys: "):
             declared.create()  # that finds another key
     finally:
         standby.host.write(token, good, mode=0o600)
@@ -455,7 +455,7 @@ def test_a_rotation_waits_for_a_standby_that_streams_and_cannot_be_asked(bound: 
     elsewhere = [("local", str(standby.data.with_name("unreachable")))]
     declared = binding(bound, "server", "unasked", standbys=elsewhere, slots=[slot])
     before = set_at(bound, "server")
-    with pytest.raises(Problem, match=r"unreachable streams, and whether it can open its keys cannot be asked \("):
+    with pytest.raises(UserError, match=r"unreachable streams, and whether it can open its keys cannot be asked \("):
         declared.update(binding(bound, "server"))
     assert set_at(bound, "server") == before
     # One that is down opens the key when it starts.
@@ -471,7 +471,7 @@ def test_a_rotation_of_an_adopted_server_waits_for_standbys_that_are_not_ours(bo
     before = set_at(bound, "server")
     former = binding(bound, "server", adopted=True)
     with pytest.raises(
-        Problem, match=r"standbys that this stack did not make stream from the server \(crypt2 from 127"
+        UserError, match=r"standbys that this stack did not make stream from the server \(crypt2 from 127"
     ):
         binding(bound, "server", "adopted", adopted=True).update(former)
     assert set_at(bound, "server") == before
@@ -493,7 +493,7 @@ def test_nothing_is_ever_set_on_a_standby(standby: Node, store: KeyStore) -> Non
             key(standby, "made-on-a-standby").create,
             provider(standby, store, provider="made-on-a-standby").create,
         ):
-            with pytest.raises(Problem, match="is a standby"):
+            with pytest.raises(UserError, match="is a standby"):
                 call()
     finally:
         store.equip(standby.host, standby.data, "standby")
@@ -514,7 +514,7 @@ def test_a_standby_of_a_primary_that_has_only_a_server_key(cluster: Servers, sto
     proof = check(primary, standby)
     assert proof.create() == proof
     standby.host.write(standby.data.parent / "orders.vault-token", b"revoked", mode=0o600)
-    with pytest.raises(Problem, match=f"standby {standby.server.name}: .*failed to retrieve principal key"):
+    with pytest.raises(UserError, match=f"standby {standby.server.name}: .*failed to retrieve principal key"):
         proof.create()
     standby.stop()
 
@@ -530,10 +530,10 @@ def test_encrypted_wal_waits_where_no_restart_is_allowed(bound: Node, cluster: S
     says = (
         "server crypt must be restarted for pg_tde.wal_encrypt, and the stack says restart: refused: nothing is changed"
     )
-    assert says in (declared.objection(declared.read()) or "")
-    with pytest.raises(Refused, match=says):
+    assert says in (declared.refusal(declared.read()) or "")
+    with pytest.raises(Conflict, match=says):
         declared.create()
-    with pytest.raises(Refused, match=says):
+    with pytest.raises(Conflict, match=says):
         declared.update(declared.read())
     assert declared.read().wal_encrypt == "off"
 
@@ -546,14 +546,14 @@ def test_encrypted_wal_with_which_the_server_does_not_start_is_taken_back(
 
     def fail(*_: object) -> None:
         bound.stop()
-        raise Problem("server crypt did not start: the key is gone")
+        raise UserError("server crypt did not start: the key is gone")
 
     def die(*_: object) -> None:
         bound.stop()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(wal_encryption, "restart", fail)
-    with pytest.raises(Problem, match=r"the key is gone\. Its former values are put back, and it runs as before"):
+    with pytest.raises(UserError, match=r"the key is gone\. Its former values are put back, and it runs as before"):
         declared.create()
     assert bound.value("SHOW pg_tde.wal_encrypt") == "off"
     monkeypatch.setattr(wal_encryption, "restart", die)
@@ -583,7 +583,7 @@ def test_encrypted_wal_of_an_adopted_primary_goes_back_without_a_restart(bound: 
 
     declared.create().delete()
     assert declared.read() == declared  # it was so before
-    with pytest.raises(Refused, match="WAL of crypt is encrypted, and the stack would end that by a restart"):
+    with pytest.raises(Conflict, match="WAL of crypt is encrypted, and the stack would end that by a restart"):
         wal(bound, cluster, wal_encrypt="off", adopted=True).create()
     assert bound.value("SELECT pg_postmaster_start_time()") == started
     wal(bound, cluster, wal_encrypt="off").create()

@@ -10,22 +10,22 @@ import pytest
 from psycopg import sql
 
 from bootstrap.ports import free_ports
-from tde_replication.hosts.local import LocalHost
-from tde_replication.hosts.site import Site
-from tde_replication.preflight_clone import clones
-from tde_replication.preflight_ports import of_adopted, taken
+from tde_replication.hosts.local.machine import LocalHost
+from tde_replication.hosts.placement import Placement
+from tde_replication.preflight.clone import check_clones
+from tde_replication.preflight.ports import of_adopted, taken
 from tde_replication.settings import Cluster, Server
 from tests.providers.servers import STACK, Node, Servers
 
 
-def site(data: PurePath, port: int) -> Site:
-    return Site(
+def site(data: PurePath, port: int) -> Placement:
+    return Placement(
         address="local",
         data=PurePosixPath(data),
         binaries=PurePosixPath("/usr/bin"),
         port=port,
-        reach="127.0.0.1",
-        clients=(),
+        replication_host="127.0.0.1",
+        replication_sources=(),
         dsn="",
         server="",
         has_pg_tde=False,
@@ -69,10 +69,10 @@ def test_the_port_of_another_cluster_is_told_with_its_directory(primary: Node, s
 
 
 def test_where_an_adopted_server_listens(primary: Node) -> None:
-    def told(port: int, reach: str, *standbys: Server) -> list[str]:
+    def told(port: int, replication_host: str, *standbys: Server) -> list[str]:
         there = Server(name="db1", adopt=True, port=port)
         cluster = Cluster(primary=there, standbys=list(standbys))
-        return of_adopted(cluster, replace(site(primary.data, port), reach=reach))
+        return of_adopted(cluster, replace(site(primary.data, port), replication_host=replication_host))
 
     assert told(primary.port, "127.0.0.1", Server(name="db2")) == []
     port, listen = told(5433, "::1", Server(name="db2"))
@@ -89,7 +89,7 @@ def test_tablespaces_are_refused_for_a_standby_on_the_same_machine(primary: Node
     """Also for one that streams already: it replays CREATE TABLESPACE into the primary's directory."""
     for place in (servers.place("new"), Path(primary.data)):
         one, other = declared(primary, place)
-        [told], _ = clones(one, [other])
+        [told], _ = check_clones(one, [other])
         assert told == (
             f"cluster.standbys[0].host: db1 has tablespaces outside of its data directory (fast in {fast}), and a standby on the "
             "same machine would write into the same directories. Put db2 on another machine, or move what is in the tablespaces "
@@ -100,19 +100,19 @@ def test_tablespaces_are_refused_for_a_standby_on_the_same_machine(primary: Node
 def test_what_a_new_clone_is_not_given_is_told(primary: Node, servers: Servers) -> None:
     place = servers.place("new")
     one, other = declared(primary, place, db1={"archive_mode": "on", "hot_standby": "off"}, db2={"hot_standby": "on"})
-    assert clones(one, [other]) == (
+    assert check_clones(one, [other]) == (
         [],
         ["db2 will not take over from db1: archive_mode (two servers would write into one archive)"],
     )
     tls = {"ssl": "yes", "ssl_cert_file": "/etc/no such.pem", "ssl_key_file": "server.key"}
     one, other = declared(primary, place, db1=tls)
-    assert clones(one, [other]) == (
+    assert check_clones(one, [other]) == (
         [],
         ["db2 will not take over from db1: ssl, ssl_cert_file, ssl_key_file (its machine has not all of these files)"],
     )
     own = {"ssl": "on", "ssl_cert_file": "own.pem", "ssl_key_file": "own.key"}
     for has in (tls | {"ssl": "off"}, tls | {"ssl_cert_file": "/etc/passwd"}):
         one, other = declared(primary, place, db1=has)
-        assert clones(one, [other]) == ([], [])
+        assert check_clones(one, [other]) == ([], [])
     one, other = declared(primary, place, db1=tls, db2=own)
-    assert clones(one, [other]) == ([], [])
+    assert check_clones(one, [other]) == ([], [])

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tde_replication.errors import Problem, Refused
+from tde_replication.errors import Conflict, UserError
 from tde_replication.postgres.parameters import reload_configuration
 from tde_replication.postgres.replication_role import ReplicationRole
 from tde_replication.postgres.session import Session
@@ -65,7 +65,7 @@ def test_from_nothing_to_nothing(primary: Node, name: str) -> None:
     assert made.read() == made
     assert logs_in(primary, name, PASSWORD)
     assert declared.create() == made  # taken over: an interrupted run's work
-    declared.update(declared.but(password_matches=False))
+    declared.update(declared.replace(password_matches=False))
     assert made.read() == made
     made.delete()
     assert declared.read() is None
@@ -153,9 +153,9 @@ def test_another_password_is_set(primary: Node, declared: ReplicationRole) -> No
 
 
 def test_the_role_of_another_stack_is_left_to_it(primary: Node, declared: ReplicationRole) -> None:
-    first, second = (declared.but(stack=f"tde-replication/{name}/{name}") for name in ("one", "two"))
+    first, second = (declared.replace(stack=f"tde-replication/{name}/{name}") for name in ("one", "two"))
     first.create()
-    with pytest.raises(Refused, match="it is that of another stack \\(tde-replication/one/one\\)"):
+    with pytest.raises(Conflict, match="it is that of another stack \\(tde-replication/one/one\\)"):
         role(primary, password="another", stack=second.stack).create()
     assert logs_in(primary, "tested", PASSWORD)
     assert first.create().ours
@@ -195,7 +195,7 @@ def test_a_role_that_can_do_more_is_refused_and_left_as_it_is(
     primary.rows("CREATE ROLE tested REPLICATION LOGIN PASSWORD 'its own'")
     primary.rows(more)
     before = primary.rows("SELECT * FROM pg_authid WHERE rolname = 'tested'")
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Conflict) as refused:
         declared.create()
     assert f"({told})" in str(refused.value)
     assert primary.rows("SELECT * FROM pg_authid WHERE rolname = 'tested'") == before
@@ -220,7 +220,7 @@ def test_a_role_that_owns_something_is_not_dropped_and_the_way_on_is_told(
     primary.rows("CREATE DATABASE apart")
     try:
         primary.rows(made, database=database)
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(Conflict) as refused:
             role.delete()
         assert f"the role owns {told} (seen from database {database}), and is not dropped: nothing was" in str(
             refused.value
@@ -265,7 +265,7 @@ def test_a_database_that_takes_no_connections_is_told(primary: Node, declared: R
     primary.rows("CREATE TABLE mine (n int); GRANT SELECT ON mine TO tested", database="apart")
     primary.rows("ALTER DATABASE apart ALLOW_CONNECTIONS false")
     try:
-        with pytest.raises(Problem, match="database apart takes no connections: run ALTER DATABASE apart ALLOW_CONN"):
+        with pytest.raises(UserError, match="database apart takes no connections: run ALTER DATABASE apart ALLOW_CONN"):
             role.delete()
         primary.rows("ALTER DATABASE apart ALLOW_CONNECTIONS true")
         role.delete()
@@ -274,7 +274,7 @@ def test_a_database_that_takes_no_connections_is_told(primary: Node, declared: R
 
 
 def test_another_clusters_server_is_refused(primary: Node) -> None:
-    with pytest.raises(Problem, match="is another cluster"):
+    with pytest.raises(UserError, match="is another cluster"):
         role(primary, system_identifier="1").read()
 
 
@@ -285,7 +285,7 @@ def test_the_servers_log_holds_neither_password_nor_verifier(primary: Node, decl
     verifier = primary.value("SELECT rolpassword FROM pg_authid WHERE rolname = 'tested'")
     role(primary, password="Another-Password").update(made)
     second = primary.value("SELECT rolpassword FROM pg_authid WHERE rolname = 'tested'")
-    with pytest.raises(Problem) as told:
+    with pytest.raises(UserError) as told:
         role(primary, valid_until="never-ever", password="Third-Password").update(made)
     log = primary.log[mark:]
     assert "CREATE ROLE" in log or "COMMENT ON ROLE" in log or "set_config" in log  # the log does hold what was done

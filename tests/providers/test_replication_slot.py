@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tde_replication.errors import Problem, Refused
+from tde_replication.errors import Conflict, UserError
 from tde_replication.postgres.replication_slot import ReplicationSlot
 from tests.providers.servers import Node, Servers
 
@@ -37,7 +37,7 @@ def test_from_nothing_to_nothing(primary: Node, name: str) -> None:
 
 
 def test_a_name_that_postgresql_refuses(primary: Node) -> None:
-    with pytest.raises(Problem, match=r"^replication slot mid-INT: .*invalid character.* \(SQLSTATE 42602\)") as told:
+    with pytest.raises(UserError, match=r"^replication slot mid-INT: .*invalid character.* \(SQLSTATE 42602\)") as told:
         slot(primary, "mid-INT").create()
     assert "\n" not in str(told.value)
 
@@ -81,7 +81,7 @@ def test_a_full_house_says_so(primary: Node, declared: ReplicationSlot) -> None:
         primary.rows("SELECT pg_create_physical_replication_slot(%s)", [name])
     try:
         with pytest.raises(
-            Problem, match=r"all replication slots are in use \(SQLSTATE 53400\)\. .*max_replication_slots"
+            UserError, match=r"all replication slots are in use \(SQLSTATE 53400\)\. .*max_replication_slots"
         ):
             declared.create()
     finally:
@@ -112,9 +112,9 @@ def test_a_lost_slot_is_shown_and_made_anew_and_a_logical_one_refused(servers: S
     live = declared.read()
     assert live is not None
     assert live.slot_type == "logical"
-    assert "logical" in (declared.objection(live) or "")
+    assert "logical" in (declared.refusal(live) or "")
     with pytest.raises(
-        Refused, match=r"a logical slot of this name is there already: .* or give the standby another name"
+        Conflict, match=r"a logical slot of this name is there already: .* or give the standby another name"
     ):
         declared.create()
     live.delete()

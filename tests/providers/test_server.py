@@ -12,7 +12,7 @@ import psutil
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from tde_replication.errors import Problem, Refused, Unavailable
+from tde_replication.errors import Conflict, Unavailable, UserError
 from tde_replication.hosts import base
 from tde_replication.postgres import parameters, starting
 from tde_replication.postgres.server import Server
@@ -49,7 +49,7 @@ def running(node: Node) -> Node:
 def declared(node: Node, *without: str, **settings: str) -> Server:
     """The same server with other settings."""
     kept = {name: value for name, value in node.server.settings.items() if name not in without}
-    return node.server.but(settings=kept | {name.replace("__", "."): value for name, value in settings.items()})
+    return node.server.replace(settings=kept | {name.replace("__", "."): value for name, value in settings.items()})
 
 
 def live(server: Server) -> Server:
@@ -140,7 +140,7 @@ def test_a_list_means_the_same_set_by_sql_and_in_the_file(running: Node) -> None
     by_sql = running.others_see("search_path")
     running.stop()
     running.file("postgresql.auto.conf").write_text("")
-    wanted.update(wanted.but(running=False, settings={}))
+    wanted.update(wanted.replace(running=False, settings={}))
     assert running.others_see("search_path") == by_sql == path
     running.server.update(wanted)
 
@@ -227,7 +227,7 @@ def test_a_setting_changed_by_hand_and_not_loaded_is_shown_and_put_back(
     before = running.file("postgresql.auto.conf").read_text()
     running.rows(f"ALTER SYSTEM {change}")
     found = live(running.server)
-    assert found == running.server.but(**shown)
+    assert found == running.server.replace(**shown)
     running.server.update(found)
     assert drift(running.server) == set()
     assert sorted(running.file("postgresql.auto.conf").read_text().splitlines()) == sorted(before.splitlines())
@@ -254,7 +254,7 @@ def test_a_value_of_our_own_session_hides_nothing(running: Node) -> None:
     with running.host.connect(running.data, "postgres") as session:
         parameters.reload_configuration(Session(session, "test"))
     found = live(running.server)
-    assert found == running.server.but(settings=running.server.settings | {"work_mem": "1MB"})
+    assert found == running.server.replace(settings=running.server.settings | {"work_mem": "1MB"})
     running.server.update(found)
     running.rows("ALTER ROLE postgres RESET work_mem")
     assert drift(running.server) == set()
@@ -285,7 +285,7 @@ def test_a_setting_that_always_comes_by_the_command_line_is_told(
     with monkeypatch.context() as patched:
         patched.setattr("tde_replication.postgres.server.start", lambda *_: start_with(running, "-c work_mem=1MB"))
         start_with(running, "-c work_mem=1MB")
-        with pytest.raises(Problem, match="is always started with another work_mem on its command line"):
+        with pytest.raises(UserError, match="is always started with another work_mem on its command line"):
             running.server.update(live(running.server))
     running.server.update(live(running.server))
     assert drift(running.server) == set()
@@ -337,15 +337,15 @@ def test_a_setting_no_longer_declared_that_needs_a_restart_gets_one(running: Nod
 
 def test_where_restarts_are_refused_it_says_for_what_and_changes_nothing(running: Node) -> None:
     before = pid(running)
-    wanted = declared(running, max_connections="25").but(restart="refused")
-    with pytest.raises(Refused, match="must be restarted for max_connections, and the stack says restart: refused"):
+    wanted = declared(running, max_connections="25").replace(restart="refused")
+    with pytest.raises(Conflict, match="must be restarted for max_connections, and the stack says restart: refused"):
         wanted.update(live(running.server))
     assert pid(running) == before
     found = live(wanted)
     assert wanted.changed(found) == {"settings"}
     assert drift(running.server) == set()
     assert found.settings["max_connections"] == "20"
-    allowed = wanted.but(restart="allowed")
+    allowed = wanted.replace(restart="allowed")
     allowed.update(found)
     assert drift(allowed) == set()
     running.server.update(allowed)
@@ -379,33 +379,33 @@ def test_an_adoption_that_fails_leaves_the_settings_as_they_were(
 ) -> None:
     """`create` keeps nothing of it: a later one would take our values for theirs, and give those back."""
     before = set_by_hand(somebodys)
-    adopting = declared(somebodys, wal_keep_size="64MB", **wrong).but(ours=False, restart="refused")
-    with pytest.raises(Problem, match=told):
+    adopting = declared(somebodys, wal_keep_size="64MB", **wrong).replace(ours=False, restart="refused")
+    with pytest.raises(UserError, match=told):
         adopting.create()
     assert set_by_hand(somebodys) == before
-    made = declared(somebodys, wal_keep_size="64MB").but(ours=False, restart="refused").create()
+    made = declared(somebodys, wal_keep_size="64MB").replace(ours=False, restart="refused").create()
     assert made.found["wal_keep_size"] == "32MB"
     made.delete()
     assert set_by_hand(somebodys) == before
 
 
 def test_an_adopted_server_keeps_its_libraries(running: Node) -> None:
-    adopting = declared(running, shared_preload_libraries="").but(ours=False, restart="refused")
-    found = live(adopting).but(settings=adopting.settings | {"shared_preload_libraries": "auto_explain"})
-    assert "loads auto_explain at its start, and the stack file does not" in str(adopting.objection_to_adoption(found))
-    assert adopting.objection_to_adoption(live(adopting)) is None
+    adopting = declared(running, shared_preload_libraries="").replace(ours=False, restart="refused")
+    found = live(adopting).replace(settings=adopting.settings | {"shared_preload_libraries": "auto_explain"})
+    assert "loads auto_explain at its start, and the stack file does not" in str(adopting.refusal_of_adoption(found))
+    assert adopting.refusal_of_adoption(live(adopting)) is None
 
 
 def test_a_value_that_postgresql_refuses_is_told_in_one_line(running: Node) -> None:
     before = live(running.server)
-    with pytest.raises(Problem, match=r"^server db3 would not start with its new work_mem: invalid value") as told:
+    with pytest.raises(UserError, match=r"^server db3 would not start with its new work_mem: invalid value") as told:
         declared(running, work_mem="lots").update(before)
     assert "\n" not in str(told.value)
     assert drift(running.server) == set()
 
 
 def test_a_parameter_that_does_not_exist_is_told(running: Node) -> None:
-    with pytest.raises(Problem, match="unrecognized configuration parameter"):
+    with pytest.raises(UserError, match="unrecognized configuration parameter"):
         declared(running, no_such_thing="1").update(live(running.server))
 
 
@@ -448,29 +448,29 @@ def test_a_file_in_another_encoding_is_kept_as_it_is(running: Node) -> None:
 def test_a_server_that_dies_says_why(running: Node) -> None:
     running.stop()
     broken = declared(running, max_connections="-5")
-    with pytest.raises(Problem) as told:
+    with pytest.raises(UserError) as told:
         broken.update(live(running.server))
     assert re.match(r'server db3 did not start: .*"max_connections"', str(told.value))
     assert "\n" not in str(told.value)
     assert drift(running.server) == {"running"}
-    running.server.update(live(running.server).but(settings=broken.settings))
+    running.server.update(live(running.server).replace(settings=broken.settings))
     assert drift(running.server) == set()
 
 
 def test_a_server_that_lacks_a_library_says_why(running: Node) -> None:
     running.stop()
     broken = declared(running, shared_preload_libraries="no_such_library")
-    with pytest.raises(Problem, match='did not start: could not access file "no_such_library"'):
+    with pytest.raises(UserError, match='did not start: could not access file "no_such_library"'):
         broken.update(live(running.server))
-    running.server.update(live(running.server).but(settings=broken.settings))
+    running.server.update(live(running.server).replace(settings=broken.settings))
 
 
 def test_a_port_that_is_taken_says_so(running: Node, primary: Node) -> None:
     running.stop()
     broken = declared(running, port=str(primary.port))
-    with pytest.raises(Problem, match=r"server db3 did not start: .*(lock file|could not create)"):
+    with pytest.raises(UserError, match=r"server db3 did not start: .*(lock file|could not create)"):
         broken.update(live(running.server))
-    running.server.update(live(running.server).but(settings=broken.settings))
+    running.server.update(live(running.server).replace(settings=broken.settings))
     assert drift(running.server) == set()
 
 
@@ -482,7 +482,7 @@ def test_a_server_that_nobody_may_enter_is_told_with_the_reason(running: Node, m
     running.stop()
     hba.write_text("local all all reject\n")
     try:
-        with pytest.raises(Problem) as told:
+        with pytest.raises(UserError) as told:
             running.server.update(live(running.server))
         assert "has started, and does not let in postgres" in str(told.value)
         assert "pg_hba.conf rejects connection" in str(told.value)
@@ -493,8 +493,8 @@ def test_a_server_that_nobody_may_enter_is_told_with_the_reason(running: Node, m
 
 
 def test_another_cluster_on_the_directory_is_refused(running: Node) -> None:
-    with pytest.raises(Problem, match="another cluster"):
-        running.server.but(system_identifier="1").update(running.server)
+    with pytest.raises(UserError, match="another cluster"):
+        running.server.replace(system_identifier="1").update(running.server)
 
 
 def test_a_server_that_does_not_answer_yet_is_unavailable(running: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -523,9 +523,9 @@ def test_a_server_that_could_not_start_again_is_not_stopped(running: Node, name:
     wanted = declared(running, max_connections="25")
     try:
         told = rf"^line {number} of .*{name} is wrong \(.*({why}).* could not start again and is left running"
-        with pytest.raises(Problem, match=told):
+        with pytest.raises(UserError, match=told):
             wanted.update(live(running.server))
-        with pytest.raises(Problem, match=told):
+        with pytest.raises(UserError, match=told):
             starting.restart(running.server, "db3", running.server.binaries)
         assert pid(running) == before
     finally:
@@ -555,7 +555,7 @@ def test_destroy_leaves_a_stranger_on_its_directory_running(servers: Servers, ru
     before = pid(running)
     said: list[str] = []
     with reported_to(lambda text, _: said.append(text)):
-        running.server.but(system_identifier="1").delete()
+        running.server.replace(system_identifier="1").delete()
     assert pid(running) == before
     assert running.log
     identifier = running.directory.system_identifier
@@ -567,7 +567,7 @@ def test_destroy_leaves_a_stranger_on_its_directory_running(servers: Servers, ru
     (foreign / "precious").touch()
     log = foreign.with_name("postgresql.log")
     log.touch()
-    running.server.but(data_directory=str(foreign)).delete()
+    running.server.replace(data_directory=str(foreign)).delete()
     assert log.exists()
 
 
@@ -596,9 +596,9 @@ def test_a_socket_that_was_removed_is_told_and_made_again(servers: Servers) -> N
     assert live.socket == "removed"
     assert node.server.changed(live) == {"socket"}
     assert "only a restart makes it again: it will be restarted" in (node.server.cost(live) or "")
-    refused = node.server.but(restart="refused")
-    assert "the stack says restart: refused: nothing is changed" in (refused.objection(live) or "")
-    with pytest.raises(Refused, match="the socket of server unsocketed was removed"):
+    refused = node.server.replace(restart="refused")
+    assert "the stack says restart: refused: nothing is changed" in (refused.refusal(live) or "")
+    with pytest.raises(Conflict, match="the socket of server unsocketed was removed"):
         refused.update(live)
     assert node.host.postmaster(node.data) == before
     node.server.update(live)

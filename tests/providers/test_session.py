@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg.pq import Conninfo
 
-from tde_replication.errors import NoDatabase, Problem, SqlError, Unavailable
+from tde_replication.errors import NoDatabase, SqlError, Unavailable, UserError
 from tde_replication.hosts import superuser
 from tde_replication.postgres import session as sessions
 from tde_replication.postgres.parameters import reload_configuration
@@ -112,7 +112,7 @@ def test_settings_of_server_role_and_database_do_not_reach_it(node: Node) -> Non
                 "ALTER DATABASE postgres RESET ALL",
             ):
                 connection.execute(statement.encode())
-            node.server.update(node.server.but(settings={}))
+            node.server.update(node.server.replace(settings={}))
 
 
 def test_a_trigger_at_login_does_not_reach_it(node: Node) -> None:
@@ -146,7 +146,7 @@ def test_a_lock_that_does_not_come_is_told_with_who_holds_it(node: Node, monkeyp
                 pytest.raises(SqlError) as told,
                 reported_to(lambda text, kept: said.append(text) if not kept else None),
             ):
-                declared.update(made.but(connection_limit=7))
+                declared.update(made.replace(connection_limit=7))
         holder = f"process {pid} (somebody's, user postgres) holds it since 20"
         assert f"replication role bending: a lock that this needs did not come within 30 s: {holder}" in str(told.value)
         assert str(told.value).endswith("UTC. End that transaction, and run this again")
@@ -158,13 +158,13 @@ def test_a_lock_that_does_not_come_is_told_with_who_holds_it(node: Node, monkeyp
 def test_a_statement_has_an_end_and_a_long_one_a_later_one(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(superuser.SETTINGS, "statement_timeout", "200ms")
     with server_session(node.host, node.data, "test") as server:
-        with pytest.raises(Problem, match="test: the server did not finish this within 60 s: look at its load"):
+        with pytest.raises(UserError, match="test: the server did not finish this within 60 s: look at its load"):
             server.rows("SELECT pg_sleep(5)")
         with server.within(5, locks=True):
             server.rows("SELECT pg_sleep(0.4)")
             assert server.value("SHOW lock_timeout") == "5s"
         assert server.value("SHOW lock_timeout") == "30s"
-        with pytest.raises(Problem, match="did not finish"):
+        with pytest.raises(UserError, match="did not finish"):
             server.rows("SELECT pg_sleep(5)")
 
 

@@ -20,7 +20,7 @@ import pytest
 from docker.models.containers import Container
 from docker.types import IPAMConfig, IPAMPool
 
-from tde_replication.hosts.login import Login
+from tde_replication.hosts.ssh.login import Login
 from tests.docker.lab import CannotRunError
 from tests.double.build import build
 from tests.ssh.sshd import generate

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bootstrap.ports import free_ports
-from tde_replication.hosts.login import Login
+from tde_replication.hosts.ssh.login import Login
 from tde_replication.waiting import until
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"

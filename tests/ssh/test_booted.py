@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tde_replication.errors import CommandFailed, Problem, Unavailable
-from tde_replication.hosts import ssh_scripts
-from tde_replication.hosts.ssh import SshHost
+from tde_replication.errors import CommandFailed, Unavailable, UserError
+from tde_replication.hosts.ssh import scripts
+from tde_replication.hosts.ssh.machine import SshHost
 from tde_replication.waiting import until
 from tests.engine.certificates import Authority
 from tests.engine.workspace import ROOT, Workspace
@@ -86,7 +86,7 @@ def test_any_login_shell_will_do(machine: Booted, name: str) -> None:
 def test_wrong_sudo_rights_are_told(machine: Booted, sudoers: str, sentence: str) -> None:
     add_user(machine, "limited", sudoers=sudoers)
     try:
-        with pytest.raises(Problem, match=sentence) as caught:
+        with pytest.raises(UserError, match=sentence) as caught:
             host(machine, user="limited").status(PASSWD)
         assert not isinstance(caught.value, Unavailable)
     finally:
@@ -97,8 +97,8 @@ def test_systemd_needs_a_right_of_its_own(machine: Booted) -> None:
     add_user(machine, "half", sudoers="ALL=(postgres) NOPASSWD: ALL")
     target = host(machine, user="half")
     assert target.status(PASSWD)
-    with pytest.raises(Problem, match=r"allow `half ALL=.root. NOPASSWD: ALL`"):
-        target.launch(PurePosixPath(BINARIES), ABOVE)
+    with pytest.raises(UserError, match=r"allow `half ALL=.root. NOPASSWD: ALL`"):
+        target.start(PurePosixPath(BINARIES), ABOVE)
 
 
 def test_the_account_itself_may_log_in(machine: Booted) -> None:
@@ -110,7 +110,7 @@ def test_root_needs_no_sudo(machine: Booted) -> None:
     machine.root('cp -r "/home/$1/.ssh" /root/; chown -R root: /root/.ssh; mv /usr/bin/sudo /usr/bin/sudo.away', USER)
     try:
         assert host(machine, user="root").run(["/usr/bin/id", "-un"], deadline=20) == "postgres\n"
-        with pytest.raises(Problem, match=r"there is no sudo on .*, and deploy is not postgres"):
+        with pytest.raises(UserError, match=r"there is no sudo on .*, and deploy is not postgres"):
             host(machine).status(PASSWD)
     finally:
         machine.root("mv /usr/bin/sudo.away /usr/bin/sudo")
@@ -120,7 +120,7 @@ def test_a_full_disk(machine: Booted) -> None:
     machine.root("mkdir -p /small; mount -t tmpfs -o size=64k,mode=777 tmpfs /small")
     target = host(machine)
     target.write(PurePosixPath("/small/f"), b"small", mode=0o600)
-    with pytest.raises(Problem, match="No space left on device"):
+    with pytest.raises(UserError, match="No space left on device"):
         target.write(PurePosixPath("/small/f"), b"x" * 1_000_000, mode=0o600)
     assert target.listing(PurePosixPath("/small")) == ["f"]
     assert target.read(PurePosixPath("/small/f")) == b"small"
@@ -129,7 +129,7 @@ def test_a_full_disk(machine: Booted) -> None:
 def test_a_directory_that_the_account_cannot_write_to(machine: Booted) -> None:
     machine.root("mkdir -p /srv/roots")
     status, output = machine.container.exec_run(
-        ["/bin/sh", "-c", ssh_scripts.DIRECTORY, "sh", "make", "postgres", "/srv/roots", "no"]
+        ["/bin/sh", "-c", scripts.DIRECTORY, "sh", "make", "postgres", "/srv/roots", "no"]
     )
     assert status == 1
     assert b"postgres cannot write to /srv/roots: give it that directory" in output
@@ -141,10 +141,10 @@ def test_the_bridge_takes_what_there_is(machine: Booted, gone: tuple[str, ...]) 
     target = host(machine)
     if not target.listing(data):
         target.run([f"{BINARIES}/initdb", "-D", str(data), "-U", "postgres", "--auth-local", "peer"], deadline=60)
-        machine.root(ssh_scripts.UNIT, "make", "tde-bridge", unit_text("bridge", data))
+        machine.root(scripts.UNIT, "make", "tde-bridge", unit_text("bridge", data))
     target.unit = "tde-bridge"
     if not target.postmaster(data):
-        target.launch(PurePosixPath(BINARIES), data)
+        target.start(PurePosixPath(BINARIES), data)
     for name in gone:
         machine.root('mv "/usr/bin/$1" "/usr/bin/$1.away"', name)
     try:
@@ -158,14 +158,14 @@ def test_the_bridge_takes_what_there_is(machine: Booted, gone: tuple[str, ...]) 
         for name in gone:
             machine.root('mv "/usr/bin/$1.away" "/usr/bin/$1"', name)
     if "python3" in gone:
-        target.halt(PurePosixPath(BINARIES), data, deadline=20)
-        machine.root(ssh_scripts.UNIT, "remove", "tde-bridge", "")
+        target.stop(PurePosixPath(BINARIES), data, deadline=20)
+        machine.root(scripts.UNIT, "remove", "tde-bridge", "")
 
 
 def unit_text(name: str, data: PurePosixPath) -> str:
     values = {"stack": "tests", "account": "postgres", "unit": f"tde-{name}", "binaries": BINARIES}
     # For servers that nobody gave another socket directory.
-    return ssh_scripts.UNIT_TEXT.format(name=name, data=f"{data} -k /tmp", **values).replace(
+    return scripts.UNIT_TEXT.format(name=name, data=f"{data} -k /tmp", **values).replace(
         f"{data} -k /tmp/PG", f"{data}/PG"
     )
 
@@ -296,7 +296,7 @@ def test_a_standby_that_cannot_be_reached_at_destroy(
         left = workspace.destroy("--continue-on-error")
         told = set(re.findall(r"left behind: (\w+) (.+) \(.*cannot be reached", left.text))
         kinds = Counter(kind for kind, _ in told)
-        assert kinds == {"Server": 1, "BaseBackup": 1, "Claim": 1, "HostFile": 3}
+        assert kinds == {"Server": 1, "BaseBackup": 1, "CleanupRecord": 1, "HostFile": 3}
         assert one.found() == before
         # What pulumi-command is to run there, it cannot leave: docs/teardown.md.
         assert left.code != 0
@@ -338,9 +338,9 @@ def test_a_primary_that_is_there_is_adopted_and_left(machines: list[Booted], wor
     settings = b"listen_addresses = '*'\nport = 5555\nunix_socket_directories = '/tmp'\nwork_mem = '7MB'\n"
     target.write(data / "conf", settings, mode=0o600)
     target.run(["/bin/sh", "-c", 'cat "$1/conf" >>"$1/postgresql.conf"', "sh", str(data)], deadline=10)
-    one.root(ssh_scripts.UNIT, "make", "orders", unit_text("orders", data).replace("RuntimeDirectory=tde-orders", ""))
+    one.root(scripts.UNIT, "make", "orders", unit_text("orders", data).replace("RuntimeDirectory=tde-orders", ""))
     target.unit = "orders"
-    target.launch(PurePosixPath(BINARIES), data)
+    target.start(PurePosixPath(BINARIES), data)
     assert until(lambda: answers(target, data), seconds=60)
     running = target.postmaster(data)
     primary = server(one, "db1", unit="orders") | {
@@ -359,8 +359,8 @@ def test_a_primary_that_is_there_is_adopted_and_left(machines: list[Booted], wor
     with target.connect(data, "postgres") as connection:
         assert connection.execute("SHOW work_mem").fetchone() == ("7MB",)
         assert connection.execute("SELECT count(*) FROM pg_replication_slots").fetchone() == (0,)
-    target.halt(PurePosixPath(BINARIES), data, deadline=20)
-    one.root(ssh_scripts.UNIT, "remove", "orders", "")
+    target.stop(PurePosixPath(BINARIES), data, deadline=20)
+    one.root(scripts.UNIT, "remove", "orders", "")
 
 
 @pytest.mark.soak

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tde_replication.hosts import ssh_scripts
+from tde_replication.hosts.ssh import scripts
 from tests.engine.change import edited
 from tests.engine.workspace import Workspace
 from tests.openbao import openbao  # noqa: F401 - a fixture
@@ -94,12 +94,12 @@ def test_settings_of_a_machine(  # noqa: PLR0915 - each goes on where the last o
     assert [started(machine) for machine in machines] == running
     # Another unit does not take over what runs by this one.
     orders = unit_text("orders", PurePosixPath("/srv/db1/data")).replace(" -k /tmp", "")
-    one.root(ssh_scripts.UNIT, "make", "orders", orders)
+    one.root(scripts.UNIT, "make", "orders", orders)
     workspace.write(edited(declared, of_db1(unit="orders")))
     refusal = workspace.up()
     assert "the unit orders does not run the server on /srv/db1/data, which is left running" in refusal.text
     assert [started(machine) for machine in machines] == running, refusal.text
-    one.root(ssh_scripts.UNIT, "remove", "orders", "")
+    one.root(scripts.UNIT, "remove", "orders", "")
     workspace.write(declared)
     workspace.up_well()
     workspace.unchanged()
@@ -117,7 +117,7 @@ def test_settings_of_a_machine(  # noqa: PLR0915 - each goes on where the last o
     assert answers(host(one, user="ops", port=PORT), ABOVE / "tde-staging-db2/data")
     left = two.root("ls -A /var/lib/postgresql/18/tde-staging-db2; pgrep -a postgres; true")
     assert left == ""
-    two.root(ssh_scripts.UNIT, "remove", "tde-staging-db2", "")
+    two.root(scripts.UNIT, "remove", "tde-staging-db2", "")
     two.root("rmdir -p /var/lib/postgresql/18/tde-staging-db2 2>/dev/null; true")
     assert two.found() == before[1]
     done = workspace.destroy()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bootstrap.ports import free_ports
-from tests.offline.harness import SIGNATURE, UNKNOWN, Plugin, Refused, is_secret, plain
+from tests.offline.harness import SIGNATURE, UNKNOWN, Conflict, Plugin, is_secret, plain
 from tests.ssh.sshd import MISSING, Sshd, generate
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
@@ -166,13 +166,13 @@ def test_a_command_that_fails_runs_once_and_is_told(
     resource = command.resource(COMMAND)
     for status in (7, 255):
         text = f'echo "out" | tee -a {tmp_path}/ran; echo err >&2; exit {status}'
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(Conflict) as refused:
             resource.create({"connection": connection, "create": text})
         assert str(refused.value) == f"Process exited with status {status}: running {json.dumps(text)}:\nout\nerr\n"
         assert refused.value.kept is None
     assert (tmp_path / "ran").read_text() == "out\nout\n"
     old = {"connection": connection, "create": "true", "stdout": "", "stderr": ""}
-    with pytest.raises(Refused, match="status 7") as refused:
+    with pytest.raises(Conflict, match="status 7") as refused:
         resource.update("i", old, old | {"create": "exit 7"})
     assert refused.value.kept is None  # the old state stands
 
@@ -194,7 +194,7 @@ def test_trouble_with_the_connection(command: Plugin, connection: dict[str, Any]
         {"create": "true"} if kind == COMMAND else {"source": asset(tmp_path / "other"), "remotePath": "x"}
     )
     for change, text in troubles:
-        with pytest.raises(Refused, match=text) as refused:
+        with pytest.raises(Conflict, match=text) as refused:
             command.resource(kind).create({"connection": connection | change, **more})
         assert "PRIVATE" not in str(refused.value)
 
@@ -320,7 +320,7 @@ def test_trouble_with_the_files(command: Plugin, connection: dict[str, Any], tmp
     (tmp_path / "d").mkdir()
 
     def refused(source: dict[str, Any], target: str) -> str:
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(Conflict) as refused:
             command.resource(COPY).create({"connection": connection, "source": source, "remotePath": target})
         assert refused.value.kept is None
         return str(refused.value)
@@ -345,7 +345,7 @@ def test_a_path_that_the_login_may_not_see(command: Plugin, connection: dict[str
     (tmp_path / "f").write_text("x")
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(Conflict) as refused:
         command.resource(COPY).create(
             {
                 "connection": connection | {"user": "daemon"},

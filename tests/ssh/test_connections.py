@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from tde_replication.errors import CommandFailed, Unavailable
-from tde_replication.hosts import ssh_connections
-from tde_replication.hosts.login import Login
-from tde_replication.hosts.ssh import SshHost
+from tde_replication.hosts.ssh import connections as ssh_connections
+from tde_replication.hosts.ssh.login import Login
+from tde_replication.hosts.ssh.machine import SshHost
 from tde_replication.waiting import until
 from tests.ssh.sshd import MISSING, Sshd
 from tests.ssh.test_ssh import PASSWD, end_masters, home, host, masters, sshd

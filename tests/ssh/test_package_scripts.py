@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tde_replication.hosts import ssh_scripts
+from tde_replication.hosts.ssh import scripts as ssh_scripts
 from tests.ssh.booted import Booted, Lab
 
 PLACE = "/opt/fakes"

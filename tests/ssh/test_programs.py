@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tde_replication.errors import Problem
+from tde_replication.errors import UserError
 from tde_replication.hosts.account import service_account
-from tde_replication.hosts.private_directory import control
-from tde_replication.hosts.site import Site
+from tde_replication.hosts.placement import Placement
+from tde_replication.hosts.ssh.private_directory import control
 from tests.graph.graph import installation
 from tests.ssh.sshd import MISSING, Sshd
-from tests.ssh.test_site import declared
+from tests.ssh.test_placement import declared
 from tests.ssh.test_ssh import masters
 
 pytestmark = [
@@ -52,7 +52,7 @@ def root() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
-def declare(sshd: Sshd, binaries: Path) -> Site:
+def declare(sshd: Sshd, binaries: Path) -> Placement:
     login = sshd.login(service_account().name)
     ways = {"user": login.user, "account": login.account, "key": login.key, "knownHosts": login.known_hosts}
     server = {"adopt": True, "port": 5432, "dataDirectory": "/var/lib/postgresql/18/main", "binaries": str(binaries)}
@@ -128,7 +128,7 @@ def test_an_access_control_list_that_lets_in_others(sshd: Sshd, root: Path) -> N
 
 
 def _refused(sshd: Sshd, root: Path, binaries: str, place: Path) -> None:
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(UserError) as caught:
         declare(sshd, root / binaries)
     assert str(caught.value) == (
         f"the programs in {root / binaries} on {sshd.address} are not run, for others than root and {service_account().name} may "

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tde_replication.hosts import ssh_scripts
 from tde_replication.hosts.account import service_account
+from tde_replication.hosts.ssh import scripts as ssh_scripts
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as several accounts"),
@@ -38,7 +38,7 @@ def root() -> Iterator[Path]:
 
 
 def run(script: str, *arguments: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
-    """As `ssh_site` has it run."""
+    """As `placement` has it run."""
     command = ["/bin/sh", "-s", *map(str, arguments)]
     text = f'main() {{\n{script.strip()}\n}}\nmain "$@" </dev/null\n'
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C"} | more

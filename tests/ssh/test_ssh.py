@@ -18,11 +18,12 @@ import pytest
 
 from bootstrap.ports import free_ports
 from tde_replication import hosts
-from tde_replication.errors import CommandFailed, Problem, Unavailable
-from tde_replication.hosts import answer, file_scripts, login, openssh, ssh_connections, sudo
-from tde_replication.hosts.login import Login, connection_settings, known_host_keys
-from tde_replication.hosts.private_directory import control
-from tde_replication.hosts.ssh import SshHost
+from tde_replication.errors import CommandFailed, Unavailable, UserError
+from tde_replication.hosts import answer, file_scripts
+from tde_replication.hosts.ssh import connections as ssh_connections, login, openssh, sudo
+from tde_replication.hosts.ssh.login import Login, connection_settings, known_host_keys
+from tde_replication.hosts.ssh.machine import SshHost
+from tde_replication.hosts.ssh.private_directory import control
 from tde_replication.waiting import until
 from tests.ssh.sshd import MISSING, Sshd, generate
 
@@ -111,7 +112,7 @@ def public_key(path: Path) -> str:
 
 def test_a_host_whose_key_is_not_known_is_refused(sshd: Sshd) -> None:
     sshd.known_hosts.write_text("")
-    with pytest.raises(Problem, match=r"host key of .* is not in known_hosts: nothing was sent") as caught:
+    with pytest.raises(UserError, match=r"host key of .* is not in known_hosts: nothing was sent") as caught:
         host(sshd.login()).status(PASSWD)
     assert not isinstance(caught.value, Unavailable)
     assert "Accepted" not in sshd.log
@@ -121,7 +122,7 @@ def test_a_changed_host_key_is_refused(sshd: Sshd, home: Path) -> None:
     generate(home / "other")
     key = (home / "other.pub").read_text().split()[:2]
     sshd.known_hosts.write_text(f"[{sshd.address}]:{sshd.port} {' '.join(key)}\n")
-    with pytest.raises(Problem, match="shows another host key than the one known for it: nothing was sent") as caught:
+    with pytest.raises(UserError, match="shows another host key than the one known for it: nothing was sent") as caught:
         host(sshd.login()).status(PASSWD)
     assert not isinstance(caught.value, Unavailable)
     assert "\n" not in str(caught.value)
@@ -130,7 +131,7 @@ def test_a_changed_host_key_is_refused(sshd: Sshd, home: Path) -> None:
 
 def test_a_key_that_is_not_accepted(sshd: Sshd, home: Path) -> None:
     generate(home / "stranger")
-    with pytest.raises(Problem, match=f"does not let {getpass.getuser()} in \\(publickey") as caught:
+    with pytest.raises(UserError, match=f"does not let {getpass.getuser()} in \\(publickey") as caught:
         host(sshd.login(key=str(home / "stranger"))).status(PASSWD)
     assert not isinstance(caught.value, Unavailable)
 
@@ -157,7 +158,7 @@ def test_a_certificate(home: Path) -> None:
     (home / "id-cert.pub").rename(home / "certificate")
     daemon.start()
     try:
-        with pytest.raises(Problem, match="does not let"):
+        with pytest.raises(UserError, match="does not let"):
             host(daemon.login()).status(PASSWD)
         assert works(daemon.login(certificate=str(home / "certificate")))
     finally:
@@ -209,7 +210,7 @@ def test_jump_hosts(sshd: Sshd, home: Path, hops: int) -> None:
         sshd.known_hosts.write_text(sshd.known_hosts.read_text().replace(last, ""))
         # Another user is another connection, so that the hop is asked again.
         with pytest.raises(
-            Problem, match=f"on the way to .*: the host key of 127.0.0.1:{bastions[-1].port} is not in known_hosts"
+            UserError, match=f"on the way to .*: the host key of 127.0.0.1:{bastions[-1].port} is not in known_hosts"
         ):
             host(sshd.login(jump=jump, user="nobody")).status(PASSWD)
     finally:
@@ -245,7 +246,7 @@ def test_a_machine_without_ssh(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(tempfile, "mkdtemp", recorded)
     for ask in (lambda: host(Login("db1")).status(PASSWD), lambda: host(Login("db1")).connect(PASSWD, "postgres")):
-        with pytest.raises(Problem, match="there is no ssh on this machine"):
+        with pytest.raises(UserError, match="there is no ssh on this machine"):
             ask()
     assert made
     assert not Path(made[0]).exists()
@@ -325,7 +326,7 @@ def test_a_write_that_arrives_in_part_is_not_put_in_place(sshd: Sshd, home: Path
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs an account besides the tests' own")
 def test_an_account_that_is_not_there(sshd: Sshd) -> None:
-    with pytest.raises(Problem, match="there is no account nosuchaccount on 127"):
+    with pytest.raises(UserError, match="there is no account nosuchaccount on 127"):
         host(sshd.login("nosuchaccount")).status(PASSWD)
 
 
@@ -354,7 +355,7 @@ def test_what_a_login_prints_is_left_out(home: Path) -> None:
 def test_a_login_that_runs_no_commands(home: Path) -> None:
     daemon = Sshd(home, {"ForceCommand": "echo 'This account is currently not available.' >&2; exit 1"}).start()
     try:
-        with pytest.raises(Problem, match=r"runs no commands \(status 1\): This account is currently not available"):
+        with pytest.raises(UserError, match=r"runs no commands \(status 1\): This account is currently not available"):
             host(daemon.login()).status(PASSWD)
     finally:
         daemon.stop()
@@ -382,7 +383,7 @@ def test_a_connection_ends_by_itself(sshd: Sshd, monkeypatch: pytest.MonkeyPatch
 def test_a_control_directory_of_somebody_elses_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     control().chmod(0o755)
-    with pytest.raises(Problem, match="not a directory of this user's alone"):
+    with pytest.raises(UserError, match="not a directory of this user's alone"):
         control()
 
 
@@ -500,7 +501,9 @@ def test_one_with_a_password_is_believed_by_the_key_beside_it_alone(
     assert works(login)
     ssh_connections.connections.cache_clear()  # as in another process
     monkeypatch.setenv(sudo.ENVIRONMENT, json.dumps({f"{name} {other}": "password"}))
-    with pytest.raises(Problem, match="nothing was sent"):  # though the file that the stack names has the machine's key
+    with pytest.raises(
+        UserError, match="nothing was sent"
+    ):  # though the file that the stack names has the machine's key
         works(login)
     sshd.known_hosts.write_text(f"{name} {other}\n")
     ssh_connections.connections.cache_clear()
@@ -514,7 +517,7 @@ def test_one_with_a_password_is_believed_by_the_key_beside_it_alone(
 
 def test_an_answer_without_end_is_not_held(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answer, "LARGEST", 1 << 20)
-    with pytest.raises(Problem, match=r"answered with more than 1 MiB: nothing of it was used"):
+    with pytest.raises(UserError, match=r"answered with more than 1 MiB: nothing of it was used"):
         host(sshd.login()).run(["/bin/cat", "/dev/zero"], deadline=30)
     noisy = host(sshd.login()).run(["/bin/sh", "-c", "yes noise | head -n 100000 >&2; echo done"], deadline=60)
     assert noisy == "done\n"

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from tde_replication.errors import Problem, Unavailable
-from tde_replication.hosts import openssh, ssh_connections, ssh_scripts, sudo
-from tde_replication.hosts.ssh import SshHost
+from tde_replication import credentials
+from tde_replication.errors import Unavailable, UserError
+from tde_replication.hosts.ssh import connections, openssh, scripts, sudo
+from tde_replication.hosts.ssh.machine import SshHost
 from tde_replication.waiting import until
 from tests.engine.leaks import leaked, watched
 from tests.engine.workspace import Workspace
@@ -36,10 +37,10 @@ def untried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No password is known, and none was tried."""
     monkeypatch.delenv(sudo.ENVIRONMENT, raising=False)
     monkeypatch.setattr(openssh, "_PROOFS", {})
-    ssh_connections.connections.cache_clear()  # they were made by what was configured then
-    sudo.configure(None)
+    connections.connections.cache_clear()  # they were made by what was configured then
+    credentials.configure({sudo.SETTING: None}.get)
     yield
-    sudo.configure(None)
+    credentials.configure({sudo.SETTING: None}.get)
 
 
 def bound(machine: Booted, password: str, key: str | None = None) -> str:
@@ -62,13 +63,13 @@ def test_everything_works_by_the_password(machine: Booted, monkeypatch: pytest.M
     assert target.read(path) == b"tde-replication begins:\nx\0"
     data = PurePosixPath("/var/lib/postgresql/asked/data")
     target.run([f"{BINARIES}/initdb", "-D", str(data), "-U", "postgres", "--auth-local", "peer"], deadline=60)
-    machine.root(ssh_scripts.UNIT, "make", "tde-asked", unit_text("asked", data))
+    machine.root(scripts.UNIT, "make", "tde-asked", unit_text("asked", data))
     target.unit = "tde-asked"
-    mark = target.launch(PurePosixPath(BINARIES), data)
+    mark = target.start(PurePosixPath(BINARIES), data)
     assert until(lambda: answers(target, data), seconds=60)
     assert until(lambda: "database system is ready" in target.log_since(data, mark), seconds=60)
-    target.halt(PurePosixPath(BINARIES), data, deadline=20)
-    machine.root(ssh_scripts.UNIT, "remove", "tde-asked", "")
+    target.stop(PurePosixPath(BINARIES), data, deadline=20)
+    machine.root(scripts.UNIT, "remove", "tde-asked", "")
     assert PASSWORD not in machine.root("journalctl --no-pager -o cat")
 
 
@@ -81,7 +82,7 @@ def answers(target: SshHost, data: PurePosixPath) -> bool:
 
 
 def test_it_is_not_needed_where_sudo_asks_for_none(machine: Booted) -> None:
-    sudo.configure(bound(machine, "never asked for"))
+    credentials.configure({sudo.SETTING: bound(machine, "never asked for")}.get)
     target = host(machine)
     assert target.run(["/usr/bin/id", "-un"], deadline=20) == "postgres\n"
     target.write(PurePosixPath("/tmp/not-asked"), b"x", mode=0o600)
@@ -90,17 +91,17 @@ def test_it_is_not_needed_where_sudo_asks_for_none(machine: Booted) -> None:
 
 def test_without_it_the_settings_that_it_can_come_from_are_named(machine: Booted) -> None:
     with pytest.raises(
-        Problem, match=r"config set --secret tde-replication:sudoPassword .*, or TDE_REPLICATION_SUDO_PASSWORD"
+        UserError, match=r"config set --secret tde-replication:sudoPassword .*, or TDE_REPLICATION_SUDO_PASSWORD"
     ):
         host(machine, user="asked").status(PASSWD)
 
 
 def test_a_wrong_one_is_tried_once(machine: Booted) -> None:
     """Machines lock a login out after a few."""
-    sudo.configure(bound(machine, "wrong"))
+    credentials.configure({sudo.SETTING: bound(machine, "wrong")}.get)
     before = failures(machine)
     for _ in range(3):
-        with pytest.raises(Problem, match="does not take the password of asked") as caught:
+        with pytest.raises(UserError, match="does not take the password of asked") as caught:
             host(machine, user="asked").status(PASSWD)
         assert not isinstance(caught.value, Unavailable)
         assert "wrong" not in str(caught.value)
@@ -114,7 +115,7 @@ def test_it_goes_to_a_machine_with_its_host_key_alone(
     generate(tmp_path / "mine")
     mine = " ".join((tmp_path / "mine.pub").read_text().split()[:2])
     monkeypatch.setenv(sudo.ENVIRONMENT, bound(machine, PASSWORD, mine))
-    with pytest.raises(Problem, match=r"shows another host key|the host key of .* is not in known_hosts"):
+    with pytest.raises(UserError, match=r"shows another host key|the host key of .* is not in known_hosts"):
         host(machine, user="asked").status(PASSWD)
 
 
@@ -122,7 +123,7 @@ def test_it_goes_to_no_other_machine(machine: Booted, monkeypatch: pytest.Monkey
     key = machine.root("cat /etc/ssh/ssh_host_ed25519_key.pub").strip()
     monkeypatch.setenv(sudo.ENVIRONMENT, json.dumps({f"db1.example.net {key}": PASSWORD}))
     before = failures(machine)
-    with pytest.raises(Problem, match="asks asked for more than it can give here"):
+    with pytest.raises(UserError, match="asks asked for more than it can give here"):
         host(machine, user="asked").status(PASSWD)
     assert failures(machine) == before
 

@@ -10,8 +10,8 @@ import docker
 import pytest
 from docker.types import IPAMConfig, IPAMPool
 
-from tde_replication.hosts.login import Login
-from tde_replication.hosts.ssh import SshHost
+from tde_replication.hosts.ssh.login import Login
+from tde_replication.hosts.ssh.machine import SshHost
 from tests.engine.workspace import Workspace
 from tests.openbao import openbao  # noqa: F401 - a fixture
 from tests.ssh.booted import USER, Booted, Lab

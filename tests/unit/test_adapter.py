@@ -11,10 +11,10 @@ from pulumi.output import Unknown
 from pydantic import SecretStr
 
 from tde_replication import console, unasked
-from tde_replication.errors import AnotherCluster, NoEntry, Problem, Unavailable
-from tde_replication.postgres.adapter import Provider
-from tde_replication.postgres.resource import Resource, Secret
+from tde_replication.adapter import Provider
+from tde_replication.errors import AccessDenied, AnotherCluster, Unavailable, UserError
 from tde_replication.progress import progress
+from tde_replication.reconciler import Resource, Secret
 
 PASSWORD = "pass:word's"
 UNKNOWN = Unknown()  # type: ignore[no-untyped-call]
@@ -48,7 +48,7 @@ class Thing(Resource):
 
     replaced_by: ClassVar[frozenset[str]] = frozenset({"name"})
     computed: ClassVar[frozenset[str]] = frozenset({"made_at"})
-    unmanaged: ClassVar[frozenset[str]] = frozenset({"binaries"})
+    not_compared: ClassVar[frozenset[str]] = frozenset({"binaries"})
     secrets: ClassVar[frozenset[str]] = frozenset({"password"})
 
     @property
@@ -57,16 +57,16 @@ class Thing(Resource):
 
     def read(self) -> Self | None:
         world.touch("read")
-        return None if world.thing is None else self.but(**world.thing)
+        return None if world.thing is None else self.replace(**world.thing)
 
-    def objection(self, live: Self) -> str | None:
+    def refusal(self, live: Self) -> str | None:
         return f"{self.name} is {live.colour} now: nothing is changed" if live.colour == "black" else None
 
     def create(self) -> Self:
         world.touch("create")
         progress("half of it")
         world.thing = {"size_limit": self.size_limit, "colour": self.colour}
-        return self.but(made_at="noon")
+        return self.replace(made_at="noon")
 
     def update(self, live: Self) -> Self:
         world.touch(f"update {live.size_limit} to {self.size_limit}")
@@ -279,10 +279,12 @@ def test_what_does_not_answer_is_left_behind_where_the_stack_says_so(provider: T
 
 def test_a_machine_that_lets_nobody_in_is_left_behind_where_the_stack_says_so(provider: ThingProvider) -> None:
     """Elsewhere it is a mistake to mend, also for a mere read."""
-    world.error = NoEntry("db3 shows another host key than the one known for it")
-    with pytest.raises(NoEntry):
+    world.error = AccessDenied("db3 shows another host key than the one known for it")
+    with pytest.raises(AccessDenied):
         configured(provider).read("thing t", STATE)
-    with pytest.raises(NoEntry, match="or leave behind what does not answer: `TDE_REPLICATION_LEAVE_UNREACHABLE=true"):
+    with pytest.raises(
+        AccessDenied, match="or leave behind what does not answer: `TDE_REPLICATION_LEAVE_UNREACHABLE=true"
+    ):
         provider.delete("thing t", STATE)
     leaving = configured(provider, ("leaveUnreachable", "true"))
     assert leaving.read("thing t", STATE).outs == {**STATE, "sizeLimit": 2}
@@ -297,8 +299,8 @@ def test_what_another_cluster_holds_is_left_to_it(provider: ThingProvider) -> No
 
 
 def test_what_answers_and_refuses_is_not_left_behind(provider: ThingProvider) -> None:
-    world.error = Problem("thing t: in use")
-    with pytest.raises(Problem):
+    world.error = UserError("thing t: in use")
+    with pytest.raises(UserError):
         configured(provider, ("leaveUnreachable", "true")).delete("thing t", STATE)
 
 
@@ -310,9 +312,9 @@ def as_pulumi_shows_it(call: Any) -> str:
     raise AssertionError("it did not fail")
 
 
-@pytest.mark.parametrize("kind", [Problem, Unavailable])
+@pytest.mark.parametrize("kind", [UserError, Unavailable])
 @pytest.mark.parametrize("call", ["create", "update", "delete", "read"])
-def test_a_problem_is_one_clean_line(provider: ThingProvider, call: str, kind: type[Problem]) -> None:
+def test_a_problem_is_one_clean_line(provider: ThingProvider, call: str, kind: type[UserError]) -> None:
     if call in {"read", "delete"} and kind is Unavailable:
         return
     world.error = kind("thing t: it is somebody else's. Move it away")
@@ -326,7 +328,7 @@ def test_a_problem_is_one_clean_line(provider: ThingProvider, call: str, kind: t
 
 
 def test_any_other_error_shows_its_place_in_our_code_also_after_a_problem(provider: ThingProvider) -> None:
-    world.error = Problem("a sentence")
+    world.error = UserError("a sentence")
     as_pulumi_shows_it(lambda: provider.create(dict(DECLARED)))
     world.error = KeyError("a defect")
     shown = as_pulumi_shows_it(lambda: provider.create(dict(DECLARED)))
@@ -337,7 +339,7 @@ def test_any_other_error_shows_its_place_in_our_code_also_after_a_problem(provid
 def test_a_secret_is_shown_nowhere_but_in_what_goes_to_the_engine() -> None:
     thing = Thing.model_validate(DECLARED)
     assert isinstance(thing.password, SecretStr)
-    assert PASSWORD not in f"{thing!r} {thing!s} {thing.password} {thing.but(size_limit=3)!r}"
+    assert PASSWORD not in f"{thing!r} {thing!s} {thing.password} {thing.replace(size_limit=3)!r}"
     assert thing.model_dump(by_alias=True)["password"] == PASSWORD
 
 

@@ -1,7 +1,7 @@
 from pathlib import Path
 
+from tde_replication.adapter import Managed
 from tde_replication.postgres import resources
-from tde_replication.postgres.adapter import Managed
 from tests.engine.drift import ROWS
 from tests.engine.drift_page import WATCHED, page
 

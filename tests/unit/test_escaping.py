@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from tde_replication import console
-from tde_replication.errors import CommandFailed, Problem, escaped
-from tde_replication.stack_file import Mistakes
+from tde_replication.errors import CommandFailed, UserError, escaped
+from tde_replication.stack_file import StackFileError
 from tests.unit.test_console import Engine
 
 HOSTILE = st.text(st.sampled_from("#:[]vso \x1b\x07\x9b\u202e\r\n\tab") | st.characters(exclude_categories=["Cs"]))
@@ -42,9 +42,9 @@ def test_nothing_is_left_to_obey_and_twice_is_once(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [Problem, lambda text: CommandFailed("ls", 1, text), lambda text: Mistakes("f", [text])]
+    "kind", [UserError, lambda text: CommandFailed("ls", 1, text), lambda text: StackFileError("f", [text])]
 )
-def test_every_sentence_is_escaped(kind: type[Problem]) -> None:
+def test_every_sentence_is_escaped(kind: type[UserError]) -> None:
     assert r"\x1b[31m \x23#vso[x]" in str(kind("\x1b[31m ##vso[x]"))
 
 

@@ -16,26 +16,26 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings, strategies as st
 
 from tde_replication import console, hosts, stack_file
-from tde_replication.errors import CommandFailed, Problem, Unavailable
+from tde_replication.adapter import Provider
+from tde_replication.errors import CommandFailed, Unavailable, UserError
 from tde_replication.hosts import file_scripts, files, listeners
 from tde_replication.hosts.base import FileStatus, Host, Postmaster
 from tde_replication.hosts.files import Ended
-from tde_replication.hosts.local import LocalHost
+from tde_replication.hosts.local.machine import LocalHost
 from tde_replication.hosts.superuser import Connection
 from tde_replication.postgres import base_backup, data_directory, resources
-from tde_replication.postgres.adapter import Provider
 from tde_replication.postgres.control import control_data, position, too_low
-from tde_replication.postgres.resource import Resource
+from tde_replication.preflight.vault import check_vault
+from tde_replication.reconciler import Resource
 from tde_replication.vault.address import VaultAddress
 from tde_replication.vault.client import Client
 from tde_replication.vault.names import VaultNames
-from tde_replication.vault.preflight import objections_of_vault
 from tde_replication.vault.secret import SecretContent
 from tde_replication.vault.token import Token
 
 SECONDS = 5.0
 CLASSES = [found for found in vars(resources).values() if isinstance(found, type)]
-PROVIDERS = [found for found in CLASSES if issubclass(found, Provider) and found is not Provider]
+PROVIDERS = [found for found in CLASSES if issubclass(found, Provider) and "kind" in vars(found)]
 VAULT_KEYS = [
     "data",
     "metadata",
@@ -115,7 +115,7 @@ class Hostile(Host):
 
     def _answer(self, strategy: st.SearchStrategy[Any]) -> Any:
         if self._draw(st.integers(0, 9)) == 0:
-            raise self._draw(st.sampled_from([Unavailable("it does not answer"), Problem("permission denied")]))
+            raise self._draw(st.sampled_from([Unavailable("it does not answer"), UserError("permission denied")]))
         return self._draw(strategy)
 
     def run(self, command: Sequence[str], **_: Any) -> str:
@@ -162,7 +162,7 @@ class Hostile(Host):
         del path
         self._answer(st.none())
 
-    def launch(self, binaries: PurePosixPath, data_directory: PurePosixPath) -> int:
+    def start(self, binaries: PurePosixPath, data_directory: PurePosixPath) -> int:
         del binaries, data_directory
         return 0
 
@@ -177,7 +177,7 @@ class Hostile(Host):
         )
         return found
 
-    def halt(self, binaries: PurePosixPath, data_directory: PurePosixPath, *, deadline: float) -> None:
+    def stop(self, binaries: PurePosixPath, data_directory: PurePosixPath, *, deadline: float) -> None:
         del binaries, data_directory, deadline
         self._answer(st.none())
 
@@ -210,7 +210,7 @@ markers = st.dictionaries(st.sampled_from(["stack", "name", "madeAt", "kind"]), 
 def refused_in_a_sentence() -> Iterator[None]:
     """Or taken; and soon."""
     began = time.monotonic()
-    with suppress(Problem):
+    with suppress(UserError):
         yield
     assert time.monotonic() - began < SECONDS
 
@@ -365,7 +365,7 @@ def test_the_marker_is_not_read_without_an_end() -> None:
             del path, follow
             return DEEP.encode()
 
-    with suppress(Problem):
+    with suppress(UserError):
         assert data_directory.marker(Deep.__new__(Deep), PurePosixPath("/srv")) == {}
 
 
@@ -426,7 +426,7 @@ def test_answers_of_a_vault(answers: list[dict[str, Any]], status: int) -> None:
         patch.setattr(Client, "_send", send)
         address = VaultAddress(where["address"], None, None)
         patch.setattr(VaultAddress, "client", Client(where["address"], "token"))
-        asks = [lambda: objections_of_vault(address, names), token.read, token.create, secret.read, secret.create]
+        asks = [lambda: check_vault(address, names), token.read, token.create, secret.read, secret.create]
         for ask in asks:
             with refused_in_a_sentence():
                 ask()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tde_replication.errors import Problem
+from tde_replication.errors import UserError
 from tde_replication.hosts import installation
 from tde_replication.hosts.account import service_account
 from tde_replication.hosts.installation import find_installation
@@ -30,7 +30,7 @@ def test_one_that_does_not_run_is_passed_over(root: Path, monkeypatch: pytest.Mo
     broken = installed(root / "18", pg_tde=True)
     (broken / "postgres").write_text(script)
     assert find_installation(root, None, 17).binaries == good
-    with pytest.raises(Problem, match="18/bin holds no PostgreSQL server"):
+    with pytest.raises(UserError, match="18/bin holds no PostgreSQL server"):
         find_installation(root, str(broken), 17)
 
 
@@ -38,7 +38,7 @@ def test_one_that_hangs_is_passed_over(root: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(installation, "VERSION_DEADLINE", 0.5)
     hanging = installed(root / "18", pg_tde=True)
     (hanging / "postgres").write_text("#!/bin/sh\nsleep 100 & sleep 100\n")
-    with pytest.raises(Problem, match="18/bin holds no PostgreSQL server"):
+    with pytest.raises(UserError, match="18/bin holds no PostgreSQL server"):
         find_installation(root, str(hanging), 17)
 
 
@@ -90,6 +90,6 @@ def test_what_others_may_change_is_not_run(
     given(root / where)
     (root / "link").symlink_to(programs)
     for binaries in (str(programs), str(root / "link")) if named else (None,):
-        with pytest.raises(Problem, match=f"others than root and {service_account().name} may change /"):
+        with pytest.raises(UserError, match=f"others than root and {service_account().name} may change /"):
             find_installation(root, binaries, 17)
     assert not Path(f"/tmp/tde-ran-{os.getpid()}").exists()

@@ -7,8 +7,8 @@ import pytest
 
 from tde_replication import hosts
 from tde_replication.hosts.listeners import HOLDER, Holder, Listener, holder, listener, same_directory
-from tde_replication.hosts.site import Site
-from tde_replication.preflight_ports import taken
+from tde_replication.hosts.placement import Placement
+from tde_replication.preflight.ports import taken
 from tde_replication.settings import Server, Ssh
 
 TABLES = """\
@@ -71,14 +71,14 @@ def test_a_server_whose_directory_was_removed_under_it_is_known() -> None:
         assert same_directory(Holder("postgres", "1", "postgres", directory), DATA) is same
 
 
-def site() -> Site:
-    return Site(
+def site() -> Placement:
+    return Placement(
         address="ssh://db2",
         data=DATA,
         binaries=DATA,
         port=0xD431,
-        reach="db2",
-        clients=(),
+        replication_host="db2",
+        replication_sources=(),
         dsn="",
         server="",
         has_pg_tde=True,

@@ -8,9 +8,9 @@ import pytest
 
 from tde_replication import hosts
 from tde_replication.errors import CommandFailed
-from tde_replication.hosts.local import LocalHost
-from tde_replication.hosts.site import Site
-from tde_replication.preflight import _is_mount_point, objections, objections_of_versions
+from tde_replication.hosts.local.machine import LocalHost
+from tde_replication.hosts.placement import Placement
+from tde_replication.preflight.server import _is_mount_point, check_server, check_versions
 from tde_replication.settings import Docker, Server, Ssh
 
 
@@ -19,7 +19,7 @@ def test_a_container_is_not_asked_who_has_a_port_of_this_machine(monkeypatch: py
     host = Mock(listing=Mock(return_value=[]), read=Mock(return_value=None))
     monkeypatch.setattr(hosts, "host", lambda _: host)
     server = Server(name="db2", host=Docker(docker="postgres"))
-    assert objections("cluster.standbys[0]", server, container(18), "stack") == []
+    assert check_server("cluster.standbys[0]", server, container(18), "stack") == []
     assert {call.args[0].parent for call in host.read.call_args_list} == {DATA}
 
 
@@ -42,7 +42,7 @@ def test_values_that_no_parameter_takes_are_told_before_the_server_is_made(monke
     settings = {"no_such_thing": "1", "work_mem": "lots", "jit": "off", "temp_buffers": "lots"}
     site = replace(container(18), in_container=False)
     server = Server(name="db2", host=Ssh(ssh="db2"), settings=settings)
-    assert sorted(objections("cluster.standbys[0]", server, site, "stack")) == [
+    assert sorted(check_server("cluster.standbys[0]", server, site, "stack")) == [
         'cluster.standbys[0].settings: invalid value for parameter "temp_buffers": "lots" (None)',
         'cluster.standbys[0].settings: invalid value for parameter "work_mem": "lots" (None)',
         'cluster.standbys[0].settings: unrecognized configuration parameter "no_such_thing"',
@@ -54,7 +54,7 @@ def test_values_that_no_parameter_takes_are_told_before_the_server_is_made(monke
         return ""
 
     host.run = missing
-    assert objections("cluster.standbys[0]", server, site, "stack") == []
+    assert check_server("cluster.standbys[0]", server, site, "stack") == []
 
 
 def test_where_a_file_system_is_mounted() -> None:
@@ -67,14 +67,14 @@ def test_where_a_file_system_is_mounted() -> None:
 DATA = PurePosixPath("/data")
 
 
-def container(version: int | None) -> Site:
-    return Site(
+def container(version: int | None) -> Placement:
+    return Placement(
         address="docker://db2",
         data=DATA,
         binaries=DATA,
         port=5432,
-        reach="db2",
-        clients=("samenet",),
+        replication_host="db2",
+        replication_sources=("samenet",),
         dsn="",
         server="",
         has_pg_tde=True,
@@ -99,14 +99,14 @@ def test_programs_that_cannot_read_the_data_are_refused(
         "cluster.standbys[0].host.docker: this is PostgreSQL 18, and the data in /data is of 17, which it cannot read: set it "
         "back. A stack upgrades no server to another major version"
     )
-    assert objections("cluster.standbys[0]", server, container(version), "stack") == [told] * refused
+    assert check_server("cluster.standbys[0]", server, container(version), "stack") == [told] * refused
 
 
 def test_a_standby_is_of_its_primarys_version() -> None:
     sites = [container(version) for version in (17, 18, None, 17)]
-    [told] = objections_of_versions(["cluster.primary", "cluster.standbys[0]", "a", "b"], sites)
+    [told] = check_versions(["cluster.primary", "cluster.standbys[0]", "a", "b"], sites)
     assert told == (
         "cluster.standbys[0].host.docker: this is PostgreSQL 18, and the primary's is 17: a standby is of its primary's major "
         "version"
     )
-    assert objections_of_versions(["cluster.primary", "a"], [container(None), container(18)]) == []
+    assert check_versions(["cluster.primary", "a"], [container(None), container(18)]) == []

@@ -8,10 +8,11 @@ from unittest.mock import Mock
 
 import pytest
 
-from tde_replication import preflight_keys, settings, stack_file
+from tde_replication import settings, stack_file
 from tde_replication.errors import Unavailable
-from tde_replication.hosts.site import Site
-from tde_replication.preflight_keys import objections_of_cipher, objections_of_weaker_cipher
+from tde_replication.hosts.placement import Placement
+from tde_replication.preflight import keys as preflight_keys
+from tde_replication.preflight.keys import check_cipher, check_weaker_cipher
 
 PG_TDE = "wal_encrypt"
 
@@ -35,7 +36,7 @@ def cluster(**declared: Any) -> settings.Cluster:
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def serve(**servers: Answers) -> list[Site]:
+    def serve(**servers: Answers) -> list[Placement]:
         @contextmanager
         def session(_: object, data: PurePosixPath, *__: object) -> Iterator[Answers]:
             if data.name not in servers:
@@ -65,21 +66,21 @@ OLD, NEW = Answers(wal_encrypt="off"), Answers(wal_encrypt="off", cipher="aes_12
 def test_a_pg_tde_before_2_2_has_no_choice(serve: Any, servers: dict[str, Answers], told: list[str]) -> None:
     sites = serve(**servers)
     wanted = cluster(cipher="aes_256")
-    assert objections_of_cipher(wanted, wanted.places, sites) == [
+    assert check_cipher(wanted, wanted.places, sites) == [
         f"cluster.cipher: aes_256 needs pg_tde 2.2 or newer, and the server of {place} has an older one: install a newer one, or "
         "write cipher: aes_128"
         for place in told
     ]
-    assert objections_of_cipher(cluster(), wanted.places, sites) == []
+    assert check_cipher(cluster(), wanted.places, sites) == []
 
 
 def test_the_default_weakens_no_server_that_is_adopted(serve: Any) -> None:
     adopted = {"primary": {"name": "db1", "adopt": True, "dataDirectory": "/srv/primary", "port": 5432}}
     site, _ = serve(primary=Answers(wal_encrypt="off", cipher="aes_256"))
-    [told] = objections_of_weaker_cipher(cluster(**adopted), site, "/srv/token")
+    [told] = check_weaker_cipher(cluster(**adopted), site, "/srv/token")
     assert told == (
         "cluster.cipher: missing; pg_tde.cipher is aes_256 on the server that is to be adopted, and the default is aes_128: "
         "write which one it shall be"
     )
-    assert objections_of_weaker_cipher(cluster(cipher="aes_128", **adopted), site, "/srv/token") == []
-    assert objections_of_weaker_cipher(cluster(), site, "/srv/token") == []
+    assert check_weaker_cipher(cluster(cipher="aes_128", **adopted), site, "/srv/token") == []
+    assert check_weaker_cipher(cluster(), site, "/srv/token") == []

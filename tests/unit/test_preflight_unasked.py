@@ -5,11 +5,12 @@ from unittest.mock import MagicMock, Mock
 
 import pytest
 
-from tde_replication import hosts, preflight, preflight_clone, preflight_ports, unasked
+from tde_replication import hosts, unasked
 from tde_replication.errors import LoginFailed, NoExtension, SqlError, Unavailable
+from tde_replication.preflight import clone as preflight_clone, ports as preflight_ports, server as preflight
+from tde_replication.preflight.vault import check_vault
 from tde_replication.settings import Cluster, Docker, Server
 from tde_replication.vault.names import VaultNames
-from tde_replication.vault.preflight import objections_of_vault
 from tests.unit.test_preflight import container
 
 GONE = Unavailable("db1 cannot be reached")
@@ -20,15 +21,15 @@ CLUSTER = Cluster.model_construct(primary=ADOPTED, standbys=[STANDBY])
 NAMES = VaultNames("trial", "project/trial/trial", "tde-trial", shared=False, role="replicator", keys=("key",))
 
 CHECKS: dict[str, Callable[[], object]] = {
-    "data directory and port": lambda: preflight.objections("cluster.standbys[0]", STANDBY, SITE, "stack"),
-    "failover": lambda: preflight.objections_of_failover(["a", "b"], [SITE, SITE], ["db1", "db2"]),
+    "data directory and port": lambda: preflight.check_server("cluster.standbys[0]", STANDBY, SITE, "stack"),
+    "failover": lambda: preflight.check_failover(["a", "b"], [SITE, SITE], ["db1", "db2"]),
     "adoption": lambda: preflight.adoption(ADOPTED, SITE, {}),
-    "keys of an adopted server": lambda: preflight.objections_of_adoption(CLUSTER, SITE, "/token", in_force=True),
-    "where the keys are": lambda: preflight.objections_of_keys(CLUSTER, SITE, NAMES, "", in_force=True),
-    "a lost mount": lambda: preflight.objections_of_lost_mount(Mock(), CLUSTER, SITE, "tde-trial", "/token"),
-    "dependents": lambda: preflight.objections_of_dependents(CLUSTER, SITE, "/token", in_force=True),
+    "keys of an adopted server": lambda: preflight.check_adoption(CLUSTER, SITE, "/token", in_force=True),
+    "where the keys are": lambda: preflight.check_keys(CLUSTER, SITE, NAMES, "", in_force=True),
+    "a lost mount": lambda: preflight.check_mount_exists(Mock(), CLUSTER, SITE, "tde-trial", "/token"),
+    "dependents": lambda: preflight.check_dependents(CLUSTER, SITE, "/token", in_force=True),
     "listens": lambda: preflight_ports.of_adopted(CLUSTER, SITE),
-    "clones": lambda: preflight_clone.clones(
+    "clones": lambda: preflight_clone.check_clones(
         ("cluster.primary", ADOPTED, SITE), [("cluster.standbys[0]", STANDBY, SITE)]
     ),
 }
@@ -64,7 +65,7 @@ def test_the_keys_of_a_server_that_is_not_there_yet_are_no_question(monkeypatch:
 def test_a_vault_that_does_not_answer() -> None:
     vault = MagicMock()
     vault.client.post.side_effect = GONE
-    [text] = told_by(lambda: objections_of_vault(vault, NAMES))
+    [text] = told_by(lambda: check_vault(vault, NAMES))
     assert "Not checked: what the Vault has against the stack" in text
 
 
@@ -76,11 +77,11 @@ def test_a_server_that_does_not_let_the_superuser_in(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(hosts, "host", lambda _: host)
     said: list[str] = []
     with unasked.told(said.append):
-        objection, _ = preflight.adoption(ADOPTED, SITE, {})
-    assert (objection is not None, bool(said)) == (ready, not ready)
-    if objection:
-        assert 'role "postgres" does not exist' in objection
-        assert "make that role, or let it in by pg_hba.conf" in objection
+        refusal, _ = preflight.adoption(ADOPTED, SITE, {})
+    assert (refusal is not None, bool(said)) == (ready, not ready)
+    if refusal:
+        assert 'role "postgres" does not exist' in refusal
+        assert "make that role, or let it in by pg_hba.conf" in refusal
 
 
 @pytest.mark.parametrize("check", ["keys of an adopted server", "where the keys are"])

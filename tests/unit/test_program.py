@@ -8,7 +8,7 @@ import pulumi
 import pytest
 
 from tde_replication import stack_file
-from tde_replication.errors import Problem
+from tde_replication.errors import UserError
 
 PROGRAM = Path(__file__).resolve().parents[2] / "__main__.py"
 TOLD = 32
@@ -18,7 +18,7 @@ def test_a_mistake_is_one_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     """Pulumi's own Python host adds another one to any status but this."""
 
     def refuse(*_: object) -> None:
-        raise Problem("stacks/Pulumi.trial.yaml has 1 mistake")
+        raise UserError("stacks/Pulumi.trial.yaml has 1 mistake")
 
     monkeypatch.setattr(pulumi, "get_stack", lambda: "trial")
     monkeypatch.setattr(pulumi, "get_project", lambda: "trial")

@@ -12,16 +12,16 @@ from hypothesis import given, strategies as st
 
 from bootstrap.project import HERE
 from tde_replication import stack_file
+from tde_replication.preflight.vault import check_vault_from_servers
 from tde_replication.settings import Cluster, Docker, Server, Ssh, default_port
-from tde_replication.stack_file import Mistakes
+from tde_replication.stack_file import StackFileError
 from tde_replication.vault.address import VaultAddress
-from tde_replication.vault.preflight import objections_of_reach
 
 FILE = "stacks/Pulumi.test.yaml"
 
 
 def mistakes(document: Any) -> list[str]:
-    with pytest.raises(Mistakes) as told:
+    with pytest.raises(StackFileError) as told:
         stack_file.parse(FILE, json.dumps(document))
     return told.value.mistakes
 
@@ -319,13 +319,13 @@ def test_a_vault_on_this_machines_loopback_is_none_for_servers_elsewhere(
     standbys = [{"name": "db2", "address": "192.0.2.7/32"}] if document.get("standbys") is None else []
     for vault, expected in (({}, told), (seen, [])):
         cluster = stack_file.parse(FILE, json.dumps(document | {"standbys": standbys, "vault": vault}))
-        found = objections_of_reach(cluster, address)
+        found = check_vault_from_servers(cluster, address)
         assert len(found) == len(expected)
         assert all(f"vault:address {address} is this machine's own, and db1 would" in line for line in found)
 
 
 def test_what_is_no_mapping_at_all() -> None:
-    with pytest.raises(Mistakes, match="must be a mapping of settings"):
+    with pytest.raises(StackFileError, match="must be a mapping of settings"):
         stack_file.parse(FILE, "encryption: off")
 
 
@@ -334,7 +334,7 @@ def test_all_mistakes_are_told_at_once_under_one_heading() -> None:
         "standbys": [{"name": "db2"}, {"name": "db2"}],
         "replication": {"maxSlotWalKeepSize": "64 gigs"},
     }
-    with pytest.raises(Mistakes) as told:
+    with pytest.raises(StackFileError) as told:
         stack_file.parse(FILE, json.dumps(document))
     assert str(told.value) == (
         f"{FILE} has 2 mistakes; nothing was touched:\n"
@@ -353,7 +353,7 @@ def test_mistakes_of_the_vault_are_told_with_those_of_the_cluster(
     missing = VaultAddress.missing()
     assert [line.split(";")[0] for line in missing] == ["vault:address: missing", "vault:token: missing"]
     for document in ("encryption: off", '{"x": 1}', "{}"):
-        with pytest.raises(Mistakes) as told:
+        with pytest.raises(StackFileError) as told:
             stack_file.parse(FILE, document, missing)
         assert told.value.mistakes[-2:] == missing
     monkeypatch.setenv("VAULT_ADDR", "https://127.0.0.1:1")
@@ -426,7 +426,9 @@ def test_servers_send_their_tokens_over_plain_http_to_a_loopback_alone() -> None
 
 
 def test_one_mistake_is_counted_as_one() -> None:
-    with pytest.raises(Mistakes, match=r"^stacks/Pulumi.test.yaml has 1 mistake; nothing was touched:\n  cluster.x: "):
+    with pytest.raises(
+        StackFileError, match=r"^stacks/Pulumi.test.yaml has 1 mistake; nothing was touched:\n  cluster.x: "
+    ):
         stack_file.parse(FILE, '{"x": 1}')
 
 
@@ -463,7 +465,7 @@ def test_a_default_port_goes_by_the_name_alone() -> None:
 
 def test_a_default_port_that_two_names_have_is_told_with_what_to_set() -> None:
     document = json.dumps({"standbys": [{"name": "db1"}, {"name": "db01"}]})
-    with pytest.raises(Mistakes) as told:
+    with pytest.raises(StackFileError) as told:
         stack_file.parse(FILE, document)
     assert told.value.mistakes == [
         f"cluster.standbys[1].port: missing; the default for its name is {default_port('db1')}, which another server has"
@@ -480,7 +482,7 @@ def test_a_primary_that_no_standby_can_reach_is_told(host: Any) -> None:
         }
         try:
             stack_file.parse(FILE, json.dumps(servers))
-        except Mistakes as error:
+        except StackFileError as error:
             return error.mistakes
         return []
 
@@ -585,7 +587,7 @@ def test_whatever_is_written_is_valid_or_told_as_mistakes_with_their_place(docum
     try:
         stack_file.parse(FILE, json.dumps(document))
         told = []
-    except Mistakes as error:
+    except StackFileError as error:
         told = error.mistakes
     assert all(re.match(r"cluster.*: .", line, re.DOTALL) for line in told)
 
@@ -607,7 +609,7 @@ def test_what_another_port_of_one_name_leads_to_is_another_machine() -> None:
 
     assert len(stack_file.parse("x.yaml", cluster(2201, 2202)).standbys) == 1
     for ports in ((None, None), (None, 22), (2201, 2201)):
-        with pytest.raises(Mistakes, match='dataDirectory: "/srv/pg/data" is used twice'):
+        with pytest.raises(StackFileError, match='dataDirectory: "/srv/pg/data" is used twice'):
             stack_file.parse("x.yaml", cluster(*ports))
 
 
@@ -626,7 +628,7 @@ def test_a_program_names_settings_as_python_does_and_a_stack_file_by_their_keys(
     assert stack_file.parse("a program", declared) is declared
     document = {"walEncryption": True, "primary": {"name": "db1", "dataDirectory": "/srv/db1/data"}, "standbys": []}
     assert stack_file.parse(FILE, document) == declared
-    with pytest.raises(Mistakes) as refused:
+    with pytest.raises(StackFileError) as refused:
         stack_file.parse(FILE, {"wal_encryption": True, "primary": {"data_directory": "/srv/db1/data", "name": "db1"}})
     assert refused.value.mistakes == [
         "cluster.primary.data_directory: there is no such setting",
@@ -637,7 +639,7 @@ def test_a_program_names_settings_as_python_does_and_a_stack_file_by_their_keys(
 def test_a_contradiction_in_a_program_is_told_as_in_a_stack_file() -> None:
     twice = Cluster(primary=Server(name="db1"), standbys=[Server(name="db1")])
     with pytest.raises(
-        Mistakes, match=r'^a program has 1 mistake; .*\n  cluster.standbys\[0\].name: "db1" is used twice$'
+        StackFileError, match=r'^a program has 1 mistake; .*\n  cluster.standbys\[0\].name: "db1" is used twice$'
     ):
         stack_file.parse("a program", twice)
 

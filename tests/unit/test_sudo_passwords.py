@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tde_replication.errors import Problem
-from tde_replication.hosts import sudo
-from tde_replication.hosts.known_hosts import expect_known_hosts, is_key
-from tde_replication.hosts.login import Login
+from tde_replication import credentials
+from tde_replication.errors import UserError
+from tde_replication.hosts.ssh import sudo
+from tde_replication.hosts.ssh.known_hosts import expect_known_hosts, is_key
+from tde_replication.hosts.ssh.login import Login
 
 SECRET = "it's the 'password'"
 
@@ -23,15 +24,19 @@ def key(kind: str = "ssh-ed25519", content: bytes = b"0123") -> str:
 @pytest.fixture(autouse=True)
 def untouched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv(sudo.ENVIRONMENT, raising=False)
-    sudo.configure(None)
+    credentials.configure({sudo.SETTING: None}.get)
     yield
-    sudo.configure(None)
+    credentials.configure({sudo.SETTING: None}.get)
 
 
 def test_a_machine_gets_its_own_and_no_other() -> None:
     one, two = key(content=b"1"), key(content=b"2")
-    sudo.configure(
-        json.dumps({f"db1.example.net {one} deploy@here": "first", f"[db2]:2222,[::1]:2222 {two}": "second"})
+    credentials.configure(
+        {
+            sudo.SETTING: json.dumps(
+                {f"db1.example.net {one} deploy@here": "first", f"[db2]:2222,[::1]:2222 {two}": "second"}
+            )
+        }.get
     )
     assert sudo.password("db1.example.net", None) == sudo.password("db1.example.net", 22) == sudo.Password("first", one)
     assert sudo.password("db2", 2222) == sudo.password("::1", 2222) == sudo.Password("second", two)
@@ -41,7 +46,7 @@ def test_a_machine_gets_its_own_and_no_other() -> None:
 
 
 def test_a_login_is_asked_where_it_has_one_and_trusts_that_key_alone() -> None:
-    sudo.configure(json.dumps({f"db1 {key()}": SECRET}))
+    credentials.configure({sudo.SETTING: json.dumps({f"db1 {key()}": SECRET})}.get)
     asked, other = Login("db1", user="deploy", known_hosts="stacks/known_hosts"), Login("db2", user="deploy")
     assert asked.asks("postgres")
     assert not other.asks("postgres")
@@ -53,7 +58,7 @@ def test_a_login_is_asked_where_it_has_one_and_trusts_that_key_alone() -> None:
 
 
 def test_the_environments_go_before_the_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    sudo.configure(json.dumps({f"db1 {key()}": "of the stack", f"db2 {key()}": "two"}))
+    credentials.configure({sudo.SETTING: json.dumps({f"db1 {key()}": "of the stack", f"db2 {key()}": "two"})}.get)
     monkeypatch.setenv(sudo.ENVIRONMENT, json.dumps({f"db1 {key()}": "of the environment"}))
     assert sudo.password("db1", None) == sudo.Password("of the environment", key())
     assert sudo.password("db2", None) == sudo.Password("two", key())
@@ -78,17 +83,17 @@ def test_the_environments_go_before_the_stacks(monkeypatch: pytest.MonkeyPatch) 
 )
 def test_what_binds_nothing_is_refused_and_not_shown(text: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for setting in ("tde-replication:sudoPassword", sudo.ENVIRONMENT):
-        sudo.configure(text if setting != sudo.ENVIRONMENT else None)
+        credentials.configure({sudo.SETTING: text if setting != sudo.ENVIRONMENT else None}.get)
         if setting == sudo.ENVIRONMENT:
             monkeypatch.setenv(sudo.ENVIRONMENT, text)
-        with pytest.raises(Problem, match=f"^{setting}: .*{sentence}") as told:
+        with pytest.raises(UserError, match=f"^{setting}: .*{sentence}") as told:
             sudo.password("db1", None)
         assert SECRET not in str(told.value)
         assert sudo.mistakes(secret=True) == [str(told.value)]
 
 
 def test_one_in_clear_is_refused() -> None:
-    sudo.configure(json.dumps({f"db1 {key()}": SECRET}))
+    credentials.configure({sudo.SETTING: json.dumps({f"db1 {key()}": SECRET})}.get)
     [told] = sudo.mistakes(secret=False)
     assert told.startswith("sudoPassword: the stack file has it in clear: `pulumi config set --secret")
     assert sudo.mistakes(secret=True) == []
@@ -126,11 +131,11 @@ def test_files_of_host_keys(tmp_path: Path, text: str) -> None:
 def test_a_file_that_holds_anything_else_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
     """Of a stack file with a line of known_hosts in it, ssh would take that line."""
     (tmp_path / "file").write_bytes(content)
-    with pytest.raises(Problem, match=f"host.knownHosts: .*{says}"):
+    with pytest.raises(UserError, match=f"host.knownHosts: .*{says}"):
         expect_known_hosts(tmp_path / "file")
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing", Path("/dev/zero")):
-        with pytest.raises(Problem, match="is no file of host keys"):
+        with pytest.raises(UserError, match="is no file of host keys"):
             expect_known_hosts(path)

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, strategies as st
 from psycopg import pq
 
-from tde_replication.errors import Problem
+from tde_replication.errors import UserError
 from tde_replication.hosts.files import Ended
-from tde_replication.hosts.local import LocalHost
+from tde_replication.hosts.local.machine import LocalHost
 from tde_replication.postgres.base_backup import _duration, _size, _tell
 from tde_replication.postgres.control import ControlData, control_data
 from tde_replication.postgres.hba_rule import HbaRule, _cidr, _take_out, same_address
@@ -322,7 +322,7 @@ class Answering(LocalHost):
 def test_a_listing_of_names_that_no_file_can_have_is_refused(listed: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     host = LocalHost()
     monkeypatch.setattr(host, "_execute", lambda *_, **__: Ended(0, listed, ""))
-    with pytest.raises(Problem, match=r"^/d: it lists a name that no file can have$"):
+    with pytest.raises(UserError, match=r"^/d: it lists a name that no file can have$"):
         host.listing(PurePosixPath("/d"))
 
 
@@ -351,7 +351,7 @@ def test_control_data() -> None:
 )
 def test_control_data_that_lacks_a_line(lacking: str) -> None:
     rest = "".join(line for line in CONTROL.splitlines(keepends=True) if lacking not in line)
-    with pytest.raises(Problem, match=rf"^pg_controldata does not say .*{lacking}.* of /d'ata$"):
+    with pytest.raises(UserError, match=rf"^pg_controldata does not say .*{lacking}.* of /d'ata$"):
         control_data(Answering(rest), BIN, DATA)
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tde_replication import unasked
-from tde_replication.errors import AnotherCluster, NoDatabase, Problem, Unavailable
-from tde_replication.side_by_side import side_by_side
+from tde_replication.errors import AnotherCluster, NoDatabase, Unavailable, UserError
+from tde_replication.parallel import parallel_map
 from tde_replication.unasked import could_not_ask
 
 
@@ -17,7 +17,7 @@ def test_a_plan_tells_all_of_it_once_by_reason() -> None:
         could_not_ask(f"the keys of {name}", Unavailable("db1 cannot be reached."))
 
     with unasked.told(said.append):
-        side_by_side(ask, ["a", "b", "a"])
+        parallel_map(ask, ["a", "b", "a"])
         could_not_ask("the port of db2", OSError("no route\nto host"))
     [text] = said
     assert text.splitlines()[1:] == [
@@ -38,15 +38,15 @@ def test_it_is_told_also_where_the_stack_file_is_refused() -> None:
 
     def refuse() -> None:
         could_not_ask("the port", Unavailable("gone"))
-        raise Problem("a mistake")
+        raise UserError("a mistake")
 
-    with pytest.raises(Problem, match="a mistake"), unasked.told(said.append):
+    with pytest.raises(UserError, match="a mistake"), unasked.told(said.append):
         refuse()
     assert len(said) == 1
 
 
 @pytest.mark.parametrize("answer", [AnotherCluster, NoDatabase])
-def test_another_cluster_is_an_answer(answer: type[Problem]) -> None:
+def test_another_cluster_is_an_answer(answer: type[UserError]) -> None:
     said: list[str] = []
     with unasked.told(said.append):
         could_not_ask("role replicator", answer("the server on /d is another cluster"))

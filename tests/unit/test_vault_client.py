@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tde_replication.errors import Problem, Unavailable
+from tde_replication.errors import Unavailable, UserError
 from tde_replication.vault import client
 from tde_replication.vault.address import VaultAddress
 from tde_replication.vault.client import Client, Denied, Rejected
@@ -84,7 +84,7 @@ def test_no_redirect_is_followed(servers: Any, status: int) -> None:
     asked = Client(vault.address, TOKEN)
     questions: list[Callable[[], object]] = [asked.health, lambda: asked.get("x"), lambda: asked.post("sys/x", {})]
     for ask in questions:
-        with pytest.raises(Problem, match=r"answered with a redirect to .*servers would send their tokens there too"):
+        with pytest.raises(UserError, match=r"answered with a redirect to .*servers would send their tokens there too"):
             ask()
     assert thief.seen == []
 
@@ -135,7 +135,7 @@ def test_a_large_body_is_not_read(servers: Any) -> None:
         except OSError:
             return
 
-    with pytest.raises(Problem, match="more than 1 MiB: is it a Vault"):
+    with pytest.raises(UserError, match="more than 1 MiB: is it a Vault"):
         Client(servers(floods).address, TOKEN).get("x")
     assert len(sent) < 50
 
@@ -145,12 +145,12 @@ def test_a_large_body_is_not_read(servers: Any) -> None:
 )
 def test_what_cannot_be_read_is_a_sentence(servers: Any, content: bytes) -> None:
     for status in (200, 400, 500):
-        with pytest.raises(Problem, match="is not a Vault: check vault:address"):
+        with pytest.raises(UserError, match="is not a Vault: check vault:address"):
             Client(servers(says(status, content)).address, TOKEN).get("x")
 
 
 def test_what_does_not_speak_http_is_a_sentence(servers: Any) -> None:
-    with pytest.raises(Problem, match=r"is not a Vault|cannot be reached"):
+    with pytest.raises(UserError, match=r"is not a Vault|cannot be reached"):
         Client(servers(lambda to: to.wfile.write(b"SSH-2.0-OpenSSH\r\n")).address, TOKEN).health()
 
 
@@ -158,15 +158,15 @@ def test_what_does_not_speak_http_is_a_sentence(servers: Any) -> None:
     ("status", "content", "kind", "sentence"),
     [
         (403, b'{"errors": ["permission denied"]}', Denied, r"denies x to this token \(permission denied\)"),
-        (503, b'{"errors": ["Vault is sealed"]}', Problem, "is sealed: unseal it"),
-        (503, b'{"initialized": true, "sealed": true}', Problem, "is sealed: unseal it"),
+        (503, b'{"errors": ["Vault is sealed"]}', UserError, "is sealed: unseal it"),
+        (503, b'{"initialized": true, "sealed": true}', UserError, "is sealed: unseal it"),
         (502, b"{}", Unavailable, "answered x with status 502"),
         (400, b'{"errors": ["\\u001b[2J ##vso[x]"]}', Rejected, r"refuses x \(400\): \\x1b\[2J \\x23#vso\[x\]"),
         (400, b'{"errors": 7}', Rejected, "refuses x"),
     ],
 )
 def test_what_vault_has_against_it(
-    servers: Any, status: int, content: bytes, kind: type[Problem], sentence: str
+    servers: Any, status: int, content: bytes, kind: type[UserError], sentence: str
 ) -> None:
     with pytest.raises(kind, match=sentence) as told:
         Client(servers(says(status, content)).address, TOKEN).get("x")
@@ -174,12 +174,12 @@ def test_what_vault_has_against_it(
 
 
 def test_one_that_is_not_initialized(servers: Any) -> None:
-    with pytest.raises(Problem, match="is not initialized: run `vault operator init`"):
+    with pytest.raises(UserError, match="is not initialized: run `vault operator init`"):
         Client(servers(says(501)).address).health()
 
 
 def test_nothing_is_sent_over_plain_http_to_another_machine() -> None:
-    with pytest.raises(Problem, match="plain http"):
+    with pytest.raises(UserError, match="plain http"):
         Client("http://vault.example.net:8200", TOKEN).get("x")
 
 
@@ -200,13 +200,13 @@ def test_nobody_listens() -> None:
 
 def test_https_to_a_port_that_speaks_http(servers: Any) -> None:
     address = servers(says(200)).address.replace("http:", "https:")
-    with pytest.raises(Problem, match=f"{address} does not speak TLS as it should"):
+    with pytest.raises(UserError, match=f"{address} does not speak TLS as it should"):
         Client(address).health()
 
 
 def test_a_ca_that_cannot_be_given_to_servers(tmp_path: Path) -> None:
     def told(ca: Path) -> str:
-        with pytest.raises(Problem) as error:
+        with pytest.raises(UserError) as error:
             Client("https://127.0.0.1:1", ca=str(ca)).health()
         return str(error.value)
 

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tde_replication import waiting
-from tde_replication.errors import Problem
+from tde_replication.errors import UserError
 from tde_replication.waiting import FIRST_PAUSE, LONGEST_PAUSE, until
 
 
@@ -61,7 +61,7 @@ def test_an_interruption_leaves_a_grace(clock: Clock, monkeypatch: pytest.Monkey
     monkeypatch.setattr(waiting, "_interrupted", [])
     waiting.interrupt()
     assert waiting.until(lambda: clock.now >= 105, seconds=3600)  # what comes soon is waited for
-    with pytest.raises(Problem, match="interrupted while waiting"):
+    with pytest.raises(UserError, match="interrupted while waiting"):
         waiting.until(lambda: False, seconds=3600)
     assert clock.now <= 100 + waiting.GRACE + LONGEST_PAUSE
     assert not waiting.until(lambda: False, seconds=0)

@@ -6,7 +6,7 @@ from typing import Any
 import hvac.exceptions
 import pytest
 
-from tde_replication.errors import Problem, Unavailable
+from tde_replication.errors import Unavailable, UserError
 from tde_replication.progress import reported_to
 from tde_replication.vault import caller
 from tde_replication.vault.secret import SecretContent
@@ -21,7 +21,6 @@ __all__ = ["openbao"]
 def client(openbao: OpenBao, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name, value in openbao.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(caller._Caller, "token", None)
     monkeypatch.setattr(caller._Caller, "told", False)
     made = openbao.client()
     made.sys.create_or_update_policy("open-keys", 'path "tde/data/*" { capabilities = ["read"] }')
@@ -83,7 +82,7 @@ def test_it_is_renewed_in_the_second_half_of_its_period(openbao: OpenBao, client
     made = token(openbao).create()
     made.read()
     assert not renewed(made)
-    made.but(period_hours=49).read()  # of a period of 49 hours, 24 are left
+    made.replace(period_hours=49).read()  # of a period of 49 hours, 24 are left
     assert renewed(made)
 
 
@@ -96,7 +95,7 @@ def test_a_renewal_that_is_denied_is_told_and_fails_nothing(
     monkeypatch.setenv("VAULT_TOKEN", caller_token)
     told: list[str] = []
     with reported_to(lambda text, _: told.append(text)):
-        assert made.but(period_hours=49).read() is not None
+        assert made.replace(period_hours=49).read() is not None
     [line] = told
     assert re.match("the Vault token of db1 ends in 2[34] hours and was not renewed: ", line)
 
@@ -176,7 +175,7 @@ def test_a_vault_that_cannot_be_asked_fails_the_run_and_is_told_once(
     del client
     monkeypatch.setenv("VAULT_ADDR", "https://127.0.0.1:1")
     one, other = token(openbao, accessor="a"), content(openbao)
-    with pytest.raises(Problem, match=r"nothing listens at https://127.0.0.1:1") as told:
+    with pytest.raises(UserError, match=r"nothing listens at https://127.0.0.1:1") as told:
         one.read()
     assert not isinstance(told.value, Unavailable)  # which would pass for "as last known"
     assert other.read() is other
@@ -189,8 +188,8 @@ def test_the_environments_token_goes_to_its_own_address_alone(
     del client
     assert token(openbao, address="https://evil.example.net").client.address == openbao.address
     monkeypatch.delenv("VAULT_ADDR")
-    with pytest.raises(Problem, match="cannot be asked: set VAULT_ADDR"):
+    with pytest.raises(UserError, match="cannot be asked: set VAULT_ADDR"):
         _ = token(openbao).client
-    caller.configure("of the stack")
+    monkeypatch.setattr(caller, "configured", {"vault:token": "of the stack"}.get)
     assert token(openbao).client.address == openbao.address
     assert token(openbao).client.token == "of the stack"

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import IO
 
-from tde_replication.errors import Problem
+from tde_replication.errors import UserError
 
 LARGEST = 32 << 20
 """Bytes: more than the largest file that is read (`files.LIMIT`), which is the largest answer to anything that is asked."""
@@ -24,10 +24,10 @@ class Kept:
         self._content = bytearray()
 
     def add(self, data: bytes) -> None:
-        """Raises `Problem` where that is too much."""
+        """Raises `UserError` where that is too much."""
         if len(self._content) + len(data) > LARGEST:
             self._content.clear()
-            raise Problem(f"{self._whose} answered with more than {LARGEST >> 20} MiB: nothing of it was used")
+            raise UserError(f"{self._whose} answered with more than {LARGEST >> 20} MiB: nothing of it was used")
         self._content += data
 
     def __bytes__(self) -> bytes:
@@ -40,13 +40,13 @@ class Receiver(threading.Thread):
     def __init__(self, whose: str, pipe: IO[bytes], enough: Callable[[], None]) -> None:
         super().__init__(daemon=True)
         self._kept, self._pipe, self._enough = Kept(whose), pipe, enough
-        self._refused: Problem | None = None
+        self._refused: UserError | None = None
 
     def run(self) -> None:
         try:
             while data := os.read(self._pipe.fileno(), LONGEST):
                 self._kept.add(data)
-        except Problem as problem:
+        except UserError as problem:
             self._refused = problem
             self._enough()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from tde_replication.errors import Problem
+from tde_replication.errors import UserError
 from tde_replication.hosts.superuser import Connection
 
 LOG = "postgresql.log"
@@ -77,7 +77,7 @@ class Host(ABC):
         return self.address == other.address
 
     @property
-    def remains(self) -> str:
+    def leftovers(self) -> str:
         """What a server that moves elsewhere leaves on it; empty: nothing."""
         return ""
 
@@ -87,7 +87,7 @@ class Host(ABC):
 
     def join(self, network: str) -> None:
         """Bring a container back onto a network."""
-        raise Problem(f"{self.address} is on no network {network}")
+        raise UserError(f"{self.address} is on no network {network}")
 
     account: str
     """The account that commands run as and that owns what is written."""
@@ -134,7 +134,7 @@ class Host(ABC):
     def replace(self, path: PurePosixPath, content: bytes) -> None:
         """Put new content in the place of a file that others have made: owner, group, mode and extended attributes stay.
 
-        Raises `Refused` where the account cannot keep them.
+        Raises `Conflict` where the account cannot keep them.
         """
 
     @abstractmethod
@@ -150,12 +150,12 @@ class Host(ABC):
         """Remove a file or a whole directory. It may be gone already."""
 
     @abstractmethod
-    def launch(self, binaries: PurePosixPath, data_directory: PurePosixPath) -> int:
+    def start(self, binaries: PurePosixPath, data_directory: PurePosixPath) -> int:
         """Start the server, and return where its log stood; it may not answer yet, or may have died by then."""
 
     @abstractmethod
     def log_since(self, data_directory: PurePosixPath, mark: int) -> str:
-        """What the server has written to its log since `launch` returned `mark`, at most the last 16 KiB."""
+        """What the server has written to its log since `start` returned `mark`, at most the last 16 KiB."""
 
     @abstractmethod
     def postmaster(self, data_directory: PurePosixPath) -> Postmaster | None:
@@ -170,7 +170,7 @@ class Host(ABC):
         return found is not None and not found.lost
 
     @abstractmethod
-    def halt(self, binaries: PurePosixPath, data_directory: PurePosixPath, *, deadline: float) -> None:
+    def stop(self, binaries: PurePosixPath, data_directory: PurePosixPath, *, deadline: float) -> None:
         """Stop the server (fast shutdown, then immediate when `deadline` seconds have passed) and wait for its end."""
 
     @abstractmethod

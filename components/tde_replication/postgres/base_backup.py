@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 from psycopg.conninfo import make_conninfo
 
 from tde_replication import hosts
-from tde_replication.errors import CommandFailed, Problem, Unavailable
+from tde_replication.errors import CommandFailed, Unavailable, UserError
 from tde_replication.postgres.cipher import OLDEST
 from tde_replication.postgres.control import ControlData, position
 from tde_replication.postgres.data_directory import DataDirectory
@@ -78,7 +78,7 @@ class ClonedDirectory(DataDirectory):
 
     called: ClassVar[str] = "BaseBackup"
     replaced_by: ClassVar[frozenset[str]] = frozenset({"host", "data_directory", "primary_identifier", "follows"})
-    unmanaged: ClassVar[frozenset[str]] = DataDirectory.unmanaged | {
+    not_compared: ClassVar[frozenset[str]] = DataDirectory.not_compared | {
         *(
             "origin",
             "upstream",
@@ -102,8 +102,8 @@ class ClonedDirectory(DataDirectory):
         try:
             clone = self.control()
         except CommandFailed:
-            return self.but(follows="nothing: it is no data directory")
-        return self.but(follows=self._hindrance(clone) or "the primary")
+            return self.replace(follows="nothing: it is no data directory")
+        return self.replace(follows=self._hindrance(clone) or "the primary")
 
     def cost(self, live: Self | None) -> str | None:
         """How much has to be copied, and what becomes of what is there."""
@@ -117,10 +117,10 @@ class ClonedDirectory(DataDirectory):
             running = self.machine.postmaster(self.path)
             return f"{told}; its former directory was removed under its server, which is stopped" if running else told
         told += f"; the old data is {'removed' if self.disposable else 'set aside'}"
-        moves = live.machine.remains and self._differs("host", live)
-        return f"{told}; {live.machine.remains}" if moves else told
+        moves = live.machine.leftovers and self._differs("host", live)
+        return f"{told}; {live.machine.leftovers}" if moves else told
 
-    def objection(self, live: Self) -> str | None:
+    def refusal(self, live: Self) -> str | None:
         """The old data, which may be the only copy that can still be read, is not set aside for a clone that cannot be made."""
         if live.follows == self.follows or not self.machine.listing(self.path):
             return None
@@ -133,7 +133,7 @@ class ClonedDirectory(DataDirectory):
                     if self.machine.listing(PurePosixPath(directory))
                 ]
             needed, free = self._needed(), self._free()
-        except Problem as why:
+        except UserError as why:
             could_not_ask(f"whether a new clone of {self.name} can be made", why)
             return None
         if hindering:
@@ -156,7 +156,7 @@ class ClonedDirectory(DataDirectory):
             place = next(path for path in (self.path, *self.path.parents) if self.machine.status(path))
             command = ["df", "--output=avail", "--block-size=1", str(place)]
             return float(self.machine.run(command, deadline=DF_DEADLINE).split()[-1])
-        except (Problem, StopIteration, ValueError, IndexError):
+        except (UserError, StopIteration, ValueError, IndexError):
             return None
 
     def create(self) -> Self:
@@ -291,7 +291,7 @@ class ClonedDirectory(DataDirectory):
             left = "Nothing of it is left; `up` tries again"
             if "exists but is not empty" in cause:  # the draft was removed before
                 left = f"{TABLESPACE_FULL}, and run `up` again"
-            raise Problem(f"the {self.origin} to {self.path} failed: {cause}. {left}") from None
+            raise UserError(f"the {self.origin} to {self.path} failed: {cause}. {left}") from None
         self._configure(target)
 
     def _configure(self, target: PurePosixPath) -> None:
@@ -309,7 +309,7 @@ class ClonedDirectory(DataDirectory):
                     continue  # it came with the backup
                 content = machine.read(place, follow=True)
                 if content is None:
-                    raise Problem(f"{place}, the primary's {parameter}, is not there: the clone would let nobody in")
+                    raise UserError(f"{place}, the primary's {parameter}, is not there: the clone would let nobody in")
                 self.machine.write(target / name, content, mode=0o600)
         if told := sentence(left):
             note(
@@ -325,7 +325,7 @@ class ClonedDirectory(DataDirectory):
         with self._primary() as primary:
             query = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s"
             if not until(lambda: primary.value(query, [self.slot]) is None, seconds=SLOT_DEADLINE):
-                raise Problem(
+                raise UserError(
                     f"slot {self.slot} is in use by the server process {primary.value(query, [self.slot])} of the primary: "
                     f"something else streams from it. Stop that, and `up` clones {self.path}"
                 )

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from tde_replication.errors import CommandFailed, Problem, Unavailable
+from tde_replication.errors import CommandFailed, Unavailable, UserError
 from tde_replication.hosts.base import Host
 
 DEADLINE = 30.0
@@ -36,7 +36,7 @@ def position(lsn: str) -> int:
     """An LSN, as PostgreSQL writes it, as a number of bytes."""
     found = re.fullmatch(r"([0-9A-F]{1,8})/([0-9A-F]{1,8})", lsn, re.ASCII | re.IGNORECASE)
     if not found:
-        raise Problem(f"{lsn[:40]!r} is no position in WAL")
+        raise UserError(f"{lsn[:40]!r} is no position in WAL")
     return int(found[1], 16) << 32 | int(found[2], 16)
 
 
@@ -64,11 +64,11 @@ def control_data(host: Host, binaries: PurePosixPath, data: PurePosixPath) -> Co
         )
         readable = re.fullmatch(r"[0-9A-F]{24}", found.redo_wal_file) and found.segment_size > 0
     except KeyError as missing:
-        raise Problem(f"pg_controldata does not say {missing} of {data}") from None
+        raise UserError(f"pg_controldata does not say {missing} of {data}") from None
     except ValueError:
         readable = None
     if not readable:
-        raise Problem(f"pg_controldata says of {data} what cannot be read: look at the programs in {binaries}")
+        raise UserError(f"pg_controldata says of {data} what cannot be read: look at the programs in {binaries}")
     return found
 
 
@@ -98,6 +98,6 @@ def too_low(host: Host, binaries: PurePosixPath, data: PurePosixPath) -> dict[st
             if int(host.run([str(binaries / "postgres"), "-D", str(data), "-C", name], deadline=DEADLINE)) < value
         }
     except ValueError:
-        raise Problem(
+        raise UserError(
             f"the parameters that {data} would start with cannot be read: look at the programs in {binaries}"
         ) from None

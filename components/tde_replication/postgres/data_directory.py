@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import ClassVar, Self
 
-from tde_replication.errors import CommandFailed, Refused
+from tde_replication.errors import CommandFailed, Conflict
 from tde_replication.hosts.base import Host
 from tde_replication.postgres.control import ControlData, control_data
 from tde_replication.postgres.resource import OnHost
@@ -43,7 +43,7 @@ class DataDirectory(OnHost):
     called: ClassVar[str] = "DataDirectory"
     replaced_by: ClassVar[frozenset[str]] = frozenset({"host", "data_directory"})
     computed: ClassVar[frozenset[str]] = frozenset({"system_identifier", "made_at"})
-    unmanaged: ClassVar[frozenset[str]] = frozenset({"binaries", "stack", "name", "disposable"})
+    not_compared: ClassVar[frozenset[str]] = frozenset({"binaries", "stack", "name", "disposable"})
 
     @property
     def identity(self) -> str:
@@ -80,10 +80,10 @@ class DataDirectory(OnHost):
         if machine.listing(self.path):
             made = self._marker()
             if made.get("stack") != self.stack:
-                raise Refused(f"{self.data_directory} {why_not_ours(made, self.stack)}")
+                raise Conflict(f"{self.data_directory} {why_not_ours(made, self.stack)}")
             found = self.control()
             if not self._is_ours(made):
-                raise Refused(
+                raise Conflict(
                     f"{self.data_directory} is that of this stack's server {made['name']}, and not of {self.name}: name another "
                     "dataDirectory"
                 )
@@ -91,7 +91,7 @@ class DataDirectory(OnHost):
             if reason is None:
                 if made.get("kind") != self.called:
                     self._mark(self.path, made["madeAt"])
-                return self.but(system_identifier=found.system_identifier, made_at=made["madeAt"])
+                return self.replace(system_identifier=found.system_identifier, made_at=made["madeAt"])
             note(f"{self.data_directory}: an earlier run left it, and it is made anew ({reason})")
             self.take_away()
         machine.remove(self._draft)
@@ -105,7 +105,7 @@ class DataDirectory(OnHost):
         if not machine.listing(self.path):
             machine.remove(self.path)  # an empty directory, as packages leave it
         machine.rename(self._draft, self.path)
-        return self.but(system_identifier=self.control().system_identifier, made_at=made_at)
+        return self.replace(system_identifier=self.control().system_identifier, made_at=made_at)
 
     def update(self, live: Self) -> Self:
         """Nothing in it is changed in place."""
@@ -160,9 +160,9 @@ class DataDirectory(OnHost):
 
     def _stop(self) -> None:
         """Stop its server, and be sure that none is left. Raises `Unavailable` where that cannot be told."""
-        self.machine.halt(PurePosixPath(self.binaries), self.path, deadline=STOP_DEADLINE)
+        self.machine.stop(PurePosixPath(self.binaries), self.path, deadline=STOP_DEADLINE)
         if found := self.machine.postmaster(self.path):
-            raise Refused(
+            raise Conflict(
                 f"a server runs on {self.data_directory} again (process {found.pid}): nothing is changed there. Something starts "
                 "it: stop that, and run this again"
             )
@@ -181,9 +181,9 @@ class InitializedDirectory(DataDirectory):
     def read(self) -> Self | None:
         found = self._found()
         # A primary that had data is not made anew over its standbys' copies because a disk is not mounted.
-        return None if self.disposable and found == NOTHING else self.but(holds=found)
+        return None if self.disposable and found == NOTHING else self.replace(holds=found)
 
-    def objection(self, live: Self) -> str | None:
+    def refusal(self, live: Self) -> str | None:
         if live.stack != self.stack and (former := of_another_stack(live.stack, self.stack)):
             return f"the cluster in {live.data_directory} {former}"
         if self.changed(live) & self.replaced_by:
@@ -229,9 +229,9 @@ class AdoptedDirectory(DataDirectory):
         return f"{self.system_identifier} adopted"
 
     def read(self) -> Self:
-        return self.but(holds=self._found())
+        return self.replace(holds=self._found())
 
-    def objection(self, live: Self) -> str | None:
+    def refusal(self, live: Self) -> str | None:
         if live.stack != self.stack and (former := of_another_stack(live.stack, self.stack)):
             return f"the cluster in {live.data_directory} {former}"
         if live.origin != self.origin:
@@ -243,12 +243,12 @@ class AdoptedDirectory(DataDirectory):
 
     def create(self) -> Self:
         if not self.machine.listing(self.path):
-            raise Refused(
+            raise Conflict(
                 f"{self.data_directory} is empty: there is no server to adopt. Leave adopt out to have one made"
             )
         if self._is_ours(self._marker()):
-            raise Refused(f"{self.data_directory} was made by this stack: there is nothing to adopt. Leave adopt out")
-        return self.but(system_identifier=self.control().system_identifier)
+            raise Conflict(f"{self.data_directory} was made by this stack: there is nothing to adopt. Leave adopt out")
+        return self.replace(system_identifier=self.control().system_identifier)
 
     def delete(self) -> None:
         """It is not this stack's to take away."""

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from tde_replication.errors import Problem, Refused
+from tde_replication.errors import Conflict, UserError
 from tde_replication.postgres.pg_tde import PgTde
 from tde_replication.postgres.session import Session
 from tde_replication.values import NAME_BYTES
@@ -73,14 +73,14 @@ class EncryptionProof:
         """On the standby, once it has replayed that."""
         expected, found = (self._relation(server) for server in (primary, standby))
         if expected is None or found != expected or found[1] != "r":
-            raise Problem(
+            raise UserError(
                 f"{standby.purpose}: {self.schema}.{TABLE} is not there as it was made on the primary ({found}, and there "
                 f"{expected}): somebody else has changed it. It was not read"
             )
         encrypted = PgTde(standby).is_encrypted(found[0])
         content = standby.value(sql.SQL("SELECT content FROM {}").format(self._table))
         if not encrypted or content != CONTENT:
-            raise Problem(f"{standby.purpose}: a table made with tde_heap on the primary is not encrypted there")
+            raise UserError(f"{standby.purpose}: a table made with tde_heap on the primary is not encrypted there")
 
     def remove(self, primary: Session) -> None:
         """It may be gone already; what somebody else has put into the schema keeps that."""
@@ -95,7 +95,7 @@ class EncryptionProof:
 
     def _refuse(self, primary: Session, owner: str, ours: bool) -> None:  # noqa: FBT001 - a row's columns
         if not ours:
-            raise Refused(
+            raise Conflict(
                 f"{primary.purpose}: schema {self.schema} in database {primary.connection.info.dbname} is owned by {owner}, or "
                 "others may use it: whether tables arrive encrypted is tried in a schema of that name. Rename or drop it, and "
                 "run `up` again"

@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 import psycopg
 from psycopg import sql
 
-from tde_replication.errors import NoDatabase, Problem
+from tde_replication.errors import NoDatabase, UserError
 from tde_replication.postgres.resource import OnServer
 from tde_replication.postgres.session import session
 from tde_replication.progress import note
@@ -42,13 +42,13 @@ class Extension(OnServer):
             there = server.row("SELECT 1 FROM pg_extension WHERE extname = 'pg_tde'")
             if not there:
                 if not server.row("SELECT 1 FROM pg_namespace WHERE nspname = 'public'"):
-                    raise Problem(
+                    raise UserError(
                         f"{self.identity}: the database has no schema public. Make it, or make the extension in another schema "
                         "yourself (CREATE EXTENSION pg_tde SCHEMA …), and run `up` again"
                     )
                 with server.within():
                     server.rows("CREATE EXTENSION IF NOT EXISTS pg_tde SCHEMA public")
-            return self.but(ours=not there)
+            return self.replace(ours=not there)
 
     def update(self, live: Self) -> Self:
         del live

@@ -13,7 +13,7 @@ from ipaddress import ip_address, ip_network
 from pathlib import PurePosixPath
 from typing import ClassVar, Self
 
-from tde_replication.errors import Problem, Refused
+from tde_replication.errors import Conflict, UserError
 from tde_replication.postgres.parameters import reload_configuration
 from tde_replication.postgres.resource import OnServer
 from tde_replication.postgres.session import Session, session
@@ -76,14 +76,14 @@ class HbaRule(OnServer):
             marked = self._marked(server)
             if not mine:
                 # A line of ours that was edited for others is ours to put right, or to take away.
-                return self.but(position=f"nowhere: line {marked[0]}, which was, is another") if marked else None
+                return self.replace(position=f"nowhere: line {marked[0]}, which was, is another") if marked else None
             first = next((rule for rule in mine if self._is_ours(rule)), mine[0])
             above = self._above(first, rules)
             stale = server.value(
                 "SELECT coalesce(bool_or((pg_stat_file(file, true)).modification > pg_conf_load_time()), false) FROM "
                 "(SELECT current_setting('hba_file') UNION SELECT file_name FROM pg_hba_file_rules) AS files (file)"
             )
-            return self.but(
+            return self.replace(
                 connection_type=first.type,
                 databases=self.databases if self._covers(first.databases) else first.databases,
                 method=first.method,
@@ -93,7 +93,7 @@ class HbaRule(OnServer):
                 wrong=self._wrong_line(server) or "",
             )
 
-    def objection(self, live: Self) -> str | None:
+    def refusal(self, live: Self) -> str | None:
         return _rejected(live.wrong, "nothing is changed") if live.wrong else None
 
     def cost(self, live: Self | None) -> str | None:
@@ -178,7 +178,7 @@ class HbaRule(OnServer):
                 self._replace(path, after)
                 try:
                     self._refuse_errors(server, "the file was put back as it was")
-                except Problem:
+                except UserError:
                     self._replace(path, before)
                     raise
             reload_configuration(server)
@@ -186,8 +186,8 @@ class HbaRule(OnServer):
     def _replace(self, path: PurePosixPath, content: bytes) -> None:
         try:
             self.machine.replace(path, content)
-        except Refused as refused:
-            raise Refused(f"{self._purpose}: {refused}. {self._by_hand}") from None
+        except Conflict as refused:
+            raise Conflict(f"{self._purpose}: {refused}. {self._by_hand}") from None
 
     @property
     def _by_hand(self) -> str:
@@ -198,7 +198,7 @@ class HbaRule(OnServer):
 
     def _refuse_errors(self, server: Session, consequence: str) -> None:
         if wrong := self._wrong_line(server):
-            raise Problem(_rejected(wrong, consequence))
+            raise UserError(_rejected(wrong, consequence))
 
     def _wrong_line(self, server: Session) -> str | None:
         """The first line that PostgreSQL would reject the file for."""

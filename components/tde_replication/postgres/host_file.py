@@ -4,8 +4,9 @@ import hmac
 from pathlib import PurePosixPath
 from typing import ClassVar, Self
 
-from tde_replication.errors import Problem, Refused, Unavailable
-from tde_replication.postgres.resource import OnHost, Secret
+from tde_replication.errors import Conflict, Unavailable, UserError
+from tde_replication.postgres.resource import OnHost
+from tde_replication.reconciler import Secret
 
 INSTEAD = {"directory": "a directory", "other": "a link or a device"}
 
@@ -36,14 +37,14 @@ class HostFile(OnHost):
         if found is None:
             return None
         if found.kind != "file":
-            return self.but(content_matches=False, owner=INSTEAD[found.kind])
+            return self.replace(content_matches=False, owner=INSTEAD[found.kind])
         try:
             content = self.machine.read(self._path) or b""
         except Unavailable:
             raise
-        except Problem:
+        except UserError:
             content = b""  # the server cannot read it either: it is another owner's
-        return self.but(
+        return self.replace(
             mode=f"{found.mode:04o}",
             owner="the server's account" if found.owner == self.machine.account else found.owner,
             content_matches=hmac.compare_digest(content, self.content.get_secret_value().encode()),
@@ -52,7 +53,7 @@ class HostFile(OnHost):
     def create(self) -> Self:
         found = self.machine.status(self._path)
         if found and found.kind != "file":
-            raise Refused(f"{self.path} is {INSTEAD[found.kind]}: it is left as it is. Move it away")
+            raise Conflict(f"{self.path} is {INSTEAD[found.kind]}: it is left as it is. Move it away")
         self.machine.write(self._path, self.content.get_secret_value().encode(), mode=int(self.mode, 8))
         return self
 

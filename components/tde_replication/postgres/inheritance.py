@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from tde_replication.errors import Problem
+from tde_replication.errors import UserError
 from tde_replication.postgres.guc import quoted, switch
 from tde_replication.postgres.session import Session
 
@@ -128,7 +128,7 @@ def hindrances(primary: Session) -> list[str]:
 
 def refuse_hindrances(primary: Session, clone: str) -> None:
     if found := hindrances(primary):
-        raise Problem(f"{clone} is not cloned: {'; '.join(found)}")
+        raise UserError(f"{clone} is not cloned: {'; '.join(found)}")
 
 
 def tablespaces(primary: Session) -> dict[str, str]:

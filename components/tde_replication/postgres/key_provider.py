@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 from pydantic.alias_generators import to_camel
 
-from tde_replication.errors import NoDatabase, Problem, Refused, SqlError
+from tde_replication.errors import Conflict, NoDatabase, SqlError, UserError
 from tde_replication.postgres.cipher import cipher_of_key, warnings
 from tde_replication.postgres.pg_tde import PROVIDERS, PgTde
 from tde_replication.postgres.resource import OnServer
@@ -40,7 +40,7 @@ class KeyProvider(OnServer):
     """Whether the server was here before the stack: a provider that it has of this name is used as it is, or not at all."""
 
     replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"provider"}
-    unmanaged: ClassVar[frozenset[str]] = frozenset({"database", "adopted", "existing", "mount_stays"})
+    not_compared: ClassVar[frozenset[str]] = frozenset({"database", "adopted", "existing", "mount_stays"})
 
     @property
     def identity(self) -> str:
@@ -64,8 +64,8 @@ class KeyProvider(OnServer):
             return None
         kind, url, mount_path, token_path, ca_path, namespace = rows[0]
         if kind != self.type:
-            return self.but(type=kind)
-        return self.but(
+            return self.replace(type=kind)
+        return self.replace(
             url=url, mount_path=mount_path, token_path=token_path, ca_path=ca_path, namespace=namespace.strip("/")
         )
 
@@ -74,7 +74,7 @@ class KeyProvider(OnServer):
             return None
         return f"{self._purpose}: one of type {found.type} has this name, and is left as it is: name another in vault.provider"
 
-    def objection(self, live: Self) -> str | None:
+    def refusal(self, live: Self) -> str | None:
         if self.existing and not (live.existing or live.mount_stays):
             return (
                 f'cluster.vault.existing: "{live.mount_path}" was made by this stack, which is disposable and would remove it '
@@ -94,18 +94,18 @@ class KeyProvider(OnServer):
             if found is None:
                 try:
                     self._call(tde, "pg_tde_add_global_key_provider_vault_v2")
-                except Problem:
+                except UserError:
                     if self._live(tde):  # taken all the same: the next run would find it, and think that all is well
                         tde.call("pg_tde_delete_global_key_provider", [self.provider])
                     raise
             elif other := self._of_another_type(found):
-                raise Refused(other)
+                raise Conflict(other)
             elif changed := self.changed(found):
                 if self.adopted:
                     others = ", ".join(
                         f"{to_camel(name)} ({getattr(found, name) or 'none'})" for name in sorted(changed)
                     )
-                    raise Refused(
+                    raise Conflict(
                         f"{self._purpose}: the server has one of this name already, with another {others}: it is left as it is. "
                         "Name another in vault.provider"
                     )
@@ -132,7 +132,9 @@ class KeyProvider(OnServer):
             tde.call(function, arguments)
         # A key of another length says nothing against the provider: the stack may be about to replace that key.
         if told := [warning for warning in told if not cipher_of_key(warning)]:
-            raise Problem(f"{self._purpose}: {told[0]}: check vault:address, vault.mount and the server's Vault policy")
+            raise UserError(
+                f"{self._purpose}: {told[0]}: check vault:address, vault.mount and the server's Vault policy"
+            )
 
     def delete(self) -> None:
         """Forget it where no key uses it; keys and what they encrypt stay. One that pg_tde cannot show now (no token, its
@@ -141,7 +143,7 @@ class KeyProvider(OnServer):
             try:
                 tde = PgTde(server)
                 there = self._live(tde)
-            except Problem as why:
+            except UserError as why:
                 note(f"{why} The key provider stays on the server")
                 return
             if there and there.type == self.type:
@@ -155,7 +157,7 @@ class KeyProvider(OnServer):
 def refuse_on_standby(server: Session, purpose: str) -> None:
     """There, pg_tde rewrites key files before it fails, and makes keys without failing."""
     if server.value("SELECT pg_is_in_recovery()"):
-        raise Refused(
+        raise Conflict(
             f"{purpose}: this server is a standby now: keys are changed on the primary only. Nothing was changed"
         )
 
@@ -163,6 +165,6 @@ def refuse_on_standby(server: Session, purpose: str) -> None:
 def refuse_during_backup(server: Session, purpose: str) -> None:
     """pg_tde's documentation forbids key and provider changes while a base backup runs."""
     if server.row("SELECT 1 FROM pg_stat_progress_basebackup"):
-        raise Problem(
+        raise UserError(
             f"{purpose}: a base backup of the primary is running: nothing was changed. Run `up` again when it has ended"
         )

@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from tde_replication.errors import Problem, SqlError
+from tde_replication.errors import SqlError, UserError
 from tde_replication.postgres.guc import LISTS, elements, same_value
 from tde_replication.postgres.session import Session
 from tde_replication.waiting import until
@@ -157,4 +157,4 @@ def reload_configuration(server: Session) -> None:
             "SELECT sourcefile, sourceline, error FROM pg_file_settings WHERE error IS NOT NULL AND NOT applied"
         )
         why = f"line {wrong[1]} of {wrong[0]} is wrong ({wrong[2]}): mend that line" if wrong else "see its log"
-        raise Problem(f"the server did not take up its configuration within {RELOAD_DEADLINE:g} s: {why}")
+        raise UserError(f"the server did not take up its configuration within {RELOAD_DEADLINE:g} s: {why}")

@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 
 from pydantic import SecretStr
 
-from tde_replication.postgres.resource import Resource, Secret
+from tde_replication.reconciler import Resource, Secret
 
 LENGTH = 32
 
@@ -30,7 +30,7 @@ class Password(Resource):
 
     def create(self) -> Self:
         alphabet = string.ascii_letters + string.digits
-        return self.but(value=SecretStr("".join(secrets.choice(alphabet) for _ in range(LENGTH))))
+        return self.replace(value=SecretStr("".join(secrets.choice(alphabet) for _ in range(LENGTH))))
 
     def update(self, live: Self) -> Self:
         del live

@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg import sql
 
-from tde_replication.errors import NoExtension, Refused
+from tde_replication.errors import Conflict, NoExtension
 from tde_replication.postgres.session import Session
 
 PROVIDERS = "pg_tde_list_all_global_key_providers"
@@ -90,15 +90,15 @@ class PgTde:
     def _function(self, name: str, types: str) -> _Function:
         found = self._members.get((name, types))
         if found is None:
-            raise Refused(
+            raise Conflict(
                 f"{self.server.purpose}: {name}({types}) is not a function of the extension pg_tde in database "
                 f"{self.server.connection.info.dbname}, owned by a superuser: nothing was called. Look who has changed the "
                 "extension, or update it (ALTER EXTENSION pg_tde UPDATE)"
             )
         return found
 
-    def _changed(self, name: str) -> Refused:
-        return Refused(
+    def _changed(self, name: str) -> Conflict:
+        return Conflict(
             f"{self.server.purpose}: {name} has become another function while it was called: it was not run. Look who changes "
             "the schema of the extension pg_tde"
         )

@@ -13,7 +13,7 @@ import psycopg
 from psycopg import sql
 
 from tde_replication import hosts
-from tde_replication.errors import Problem, Refused, SqlError, Unavailable
+from tde_replication.errors import Conflict, SqlError, Unavailable, UserError
 from tde_replication.postgres.cipher import OLDEST, PARAMETER, cipher_in_force, cipher_of_key, warnings
 from tde_replication.postgres.key_provider import refuse_during_backup, refuse_on_standby
 from tde_replication.postgres.pg_tde import DEFAULT_KEY, SERVER_KEY, PgTde
@@ -81,7 +81,7 @@ def keys_in_use(tde: PgTde) -> Iterator[KeyInUse]:
         try:
             with warnings(server) as told:
                 tde.call(scope.verify)
-        except Problem as problem:
+        except UserError as problem:
             state = problem.sqlstate if isinstance(problem, SqlError) else ""
             yield replace(found, problem=str(problem).removeprefix(f"{server.purpose}: "), sqlstate=state)
             continue
@@ -101,7 +101,7 @@ class PrincipalKey(OnServer):
     """"in Vault", or what the primary's own check of it says."""
 
     replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"key", "provider"}
-    unmanaged: ClassVar[frozenset[str]] = frozenset({"database", "cipher"})
+    not_compared: ClassVar[frozenset[str]] = frozenset({"database", "cipher"})
 
     @property
     def identity(self) -> str:
@@ -116,7 +116,7 @@ class PrincipalKey(OnServer):
         with session(self, self._purpose, self.database) as server:
             for used in keys_in_use(PgTde(server)):
                 if (used.name, used.provider) == (self.key, self.provider):
-                    return self.but(available=used.problem or "in Vault")
+                    return self.replace(available=used.problem or "in Vault")
         return self
 
     def create(self) -> Self:
@@ -125,7 +125,7 @@ class PrincipalKey(OnServer):
             if cipher_in_force(server):
                 server.rows("SELECT set_config(%s, %s, false)", [PARAMETER, self.cipher])
             elif self.cipher != OLDEST:
-                raise Refused(
+                raise Conflict(
                     f"{self._purpose}: cipher: {self.cipher} needs pg_tde 2.2 or newer, and the primary has an older one. No key "
                     f"was made: install a newer one, or write cipher: {OLDEST}"
                 )
@@ -135,7 +135,7 @@ class PrincipalKey(OnServer):
                     tde.call("pg_tde_create_key_using_global_key_provider", [self.key, self.provider])
             except SqlError as error:
                 if error.sqlstate != psycopg.errors.InvalidParameterValue.sqlstate:
-                    raise Problem(
+                    raise UserError(
                         f"{str(error).rstrip('.')}: the primary's Vault token must be allowed to create and read it; nothing "
                         "was changed"
                     ) from None
@@ -143,7 +143,7 @@ class PrincipalKey(OnServer):
                 if "already exists" not in str(error):
                     raise
                 if any(map(cipher_of_key, told)):
-                    raise Refused(
+                    raise Conflict(
                         f"{self._purpose} is in Vault already, and has not the length for cipher: {self.cipher}. It is left as "
                         "it is: set key.name to another name"
                     ) from None
@@ -154,7 +154,7 @@ class PrincipalKey(OnServer):
         del live
         found = self.read()
         if found.available != self.available:
-            raise Problem(
+            raise UserError(
                 f"{self._purpose} cannot be opened: {found.available}. It is never made anew over what is encrypted with it: "
                 "bring Vault, its policy or the key back, and run `up` again"
             )
@@ -179,8 +179,8 @@ class KeyBinding(OnServer):
     """Whether the server was here before the stack: it may have standbys that the stack doesn't know."""
 
     replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"scope"}
-    unmanaged: ClassVar[frozenset[str]] = frozenset({"database", "adopted"})
-    passing: ClassVar[frozenset[str]] = frozenset({"standbys", "slots"})
+    not_compared: ClassVar[frozenset[str]] = frozenset({"database", "adopted"})
+    create_only: ClassVar[frozenset[str]] = frozenset({"standbys", "slots"})
 
     @property
     def identity(self) -> str:
@@ -192,7 +192,7 @@ class KeyBinding(OnServer):
 
     def _live(self, tde: PgTde) -> Self | None:
         bound = SCOPES[self.scope].bound(tde)
-        return self.but(key=bound[0], provider=bound[1]) if bound else None
+        return self.replace(key=bound[0], provider=bound[1]) if bound else None
 
     def create(self) -> Self:
         with session(self, self.identity, self.database) as server:
@@ -202,7 +202,7 @@ class KeyBinding(OnServer):
                 self._set(tde)
             elif self.changed(found):
                 if self.adopted:
-                    raise Refused(
+                    raise Conflict(
                         f'{self.identity}: the server has "{found.key}" of provider "{found.provider}" already: another is a '
                         "rotation, which standbys that cannot open it die of. Make it in your own time, and run `up` again"
                     )
@@ -218,11 +218,11 @@ class KeyBinding(OnServer):
     def _rotate(self, tde: PgTde) -> None:
         server = tde.server
         if lost := next((key.lost for key in keys_in_use(tde) if key.lost), None):
-            raise Problem(f"{self.identity}: {lost}")
+            raise UserError(f"{self.identity}: {lost}")
         for (host, data), slot in zip(self.standbys, self.slots, strict=True):
             self._check_standby(server, host, PurePosixPath(data), slot)
         if self.adopted and (others := others_streaming(server, self.slots)):
-            raise Problem(
+            raise UserError(
                 f"{self.identity}: standbys that this stack did not make stream from the server ({others}), and die of a "
                 "rotation to a key that they cannot open: nothing was changed. Stop them, or rotate by hand once they can open it"
             )
@@ -237,7 +237,7 @@ class KeyBinding(OnServer):
                 PgTde(standby).call(SCOPES[self.scope].verify)
         except Unavailable as why:
             if primary.row("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active", [slot]):
-                raise Problem(
+                raise UserError(
                     f"{self.identity}: the standby on {data} streams, and whether it can open its keys cannot be asked ({why}): "
                     "nothing was changed"
                 ) from None

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 from psycopg import sql
 
 from tde_replication import hosts
-from tde_replication.errors import Problem, Unavailable
+from tde_replication.errors import Unavailable, UserError
 from tde_replication.postgres.encryption_proof import EncryptionProof
 from tde_replication.postgres.pg_tde import PgTde
 from tde_replication.postgres.principal_key import SCOPES
@@ -80,9 +80,9 @@ class ReplicationCheck(OnServer):
                 streams = until(lambda: self._streams(primary), seconds=RECONNECT_DEADLINE if running else 0)
         except Unavailable as why:
             could_not_ask(f"whether {self.standby} streams", why)
-            return self.but(streaming="not known: the primary does not answer")
+            return self.replace(streaming="not known: the primary does not answer")
         streams = streams or (running and self._replays_its_own())
-        return self.but(streaming="from its slot" if streams else "no: nothing reads its slot")
+        return self.replace(streaming="from its slot" if streams else "no: nothing reads its slot")
 
     def _replays_its_own(self) -> bool:
         """Whether it replays WAL that it has: before it has done so, a standby that was started asks the primary for none.
@@ -151,7 +151,7 @@ class ReplicationCheck(OnServer):
                         "streams after that"
                     )
                     return self
-                raise Problem(f"{self._purpose} does not stream from slot {self.slot}: {self._reason()}")
+                raise UserError(f"{self._purpose} does not stream from slot {self.slot}: {self._reason()}")
             with session(self, self._purpose) as standby:
                 self._replayed(primary, standby)
         if self.encryption:
@@ -166,7 +166,7 @@ class ReplicationCheck(OnServer):
     def delete(self) -> None:
         """Take away what a killed run may have left of its proof."""
         if self.encryption:
-            with suppress(Problem), self._primary(self.database) as primary:
+            with suppress(UserError), self._primary(self.database) as primary:
                 EncryptionProof(self.slot).remove(primary)
 
     def _check_encryption(self, primary: Session) -> None:
@@ -209,7 +209,7 @@ class ReplicationCheck(OnServer):
 
         while not until(settled, seconds=1):
             if time.monotonic() - since > REPLAY_DEADLINE:
-                raise Problem(
+                raise UserError(
                     f"{self._purpose} has not come nearer to {written} for {REPLAY_DEADLINE:g} s: {self._reason()}"
                 )
 

@@ -10,10 +10,11 @@ from typing import ClassVar, Self
 from psycopg import sql
 from pydantic import SecretStr
 
-from tde_replication.errors import Refused
-from tde_replication.postgres.resource import OnServer, Secret
+from tde_replication.errors import Conflict
+from tde_replication.postgres.resource import OnServer
 from tde_replication.postgres.role_removal import drop_role
 from tde_replication.postgres.session import Session, session
+from tde_replication.reconciler import Secret
 
 ATTRIBUTES = {
     "rolsuper": "SUPERUSER",
@@ -46,7 +47,7 @@ class ReplicationRole(OnServer):
     replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"role"}
     computed: ClassVar[frozenset[str]] = frozenset({"ours", "found"})
     secrets: ClassVar[frozenset[str]] = frozenset({"password", "found"})
-    passing: ClassVar[frozenset[str]] = frozenset({"stack"})
+    create_only: ClassVar[frozenset[str]] = frozenset({"stack"})
 
     @property
     def identity(self) -> str:
@@ -71,7 +72,7 @@ class ReplicationRole(OnServer):
         if row is None:
             return None
         *flags, limit, valid_until, verifier, member_of = row
-        return self.but(
+        return self.replace(
             attributes=sorted(name for name, set_ in zip(ATTRIBUTES.values(), flags, strict=True) if set_),
             connection_limit=limit,
             valid_until=valid_until,
@@ -87,7 +88,7 @@ class ReplicationRole(OnServer):
             too_much = set(found.attributes) - set(self.attributes) - {"LOGIN", "REPLICATION"}
             if too_much or found.member_of:
                 has = ", ".join([*sorted(too_much), *(f"member of {name}" for name in found.member_of)])
-                raise Refused(
+                raise Conflict(
                     f"{self._purpose}: a role of this name is there already, and can do more than replicate ({has}): it is "
                     "left as it is. Name another role in replication.role"
                 )
@@ -97,14 +98,18 @@ class ReplicationRole(OnServer):
         """Bring one that is there to what is declared; what it was is kept, where nobody says that this stack made it."""
         maker = self._maker(server)
         if maker not in {self.stack, None}:
-            raise Refused(
+            raise Conflict(
                 f"{self._purpose}: it is that of another stack ({maker}): it is left as it is. Name another role in "
                 "replication.role"
             )
         verifier = server.value("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [self.role])
         before = [found.attributes, found.connection_limit, found.valid_until, verifier]
         self._alter(server, found)
-        return self.but(ours=True) if maker is not None else self.but(ours=False, found=SecretStr(json.dumps(before)))
+        return (
+            self.replace(ours=True)
+            if maker is not None
+            else self.replace(ours=False, found=SecretStr(json.dumps(before)))
+        )
 
     def _make(self, server: Session) -> Self:
         with server.connection.transaction():
@@ -115,9 +120,9 @@ class ReplicationRole(OnServer):
                     sql.Identifier(self.role), sql.Literal(COMMENT.format(f" for {self.stack}"))
                 )
             )
-            made = self.but(attributes=[], password_matches=False, connection_limit=-1, valid_until="infinity")
+            made = self.replace(attributes=[], password_matches=False, connection_limit=-1, valid_until="infinity")
             self._alter(server, made)
-        return self.but(ours=True)
+        return self.replace(ours=True)
 
     def update(self, live: Self) -> Self:
         with session(self, self._purpose) as server:

@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 from typing import ClassVar, Self
 
 from tde_replication import hosts
-from tde_replication.errors import Problem, Refused
+from tde_replication.errors import Conflict, UserError
 from tde_replication.postgres.data_directory import marker
 from tde_replication.postgres.resource import OnServer
 from tde_replication.postgres.session import Session, session
@@ -25,7 +25,7 @@ class ReplicationSlot(OnServer):
     standby_directory: str = ""
     """Where its standby lies: another one that streams from a slot of this name is not disturbed."""
 
-    passing: ClassVar[frozenset[str]] = frozenset({"stack", "standby_host", "standby_directory"})
+    create_only: ClassVar[frozenset[str]] = frozenset({"stack", "standby_host", "standby_directory"})
     replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"slot", "wal_status", "slot_type"}
 
     @property
@@ -47,9 +47,9 @@ class ReplicationSlot(OnServer):
         slot_type, wal_status = row
         # "extended" and "unreserved" come and go with load and checkpoints: no drift. A slot that reserves nothing yet
         # (no status) would let WAL go that a clone needs.
-        return self.but(slot_type=slot_type, wal_status="lost" if wal_status in {"lost", None} else "reserved")
+        return self.replace(slot_type=slot_type, wal_status="lost" if wal_status in {"lost", None} else "reserved")
 
-    def objection(self, live: Self) -> str | None:
+    def refusal(self, live: Self) -> str | None:
         if live.slot_type == self.slot_type:
             return None
         return (
@@ -61,12 +61,12 @@ class ReplicationSlot(OnServer):
         with session(self, self._purpose) as server:
             found = self._live(server)
             if found is not None and found.slot_type != "physical":
-                raise Refused(
+                raise Conflict(
                     f"{self._purpose}: a {found.slot_type} slot of this name is there already: it is left as it is. Drop it by "
                     "hand, or give the standby another name: its slot is named after it"
                 )
             if found is not None and not self._is_free(server) and not self._has_its_standby():
-                raise Refused(
+                raise Conflict(
                     f"{self._purpose}: something else streams from a slot of this name: it is left as it is. Give the standby "
                     "another name"
                 )
@@ -113,7 +113,7 @@ class ReplicationSlot(OnServer):
                 [self.slot],
             )
             if not self._is_free(server, RELEASE_DEADLINE):
-                raise Problem(
+                raise UserError(
                     f"{self._purpose}: something reconnects to it faster than it can be dropped: stop the standby that streams "
                     "from it"
                 )

@@ -1,95 +1,11 @@
-"""What every reconciler is: declared fields, and how the live world is read and brought to them. No Pulumi in it."""
+"""Where a reconciler's thing lies: on a host, or inside a running server."""
 
-from abc import ABC, abstractmethod
 from pathlib import PurePosixPath
-from typing import Annotated, Any, ClassVar, Self
-
-from pydantic import BaseModel, ConfigDict, PlainSerializer, SecretStr
-from pydantic.alias_generators import to_camel
+from typing import ClassVar, Self
 
 from tde_replication import hosts
 from tde_replication.hosts.base import Host
-
-Secret = Annotated[SecretStr, PlainSerializer(SecretStr.get_secret_value)]
-"""A value that is shown nowhere; its field's name is in the resource's `secrets` too."""
-
-
-class Resource(BaseModel, ABC):
-    """One thing that can drift. An instance holds its fields as declared, as last known, or, from `read`, as they are.
-
-    Fields are compared one by one, so each is named as PostgreSQL names it and holds what a person would compare. What
-    changes by itself (an LSN, a pid, a lag) is no field.
-    """
-
-    model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore", hide_input_in_errors=True
-    )
-
-    replaced_by: ClassVar[frozenset[str]] = frozenset()
-    """Fields whose change cannot be made in place."""
-    delete_before_replace: ClassVar[bool] = True
-    """Whether the old one must be gone before its replacement is made, as where both would have one name."""
-    computed: ClassVar[frozenset[str]] = frozenset()
-    """What `create` finds out: not declared, not compared. Other resources must take it from `identity`, for an output that
-    is no input is unknown in the preview of a mere update, and would look like a replacement to them."""
-    secrets: ClassVar[frozenset[str]] = frozenset()
-    unmanaged: ClassVar[frozenset[str]] = frozenset()
-    """Fields that say how to reach or handle the thing, not what it is: stored when they change, without work."""
-    called: ClassVar[str] = ""
-    """As a Pulumi type, where that is not the name of the class."""
-    passing: ClassVar[frozenset[str]] = frozenset()
-    """Fields that only `create` and `update` look at, as they are declared then: that they change is no change."""
-
-    @property
-    def row(self) -> str:
-        """The URN of the row of Pulumi's display that its progress is shown in; empty: the stack's."""
-        return ""
-
-    @property
-    @abstractmethod
-    def identity(self) -> str:
-        """Its name in Pulumi's state: what a person would call it."""
-
-    @abstractmethod
-    def read(self) -> Self | None:
-        """The same thing as it is now; None where it is gone.
-
-        Raises `Unavailable` where the server that would know does not answer: the last known state then stands.
-        """
-
-    @abstractmethod
-    def create(self) -> Self:
-        """Make it, or take over what matches (an interrupted run may have left it). Refuses what does not."""
-
-    @abstractmethod
-    def update(self, live: Self) -> Self:
-        """Bring `live` to what is declared, in place."""
-
-    @abstractmethod
-    def delete(self) -> None:
-        """Take it away. It may be gone already."""
-
-    def changed(self, old: Self) -> set[str]:
-        """The names of the fields that differ from `old` in a way that needs work."""
-        passed = self.computed | self.unmanaged | self.passing
-        return {name for name in type(self).model_fields if name not in passed and self._differs(name, old)}
-
-    def objection(self, live: Self) -> str | None:
-        """Why `live` must not be brought to what is declared: told at preview, and nothing is changed. None: it may."""
-        del live
-        return None
-
-    def cost(self, live: Self | None) -> str | None:
-        """What it costs to bring `live` to what is declared (None: to make it), where no diff shows that: told at preview."""
-        del live
-        return None
-
-    def _differs(self, name: str, old: Self) -> bool:
-        return bool(getattr(self, name) != getattr(old, name))
-
-    def but(self, **changes: Any) -> Self:
-        """A copy with some fields changed."""
-        return self.model_copy(update=changes)
+from tde_replication.reconciler import Resource
 
 
 class OnHost(Resource):

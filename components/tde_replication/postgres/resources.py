@@ -2,9 +2,10 @@
 
 from pulumi import Output
 
+from tde_replication.adapter import Managed, Provider
 from tde_replication.postgres import (
     base_backup,
-    claim,
+    cleanup_record,
     data_directory,
     extension,
     hba_rule,
@@ -18,7 +19,18 @@ from tde_replication.postgres import (
     server,
     wal_encryption,
 )
-from tde_replication.postgres.adapter import Managed, Provider
+from tde_replication.postgres.resource import OnServer
+from tde_replication.postgres.rollback import delete_there
+from tde_replication.reconciler import Resource
+
+
+class InServer(Provider):
+    """Of what lies inside a running server: one that a killed update has stopped is started for a delete."""
+
+    @staticmethod
+    def take_away(last: Resource) -> None:
+        assert isinstance(last, OnServer)  # noqa: S101 - for the type checker: the kinds below are
+        delete_there(last)
 
 
 class PasswordProvider(Provider):
@@ -29,12 +41,17 @@ class Password(Managed, module="postgres", name="Password"):
     provider = PasswordProvider
 
 
-class ClaimProvider(Provider):
-    kind = claim.Claim
+class CleanupRecordProvider(Provider):
+    kind = cleanup_record.CleanupRecord
 
 
-class Claim(Managed, module="postgres", name="Claim"):
-    provider = ClaimProvider
+ClaimProvider = CleanupRecordProvider
+"""Its name in the states of version 0.1.0."""
+
+
+class CleanupRecord(Managed, module="postgres", name="CleanupRecord"):
+    provider = CleanupRecordProvider
+    former_type = "postgres:Claim"
 
 
 class HostFileProvider(Provider):
@@ -81,7 +98,7 @@ class ClonedDirectory(DataDirectory, module="postgres", name="BaseBackup"):
     provider = ClonedDirectoryProvider
 
 
-class ServerProvider(Provider):
+class ServerProvider(InServer):
     kind = server.Server
 
 
@@ -89,7 +106,7 @@ class Server(Managed, module="postgres", name="Server"):
     provider = ServerProvider
 
 
-class ExtensionProvider(Provider):
+class ExtensionProvider(InServer):
     kind = extension.Extension
 
 
@@ -97,7 +114,7 @@ class Extension(Managed, module="postgres", name="Extension"):
     provider = ExtensionProvider
 
 
-class KeyProviderProvider(Provider):
+class KeyProviderProvider(InServer):
     kind = key_provider.KeyProvider
 
 
@@ -105,7 +122,7 @@ class KeyProvider(Managed, module="postgres", name="KeyProvider"):
     provider = KeyProviderProvider
 
 
-class PrincipalKeyProvider(Provider):
+class PrincipalKeyProvider(InServer):
     kind = principal_key.PrincipalKey
 
 
@@ -113,7 +130,7 @@ class PrincipalKey(Managed, module="postgres", name="PrincipalKey"):
     provider = PrincipalKeyProvider
 
 
-class KeyBindingProvider(Provider):
+class KeyBindingProvider(InServer):
     kind = principal_key.KeyBinding
 
 
@@ -121,7 +138,7 @@ class KeyBinding(Managed, module="postgres", name="KeyBinding"):
     provider = KeyBindingProvider
 
 
-class WalEncryptionProvider(Provider):
+class WalEncryptionProvider(InServer):
     kind = wal_encryption.WalEncryption
 
 
@@ -129,7 +146,7 @@ class WalEncryption(Managed, module="postgres", name="WalEncryption"):
     provider = WalEncryptionProvider
 
 
-class ReplicationRoleProvider(Provider):
+class ReplicationRoleProvider(InServer):
     kind = replication_role.ReplicationRole
 
 
@@ -137,7 +154,7 @@ class ReplicationRole(Managed, module="postgres", name="ReplicationRole"):
     provider = ReplicationRoleProvider
 
 
-class HbaRuleProvider(Provider):
+class HbaRuleProvider(InServer):
     kind = hba_rule.HbaRule
 
 
@@ -145,7 +162,7 @@ class HbaRule(Managed, module="postgres", name="HbaRule"):
     provider = HbaRuleProvider
 
 
-class ReplicationSlotProvider(Provider):
+class ReplicationSlotProvider(InServer):
     kind = replication_slot.ReplicationSlot
 
 
@@ -153,7 +170,7 @@ class ReplicationSlot(Managed, module="postgres", name="ReplicationSlot"):
     provider = ReplicationSlotProvider
 
 
-class ReplicationCheckProvider(Provider):
+class ReplicationCheckProvider(InServer):
     kind = replication_check.ReplicationCheck
 
 

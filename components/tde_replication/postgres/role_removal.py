@@ -10,7 +10,7 @@ from typing import LiteralString
 
 from psycopg import sql
 
-from tde_replication.errors import Refused
+from tde_replication.errors import Conflict
 from tde_replication.postgres.session import Session
 
 DEPENDS: LiteralString = (
@@ -37,7 +37,7 @@ def drop_role(server: Session, role: str, in_database: Callable[[str], AbstractC
     """
     owned = [name for (name,) in server.rows(DATABASES_OF_OWNED, [role])]
     if owned:
-        raise Refused(_owning(server, role, owned, in_database))
+        raise Conflict(_owning(server, role, owned, in_database))
     name = sql.Identifier(role)
     if not server.row("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]):
         return

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 from threading import Lock
 
-from tde_replication.errors import Problem, Refused, Unavailable
+from tde_replication.errors import Conflict, Unavailable, UserError
 from tde_replication.hosts.base import Host
 from tde_replication.postgres.guc import auto_conf, values_in
 from tde_replication.postgres.parameters import alter_system, reload_configuration, waiting
-from tde_replication.postgres.resource import OnServer, Resource
+from tde_replication.postgres.resource import OnServer
 from tde_replication.postgres.session import session
 from tde_replication.postgres.starting import STOP_DEADLINE, start
 from tde_replication.postgres.trial import AUTO_CONF
@@ -47,18 +47,18 @@ def rolled_back(server: OnServer, name: str, binaries: str, parameters: Iterable
     machine.write(data / NOTE, json.dumps(asdict(before)).encode(), mode=0o600)
     try:
         yield
-    except Problem as problem:
+    except UserError as problem:
         cause = str(problem).rstrip(".")
         try:
             now = machine.postmaster(data)
             _put_back(server, before, restarted=bool(process and now and process.pid != now.pid))
-        except Problem as why:
-            raise Problem(
+        except UserError as why:
+            raise UserError(
                 f"{cause}. What was set before could not all be put back ({str(why).rstrip('.')}). It is noted in {data / NOTE} "
                 f"({', '.join(sorted(before.values))}), and the next `up` or `destroy` puts it back"
             ) from None
         runs = "runs as before" if before.running else "is down, as before"
-        kind = Refused if isinstance(problem, Refused) else Problem
+        kind = Conflict if isinstance(problem, Conflict) else UserError
         raise kind(f"{cause}. Its former values are put back, and it {runs}") from None
     machine.remove(data / NOTE)
 
@@ -94,7 +94,7 @@ def noted(machine: Host, data: PurePosixPath) -> Note | None:
         values = {str(name): None if value is None else str(value) for name, value in found["values"].items()}
         return Note(values, bool(found["running"]), str(found["name"]), str(found["binaries"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise Problem(
+        raise UserError(
             f"{data / NOTE} does not say what an interrupted `up` has changed: look at {AUTO_CONF} beside it, and remove it"
         ) from None
 
@@ -103,7 +103,7 @@ def unfinished(machine: Host, data: PurePosixPath) -> list[str]:
     """The parameters that an update which was killed may have changed."""
     try:
         before = noted(machine, data)
-    except Problem:
+    except UserError:
         return [NOTE]  # said by `recover`
     return sorted(before.values) if before else []
 
@@ -118,15 +118,13 @@ def recover(server: OnServer, *, may_start: bool = True) -> list[str]:
         return sorted(before.values)
 
 
-def delete_there(resource: Resource) -> None:
+def delete_there(resource: OnServer) -> None:
     """Take a resource away; from a server that a killed update had stopped, once that runs again as before."""
     try:
         resource.delete()
     except Unavailable:
-        if not isinstance(resource, OnServer) or not (
-            # Or another resource has just had it started.
-            recover(resource) or resource.machine.serves(resource.data)
-        ):
+        # Or another resource has just had it started.
+        if not (recover(resource) or resource.machine.serves(resource.data)):
             raise
         resource.delete()
 
@@ -143,7 +141,7 @@ def _put_back(server: OnServer, before: Note, *, restarted: bool = False) -> Non
             reload_configuration(running)
             late = waiting(running, list(before.values))
         if late and restarted:
-            machine.halt(PurePosixPath(before.binaries), data, deadline=STOP_DEADLINE)
+            machine.stop(PurePosixPath(before.binaries), data, deadline=STOP_DEADLINE)
     else:
         settings = {parameter: value for parameter, value in before.values.items() if value is not None}
         write_stopped(machine, data, settings, before.values)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import ClassVar, Literal, Self
 
-from tde_replication.errors import CommandFailed, Problem, Refused, Unavailable
+from tde_replication.errors import CommandFailed, Conflict, Unavailable, UserError
 from tde_replication.hosts.base import LOG
 from tde_replication.postgres import rollback
 from tde_replication.postgres.cipher import PARAMETER, recodes_wal
@@ -66,7 +66,7 @@ class Server(OnServer):
 
     replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"made_at"}
     computed: ClassVar[frozenset[str]] = frozenset({"found"})
-    unmanaged: ClassVar[frozenset[str]] = frozenset({"name", "binaries", "restart", "ours"})
+    not_compared: ClassVar[frozenset[str]] = frozenset({"name", "binaries", "restart", "ours"})
 
     @property
     def identity(self) -> str:
@@ -92,18 +92,18 @@ class Server(OnServer):
         names = machine.listing(self.data)
         if not names:
             return None
-        here = self.but(networks=machine.on(self.networks)) if self.networks else self
+        here = self.replace(networks=machine.on(self.networks)) if self.networks else self
         has_signal = "standby.signal" in names
         unfinished = rollback.unfinished(machine, self.data) if rollback.NOTE in names else []
         if not machine.serves(self.data):
-            return here.but(running=False, recovery="standby" if has_signal else "none", unfinished=unfinished)
+            return here.replace(running=False, recovery="standby" if has_signal else "none", unfinished=unfinished)
         try:
             with session(self, f"server {self.name}") as server:
                 live = self._live(server, has_signal=has_signal)
-                return live.but(unfinished=unfinished, networks=here.networks)
+                return live.replace(unfinished=unfinished, networks=here.networks)
         except Unavailable as reason:
             if self._socket_is_gone():
-                return here.but(socket="removed")
+                return here.replace(socket="removed")
             # A process that is there and does not answer is starting or stopping: no drift to repair.
             raise Unavailable(f"server {self.name} runs and does not answer yet: {reason}") from None
 
@@ -112,7 +112,7 @@ class Server(OnServer):
         recovering, paused = server.row(
             "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END"
         ) or (False, False)
-        return self.but(
+        return self.replace(
             running=True,
             settings={one.name: one.shown for one in found},
             recovery="standby" if recovering and has_signal else "none",
@@ -132,7 +132,7 @@ class Server(OnServer):
         """The parameters that wait for a restart."""
         return self._live(server, has_signal=False).pending_restart
 
-    def objection(self, live: Self) -> str | None:
+    def refusal(self, live: Self) -> str | None:
         if self.recovery == "none" and live.recovery == "standby":
             return f"server {self.name} is declared as the primary and is a standby now: nothing is changed"
         if self.restart == "refused" and live.socket == "removed":
@@ -154,7 +154,7 @@ class Server(OnServer):
             could_not_ask(f"what PostgreSQL has against the new settings of {self.name}", why)
         return f"server {self.name}: {'; '.join(wrong)}: nothing is changed. Correct its settings" if wrong else None
 
-    def objection_to_adoption(self, live: Self) -> str | None:
+    def refusal_of_adoption(self, live: Self) -> str | None:
         """The same of a server that was here before the stack, as it is: all of it, told together."""
         loaded, wanted = (elements(one.settings.get("shared_preload_libraries", "")) for one in (live, self))
         found: list[str | None] = []
@@ -163,7 +163,7 @@ class Server(OnServer):
                 f"server {self.name} loads {', '.join(lost)} at its start, and the stack file does not: name all but pg_tde in "
                 "settings.shared_preload_libraries, or have the server load no more"
             )
-        found += [self.objection(live), without_standbys(self, self.name, self.settings)]
+        found += [self.refusal(live), without_standbys(self, self.name, self.settings)]
         return ". ".join(filter(None, found)) or None
 
     @property
@@ -196,7 +196,7 @@ class Server(OnServer):
                     [list(changed | back)],
                 )
                 recodes = [PARAMETER] if recodes_wal(server, changed) else []
-        except Problem as why:
+        except UserError as why:
             could_not_ask(f"whether {self.name} must be restarted", why)
             return []
         late = {name for name, runs in rows if name.lower() in changed or runs != written(name, self.settings[name])}
@@ -208,7 +208,7 @@ class Server(OnServer):
             return []
         try:
             return sorted(too_low(self.machine, self._bin, self.data))
-        except Problem as why:
+        except UserError as why:
             could_not_ask(f"what {self.name} is paused for", why)
             return []
 
@@ -219,17 +219,17 @@ class Server(OnServer):
         recover(self)
         if self.machine.serves(self.data):
             # What it runs with already is not set again: in another spelling, it would wait for a restart.
-            live = self.but(running=True, pending_reload=[], pending_restart=[])
+            live = self.replace(running=True, pending_reload=[], pending_restart=[])
             return self.update(live.read() or live)
-        return self._bring(self.but(settings={}), [])
+        return self._bring(self.replace(settings={}), [])
 
     def _adopt(self) -> Self:
         # What postgresql.conf says as declared is not written a second time: destroy would have to know whose it is.
         recover(self)
-        live = self.but(pending_reload=[], pending_restart=[], unfinished=[]).read() or self
-        if objection := self.objection_to_adoption(live):
-            raise Refused(objection)
-        return self.but(found=self.set_before(self.settings))._bring(live, [])  # noqa: SLF001 - our own
+        live = self.replace(pending_reload=[], pending_restart=[], unfinished=[]).read() or self
+        if refusal := self.refusal_of_adoption(live):
+            raise Conflict(refusal)
+        return self.replace(found=self.set_before(self.settings))._bring(live, [])  # noqa: SLF001 - our own
 
     def set_before(self, names: Iterable[str]) -> dict[str, str]:
         """What somebody has set by ALTER SYSTEM."""
@@ -241,15 +241,15 @@ class Server(OnServer):
             self.machine.join(network)
         if live.socket == "removed":
             if self.restart == "refused":
-                raise Refused(f"{self._no_socket}: the stack says restart: refused")
-            self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
+                raise Conflict(f"{self._no_socket}: the stack says restart: refused")
+            self.machine.stop(self._bin, self.data, deadline=STOP_DEADLINE)
             start(self, self.name, self.binaries)
             live = self.read() or self
         if back := recover(self):
             note(f"server {self.name}: an interrupted `up` had changed {', '.join(back)}: that is put back first")
             live = live.read() or live
         added = () if self.ours else self.settings.keys() - live.settings.keys()
-        return self.but(found=self.found | self.set_before(added))._bring(live, back)  # noqa: SLF001 - our own
+        return self.replace(found=self.found | self.set_before(added))._bring(live, back)  # noqa: SLF001 - our own
 
     def _bring(self, live: Self, back: list[str]) -> Self:
         """`back`: parameters that an interrupted `up` had changed; it may run with values that are in no file any more."""
@@ -264,7 +264,7 @@ class Server(OnServer):
                 self._ended_meanwhile()
                 running = False
         if not running and not self.ours and self.restart == "refused":
-            raise Refused(
+            raise Conflict(
                 f"server {self.name} is down, and the stack says restart: refused. Start it, and run `up` again"
             )
         with rolled_back(self, self.name, self.binaries, names):
@@ -290,7 +290,7 @@ class Server(OnServer):
         why = trial.refusal(rollback.with_settings(machine, self.data, self.settings | former, live.settings))
         if why and trial.refusal(rollback.with_settings(machine, self.data, {}, ())) is None:
             names = ", ".join(sorted(self._changed_settings(live)))
-            raise Refused(
+            raise Conflict(
                 f"server {self.name} would not start with its new {names or 'settings'}: {why}. Nothing is changed, and it runs "
                 "as before: correct its settings"
             )
@@ -305,7 +305,7 @@ class Server(OnServer):
             recodes = [PARAMETER] if recodes_wal(server, self._changed_settings(live)) else []
             self._alter(server, live)
             # One that is no longer declared waits for a restart too.
-            late = self.but(settings=live.settings | self.settings).late(server) + recodes
+            late = self.replace(settings=live.settings | self.settings).late(server) + recodes
             if back and self.restart == "allowed":
                 late = sorted({*late, *waiting(server, back)})
             paused = self.recovery == "standby" and not late and server.value("SELECT pg_is_wal_replay_paused()")
@@ -319,12 +319,12 @@ class Server(OnServer):
             return self
         needs = sorted(low) or late
         if self.restart == "refused":
-            raise Refused(restart_objected(self.name, needs))
+            raise Conflict(restart_objected(self.name, needs))
         if doubt:
-            raise Refused(f"server {self.name} must be restarted for {', '.join(needs)}, and would not start: {doubt}")
+            raise Conflict(f"server {self.name} must be restarted for {', '.join(needs)}, and would not start: {doubt}")
         if not low and self.recovery == "standby" and set(FOLLOWED.values()).intersection(late):
             self._wait_for_lower()
-        self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
+        self.machine.stop(self._bin, self.data, deadline=STOP_DEADLINE)
         return self._start_stopped(live.settings) if low else self._start()
 
     def _start_stopped(self, former: dict[str, str]) -> Self:
@@ -336,18 +336,18 @@ class Server(OnServer):
         least = too_low(self.machine, self._bin, self.data) if self.recovery == "standby" else {}
         if not least:
             return self._start()
-        higher = self.but(settings=self.settings | least)
+        higher = self.replace(settings=self.settings | least)
         higher._configure_stopped(former)  # noqa: SLF001 - our own
         higher._start()  # noqa: SLF001
         kept = {name: value for name, value in least.items() if name not in self.settings}
-        self.but(settings=self.settings | kept)._change(higher, [], None)  # noqa: SLF001
+        self.replace(settings=self.settings | kept)._change(higher, [], None)  # noqa: SLF001
         return self
 
     def _wait_for_lower(self) -> None:
         """A standby with less than its primary had cannot start before it has replayed that the primary has less too."""
         if not until(lambda: not too_low(self.machine, self._bin, self.data), seconds=LOWER_DEADLINE):
             names = ", ".join(too_low(self.machine, self._bin, self.data))
-            raise Problem(
+            raise UserError(
                 f"server {self.name} has not replayed yet that the primary's {names} is lower: with less it would not start. Run "
                 "`up` again when it has caught up"
             )
@@ -359,7 +359,7 @@ class Server(OnServer):
         if self.machine.listing(self.data) and (found := self._found_instead()):
             note(f"{self.data_directory} holds {found}, and not server {self.name}: it is left as it is")
             return
-        self.machine.halt(self._bin, self.data, deadline=STOP_DEADLINE)
+        self.machine.stop(self._bin, self.data, deadline=STOP_DEADLINE)
         recover(self, may_start=False)  # what is set aside starts as it is
         self.machine.remove(self.data.with_name(LOG))
 
@@ -418,12 +418,12 @@ class Server(OnServer):
         start(self, self.name, self.binaries)
         live = self.read()
         if live is None or live.recovery != self.recovery:
-            raise Problem(
+            raise UserError(
                 f"server {self.name} came up as {'a standby' if live and live.recovery == 'standby' else 'a primary'}, not as "
                 "declared; it is left running for you to look at"
             )
         if live.pending_restart:
-            raise Problem(
+            raise UserError(
                 f"server {self.name} is always started with another {', '.join(live.pending_restart)} on its command line, which "
                 "outranks what the stack sets: take that out of what starts it (its unit, its container)"
             )

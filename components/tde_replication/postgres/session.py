@@ -8,7 +8,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
-from tde_replication.errors import AnotherCluster, LoginFailed, NoDatabase, Problem, SqlError, Unavailable
+from tde_replication.errors import AnotherCluster, LoginFailed, NoDatabase, SqlError, Unavailable, UserError
 from tde_replication.hosts.base import Host
 from tde_replication.hosts.superuser import LOCK_SECONDS, STATEMENT_SECONDS, Connection
 from tde_replication.postgres.resource import OnServer
@@ -108,7 +108,7 @@ class Session:
         if seconds < self._look_at or self._again is None:
             return
         self._look_at = 2 * seconds
-        with suppress(Problem, psycopg.Error), self._again() as other:
+        with suppress(UserError, psycopg.Error), self._again() as other:
             if found := other.execute(BLOCKED_BY, [self.connection.info.backend_pid]).fetchone():
                 pid, application, user, since = found
                 self._holder = f"process {pid} ({application}, user {user}) holds it since {since}"
@@ -137,7 +137,7 @@ class Session:
             raise sentence(self.purpose, error) from None
 
 
-def sentence(purpose: str, error: psycopg.Error) -> Problem:
+def sentence(purpose: str, error: psycopg.Error) -> UserError:
     told_by_server = error.diag
     text = told_by_server.message_primary or str(error).strip() or type(error).__name__
     parts = [part for part in (told_by_server.message_detail, told_by_server.message_hint) if part]

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from tde_replication.errors import Problem
+from tde_replication.errors import UserError
 from tde_replication.postgres.resource import OnServer
 from tde_replication.postgres.session import session
 from tde_replication.postgres.starting import wrong_file
@@ -22,7 +22,7 @@ def unchangeable(server: OnServer, name: str, *, restarts: bool) -> str | None:
                     "postgresql.conf, and reload it"
                 )
             return wrong_file(running, name) if restarts else None
-    except Problem as why:
+    except UserError as why:
         could_not_ask(f"whether server {name} takes new settings", why)
         return None
 
@@ -32,7 +32,7 @@ def without_standbys(server: OnServer, name: str, settings: Collection[str]) -> 
     try:
         with session(server, f"server {name}") as running:
             found = dict(running.rows("SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", [list(NEEDED)]))
-    except Problem as why:
+    except UserError as why:
         could_not_ask(f"whether server {name} can have a standby", why)
         return None
     wrong = [

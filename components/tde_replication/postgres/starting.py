@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
-from tde_replication.errors import Problem, Unavailable
+from tde_replication.errors import Unavailable, UserError
 from tde_replication.hosts.base import Postmaster
 from tde_replication.postgres.resource import OnServer
 from tde_replication.postgres.session import Session, session
@@ -44,7 +44,7 @@ def start(server: OnServer, name: str, binaries: str) -> None:
     """Start a server, and wait until it answers; where it dies, say what it wrote."""
     machine, began = server.machine, time.monotonic()
     _stop_lost(server, binaries)
-    mark = machine.launch(PurePosixPath(binaries), server.data)
+    mark = machine.start(PurePosixPath(binaries), server.data)
 
     def log() -> list[str]:
         return machine.log_since(server.data, mark).splitlines()
@@ -59,7 +59,7 @@ def start(server: OnServer, name: str, binaries: str) -> None:
         nonlocal last, ready_since
         found = _seen(server, died, ABSENCE_DEADLINE)
         if not found:
-            raise Problem(f"server {name} did not start: {cause_of_end(log())}")
+            raise UserError(f"server {name} did not start: {cause_of_end(log())}")
         try:
             with session(server, f"server {name}"):
                 return True
@@ -68,7 +68,7 @@ def start(server: OnServer, name: str, binaries: str) -> None:
         if found.ready:  # and was before it was asked
             ready_since = ready_since or time.monotonic()
             if time.monotonic() - ready_since > REFUSAL_DEADLINE:
-                raise Problem(
+                raise UserError(
                     f"server {name} has started, and does not let in postgres ({last}): see its pg_hba.conf. It is left running"
                 )
         if time.monotonic() - began > SILENT:
@@ -76,7 +76,7 @@ def start(server: OnServer, name: str, binaries: str) -> None:
         return False
 
     if not until(answers, seconds=START_DEADLINE):
-        raise Problem(
+        raise UserError(
             f"server {name} is still starting after {START_DEADLINE:g} s, and goes on by itself ({last}): see its log, and run "
             "`up` again"
         )
@@ -86,7 +86,7 @@ def _stop_lost(server: OnServer, binaries: str) -> None:
     """A server whose directory was removed under it still has the port."""
     found = server.machine.postmaster(server.data)
     if found and found.lost:
-        server.machine.halt(PurePosixPath(binaries), server.data, deadline=STOP_DEADLINE)
+        server.machine.stop(PurePosixPath(binaries), server.data, deadline=STOP_DEADLINE)
 
 
 def _seen(server: OnServer, died: Callable[[], bool], seconds: float) -> Postmaster | None:
@@ -127,14 +127,14 @@ def restart(server: OnServer, name: str, binaries: str) -> None:
     """Stop, start, and wait until it answers."""
     with session(server, f"server {name}") as running:
         refuse_wrong_files(running, name)
-    server.machine.halt(PurePosixPath(binaries), server.data, deadline=STOP_DEADLINE)
+    server.machine.stop(PurePosixPath(binaries), server.data, deadline=STOP_DEADLINE)
     start(server, name, binaries)
 
 
 def refuse_wrong_files(server: Session, name: str) -> None:
     """Leave a server running that could not start again."""
     if wrong := wrong_file(server, name):
-        raise Problem(wrong)
+        raise UserError(wrong)
 
 
 def wrong_file(server: Session, name: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal, LiteralString, Self
 
-from tde_replication.errors import Refused, Unavailable
+from tde_replication.errors import Conflict, Unavailable
 from tde_replication.postgres.parameters import parameters, reload_configuration
 from tde_replication.postgres.resource import OnServer
 from tde_replication.postgres.rollback import rolled_back
@@ -25,7 +25,7 @@ class WalEncryption(OnServer):
     """How the stack found the WAL of such a server; one that waits to be "off" is."""
 
     computed: ClassVar[frozenset[str]] = frozenset({"found"})
-    unmanaged: ClassVar[frozenset[str]] = frozenset({"name", "binaries", "restart", "adopted"})
+    not_compared: ClassVar[frozenset[str]] = frozenset({"name", "binaries", "restart", "adopted"})
 
     @property
     def identity(self) -> str:
@@ -36,7 +36,7 @@ class WalEncryption(OnServer):
             return None
         return restart_told(self.name, ["pg_tde.wal_encrypt"], self.restart)
 
-    def objection(self, live: Self) -> str | None:
+    def refusal(self, live: Self) -> str | None:
         if self.restart == "refused" and self._restarts(live):
             return restart_objected(self.name, ["pg_tde.wal_encrypt"])
         return None
@@ -50,21 +50,21 @@ class WalEncryption(OnServer):
             [found] = parameters(server, {"pg_tde.wal_encrypt": self.wal_encrypt})
         if not found.source:
             raise Unavailable(f"{self.identity}: server {self.name} has not loaded pg_tde")
-        return self.but(wal_encrypt=f"{found.value}, waiting for a restart" if found.waits else found.value)
+        return self.replace(wal_encrypt=f"{found.value}, waiting for a restart" if found.waits else found.value)
 
     def create(self) -> Self:
         live = self.read()
         if self.adopted and self.wal_encrypt == "off" and live.wal_encrypt.startswith("on"):
-            raise Refused(
+            raise Conflict(
                 f"{self.identity} is encrypted, and the stack would end that by a restart: say walEncryption: true, or set "
                 "pg_tde.wal_encrypt off and restart the server in your own time"
             )
         made = self.update(live) if self.changed(live) else self
-        return made.but(found="on" if live.wal_encrypt == "on" else "off") if self.adopted else made
+        return made.replace(found="on" if live.wal_encrypt == "on" else "off") if self.adopted else made
 
     def update(self, live: Self) -> Self:
-        if objection := self.objection(live):
-            raise Refused(objection)
+        if refusal := self.refusal(live):
+            raise Conflict(refusal)
         restarts = self._restarts(live)
         with rolled_back(self, self.name, self.binaries, ["pg_tde.wal_encrypt"]):
             self._set(self.wal_encrypt, waits=not restarts)

@@ -8,9 +8,10 @@ import pulumi
 from pulumi import Output
 from pulumi.runtime import is_config_secret
 
-from tde_replication.errors import Problem, Unavailable
+from tde_replication.errors import Unavailable, UserError
 from tde_replication.unasked import could_not_ask
-from tde_replication.vault.client import Client, Rejected, address_mistake, environment_token, same_address
+from tde_replication.vault.client import Client, Rejected, environment_token
+from tde_replication.vault_url import address_mistake, same_address
 
 CREDENTIALS = "replication"
 """Where in a mount the role's credentials are, apart from keys."""
@@ -33,7 +34,7 @@ class VaultAddress:
         """From ``vault:address`` and ``vault:token`` of the stack file, else the environment, where none is `missing`. CA (but
         for the stack file's `ca`) and namespace are from the environment, as pulumi-vault takes them.
 
-        Raises `Problem` where that Vault cannot be used now.
+        Raises `UserError` where that Vault cannot be used now.
         """
         token = pulumi.Config("vault").get_secret("token")
         namespace = os.environ.get("VAULT_NAMESPACE", "").strip("/")
@@ -81,7 +82,7 @@ class VaultAddress:
         """Whether there is no `mount`; not where the Vault does not answer."""
         try:
             return self.mount(mount) is None
-        except Problem as why:
+        except UserError as why:
             could_not_ask(f"whether the Vault has {mount}", why)
             return False
 

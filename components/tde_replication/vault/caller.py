@@ -4,19 +4,15 @@ import os
 import threading
 from typing import ClassVar
 
-from tde_replication.errors import Problem
-from tde_replication.vault.client import Client, environment_token, same_address
+from tde_replication.credentials import configured
+from tde_replication.errors import UserError
+from tde_replication.vault.client import Client, environment_token
+from tde_replication.vault_url import same_address
 
 
 class _Caller:
-    token: ClassVar[str | None] = None
     told: ClassVar[bool] = False
     telling: ClassVar[threading.Lock] = threading.Lock()
-
-
-def configure(token: str | None) -> None:
-    """Take ``vault:token`` from the stack's configuration."""
-    _Caller.token = token or None
 
 
 def first_to_fail() -> bool:
@@ -32,11 +28,11 @@ def client_for(address: str, ca: str, namespace: str) -> Client:
     Not at `vault:address`: resources are refreshed before the program has looked at that, and whoever proposes a stack file
     chooses it.
     """
-    if _Caller.token:
-        return Client(address, _Caller.token, ca or None, namespace or None)
+    if own_token := configured("vault:token"):
+        return Client(address, own_token, ca or None, namespace or None)
     own, token = os.environ.get("VAULT_ADDR"), environment_token()
     if not own or not token:
         unset = " and ".join(name for name, value in (("VAULT_ADDR", own), ("VAULT_TOKEN", token)) if not value)
-        raise Problem(f"the Vault at {address} cannot be asked: set {unset} (`. ./env.sh` does for the embedded one)")
+        raise UserError(f"the Vault at {address} cannot be asked: set {unset} (`. ./env.sh` does for the embedded one)")
     trusted = ca if same_address(own, address) else os.environ.get("VAULT_CACERT")
     return Client(own, token, trusted or None, namespace or None)

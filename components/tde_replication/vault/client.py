@@ -4,10 +4,8 @@ The other end may be anybody's: a token goes over TLS or a loopback only, no red
 deadline and a limit.
 """
 
-import ipaddress
 import json
 import os
-import re
 import ssl
 import threading
 from collections.abc import Callable
@@ -17,32 +15,31 @@ from http.client import HTTPException, HTTPMessage
 from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.error import HTTPError, URLError
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, ProxyHandler, Request, build_opener
 
-from tde_replication.errors import Problem, Unavailable
+from tde_replication.errors import Unavailable, UserError
+from tde_replication.vault_url import address_mistake, on_loopback
 
 DEADLINE = 10.0
 """Seconds for one answer, from the first packet to the last byte."""
 LIMIT = 1 << 20
 """Bytes of one answer. The largest that is asked for is a list of names."""
-ADDRESS = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?(/[A-Za-z0-9._~-]+)*/?")
-"""No more than what every program that gets the address reads in the same way: no user, no query, no escapes."""
 REDIRECTS = range(300, 400)
 MISSING, SEALED, NOT_INITIALIZED = 404, 503, 501
 
 Answer = TypeVar("Answer")
 
 
-class Denied(Problem):
+class Denied(UserError):
     """Vault does not let this token do it."""
 
 
-class NotReady(Problem):
+class NotReady(UserError):
     """A Vault answers that opens nothing now: it is sealed, or not initialized."""
 
 
-class Rejected(Problem):
+class Rejected(UserError):
     """Vault refused a request for what is in it: `errors` are its own words."""
 
     def __init__(self, sentence: str, status: int, errors: str) -> None:
@@ -62,7 +59,7 @@ class Client:
     namespace: str | None = None
 
     def health(self) -> None:
-        """Return where it is open and takes requests; no token is sent. Raises `Problem` with what to do otherwise."""
+        """Return where it is open and takes requests; no token is sent. Raises `UserError` with what to do otherwise."""
         if self.namespace:
             replace(self, namespace=None).health()  # no namespace has one of its own
             return
@@ -97,9 +94,9 @@ class Client:
     def _send(
         self, method: str, path: str, body: dict[str, Any] | None, token: str | None
     ) -> tuple[int, dict[str, Any]]:
-        """Status and answer. Raises `Problem` where that is an error, but for "not found" and "not initialized"."""
+        """Status and answer. Raises `UserError` where that is an error, but for "not found" and "not initialized"."""
         if mistake := address_mistake(self.address):
-            raise Problem(mistake)
+            raise UserError(mistake)
         headers = {"X-Vault-Request": "true"}
         headers |= {"X-Vault-Token": token} if token else {}
         headers |= {"X-Vault-Namespace": self.namespace} if self.namespace else {}
@@ -129,12 +126,12 @@ class Client:
         except (OSError, HTTPException, ValueError) as error:
             raise self._unreachable(error) from None
         if status in REDIRECTS:
-            raise Problem(
+            raise UserError(
                 f"the Vault at {self.address} answered with a redirect to {received.get('Location', 'nowhere')[:200]}: nothing "
                 "more was sent, for servers would send their tokens there too. Name the address of the Vault itself"
             )
         if len(content) > LIMIT:
-            raise Problem(
+            raise UserError(
                 f"the Vault at {self.address} answered {path} with more than {LIMIT >> 20} MiB: is it a Vault?"
             )
         return status, self._read(status, path, content)
@@ -145,7 +142,7 @@ class Client:
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            raise Problem(f"what answers at {self.address} (status {status}) is not a Vault: check vault:address")
+            raise UserError(f"what answers at {self.address} (status {status}) is not a Vault: check vault:address")
         errors = answer.get("errors")
         told = "; ".join(" ".join(str(text).split()) for text in errors) if isinstance(errors, list) else ""
         match status:
@@ -162,7 +159,7 @@ class Client:
             case _:
                 raise Rejected(f"the Vault at {self.address} refuses {path} ({status}): {told[:500]}", status, told)
 
-    def _unreachable(self, error: Exception) -> Problem:
+    def _unreachable(self, error: Exception) -> UserError:
         cause = error.reason if isinstance(error, URLError) and isinstance(error.reason, Exception) else error
         match cause:
             case ConnectionRefusedError():
@@ -176,15 +173,15 @@ class Client:
                     if self.ca
                     else "a CA that this machine trusts: set cluster.vault.ca"
                 )
-                return Problem(f"the certificate of {self.address} is not signed by {signer}: {cause.verify_message}")
+                return UserError(f"the certificate of {self.address} is not signed by {signer}: {cause.verify_message}")
             case ssl.SSLError() if cause.reason:
-                return Problem(f"{self.address} does not speak TLS as it should ({cause.reason}): is it http?")
+                return UserError(f"{self.address} does not speak TLS as it should ({cause.reason}): is it http?")
             case TimeoutError():
                 return Unavailable(f"the Vault at {self.address} did not answer within {DEADLINE:g} s")
             case OSError():
                 return Unavailable(f"the Vault at {self.address} cannot be reached: {cause.strerror or cause}")
             case _:
-                return Problem(f"what answers at {self.address} is not a Vault: check vault:address")
+                return UserError(f"what answers at {self.address} is not a Vault: check vault:address")
 
 
 class _NoRedirects(HTTPRedirectHandler):
@@ -194,28 +191,6 @@ class _NoRedirects(HTTPRedirectHandler):
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> None:
         del req, fp, code, msg, headers, newurl
-
-
-def address_mistake(address: str) -> str:
-    """Why no token may be sent to `address`; empty: it may."""
-    if not ADDRESS.fullmatch(address):
-        return f'"{address}" is not the address of a Vault (write https://vault.example.net:8200)'
-    if address.startswith("http:") and not on_loopback(address):
-        return f"{address} is plain http, and whoever is on the way could read the token: use https (http is for loopback only)"
-    return ""
-
-
-def same_address(one: str, other: str) -> bool:
-    """Whether both lead to the same port of the same name."""
-
-    def parts(address: str) -> tuple[str, str | None, int, str]:
-        url = urlsplit(address)
-        return url.scheme, url.hostname, url.port or (443 if url.scheme == "https" else 80), url.path.rstrip("/")
-
-    try:
-        return parts(one) == parts(other)
-    except ValueError:
-        return False
 
 
 def environment_token() -> str | None:
@@ -229,24 +204,15 @@ def environment_token() -> str | None:
 
 
 def trust(ca: str | None) -> ssl.SSLContext:
-    """What is trusted with the CA in a file. Raises `Problem` where that holds none."""
+    """What is trusted with the CA in a file. Raises `UserError` where that holds none."""
     try:
         return ssl.create_default_context(cafile=ca)
     except FileNotFoundError:
-        raise Problem(f"there is no file {ca} (cluster.vault.ca, VAULT_CACERT)") from None
+        raise UserError(f"there is no file {ca} (cluster.vault.ca, VAULT_CACERT)") from None
     except ssl.SSLError as error:
-        raise Problem(f"{ca} holds no certificate ({error.reason})") from None
+        raise UserError(f"{ca} holds no certificate ({error.reason})") from None
     except OSError as error:
-        raise Problem(f"{ca} cannot be read: {error.strerror}") from None
-
-
-def on_loopback(address: str) -> bool:
-    """Whether only this machine itself can be meant."""
-    host = urlsplit(address).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+        raise UserError(f"{ca} cannot be read: {error.strerror}") from None
 
 
 def _within(seconds: float, work: Callable[[], Answer]) -> Answer:

@@ -3,8 +3,8 @@
 from abc import abstractmethod
 from typing import ClassVar, Self
 
-from tde_replication.errors import Problem
-from tde_replication.postgres.resource import Resource
+from tde_replication.errors import UserError
+from tde_replication.reconciler import Resource
 from tde_replication.vault.caller import client_for, first_to_fail
 from tde_replication.vault.client import Client
 
@@ -17,7 +17,7 @@ class InVault(Resource):
     namespace: str = ""
 
     replaced_by: ClassVar[frozenset[str]] = frozenset({"namespace"})
-    unmanaged: ClassVar[frozenset[str]] = frozenset({"address", "ca"})
+    not_compared: ClassVar[frozenset[str]] = frozenset({"address", "ca"})
 
     @property
     def client(self) -> Client:
@@ -32,7 +32,7 @@ class InVault(Resource):
         alone says why; the run has failed then."""
         try:
             return self.live()
-        except Problem as problem:
+        except UserError as problem:
             if not first_to_fail():
                 return self
-            raise Problem(str(problem)) from None  # not `Unavailable`, which would pass for "as last known"
+            raise UserError(str(problem)) from None  # not `Unavailable`, which would pass for "as last known"

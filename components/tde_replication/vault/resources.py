@@ -2,7 +2,7 @@
 
 from pulumi import Output
 
-from tde_replication.postgres.adapter import Managed, Provider
+from tde_replication.adapter import Managed, Provider
 from tde_replication.vault import secret, token
 
 

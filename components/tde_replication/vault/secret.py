@@ -6,7 +6,7 @@ pulumi-vault writes it, does not see when a value is deleted or replaced, and le
 import contextlib
 from typing import ClassVar, Literal, Self
 
-from tde_replication.postgres.resource import Secret
+from tde_replication.reconciler import Secret
 from tde_replication.vault.client import Rejected
 from tde_replication.vault.resource import InVault
 
@@ -36,8 +36,8 @@ class SecretContent(InVault):
         if found is None:
             return None
         if found.get("data") is None:
-            return self.but(content="deleted")
-        return self.but(content="as declared" if found["data"] == self._data else "another")
+            return self.replace(content="deleted")
+        return self.replace(content="as declared" if found["data"] == self._data else "another")
 
     def create(self) -> Self:
         return self.update(self)

@@ -2,9 +2,9 @@
 
 from typing import ClassVar, Self
 
-from tde_replication.errors import Problem
-from tde_replication.postgres.resource import Secret
+from tde_replication.errors import UserError
 from tde_replication.progress import note
+from tde_replication.reconciler import Secret
 from tde_replication.vault.client import Rejected
 from tde_replication.vault.resource import InVault
 
@@ -39,7 +39,7 @@ class Token(InVault):
             return None
         self._renew_in_time(data.get("ttl"))
         period, policies = data.get("period"), data.get("policies")
-        return self.but(
+        return self.replace(
             policies=sorted(map(str, policies)) if isinstance(policies, list) else [],
             period_hours=period // HOUR if isinstance(period, int) else 0,
         )
@@ -49,7 +49,7 @@ class Token(InVault):
             return
         try:
             self.client.post("auth/token/renew-accessor", {"accessor": self.accessor})
-        except Problem as why:
+        except UserError as why:
             note(f"the Vault token of {self.server} ends in {left // HOUR} hours and was not renewed: {why}")
 
     def create(self) -> Self:
@@ -64,12 +64,12 @@ class Token(InVault):
             },
         ).get("auth")
         if not isinstance(made, dict) or not made.get("client_token") or not made.get("accessor"):
-            raise Problem(f"the Vault at {self.address} made no token for {self.server}: it does not say why")
+            raise UserError(f"the Vault at {self.address} made no token for {self.server}: it does not say why")
         return self.model_validate(self.model_dump() | {key: made[key] for key in ("accessor", "client_token")})
 
     def update(self, live: Self) -> Self:
         """Every field that matters replaces it."""
-        return self.but(accessor=live.accessor, client_token=live.client_token)
+        return self.replace(accessor=live.accessor, client_token=live.client_token)
 
     def delete(self) -> None:
         """Revoked; Vault takes an accessor that it does not know as well."""

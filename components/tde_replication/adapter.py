@@ -1,0 +1,257 @@
+"""Makes a Pulumi dynamic provider of any reconciler: the only place where the two meet.
+
+A provider is pickled by reference to its class (module path and class name are kept for ever), so stacks never change with
+code. See Pulumi's *Dynamic resource providers*.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, ClassVar
+
+import pulumi
+from pulumi import Alias, ResourceOptions
+from pulumi.dynamic import (
+    CheckFailure,
+    CheckResult,
+    ConfigureRequest,
+    CreateResult,
+    DiffResult,
+    ReadResult,
+    Resource as DynamicResource,
+    ResourceProvider,
+    UpdateResult,
+)
+from pulumi.output import Unknown
+from pydantic import ValidationError
+
+from tde_replication import console, credentials
+from tde_replication.errors import AccessDenied, AnotherCluster, Unavailable, UserError, escaped
+from tde_replication.progress import reported_to
+from tde_replication.reconciler import Resource
+from tde_replication.unasked import could_not_ask
+
+LEAVE_UNREACHABLE = "TDE_REPLICATION_LEAVE_UNREACHABLE"
+
+TYPE_PREFIX = "pulumi-python:dynamic/"
+"""What Pulumi's SDK puts before the type of a dynamic resource."""
+
+Properties = dict[str, Any]
+
+
+class Provider(ResourceProvider):
+    """Create, read, update, delete and diff of one kind of reconciler."""
+
+    serialize_as_secret_always = False
+    kind: ClassVar[type[Resource]]
+    leave_unreachable = False
+    """Whether a delete leaves behind what does not answer."""
+
+    @staticmethod
+    def take_away(last: Resource) -> None:
+        """Delete it; a provider may first bring back what that needs."""
+        last.delete()
+
+    def configure(self, req: ConfigureRequest) -> None:
+        """Called once in the provider's process, before anything else."""
+        console.end_with_engine()
+        # From the environment, for `destroy` is given the stack file's settings as they were at the last `up`.
+        wanted = os.environ.get(LEAVE_UNREACHABLE) or req.config.get("leaveUnreachable")
+        self.leave_unreachable = str(wanted).lower() == "true"
+        credentials.configure(req.config.get)
+
+    def check(self, olds: Properties, news: Properties) -> CheckResult:
+        """Validate, and complete the inputs with defaults, so that a diff says what a drifted value goes back to."""
+        for name, field in self.kind.model_fields.items():
+            if name not in self.kind.computed and not field.is_required() and field.default is not None:
+                news.setdefault(_alias(self.kind, name), field.default)
+        unknown = {name for name, value in news.items() if isinstance(value, Unknown)}
+        try:
+            if olds:
+                # Not in diff, which the engine calls to refresh too: it would keep `destroy` from ending.
+                live = self._known(olds)
+                declared = self._declared(olds, news, unknown)
+                with _told(live):
+                    refusal = declared.refusal(live)
+                return CheckResult(news, [CheckFailure("", escaped(refusal))] if refusal else [])
+            if not unknown:
+                _tell_cost(self.kind.model_validate(_plain(news)), None)
+        except ValidationError as error:
+            failures = [CheckFailure(str(e["loc"][0] if e["loc"] else ""), escaped(e["msg"])) for e in error.errors()]
+            return CheckResult(news, failures)
+        return CheckResult(news, [])
+
+    def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
+        """Compare field by field; a value not known yet (of a resource that is to be made) counts as changed."""
+        unknown = {name for name, value in news.items() if isinstance(value, Unknown)}
+        fields = self.kind.model_fields
+        old = self._known(olds)
+        with _readable(self.kind):
+            new = self._declared(olds, news, unknown)
+        passed = self.kind.computed | self.kind.not_compared | self.kind.create_only
+        late = {name for name in fields if _alias(self.kind, name) in unknown and name not in passed}
+        changed = new.changed(old) | late
+        if changed:
+            _tell_cost(new, old)
+        replaces = sorted(changed & self.kind.replaced_by)
+        stored = any(new_value != old_value for new_value, old_value in _handling(self.kind, new, old))
+        return DiffResult(
+            changes=bool(changed) or stored,
+            replaces=[_alias(self.kind, name) for name in replaces],
+            delete_before_replace=self.kind.delete_before_replace,
+        )
+
+    def _known(self, props: Properties) -> Resource:
+        """As Pulumi's state holds it."""
+        with _readable(self.kind):
+            return self.kind.model_validate(_plain(props))
+
+    def _declared(self, olds: Properties, news: Properties, unknown: set[str]) -> Resource:
+        """What is declared; what `create` found out, and what is not known yet, as it was."""
+        kept = unknown | set(_aliases(self.kind, self.kind.computed))
+        return self.kind.model_validate({k: v for k, v in _plain(olds).items() if k in kept} | _plain(news))
+
+    def create(self, props: Properties) -> CreateResult:
+        declared = self._known(props)
+        with _told(declared):
+            made = declared.create()
+        return CreateResult(made.identity, _dump(made))
+
+    def read(self, id_: str, props: Properties) -> ReadResult:
+        last = self._known(props)
+        with _told(last):
+            try:
+                live = last.read()
+            except (Unavailable, AccessDenied) as error:
+                if isinstance(error, AccessDenied) and not self.leave_unreachable:
+                    raise
+                could_not_ask(self._thing(last), error)
+                console.say(f"shown as last known: {error}")
+                live = last
+        if live is None:
+            return ReadResult("", {}, {})
+        inputs = live.model_dump(by_alias=True, exclude_none=True, exclude=set(self.kind.computed))
+        return ReadResult(id_, _dump(live), inputs)
+
+    def _thing(self, one: Resource) -> str:
+        return f"{self.kind.called or self.kind.__name__} {one.identity}"
+
+    def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
+        old = self._known(olds)
+        with _readable(self.kind):
+            new = self._declared(olds, news, set())
+        with _told(new):
+            made = new.update(old) if new.changed(old) else new
+        return UpdateResult(_dump(made))
+
+    def delete(self, _id: str, props: Properties) -> None:
+        last = self._known(props)
+        with _told(last):
+            thing = self._thing(last)
+            try:
+                self.take_away(last)
+            except (Unavailable, AccessDenied) as error:
+                # What another cluster holds is none of this: the one that had it is gone, or elsewhere.
+                if not self.leave_unreachable and not isinstance(error, AnotherCluster):
+                    raise type(error)(
+                        f"{thing} is not taken away: {str(error).rstrip('.')}. Bring that back and run this again; or "
+                        f"leave behind what does not answer: `{LEAVE_UNREACHABLE}=true pulumi destroy`"
+                    ) from None
+                console.say(f"left behind: {thing} ({str(error).rstrip('.')})")
+
+
+class Managed(DynamicResource):
+    """A dynamic resource made of a reconciler's fields; subclasses name the provider and the Pulumi type."""
+
+    provider: ClassVar[type[Provider]]
+    former_type: ClassVar[str] = ""
+    """What it was called in the states of an earlier version."""
+
+    def __init__(self, name: str, opts: ResourceOptions, /, **fields: Any) -> None:
+        kind = self.provider.kind
+        inputs = {_alias(kind, field): value for field, value in fields.items()}
+        for secret in _aliases(kind, kind.secrets):
+            if secret in inputs:
+                inputs[secret] = pulumi.Output.secret(inputs[secret])
+        outputs = {name: None for name in _aliases(kind, kind.computed) if name not in inputs}
+        aliases = [Alias(type_=f"{TYPE_PREFIX}{self.former_type}")] if self.former_type else []
+        hidden = ResourceOptions(additional_secret_outputs=sorted(_aliases(kind, kind.secrets)), aliases=aliases)
+        super().__init__(self.provider(), name, {**inputs, **outputs}, ResourceOptions.merge(opts, hidden))
+
+    @classmethod
+    def token(cls) -> str:
+        """Its Pulumi type, as a URN holds it."""
+        return f"pulumi-python:{cls._resource_type_name}"
+
+    def output(self, field: str) -> pulumi.Output[Any]:
+        """An output by the reconciler's own name of it."""
+        value: pulumi.Output[Any] = getattr(self, _alias(self.provider.kind, field))
+        return value
+
+
+@contextmanager
+def _readable(kind: type[Resource]) -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise UserError(
+            f"Pulumi's state holds a {kind.called or kind.__name__} that cannot be read ({wrong}): it was changed by hand, or is "
+            "of another version. Bring back a former one by `pulumi stack import`"
+        ) from None
+
+
+def _alias(kind: type[Resource], name: str) -> str:
+    return kind.model_fields[name].alias or name
+
+
+def _aliases(kind: type[Resource], names: frozenset[str]) -> list[str]:
+    return sorted(_alias(kind, name) for name in names)
+
+
+def _handling(kind: type[Resource], new: Resource, old: Resource) -> Iterator[tuple[Any, Any]]:
+    names = kind.not_compared | ({"host"} & kind.model_fields.keys())
+    return ((getattr(new, name), getattr(old, name)) for name in sorted(names))
+
+
+def _plain(props: Mapping[str, Any]) -> Properties:
+    """Without Pulumi's own keys and absent values, so that a field's default stands for what is not given."""
+    return {k: v for k, v in props.items() if not k.startswith("__") and v is not None and not isinstance(v, Unknown)}
+
+
+def _tell_cost(declared: Resource, live: Resource | None) -> None:
+    try:
+        cost = declared.cost(live)
+    except UserError:
+        return  # what cannot be asked now is told of where it is read
+    if cost:
+        _say_once(cost)
+
+
+@cache
+def _say_once(text: str) -> None:
+    """The engine asks for a diff to refresh, and again to plan."""
+    console.say(text)
+
+
+def _dump(resource: Resource) -> Properties:
+    return resource.model_dump(by_alias=True, exclude_none=True)
+
+
+@contextmanager
+def _told(resource: Resource) -> Iterator[None]:
+    """Show progress live; show a problem as its one sentence, any other error with its place in our code."""
+    try:
+        with reported_to(lambda text, kept: console.say(text, urn=resource.row, ephemeral=not kept)):
+            yield
+    except UserError:
+        sys.tracebacklimit = 0
+        raise
+    except Exception as error:
+        sys.tracebacklimit = 1000
+        if escaped(str(error)) != str(error):  # it quotes what a server or a machine said
+            raise RuntimeError(escaped(traceback.format_exc())) from None
+        raise

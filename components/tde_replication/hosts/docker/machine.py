@@ -1,0 +1,315 @@
+"""Servers in containers: the server is the container's main process, its data lies on a volume of the same name.
+
+pulumi-docker makes container, volume and network (`placement`); here they are worked with, through Docker's own SDK. Where the
+container is gone, the volume's labels say what it was made of, so that files can still be read and removed.
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from docker.errors import APIError, NotFound
+from requests.exceptions import RequestException
+
+from tde_replication.errors import CommandFailed, Unavailable, UserError
+from tde_replication.hosts import file_scripts as scripts
+from tde_replication.hosts.answer import LONGEST, Kept, last_lines
+from tde_replication.hosts.base import Postmaster
+from tde_replication.hosts.docker import bridge as docker_bridge
+from tde_replication.hosts.docker.containers import (
+    ACCOUNT,
+    CUT,
+    STDERR,
+    STDOUT,
+    SUPERVISE,
+    Attached,
+    ContainerSpec,
+    daemon,
+    helper,
+    instant,
+)
+from tde_replication.hosts.files import DEADLINE, LOG_TAIL_BYTES, Ended, ScriptedHost
+from tde_replication.hosts.superuser import Connection
+from tde_replication.waiting import until
+
+SCHEME = "docker://"
+IMAGE, DIRECTORY = "tde-replication.image", "tde-replication.directory"
+"""Labels of a volume."""
+LOCKS_DEADLINE = 5.0
+"""Seconds for a server to say that it listens; it may be told to say nothing."""
+LOCKED = (b"listening on Unix socket", b"redirecting log output", b"FATAL:", b"PANIC:")
+"""What a server says when it has its lock files, or gives up."""
+LATE = 60.0
+"""Seconds that a busy Docker may take to note a start."""
+DEATHS = 5
+"""How often a container may end under a file operation, before that is given up."""
+TOLD = "read -r _ || exit\n"
+"""Begins every script: it waits to be told to go, see SUPERVISE."""
+MAKING = {scripts.WRITE, scripts.REPLACE, scripts.MAKE_DIRECTORY}
+"""What cannot be done where there is no container."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The server's container, or what is left of it."""
+
+    place: ContainerSpec
+    exists: bool
+    running: bool
+    """Whether a command can run in it: not in one that is paused."""
+    started_at: float
+    """Seconds since the epoch, by the clock that the server sees. Docker notes it when the server may have run for a while."""
+    finished_at: float
+    """The end of its run before this one; 0 or less where there was none, or Docker missed it."""
+    paused: bool = False
+    restarting: bool = False
+    """Whether Docker waits before it starts it again."""
+    variables: tuple[str, ...] = ()
+    """The environment variables that the image sets."""
+
+
+class DockerHost(ScriptedHost):
+    account = ACCOUNT
+    administrators = ()
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._name = address.removeprefix(SCHEME)
+        self.label = f"{self._name}: "
+
+    def _find(self) -> Found | None:
+        """The container, or its volume alone; None where neither is there, and so no file."""
+        with daemon() as client:
+            try:
+                info = client.inspect_container(self._name)
+            except NotFound:
+                return self._find_volume(client)
+            mount = next((mount for mount in info["Mounts"] if mount.get("Name") == self._name), None)
+            if mount is None:
+                raise UserError(f"container {self._name} has no volume of its own name: it is none of ours")
+            first = info["HostConfig"]["NetworkMode"]
+            networks = (first, *(name for name in info["NetworkSettings"]["Networks"] if name != first))
+            place = ContainerSpec(self._name, info["Image"], self._name, mount["Destination"], networks)
+            state = info["State"]
+            running = state["Running"] and not state["Restarting"] and not state["Paused"]
+            variables = tuple(text.partition("=")[0] for text in info["Config"]["Env"] or [])
+            return Found(
+                place,
+                exists=True,
+                running=running,
+                paused=state["Paused"],
+                restarting=state["Restarting"],
+                started_at=instant(state["StartedAt"]),
+                finished_at=instant(state["FinishedAt"]),
+                variables=variables,
+            )
+
+    def _find_volume(self, client: Any) -> Found | None:
+        try:
+            labels = client.inspect_volume(self._name)["Labels"] or {}
+        except NotFound:
+            return None
+        try:
+            place = ContainerSpec(self._name, labels[IMAGE], self._name, labels[DIRECTORY], ("none",))
+        except KeyError:
+            raise UserError(f"volume {self._name} has not our labels: it is none of ours") from None
+        return Found(place, exists=False, running=False, started_at=0, finished_at=0)
+
+    def _existing(self) -> Found:
+        found = self._find()
+        if found is None or not found.exists:
+            raise Unavailable(f"there is no container {self._name}; `up` makes it")
+        return found
+
+    @contextmanager
+    def _attached(self, found: Found, command: Sequence[str], **options: Any) -> Iterator[Attached]:
+        """A command where the volume is: in the server's container, or in a helper."""
+        with daemon() as client:
+            if found.running:
+                try:
+                    attached = Attached(client, self._name, command, user=ACCOUNT, **options)
+                except APIError as error:
+                    if error.status_code not in {404, 409}:  # it is not running: it stopped just now
+                        raise
+                else:
+                    with attached:
+                        yield attached
+                        return
+            with (
+                helper(found.place, ACCOUNT) as container,
+                Attached(client, container, command, user=ACCOUNT, **options) as attached,
+            ):
+                yield attached
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        deadline: float,
+        directory: PurePosixPath | None = None,
+        environment: Mapping[str, str] | None = None,
+        on_line: Callable[[str], None] | None = None,
+    ) -> str:
+        late = threading.Event()
+        output = Kept(f"container {self._name}")
+        errors = _Lines(on_line)
+        where = str(directory or "/")
+        variables = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"} | dict(environment or {})
+        found = self._existing()
+        foreign = {"HOME", "HOSTNAME", *found.variables} - variables.keys()
+        supervised = ["/bin/sh", "-c", SUPERVISE, "supervise", " ".join(sorted(foreign)), *command]
+        options = {"directory": where, "environment": variables, "deadline": deadline + CUT}
+        with self._attached(found, supervised, **options) as attached:
+
+            def give_up() -> None:
+                late.set()
+                attached.end_input()
+
+            timer = threading.Timer(deadline, give_up)
+            timer.start()
+            try:
+                attached.send(b"\n")
+                for stream, data in attached.frames():
+                    if stream == STDOUT:
+                        output.add(data)
+                    else:
+                        errors.feed(data)
+                errors.end()
+                status = attached.status()
+            except TimeoutError:
+                status = -1
+            finally:
+                timer.cancel()
+        name = PurePosixPath(command[0]).name
+        if late.is_set():
+            raise CommandFailed(name, status, f"it did not end within {deadline:g} s")
+        if status:
+            raise CommandFailed(name, status, "".join(list(errors.lines)[-20:]))
+        return bytes(output).decode(errors="replace")
+
+    def _execute(self, script: str, *arguments: str, content: bytes = b"", deadline: float = DEADLINE) -> Ended:
+        command = ["/bin/sh", "-c", f"{TOLD}{script}", "files", *arguments]
+        for _ in range(DEATHS):
+            found = self._existing() if script in MAKING else self._find()
+            if found is None:
+                return Ended(scripts.ABSENT, b"", "")
+            output: defaultdict[int, Kept] = defaultdict(lambda: Kept(f"container {self._name}"))
+            with self._attached(found, command, deadline=deadline) as attached:
+                attached.send(b"\n" + content)
+                attached.end_input()
+                for stream, data in attached.frames():
+                    output[stream].add(data)
+                try:
+                    status = attached.status()
+                except TimeoutError:
+                    raise Unavailable(f"container {self._name} did not answer within {deadline:g} s") from None
+            if status in scripts.ANSWERS or not found.running or self._find() == found:
+                break  # else the server's container ended under it
+        errors = bytes(output[STDERR]).decode(errors="replace")
+        return Ended(
+            status, bytes(output[STDOUT]), errors or (f"its container ended (status {status})" if status else "")
+        )
+
+    def start(self, binaries: PurePosixPath, data_directory: PurePosixPath) -> int:
+        del binaries, data_directory  # the container's command names them
+        found = self._existing()
+        paused = found.paused
+        with daemon() as client:
+            if found.restarting:
+                client.stop(self._name, timeout=0)  # Docker would wait for up to a minute before it starts it again
+            now = instant(client.info()["SystemTime"])  # the clock that dates its log's lines
+            try:
+                (client.unpause if paused else client.start)(self._name)
+            except APIError as error:
+                raise UserError(f"container {self._name} does not start: {error.explanation}") from None
+            if not paused:
+                # No command in it before: the server would take one that has the number of a server which was killed for
+                # that server, whose lock files are still there, and not start.
+                until(lambda: self._has_locks(client, now), seconds=LOCKS_DEADLINE)
+        return int(now * 1e6)
+
+    def _has_locks(self, client: Any, since: float) -> bool:
+        said = client.logs(self._name, since=since)
+        return any(text in said for text in LOCKED) or not client.inspect_container(self._name)["State"]["Running"]
+
+    def log_since(self, data_directory: PurePosixPath, mark: int) -> str:
+        del data_directory
+        with daemon() as client:
+            said: bytes = client.logs(self._name, since=mark / 1e6)
+        return said[-LOG_TAIL_BYTES:].decode(errors="replace")
+
+    def postmaster(self, data_directory: PurePosixPath) -> Postmaster | None:
+        found = self._find()
+        if found is None or not found.running:
+            return None
+        server = super().postmaster(data_directory)
+        # A lock file that a killed server left may name a process that this container has again; that server's start was before.
+        if server and not server.lost and 0 < server.started < int(max(found.finished_at, found.started_at - LATE)):
+            return None
+        return server
+
+    def on(self, networks: Sequence[str]) -> list[str]:
+        with daemon() as client:
+            try:
+                here = client.inspect_container(self._name)["NetworkSettings"]["Networks"]
+            except NotFound:
+                return list(networks)  # it is made with all of them
+        return [name for name in networks if name in here]
+
+    def join(self, network: str) -> None:
+        with daemon() as client:
+            client.connect_container_to_network(self._name, network)
+
+    def stop(self, binaries: PurePosixPath, data_directory: PurePosixPath, *, deadline: float) -> None:
+        del binaries
+        found = self._find()
+        if found is None or not found.exists:
+            return
+        with daemon() as client:
+            if found.paused:
+                client.unpause(self._name)
+                found = self._existing()
+            for signal in ("SIGINT", "SIGQUIT"):  # fast shutdown, immediate shutdown
+                if not found.running:
+                    client.stop(self._name, timeout=0)  # or its restart policy brings it back
+                    return
+                with suppress(APIError):  # it ended just now
+                    client.kill(self._name, signal)
+                with suppress(RequestException):
+                    client.wait(self._name, timeout=int(deadline))
+                    return
+        raise UserError(f"the server on {data_directory} did not stop within {2 * deadline:g} s")
+
+    def connect(self, data_directory: PurePosixPath, database: str, **options: Any) -> Connection:
+        found = self._find()
+        if found is None or not found.running:
+            raise Unavailable(f"no server runs on {data_directory} of {self._name}")
+        return docker_bridge.connect(self._name, data_directory, database, options)
+
+
+class _Lines:
+    """Bytes as they come, as lines."""
+
+    def __init__(self, on_line: Callable[[str], None] | None) -> None:
+        self._on_line = on_line
+        self._rest = b""
+        self.lines = last_lines()
+
+    def feed(self, data: bytes) -> None:
+        *whole, self._rest = (self._rest[-LONGEST:] + data).replace(b"\r", b"\n").split(b"\n")
+        for line in whole:
+            self._tell(line, "\n")
+
+    def end(self) -> None:
+        if self._rest:
+            self._tell(self._rest, "")
+
+    def _tell(self, line: bytes, end: str) -> None:
+        text = line.decode(errors="replace")
+        self.lines.append(text + end)
+        if self._on_line:
+            self._on_line(text)

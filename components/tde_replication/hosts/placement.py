@@ -1,0 +1,88 @@
+"""A server's place as a stack declares it: all that depends on the kind of host, decided once."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, TypeVar, cast
+
+import pulumi
+
+Made = TypeVar("Made", bound=pulumi.Resource)
+
+
+def _nothing(_: pulumi.ResourceOptions) -> Sequence[pulumi.Resource]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Placement:
+    address: str
+    """What resources call the host (`tde_replication.hosts.host` finds it again)."""
+    data: PurePosixPath
+    binaries: PurePosixPath
+    port: int
+    replication_host: str
+    """The host name or address by which the other servers reach it."""
+    replication_sources: tuple[str, ...]
+    """Where its replication connections come from, for pg_hba.conf; none: from where it finds the primary, which is on the same
+    machine."""
+    dsn: str
+    """A libpq connection string for the person who runs the stack."""
+    server: str
+    """What runs there, for people: "PostgreSQL 18.6, embedded"."""
+    has_pg_tde: bool | None
+    """None: only the host itself can tell, and it may not be there yet."""
+    version: int | None
+    """The major version of the PostgreSQL there; None where only the host itself can tell."""
+    version_setting: str
+    """The setting of a server that decides it."""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """Configuration parameters that this kind of host decides."""
+    make: Callable[[pulumi.ResourceOptions], Sequence[pulumi.Resource]] = _nothing
+    """Registers the resources that make the place, as children; nothing is put there before them."""
+    published: int | None = None
+    """The port of this machine's loopback that leads to the server, where it listens elsewhere."""
+    in_container: bool = False
+    """Whether the last that `make` registers is a container with the server as its main process."""
+    networks: tuple[str, ...] = ()
+    """Those that such a container is on."""
+
+    @property
+    def seen_at(self) -> tuple[str, int]:
+        """Host and port for the person who runs the stack."""
+        return ("127.0.0.1", self.published) if self.published else (self.replication_host, self.port)
+
+    @property
+    def location(self) -> dict[str, Any]:
+        return {"host": self.address, "data_directory": str(self.data)}
+
+
+@dataclass(frozen=True)
+class PlacementContext:
+    """What a kind of host may need to know of the cluster around a server."""
+
+    stack: str
+    cluster: str
+    vault_network: str | None = None
+    """A docker network that leads to Vault."""
+    keep: bool = True
+    """Whether what holds data outlives the stack."""
+    made: dict[str, Any] = field(default_factory=dict)
+    ports: set[int] = field(default_factory=set)
+    """Those of this machine that servers of this cluster have been given."""
+
+    @property
+    def prefix(self) -> str:
+        """What the cluster's own things outside of Pulumi are called, or begin with: the stack's name, and the cluster's where it
+        has another."""
+        return self.stack if self.cluster == self.stack else f"{self.stack}-{self.cluster}"
+
+    def named(self, name: str) -> str:
+        """The name of a resource, of which no other cluster of the stack has one."""
+        return name if self.cluster == self.stack else f"{self.cluster}-{name}"
+
+    def shared(self, name: str, make: Callable[[], Made]) -> Made:
+        """A resource that several servers share, made for the first."""
+        if name not in self.made:
+            self.made[name] = make()
+        return cast("Made", self.made[name])

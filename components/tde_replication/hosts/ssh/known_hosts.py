@@ -1,0 +1,42 @@
+"""Files of host keys (sshd(8), *SSH_KNOWN_HOSTS FILE FORMAT*)."""
+
+import base64
+import re
+from pathlib import Path
+
+from tde_replication.errors import UserError
+
+LARGEST = 1 << 20
+KINDS = re.compile(r"(ssh|ecdsa|sk)-[a-z0-9@.-]+")
+MARKERS = ("@cert-authority", "@revoked")
+
+
+def is_key(text: str) -> bool:
+    """Whether it is a kind of key and, in base 64, a key of that kind."""
+    kind, _, encoded = text.partition(" ")
+    try:
+        key = base64.b64decode(encoded, validate=True)
+    except ValueError:
+        return False
+    return bool(KINDS.fullmatch(kind)) and key.startswith(len(kind).to_bytes(4, "big") + kind.encode())
+
+
+def expect_known_hosts(path: Path) -> None:
+    """Refuse a file that holds anything else: ssh takes the lines that fit, of any file. Raises `UserError`."""
+    try:
+        content = path.read_bytes() if path.is_file() and path.stat().st_size <= LARGEST else None
+    except OSError as error:
+        raise UserError(f"host.knownHosts: {path} cannot be read: {error.strerror}") from None
+    if content is None:
+        raise UserError(f"host.knownHosts: {path} is no file of host keys: name one as ssh-keyscan writes it")
+    for number, line in enumerate(content.decode(errors="replace").splitlines(), start=1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if words[0] in MARKERS:
+            words = words[1:]
+        if not is_key(" ".join(words[1:3])):
+            raise UserError(
+                f"host.knownHosts: line {number} of {path} is no host key: name a file that holds nothing else, as ssh-keyscan "
+                "writes it"
+            )

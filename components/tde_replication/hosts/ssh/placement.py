@@ -1,0 +1,360 @@
+"""A server's place on a machine reached by ssh: packages, the directory above its data, and the systemd unit that runs it.
+
+By pulumi-command, as root. The scripts (`ssh_scripts`) go over standard input, with what they work on quoted behind them; only
+"make" and "remove" are in the commands, so they mean the same to every login shell.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_network
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pulumi
+from psycopg.conninfo import make_conninfo
+from pulumi import ResourceOptions
+from pulumi_command import remote
+
+from tde_replication.errors import CommandFailed, Unavailable, UserError
+from tde_replication.hosts import installation
+from tde_replication.hosts.account import PROJECT
+from tde_replication.hosts.addresses import networks
+from tde_replication.hosts.placement import Placement, PlacementContext
+from tde_replication.hosts.ssh import sudo
+from tde_replication.hosts.ssh.known_hosts import expect_known_hosts
+from tde_replication.hosts.ssh.login import Login, connection_settings, known_host_keys
+from tde_replication.hosts.ssh.machine import OWN_UNITS, SshHost
+from tde_replication.hosts.ssh.openssh import Shell
+from tde_replication.hosts.ssh.scripts import DIRECTORY, FILES, PACKAGES, UNIT, UNIT_TEXT
+from tde_replication.hosts.ssh.way_scripts import WAY
+from tde_replication.settings import Server, Ssh
+from tde_replication.unasked import could_not_ask
+
+PROBE_DEADLINE = 20.0
+DIAL_ATTEMPTS = 3
+LAYOUTS = {
+    "debian": ("/usr/lib/postgresql/{version}/bin", "/var/lib/postgresql/{version}", "postgresql@{version}-main"),
+    "redhat": ("/usr/pgsql-{version}/bin", "/var/lib/pgsql/{version}", "postgresql-{version}"),
+}
+"""By system: the directories of programs and of data, and the distribution's own unit."""
+SUFFIXES = {"debian": ".deb", "redhat": ".rpm"}
+NO_SERVER, OTHERS = 3, 4
+# $1 directory of programs; the rest: where the extension may be. A program is run only where nobody but root and the account may
+# change it, or what leads to it.
+PROGRAMS = (
+    WAY
+    + f"""
+directory=$1
+shift
+[ -e "$directory/postgres" ] || exit {NO_SERVER}
+accounts=" 0 $(id -u) "
+for program in {" ".join(installation.PROGRAMS)}; do
+    [ ! -e "$directory/$program" ] || way "$directory/$program" || {{ printf '%s\\n' "$place" >&2; exit {OTHERS}; }}
+done
+"$directory/postgres" --version || exit 1
+for file; do [ ! -e "$file" ] || echo pg_tde; done
+"""
+)
+HOST_KEYS = ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa", "ssh-ed25519")
+"""In the order in which pulumi-command's ssh wants them of a host."""
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Registers what one server's place is made of."""
+
+    server: Server
+    login: Login
+    data: PurePosixPath
+    unit: str
+    unit_text: str
+    """Empty where the unit is the distribution's."""
+    named: Callable[[str], str]
+    """The names of its resources."""
+
+    def __call__(self, opts: ResourceOptions) -> Sequence[pulumi.Resource]:
+        declared = _ssh(self.server)
+        last: list[pulumi.Resource] = []
+        if declared.packages == "percona":
+            last = [self._command("packages", PACKAGES, [declared.system, str(declared.version)], opts)]
+        elif declared.packages != "none":
+            last = self._package_files(declared.packages, opts)
+        own = "no" if self.server.data_directory else "yes"
+        above = [self.login.account, str(self.data.parent), own]
+        last = [self._command("directory", DIRECTORY, above, _after(opts, last))]
+        if self.unit_text:
+            last = [self._command("unit", UNIT, [self.unit, self.unit_text], _after(opts, last))]
+        return last
+
+    def _package_files(self, directory: str, opts: ResourceOptions) -> list[pulumi.Resource]:
+        """Copied to the login's home, where they stay as long as the stack, and installed from there."""
+        place = f".cache/tde-replication/{self.unit}"
+        copied = remote.CopyToRemote(
+            self.named(f"{self.server.name}-package-files"),
+            connection=self._connection(),
+            source=pulumi.FileArchive(f"{Path(directory).expanduser()}/"),  # with the slash, what is in it
+            remote_path=place,
+            opts=opts,
+        )
+        names = [f"./{name}" for name in _package_names(self.server)]
+        return [self._command("packages", FILES, [place, *names], _after(opts, [copied]))]
+
+    def _command(self, what: str, script: str, arguments: Sequence[str], opts: ResourceOptions) -> pulumi.Resource:
+        # All of it is read before any of it runs, so that no program in it reads the rest of the script.
+        text = f'main() {{\n{script.strip()}\n}}\nmain "$1" {shlex.join(arguments)} </dev/null\n'
+        stdin: pulumi.Input[str] = text
+        run = f"exec {self.login.become('root')}/bin/sh "
+        if self.login.asks("root"):
+            stdin = pulumi.Output.secret(f"{self.login.answer}{sudo.BEGIN}\n{text}")
+            run += f"-c '{sudo.SKIP}; exec /bin/sh \"$@\"' sh "
+        return remote.Command(
+            self.named(f"{self.server.name}-{what}"),
+            connection=self._connection(),
+            create=f"{run}-s make",
+            delete=f"{run}-s remove",
+            stdin=stdin,
+            logging=remote.Logging.NONE,
+            add_previous_output_in_env=False,
+            opts=opts,
+        )
+
+    def _connection(self) -> remote.ConnectionArgs:
+        """The same way as our own ssh goes, as far as pulumi-command can: one jump host, and no certificate but an agent's."""
+        hop = _through(self.login)
+        proxy = remote.ProxyConnectionArgs(**_reached(hop)) if hop else None
+        return remote.ConnectionArgs(**_reached(self.login), proxy=proxy)
+
+
+def declare(server: Server, port: int, context: PlacementContext) -> Placement:
+    """The place of a server on a machine reached by ssh. It need not be there yet, and need not answer."""
+    declared = _ssh(server)
+    binaries, above, distribution = (text.format(version=declared.version) for text in LAYOUTS[declared.system])
+    if declared.unit and declared.unit.startswith("postgresql@") and not server.adopt:
+        raise UserError(
+            f"{server.name}: {declared.unit} runs a server that pg_createcluster made; it can be adopted (adopt: true). Leave "
+            "out host.unit, and the stack makes a unit of its own"
+        )
+    if declared.unit and not server.adopt and not server.data_directory:
+        raise UserError(
+            f"{server.name}: {declared.unit} starts the server of one data directory: name that in dataDirectory. Leave out "
+            "host.unit, and the stack makes a unit of its own"
+        )
+    if declared.known_hosts:
+        expect_known_hosts(PROJECT / Path(declared.known_hosts).expanduser())
+    login = Login(
+        host=declared.ssh,
+        port=declared.port,
+        user=declared.user,
+        account=declared.account,
+        key=declared.key,
+        certificate=declared.certificate,
+        known_hosts=declared.known_hosts,
+        jump=tuple(declared.jump),
+    )
+    if declared.certificate and not server.adopt and not _agent_holds(declared.certificate):
+        raise UserError(
+            f"{server.name}: pulumi-command, which makes the server's place, has host.certificate from an agent alone: run one, "
+            "and `ssh-add` the key beside its certificate"
+        )
+    if not server.adopt:
+        _through(login)
+        # A wrong password of sudo's is told at preview, before pulumi-command tries it three times at each of its commands.
+        try:
+            Shell(login).answer("root")
+        except Unavailable as why:
+            could_not_ask(f"whether sudo lets in {login.login}", why)
+    own = f"{OWN_UNITS}{context.prefix}-{server.name}"
+    unit = declared.unit or (distribution if server.adopt else own)
+    data = PurePosixPath(server.data_directory or f"{above}/{own}/data")
+    place = PurePosixPath(server.binaries or binaries)
+    text = ""
+    if unit == own:
+        values = {"data": _unit_word(str(data)), "binaries": _unit_word(str(place))}
+        text = UNIT_TEXT.format(
+            name=server.name, stack=context.prefix.replace("%", "%%"), account=login.account, unit=unit, **values
+        )
+    sockets = f"/run/{unit}" if text else "/var/run/postgresql"
+    address = login.address(unit=unit)
+    has_pg_tde, version = _programs(server, SshHost(address), place)
+    return Placement(
+        address=address,
+        data=data,
+        binaries=place,
+        port=port,
+        replication_host=_reach(server, declared),
+        replication_sources=(server.address,) if server.address else _clients(server, declared),
+        dsn=make_conninfo(host=sockets, port=port, user="postgres", dbname="postgres", requirepeer=login.account),
+        server=f"PostgreSQL {declared.version} on {declared.ssh}",
+        has_pg_tde=has_pg_tde,
+        version=version,
+        version_setting="host.version",
+        parameters={"unix_socket_directories": sockets} if text else {},
+        make=(lambda _: ()) if server.adopt else Maker(server, login, data, unit, text, context.named),
+    )
+
+
+def _ssh(server: Server) -> Ssh:
+    if not isinstance(server.host, Ssh):
+        raise UserError(f"{server.name} is on no machine reached by ssh")
+    return server.host
+
+
+def _after(opts: ResourceOptions, before: Sequence[pulumi.Resource]) -> ResourceOptions:
+    return ResourceOptions.merge(opts, ResourceOptions(depends_on=list(before)))
+
+
+def _unit_word(path: str) -> str:
+    """A path in a systemd unit (systemd.syntax(7)); with quotes where it must have them."""
+    escaped = path.replace("\\", "\\\\").replace("%", "%%").replace("$", "$$").replace('"', '\\"')
+    if re.search(r"\s|'", path):
+        raise UserError(
+            f"{path}: a unit of systemd takes no path with a space or a quote in it: name another dataDirectory"
+        )
+    return escaped
+
+
+def _reach(server: Server, declared: Ssh) -> str:
+    """Where other servers find it: its `address`, where that is one, else the name of its machine."""
+    if not server.address:
+        return declared.ssh
+    try:
+        network = ip_network(server.address)
+    except ValueError:
+        return server.address
+    return str(network.network_address) if network.num_addresses == 1 else declared.ssh
+
+
+def _clients(server: Server, declared: Ssh) -> tuple[str, ...]:
+    """Where its connections come from, for pg_hba.conf: names in there would need reverse lookups. A name may have several
+    addresses, and connections come from any of them."""
+    try:
+        return networks(declared.ssh)
+    except OSError:
+        raise UserError(
+            f"{server.name}: the name {declared.ssh} is not known here, so its address for pg_hba.conf is not either: set "
+            "`address` of this server, as 192.0.2.7/32"
+        ) from None
+
+
+def _package_names(server: Server) -> list[str]:
+    """The files of packages that are brought, of one kind. Raises `UserError` where there are none."""
+    directory = PROJECT / Path(_ssh(server).packages).expanduser()
+    suffix = SUFFIXES[_ssh(server).system]
+    found = sorted(path.name for path in directory.glob(f"*{suffix}"))
+    if not found:
+        raise UserError(f"host.packages: {directory} holds no {suffix} files")
+    return found
+
+
+def _programs(server: Server, host: SshHost, binaries: PurePosixPath) -> tuple[bool | None, int | None]:
+    """Whether the server there has the extension, or will have it, and its major version; None where there is none yet, or no
+    answer. Raises `UserError` where one should be installed already and is not, or others may change it."""
+    declared = _ssh(server)
+    installed = server.adopt or declared.packages == "none"
+    brought = []
+    if not installed:
+        brought = ["pg_tde"] if declared.packages == "percona" else _package_names(server)
+    will_have = True if any("pg_tde" in name.replace("-", "_") for name in brought) else None
+    expected = None if server.binaries else declared.version
+    if will_have and expected:
+        return will_have, expected
+    places = [
+        str(binaries.parent / place.format(major=declared.version) / "pg_tde.control")
+        for place in installation.EXTENSIONS
+    ]
+    try:
+        told = host.run(["/bin/sh", "-c", PROGRAMS, "sh", str(binaries), *places], deadline=PROBE_DEADLINE)
+    except CommandFailed as failure:
+        if failure.status == OTHERS:
+            raise UserError(
+                f"the programs in {binaries} on {declared.ssh} are not run, for others than root and {declared.account} may "
+                f"change {failure.output.strip()}: see its owner and mode, or name another directory in binaries"
+            ) from None
+        if installed and failure.status == NO_SERVER:
+            raise UserError(
+                f"there is no {binaries / 'postgres'} on {declared.ssh}: name what is there in host.version, host.system or "
+                "binaries" + ("" if server.adopt else "; or have it installed (host.packages)")
+            ) from None
+        return will_have, expected
+    except UserError as why:
+        could_not_ask(f"the version of {server.name}", why)
+        return will_have, expected
+    version = re.search(r"\d+", told)
+    return will_have or "pg_tde" in told.splitlines(), int(version[0]) if version else expected
+
+
+def _through(login: Login) -> Login | None:
+    """The jump host on the way: the stack file's, else the one of the user's own ssh configuration."""
+    if login.jump:
+        return login.hop(login.jump[0])
+    settings = connection_settings(login)
+    if "proxycommand" in settings:
+        raise UserError(
+            f"pulumi-command, which makes the server's place, takes no ProxyCommand, as your ssh configuration has it for "
+            f"{login}: name a jump host there (ProxyJump), or in host.jump"
+        )
+    *before, last = settings.get("proxyjump", ["none"])[0].split(",")
+    if before:
+        raise UserError(
+            f"pulumi-command, which makes the server's place, goes through one jump host, and your ssh configuration names "
+            f"{len(before) + 1} on the way to {login}"
+        )
+    # With nothing of the stack file's: so does ssh itself go there. (It shows an IPv4 address in brackets too.)
+    return None if last == "none" else Login(login.host).hop(re.sub(r"\[([^]:]+)\]", r"\1", last))
+
+
+def _reached(login: Login) -> dict[str, Any]:
+    """pulumi-command's connection to one machine, as the user's own ssh would make it."""
+    settings = connection_settings(login)
+    found: dict[str, Any] = {
+        "host": settings["hostname"][0],
+        "port": int(settings["port"][0]),
+        "user": settings["user"][0],
+        "host_key": _host_key(settings),
+        "dial_error_limit": DIAL_ATTEMPTS,
+    }
+    if key := _private_key(login, settings):
+        found["private_key"] = pulumi.Output.secret(key)
+    return found
+
+
+def _host_key(settings: dict[str, list[str]]) -> str:
+    """The key that known_hosts has; "", which matches none, for an unknown host: without one, any would be believed."""
+    known = known_host_keys(settings)
+    return next((known[kind] for kind in HOST_KEYS if kind in known), "")
+
+
+def _private_key(login: Login, settings: dict[str, list[str]]) -> str | None:
+    """The content of the key file that ssh would use; None where the agent has the key (then none gets into the state)."""
+    if login.certificate or (not login.key and _in_agent()):
+        return None
+    for file in settings.get("identityfile", []):
+        path = Path(file).expanduser()
+        if not path.exists():
+            continue
+        command = ["ssh-keygen", "-y", "-P", "", "-f", str(path)]
+        if subprocess.run(command, capture_output=True, check=False).returncode == 0:  # it has no passphrase
+            return path.read_text()
+    return None
+
+
+def _in_agent() -> set[str]:
+    """The keys and certificates that the agent holds, in base 64; none where there is no agent."""
+    if "SSH_AUTH_SOCK" not in os.environ:
+        return set()
+    command = ["ssh-add", "-L"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return {line.split()[1] for line in done.stdout.splitlines()} if done.returncode == 0 else set()
+
+
+def _agent_holds(certificate: str) -> bool:
+    path = PROJECT / Path(certificate).expanduser()
+    try:
+        _, content, *_ = path.read_text().split()
+    except (OSError, ValueError):
+        raise UserError(f"host.certificate: {path} is no certificate that can be read") from None
+    return content in _in_agent()

@@ -1,0 +1,194 @@
+"""One server of a cluster: its place, and the resources that every server has, primary or standby."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+from pulumi import Resource, ResourceOptions
+
+from tde_replication import settings
+from tde_replication.hosts.placement import Placement
+from tde_replication.postgres import resources
+from tde_replication.values import SLOT_PREFIX
+
+if TYPE_CHECKING:
+    from tde_replication.plan import ClusterPlan
+
+STANDBY_DEFAULTS = {"wal_retrieve_retry_interval": "1s"}
+"""Parameters of a standby that a person's own value outranks: it follows again soon after its primary was restarted."""
+
+
+@dataclass(frozen=True)
+class ClusterContext:
+    """The cluster around a server."""
+
+    plan: "ClusterPlan"
+    parent: Resource
+
+    def child(self, **options: Any) -> ResourceOptions:
+        return ResourceOptions(parent=self.parent, **options)
+
+    def named(self, name: str) -> str:
+        """The name of one of the cluster's resources."""
+        return self.plan.context.named(name)
+
+    @property
+    def stack(self) -> str:
+        return self.plan.stack
+
+    @property
+    def cluster(self) -> settings.Cluster:
+        return self.plan.cluster
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether pg_tde is used."""
+        return self.plan.in_force
+
+    @property
+    def ca(self) -> str | None:
+        """The path of the Vault's CA certificate here."""
+        return self.plan.vault_address.ca
+
+    @property
+    def token_file(self) -> str:
+        """Files beside each data directory have the same names on all servers: pg_tde knows one path of each."""
+        return self.plan.token_file
+
+    @property
+    def ca_file(self) -> str | None:
+        return f"{self.plan.name}.vault-ca.pem" if self.ca else None
+
+    @property
+    def passfile(self) -> str:
+        return f"{self.plan.name}.pgpass"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One declared server, and its place."""
+
+    declared: settings.Server
+    placement: Placement
+    ready: list[Resource] = field(default_factory=list)
+    """Resources that come before anything that lies on it."""
+
+    @property
+    def name(self) -> str:
+        return self.declared.name
+
+    @property
+    def slot(self) -> str:
+        """Its slot on the primary: PostgreSQL allows lower-case letters, digits and underscores."""
+        return f"{SLOT_PREFIX}{self.name.replace('-', '_')}"
+
+    @property
+    def occupies(self) -> list[tuple[str, str, object]]:
+        """Machine, setting and value of what no other server may have."""
+        if self.placement.in_container:
+            return [("dockerd", "port", self.placement.published)]
+        machine = self.declared.machine
+        return [(machine, "port", self.placement.port), (machine, "dataDirectory", str(self.placement.data))]
+
+    def beside_data(self, name: str) -> str:
+        """The path of a file beside the data directory."""
+        return str(self.placement.data.with_name(name))
+
+    def cleanup_record(
+        self,
+        context: ClusterContext,
+        *files: str | None,
+        after: Sequence[Resource] = (),
+        on_primary: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Before anything is made on it: what a killed `up` may leave there, so that `destroy` finds it."""
+        stays = self.declared.adopt and context.encrypted
+        made = resources.CleanupRecord(
+            context.named(self.name),
+            context.child(depends_on=[*self.ready, *after]),
+            **self.directory(context),
+            adopted=self.declared.adopt,
+            files=[] if stays else [name for name in files if name],
+            **(on_primary or {}),
+        )
+        self.ready.insert(0, made)
+
+    def directory(self, context: ClusterContext) -> dict[str, Any]:
+        """What is declared of a data directory, however it is made."""
+        return {
+            **self.placement.location,
+            "binaries": str(self.placement.binaries),
+            "stack": context.stack,
+            "name": self.name,
+            "disposable": context.cluster.disposable,
+        }
+
+    def vault_files(self, context: ClusterContext, token: pulumi.Input[str]) -> list[Resource]:
+        """What pg_tde opens before it can talk to Vault: the server's own token, and the CA."""
+
+        def file(kind: str, name: str, content: pulumi.Input[str], mode: str) -> Resource:
+            # An adopted primary with pg_tde goes on after the stack, and could not start without them.
+            opts = context.child(depends_on=self.ready, retain_on_delete=self.declared.adopt and context.encrypted)
+            path = self.beside_data(name)
+            return resources.HostFile(
+                context.named(f"{self.name}-{kind}"),
+                opts,
+                host=self.placement.address,
+                path=path,
+                content=content,
+                mode=mode,
+            )
+
+        made = [file("vault-token", context.token_file, token, "0600")]
+        if context.ca and context.ca_file:
+            made.append(file("vault-ca", context.ca_file, Path(context.ca).read_text(), "0644"))
+        return made
+
+    def server(
+        self,
+        context: ClusterContext,
+        directory: resources.DataDirectory,
+        opts: ResourceOptions,
+        parameters: dict[str, str],
+    ) -> resources.Server:
+        """`parameters` are what its part in the cluster needs; for a primary, nothing."""
+        in_container: dict[str, Any] = {}
+        if self.placement.in_container:
+            in_container = {"container": self.ready[-1].id, "networks": list(self.placement.networks)}  # type: ignore[attr-defined]
+        return resources.Server(
+            context.named(self.name),
+            opts,
+            **self.placement.location,
+            system_identifier=directory.system_identifier,
+            made_at=directory.made_at,
+            name=self.name,
+            binaries=str(self.placement.binaries),
+            settings=self.parameters(context.cluster, encrypted=context.encrypted) | parameters,
+            recovery="standby" if parameters else "none",
+            restart=self.declared.restart,
+            ours=not self.declared.adopt,
+            **in_container,
+        )
+
+    def parameters(self, cluster: settings.Cluster, *, encrypted: bool) -> dict[str, str]:
+        """A person's own parameters, those that the kind of host decides, and what replication needs."""
+        libraries = [self.declared.settings.get("shared_preload_libraries"), "pg_tde" if encrypted else None]
+        needed = {"max_slot_wal_keep_size": cluster.replication.max_slot_wal_keep_size}
+        if not self.declared.adopt:
+            needed |= {
+                "port": str(self.placement.port),
+                "listen_addresses": ",".join(self.declared.listen),
+                "cluster_name": self.name,
+                **self.placement.parameters,
+            }
+        if encrypted:
+            needed["pg_tde.cipher"] = cluster.cipher
+        if any(libraries):
+            needed["shared_preload_libraries"] = ",".join(filter(None, libraries))
+        primary = cluster.primary
+        if self.declared is primary:
+            return self.declared.settings | needed
+        followed = {n: value for n, value in primary.settings.items() if n in settings.FOLLOWED_PARAMETERS}
+        return STANDBY_DEFAULTS | followed | self.declared.settings | needed

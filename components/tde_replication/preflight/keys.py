@@ -1,0 +1,120 @@
+"""What running servers have against the stack file's keys and cipher: told before anything is planned."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+
+from tde_replication import hosts, settings
+from tde_replication.errors import UserError
+from tde_replication.hosts.placement import Placement
+from tde_replication.parallel import parallel_map
+from tde_replication.postgres.cipher import OLDEST, PARAMETER, cipher_in_force
+from tde_replication.postgres.pg_tde import PgTde
+from tde_replication.postgres.principal_key import KeyInUse, keys_in_use
+from tde_replication.postgres.session import server_session
+from tde_replication.unasked import could_not_ask, unless_new
+
+ENCRYPTED_TABLES = (
+    "SELECT count(*), pg_size_pretty(coalesce(sum(pg_total_relation_size(pg_class.oid)), 0)) FROM pg_class "
+    "JOIN pg_am ON pg_am.oid = relam WHERE amname = 'tde_heap' AND relkind IN ('r', 'm')"
+)
+
+
+def check_keys_in_use(cluster: settings.Cluster, primary: Placement, key: str) -> list[str]:
+    """A key that is gone from Vault, whatever the stack file would set in its place; and one of another length than the cipher
+    needs."""
+    host = hosts.host(primary.address)
+    try:
+        with server_session(host, primary.data, "cluster.key", cluster.database) as server:
+            used = list(keys_in_use(PgTde(server)))
+    except UserError as why:
+        unless_new(host, primary.data, "whether the keys in use are still in Vault", why)
+        return []
+    lost = [f"cluster.key.name: {one.lost}" for one in used if one.lost]
+    return list(dict.fromkeys(lost)) or [*_of_another_length(cluster, used, key)]
+
+
+def _of_another_length(cluster: settings.Cluster, used: Sequence[KeyInUse], key: str) -> Iterator[str]:
+    for one in used:
+        rotated = one.scope in cluster.key.scope and one.name != key
+        if one.cipher and one.cipher != cluster.cipher and not rotated:
+            yield (
+                f"cluster.cipher: principal key {one.name}, which is the {one.scope} key, has the length for {one.cipher} and "
+                f"keeps it. For {cluster.cipher}, set key.name to another name too (a rotation), with {one.scope} in key.scope"
+            )
+
+
+def check_cipher(cluster: settings.Cluster, places: Sequence[str], placements: Sequence[Placement]) -> list[str]:
+    """Servers whose pg_tde knows no other cipher than its own would go on with that one, without a word."""
+    if cluster.cipher == OLDEST:
+        return []
+
+    def too_old(placement: Placement) -> bool:
+        host = hosts.host(placement.address)
+        try:
+            with server_session(host, placement.data, "cluster.cipher") as server:
+                loaded = server.row("SELECT 1 FROM pg_settings WHERE name = 'pg_tde.wal_encrypt'")
+                return loaded is not None and not cipher_in_force(server)
+        except UserError as why:
+            unless_new(
+                host, placement.data, f"whether pg_tde of the server in {placement.data} knows {cluster.cipher}", why
+            )
+            return False
+
+    return [
+        f"cluster.cipher: {cluster.cipher} needs pg_tde 2.2 or newer, and the server of {place} has an older one: install a "
+        f"newer one, or write cipher: {OLDEST}"
+        for place, old in zip(places, parallel_map(too_old, placements), strict=True)
+        if old
+    ]
+
+
+def check_weaker_cipher(cluster: settings.Cluster, primary: Placement, token: str) -> list[str]:
+    """A server that is to be adopted, and encrypts with more than the default that nobody wrote down."""
+    host = hosts.host(primary.address)
+    if not cluster.primary.adopt or "cipher" in cluster.model_fields_set:
+        return []
+    try:
+        if host.status(PurePosixPath(token)):
+            return []  # it was adopted by an earlier `up`
+        with server_session(host, primary.data, "cluster.primary.adopt") as server:
+            found = cipher_in_force(server)
+    except UserError as unknown:
+        could_not_ask("the cipher of the server that is to be adopted", unknown)
+        return []
+    if found in {None, cluster.cipher}:
+        return []
+    why = f"{PARAMETER} is {found} on the server that is to be adopted, and the default is {cluster.cipher}"
+    return [f"cluster.cipher: missing; {why}: write which one it shall be"]
+
+
+def notices_of_cipher(cluster: settings.Cluster, primary: Placement) -> list[str]:
+    """What another cipher leaves as it is: told before it is in force."""
+    host = hosts.host(primary.address)
+    try:
+        with server_session(host, primary.data, "cluster.cipher") as server:
+            found = cipher_in_force(server)
+            if found in {None, cluster.cipher}:
+                return []
+            databases = [
+                name for (name,) in server.rows("SELECT datname FROM pg_database WHERE datallowconn ORDER BY 1")
+            ]
+        made = [text for name in databases if (text := _made(primary, name))]
+    except UserError as why:
+        unless_new(host, primary.data, "what keeps its former cipher", why)
+        return []
+    if not made:
+        return []
+    what = (
+        f"cipher: {cluster.cipher} is for what is made from now on. What was made with tde_heap before this `up` has ended keeps "
+        f"the cipher that it was made with ({found} until now), on each server for itself, until it is rewritten (VACUUM FULL): "
+        f"{', '.join(made)}. pg_tde has no function that shows the cipher of a table"
+    )
+    return [what]
+
+
+def _made(primary: Placement, database: str) -> str:
+    """The encrypted tables of one database; empty where it has none."""
+    with server_session(hosts.host(primary.address), primary.data, "cluster.cipher", database) as server:
+        count, size = server.row(ENCRYPTED_TABLES) or (0, "")
+    tables = "1 table" if count == 1 else f"{count} tables"
+    return f"{tables} ({size} with indexes) in database {database}" if count else ""

@@ -1,0 +1,72 @@
+"""Ports and listen addresses: who has a port already, and whether standbys would find the primary where the stack file says."""
+
+from pathlib import PurePosixPath
+
+from tde_replication import hosts, settings
+from tde_replication.errors import UserError
+from tde_replication.hosts.listeners import holder, listener, same_directory
+from tde_replication.hosts.placement import Placement
+from tde_replication.postgres.data_directory import marker, of_another_stack
+from tde_replication.postgres.guc import elements
+from tde_replication.postgres.session import server_session
+from tde_replication.stack_file import unreached
+from tde_replication.unasked import could_not_ask
+
+
+def taken(place: str, server: settings.Server, placement: Placement, stack: str) -> list[str]:
+    """Whether something else listens where `server` is to; of a server that was adopted or is in a container, nothing."""
+    if server.adopt or placement.in_container:
+        return []
+    host = hosts.host(placement.address)
+    running = host.postmaster(placement.data)
+    if running and (running.lost or running.port == placement.port):
+        return []
+    found = listener(host, server.listen, placement.port)
+    if not found:
+        return []
+    who = holder(host, found)
+    # A standby that moves elsewhere goes before the new one starts; a primary that is told to is refused by its data. One whose
+    # directory was removed under it is stopped before it is cloned.
+    made = marker(host, PurePosixPath(who.directory)) if who.directory else {}
+    maker = str(made.get("stack", ""))
+    if same_directory(who, placement.data) or (maker == stack and made.get("name") == server.name):
+        return []
+    former = of_another_stack(maker, stack) if maker != stack else None
+    what = f"which {former}" if former else "stop that, or name another port"
+    return [f"{place}.port: {placement.port} is in use on {found.address}, by {who}{',' if former else ':'} {what}"]
+
+
+def of_adopted(cluster: settings.Cluster, placement: Placement) -> list[str]:
+    """Where an adopted server listens is its own affair, and standbys must find it there."""
+    primary = cluster.primary
+    if not primary.adopt:
+        return []
+    host = hosts.host(placement.address)
+    try:
+        running = host.postmaster(placement.data)
+        if not running or running.lost:
+            return []
+        with server_session(host, placement.data, "cluster.primary.adopt") as session:
+            listen = str(session.value("SHOW listen_addresses"))
+    except UserError as unknown:
+        could_not_ask("where the server that is to be adopted listens", unknown)
+        return []
+    found = []
+    if running.port != placement.port:
+        found.append(
+            f"cluster.primary.port: the server on {placement.data} listens on {running.port}, and the stack file says "
+            f"{placement.port}"
+        )
+    names = [name for name in elements(listen) if name]
+    if why := unreached(cluster, names):
+        found.append(
+            f"cluster.primary.adopt: the server's listen_addresses: {why}: set them by ALTER SYSTEM, and restart it"
+        )
+    elif (
+        primary.kind == "local" and cluster.standbys and not listener(host, [placement.replication_host], running.port)
+    ):
+        found.append(
+            f"cluster.primary.listen: the server on {placement.data} listens on {listen}, and standbys would look for it on "
+            f"{placement.replication_host}: name here where it listens"
+        )
+    return found

@@ -1,0 +1,321 @@
+"""What the machines themselves have against a stack file, looked up without touching anything."""
+
+import stat
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from psycopg import sql
+
+from tde_replication import hosts, settings
+from tde_replication.errors import CommandFailed, LoginFailed, NoDatabase, Unavailable, UserError
+from tde_replication.hosts.base import Host
+from tde_replication.hosts.placement import Placement
+from tde_replication.postgres.control import control_data
+from tde_replication.postgres.data_directory import marker, why_not_ours
+from tde_replication.postgres.pg_tde import DEFAULT_KEY, PROVIDERS, SERVER_KEY, PgTde
+from tde_replication.postgres.replication_slot import others_streaming
+from tde_replication.postgres.server import Server
+from tde_replication.postgres.session import server_session
+from tde_replication.postgres.trial import refused_values
+from tde_replication.preflight.ports import taken
+from tde_replication.unasked import could_not_ask, unless_new
+from tde_replication.values import SLOT_PREFIX
+from tde_replication.vault.address import VaultAddress
+from tde_replication.vault.names import VaultNames
+
+STAT_DEADLINE = 30.0
+OWN_SLOTS = SLOT_PREFIX.replace("_", r"\_") + "%"
+
+
+def check_server(place: str, server: settings.Server, placement: Placement, stack: str) -> list[str]:
+    """Mistakes in `place` ("cluster.primary") that only its host can tell; none where it cannot be asked now."""
+    host, data = hosts.host(placement.address), placement.data
+    try:
+        found = []
+        made = marker(host, data)
+        if not server.adopt and made.get("stack") != stack and host.listing(data):
+            found.append(f"{place}.dataDirectory: {data} {why_not_ours(made, stack)}")
+        elif not (made or server.adopt or placement.in_container) and _is_shared(host, data.parent):
+            found.append(
+                f"{place}.dataDirectory: everybody may write to {data.parent}, and the server's token, password file and socket "
+                "lie beside its data: name a directory below one of its own"
+            )
+        elif not (made or server.adopt or placement.in_container) and _is_mount_point(host, data):
+            found.append(
+                f"{place}.dataDirectory: {data} is where a file system is mounted, and a data directory is put there whole, by "
+                "rename: name a directory in it"
+            )
+        if (of := made.get("name", server.name)) != server.name:
+            found.append(
+                f"{place}.dataDirectory: {data} is that of server {of}, and a server is not renamed with its data: name another. "
+                "Where it is a copy that was made by hand, move it away, and `up` clones it anew"
+            )
+        if (made or server.adopt) and (mistake := _of_another_version(host, placement)):
+            found.append(f"{place}.{placement.version_setting}: {mistake}")
+        if not (made or server.adopt or placement.in_container):
+            found += [
+                f"{place}.settings: {wrong}" for wrong in refused_values(host, placement.binaries, server.settings)
+            ]
+        found += taken(place, server, placement, stack)
+    except Unavailable as why:
+        could_not_ask(f"{place}: its data directory and port", why)
+        return []
+    except UserError as problem:
+        return [
+            f"{place}.dataDirectory: {host.account} cannot look into {data} ({problem}): name a directory of its own"
+        ]
+    return found
+
+
+def _is_shared(host: Host, directory: PurePosixPath) -> bool:
+    found = host.status(directory)
+    return found is not None and bool(found.mode & stat.S_IWOTH)
+
+
+def _is_mount_point(host: Host, data: PurePosixPath) -> bool:
+    if host.status(data) is None:
+        return False
+    command = ["stat", "--dereference", "--format=%d", str(data), str(data.parent)]
+    try:
+        one, other = host.run(command, deadline=STAT_DEADLINE).split()
+    except CommandFailed as why:
+        could_not_ask(f"whether {data} is a mount point", why)
+        return False
+    return one != other
+
+
+def check_failover(places: Sequence[str], placements: Sequence[Placement], names: Sequence[str]) -> list[str]:
+    """Where the primary is down, a standby that was promoted may hold all that was written since: `up` would clone it anew."""
+    primary = placements[0]
+    try:
+        if hosts.host(primary.address).serves(primary.data):
+            return []
+    except UserError as why:
+        could_not_ask(f"whether {names[0]} runs", why)
+    promoted = [
+        (place, name)
+        for place, placement, name in zip(places[1:], placements[1:], names[1:], strict=True)
+        if _was_promoted(hosts.host(placement.address), placement)
+    ]
+    return [
+        f"{place}: {name} was promoted (or started without standby.signal), and the primary {names[0]} does not run or does not "
+        f"answer: {name} may be the one server that holds what was written since, and `up` would clone it anew. Nothing is "
+        f"changed. Start {names[0]}, and `up` does so; to go on with {name} as the primary, see docs/failover.md"
+        for place, name in promoted
+    ]
+
+
+def _was_promoted(host: Host, placement: Placement) -> bool:
+    try:
+        if not marker(host, placement.data) or host.status(placement.data / "backup_label"):
+            return False
+        return control_data(host, placement.binaries, placement.data).left_recovery
+    except UserError as why:
+        could_not_ask(f"whether the standby in {placement.data} was promoted", why)
+        return False
+
+
+def _of_another_version(host: Host, placement: Placement) -> str | None:
+    """It would not start again with other programs, and be stopped for them where they come with a container."""
+    holds = (host.read(placement.data / "PG_VERSION") or b"").decode(errors="replace").strip()
+    if not placement.version or not holds.isdecimal() or int(holds) == placement.version:
+        return None
+    return (
+        f"this is PostgreSQL {placement.version}, and the data in {placement.data} is of {holds}, which it cannot read: set it "
+        "back. A stack upgrades no server to another major version"
+    )
+
+
+def check_versions(places: Sequence[str], placements: Sequence[Placement]) -> list[str]:
+    """A clone by other programs than the primary's would not start."""
+    primary = placements[0]
+    return [
+        f"{place}.{placement.version_setting}: this is PostgreSQL {placement.version}, and the primary's is {primary.version}: a "
+        "standby is of its primary's major version"
+        for place, placement in zip(places, placements, strict=True)
+        if placement.version and primary.version and placement.version != primary.version
+    ]
+
+
+def adoption(
+    primary: settings.Server, placement: Placement, parameters: dict[str, str]
+) -> tuple[str | None, str | None]:
+    """What the primary that is to be adopted has against these parameters, and what they cost it: so told before it is in any
+    state. Nothing where it does not answer now."""
+    try:
+        with server_session(hosts.host(placement.address), placement.data, primary.name) as session:
+            identifier = str(session.value("SELECT system_identifier FROM pg_control_system()"))
+        declared = Server(
+            **placement.location,
+            system_identifier=identifier,
+            made_at="adopted",
+            name=primary.name,
+            binaries=str(placement.binaries),
+            settings=parameters,
+            restart=primary.restart,
+            ours=False,
+        )
+        live = declared.read()
+        return (declared.refusal_of_adoption(live), declared.cost(live)) if live else (None, None)
+    except LoginFailed as refused:
+        if _takes_connections(placement):
+            refusal = (
+                f"{refused}. The stack works as the superuser postgres, which the server's account is by peer authentication: "
+                "make that role, or let it in by pg_hba.conf and pg_ident.conf"
+            )
+            return refusal, None
+        could_not_ask(f"what {primary.name} has against being adopted, and what it costs", refused)
+        return None, None
+    except UserError as why:
+        could_not_ask(f"what {primary.name} has against being adopted, and what it costs", why)
+        return None, None
+
+
+def _takes_connections(placement: Placement) -> bool:
+    """Whether the server says that it does: so one that is only starting is told apart from one that refuses us."""
+    try:
+        found = hosts.host(placement.address).postmaster(placement.data)
+    except UserError:
+        return False
+    return found is not None and found.ready
+
+
+def check_adoption(cluster: settings.Cluster, primary: Placement, token: str, *, in_force: bool) -> list[str]:
+    """What an encrypted server that is to be adopted has against it. Its provider, keys and WAL are what others depend on; where
+    they are as declared, the stack's `token` file was put there for them, or by an earlier `up`: its resources then compare."""
+    host = hosts.host(primary.address)
+    if not (cluster.primary.adopt and in_force):
+        return []
+    try:
+        if host.status(PurePosixPath(token)):
+            return []
+        with server_session(host, primary.data, "cluster.primary.adopt", cluster.database) as server:
+            tde = PgTde(server)
+            query = sql.SQL(
+                "SELECT current_setting('pg_tde.wal_encrypt', true), (SELECT key_name FROM {}), (SELECT key_name FROM {}), "
+                "(SELECT name FROM {} WHERE lower(name) = lower(%s))"
+            ).format(tde.table(SERVER_KEY), tde.table(DEFAULT_KEY), tde.table(PROVIDERS))
+            row = server.row(query, [cluster.vault.provider])
+    except UserError as unknown:  # no pg_tde is an answer, and told as one
+        could_not_ask("the keys and WAL of the server that is to be adopted", unknown)
+        return []
+    wal, server_key, default_key, provider = row or (None,) * 4
+    keys = {"server": server_key, "default": default_key}
+    found = [f'key provider "{provider}"'] if provider else []
+    found += [f'{scope} key "{key}"' for scope, key in keys.items() if key and scope in cluster.key.scope]
+    found += (
+        ["encrypted WAL (walEncryption: true is not declared)"] if wal == "on" and not cluster.wal_encryption else []
+    )
+    if not found:
+        return []
+    why = "they are not taken over, for others depend on them"
+    return [f"cluster.primary.adopt: the server has {', '.join(found)} of its own: {why} (see docs/encryption.md)"]
+
+
+def check_keys(
+    cluster: settings.Cluster, primary: Placement, names: VaultNames, namespace: str, *, in_force: bool
+) -> list[str]:
+    """What the primary's keys have against the stack file: without them its data cannot be read. A mount that is renamed keeps
+    its keys, but a standby that is down would look for them under the old name, and never start; in another namespace, all
+    would be made anew, and the former mount removed."""
+    host = hosts.host(primary.address)
+    used, found = [], []
+    try:
+        with server_session(host, primary.data, "cluster.database", cluster.database) as server:
+            tde = PgTde(server)
+            query = sql.SQL(
+                "SELECT DISTINCT options->>'mountPath', trim('/' FROM coalesce(options->>'namespace', '')), key_name FROM {} "
+                "JOIN (SELECT provider_id, key_name FROM {} UNION SELECT provider_id, key_name FROM {}) AS used "
+                "ON id = provider_id"
+            ).format(tde.table(PROVIDERS), tde.table(SERVER_KEY), tde.table(DEFAULT_KEY))
+            used = server.rows(query)
+    except NoDatabase as missing:
+        if cluster.primary.adopt and in_force:
+            found = [f"{missing}: make it there, or name another"]
+    except UserError as unknown:  # no pg_tde is an answer, and told as one
+        unless_new(host, primary.data, "where the keys of the running cluster are", unknown)
+    if not in_force and (used or _has_keys(host, primary.data)):
+        why = "the cluster is encrypted, and without pg_tde its tables can no longer be read"
+        return [f"cluster.encryption: {why}: set it back. To have the data in clear, copy it into a new cluster"]
+    if others := sorted({key for *_, key in used if not names.covers(key)}):
+        found.append(
+            f"cluster.key.former: the servers use {', '.join(map(_quoted, others))}, and on an existing mount they may open only "
+            f'keys that are declared or named "{names.prefix}…": add {", ".join(others)} to the list'
+        )
+    declared = {"mount": names.mount, "namespace": namespace.strip("/")}
+    for places in sorted({tuple(place) for *place, _ in used}):
+        for (setting, wanted), there in zip(declared.items(), places, strict=True):
+            if there != wanted:
+                found.append(
+                    f"cluster.vault.{setting}: the keys of the running cluster are in {_quoted(there)} and stay there, and the "
+                    f"stack file says {_quoted(wanted)}: set it back; or, where it is the key provider that was changed by hand, "
+                    "change that back"
+                )
+    return found
+
+
+def check_mount_exists(
+    vault: VaultAddress, cluster: settings.Cluster, primary: Placement, mount: str, token: str
+) -> list[str]:
+    """A mount that is gone takes the keys with it: an empty one in its place would hide that, until the next start."""
+    host, data = hosts.host(primary.address), primary.data
+    try:
+        # One that is to be adopted may have keys of its own elsewhere.
+        ours = not cluster.primary.adopt or host.status(PurePosixPath(token)) is not None
+    except UserError as unknown:
+        could_not_ask("whether the keys of the running cluster are still in Vault", unknown)
+        return []
+    if not (ours and _has_keys(host, data) and vault.lacks(mount)):
+        return []
+    why = f"with it the keys of the cluster in {data}: its data can be read as long as the servers run, and not after"
+    todo = "restore it from a backup of Vault, or copy the data out now"
+    return [f'cluster.vault.mount: "{mount}" is gone from Vault, and {why}. Nothing is made anew: {todo}']
+
+
+def check_dependents(cluster: settings.Cluster, primary: Placement, token: str, *, in_force: bool) -> list[str]:
+    """Who else depends on a server that is to be adopted, and would not outlive what the stack does to it."""
+    host = hosts.host(primary.address)
+    if not cluster.primary.adopt:
+        return []
+    try:
+        if host.status(PurePosixPath(token)):
+            return []  # it was adopted by an earlier `up`
+        with server_session(host, primary.data, "cluster.primary.adopt") as server:
+            kept = cluster.replication.max_slot_wal_keep_size
+            slots = server.rows(
+                "SELECT slot_name, current_setting('max_slot_wal_keep_size') FROM pg_replication_slots "
+                "WHERE slot_name NOT LIKE %s AND %s <> '-1' AND (current_setting('max_slot_wal_keep_size') = '-1' "
+                "OR pg_size_bytes(current_setting('max_slot_wal_keep_size')) > pg_size_bytes(%s)) ORDER BY 1",
+                [OWN_SLOTS, kept, kept if kept != "-1" else "0"],
+            )
+            standbys = others_streaming(server, ())
+    except UserError as why:
+        could_not_ask("who else depends on the server that is to be adopted", why)
+        return []
+    found = []
+    if slots and "max_slot_wal_keep_size" not in cluster.replication.model_fields_set:
+        names = ", ".join(name for name, _ in slots)
+        found.append(
+            f"cluster.replication.maxSlotWalKeepSize: missing; it is {slots[0][1]} on the server that is to be adopted, and its "
+            f"replication slots {names} would be given up beyond the default of {kept}: say how much they may hold back"
+        )
+    if standbys and in_force:
+        found.append(
+            f"cluster.primary.adopt: standbys that this stack did not make stream from the server ({standbys}): they would stop "
+            "at the first WAL of pg_tde, or at a key that they cannot open. Say encryption: off; or take them away, and declare "
+            "them here"
+        )
+    return found
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if name else "no namespace"
+
+
+def _has_keys(host: Host, data: PurePosixPath) -> bool:
+    """Whether pg_tde has files of keys in a data directory: of the server, of the default, or of a database."""
+    try:
+        return any(name.endswith("_keys") for name in host.listing(data / "pg_tde"))
+    except UserError as why:
+        could_not_ask(f"whether {data} has keys of pg_tde", why)
+        return False

@@ -263,7 +263,7 @@ REFUSED: list[tuple[str, Callable[[Document], object], str]] = [
     (
         "the primary elsewhere",
         _server("db1", dataDirectory="/tmp/tde-elsewhere/data"),
-        "and its new place would be an empty cluster",
+        "its new place would be an empty cluster",
     ),
     (
         "the primary adopted, which was made",

@@ -25,15 +25,23 @@ def taken(place: str, server: settings.Server, placement: Placement, stack: str)
     if not found:
         return []
     who = holder(host, found)
-    # A standby that moves elsewhere goes before the new one starts; a primary that is told to is refused by its data. One whose
-    # directory was removed under it is stopped before it is cloned.
+    if same_directory(who, placement.data):
+        return []
     made = marker(host, PurePosixPath(who.directory)) if who.directory else {}
     maker = str(made.get("stack", ""))
-    if same_directory(who, placement.data) or (maker == stack and made.get("name") == server.name):
-        return []
-    former = of_another_stack(maker, stack) if maker != stack else None
-    what = f"which {former}" if former else "stop that, or name another port"
-    return [f"{place}.port: {placement.port} is in use on {found.address}, by {who}{',' if former else ':'} {what}"]
+    what = "stop that, or name another port"
+    if maker == stack and made.get("name") == server.name:
+        # A standby that moves elsewhere goes before the new one starts; so does one whose directory was removed under it.
+        if place != "cluster.primary":
+            return []
+        what = (
+            f"which is {server.name} of a stack with the same name: another checkout's (destroy that, or name another port), or "
+            "this stack's before dataDirectory was changed (set that back: its new place would be an empty cluster)"
+        )
+    elif maker != stack and (former := of_another_stack(maker, stack)):
+        what = f"which {former}"
+    joint = "," if what.startswith("which") else ":"
+    return [f"{place}.port: {placement.port} is in use on {found.address}, by {who}{joint} {what}"]
 
 
 def of_adopted(cluster: settings.Cluster, placement: Placement) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tde_replication import hosts
+from tde_replication import hosts, waiting
 from tde_replication.errors import CommandFailed, Conflict, Unavailable, UserError
 from tde_replication.hosts.base import FileStatus, Host
 from tde_replication.hosts.superuser import Connection
@@ -157,6 +157,21 @@ def test_the_whole_group_ends_with_a_missed_deadline(host: Host, room: PurePosix
     for name in ("child", "parent"):
         pid = (host.read(room / name) or b"").decode().strip()
         assert until(lambda pid=pid: gone(host, pid), seconds=20), name  # type: ignore[misc]
+
+
+def test_an_interruption_ends_what_runs_and_not_what_cleans_up(
+    host: Host, room: PurePosixPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "GRACE", 0.1)
+    monkeypatch.setattr(waiting, "_interrupted", [])
+    script = 'sleep 300 & echo "$!" >"$1/child"; echo "$$" >"$1/parent"; echo begun >&2; wait'
+    with pytest.raises(UserError, match=r"interrupted while .* ran: the next run goes on from here"):
+        host.run(["/bin/sh", "-c", script, "sh", str(room)], deadline=300, on_line=lambda _: waiting.interrupt())
+    waiting._interrupted.clear()
+    for name in ("child", "parent"):
+        pid = (host.read(room / name) or b"").decode().strip()
+        assert until(lambda pid=pid: gone(host, pid), seconds=20), name  # type: ignore[misc]
+    assert shell(host, "sleep 0.3; echo done") == "done\n"
 
 
 def test_the_whole_group_ends_with_the_caller(host: Host, room: PurePosixPath) -> None:

@@ -1,12 +1,13 @@
-"""`until`: how often it asks, and when it gives up. The clock is ours."""
+"""How often `until` asks, and when it gives up (by a clock of ours); what ends a command."""
 
+import threading
 import time
 
 import pytest
 
 from tde_replication import waiting
 from tde_replication.errors import UserError
-from tde_replication.waiting import FIRST_PAUSE, LONGEST_PAUSE, until
+from tde_replication.waiting import FIRST_PAUSE, LONGEST_PAUSE, Limit, until
 
 
 class Clock:
@@ -65,3 +66,40 @@ def test_an_interruption_leaves_a_grace(clock: Clock, monkeypatch: pytest.Monkey
         waiting.until(lambda: False, seconds=3600)
     assert clock.now <= 100 + waiting.GRACE + LONGEST_PAUSE
     assert not waiting.until(lambda: False, seconds=0)
+
+
+@pytest.fixture
+def uninterrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "_interrupted", [])
+    monkeypatch.setattr(waiting, "GRACE", 0.01)
+
+
+@pytest.mark.usefixtures("uninterrupted")
+def test_a_command_ends_with_its_time() -> None:
+    ended = threading.Event()
+    with Limit(0.01, ended.set) as limit:
+        assert ended.wait(10)
+    assert limit.passed
+    limit.expect_not_interrupted("it")
+
+
+@pytest.mark.usefixtures("uninterrupted")
+def test_a_command_ends_after_an_interruption() -> None:
+    ended = threading.Event()
+    with Limit(3600, ended.set) as limit:
+        waiting.interrupt()
+        assert ended.wait(10)
+    with pytest.raises(UserError, match="interrupted while initdb ran: the next run goes on from here"):
+        limit.expect_not_interrupted("initdb")
+
+
+@pytest.mark.usefixtures("uninterrupted")
+def test_what_has_ended_or_begins_later_is_not_ended() -> None:
+    ended = threading.Event()
+    with Limit(3600, ended.set) as before:
+        pass
+    waiting.interrupt()
+    with Limit(3600, ended.set) as later:
+        assert not ended.wait(0.1)
+    assert not before.passed
+    assert not later.passed

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import IO, cast
 
 from tde_replication.hosts.files import Ended
+from tde_replication.waiting import Limit
 
 CHUNK = 65_536
 OUTPUT_LIMIT = 64 * 2**20
@@ -41,22 +42,22 @@ done
 
 def run_to_its_end(command: Sequence[str], environment: Mapping[str, str], content: bytes, deadline: float) -> Ended:
     """A command with `content` as standard input. Its whole group ends with a missed deadline, which raises `TimeoutError`."""
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd="/",
-        env=environment,
-        start_new_session=True,
-    ) as child:
-        try:
-            output, errors = child.communicate(content, timeout=deadline)
-        except subprocess.TimeoutExpired:
-            raise TimeoutError from None
-        finally:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
+    with (
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd="/",
+            env=environment,
+            start_new_session=True,
+        ) as child,
+        Limit(deadline, lambda: os.killpg(child.pid, signal.SIGKILL)) as limit,
+    ):
+        output, errors = child.communicate(content)
+    limit.expect_not_interrupted("work on files")
+    if limit.passed:
+        raise TimeoutError
     return Ended(child.returncode, output, errors.decode(errors="replace"))
 
 

@@ -26,7 +26,7 @@ from requests.exceptions import RequestException
 from tde_replication.errors import Unavailable, UserError
 from tde_replication.hosts import file_scripts as scripts
 from tde_replication.hosts.docker.tls import TlsStream, upgraded
-from tde_replication.waiting import until
+from tde_replication.waiting import Limit, until
 
 STDOUT, STDERR = 1, 2
 HELPER = "tde-replication.helper"
@@ -111,32 +111,26 @@ class Attached:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._client = client
-        self._late = threading.Event()
         self._id = client.exec_create(
             container, list(command), stdin=True, user=user, workdir=directory, environment=dict(environment or {})
         )["Id"]
         self._streams = Streams(_started(client, self._id))
         self.end_input = self._streams.end_input
         self.frames = self._streams.frames
-        self._timer = threading.Timer(deadline, self._give_up) if deadline else None
-        if self._timer:
-            self._timer.daemon = True
-            self._timer.start()
+        self._limit = Limit(deadline, self._streams.cut) if deadline else None
 
     def __enter__(self) -> Self:
+        if self._limit:
+            self._limit.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        if self._timer:
-            self._timer.cancel()
+        if self._limit:
+            self._limit.__exit__()
         self._streams.close()
-
-    def _give_up(self) -> None:
-        self._late.set()
-        self._streams.cut()
 
     def send(self, data: bytes) -> None:
         with suppress(OSError):  # it has ended: how, its status says
@@ -144,8 +138,10 @@ class Attached:
 
     def status(self) -> int:
         """Its exit status, once its streams have ended. Raises `TimeoutError` where its deadline has ended them."""
-        if self._late.is_set():
-            raise TimeoutError
+        if self._limit:
+            self._limit.expect_not_interrupted("a command in a container")
+            if self._limit.passed:
+                raise TimeoutError
         found: dict[str, Any] = {}
 
         def ended() -> bool:

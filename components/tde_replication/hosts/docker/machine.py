@@ -4,7 +4,6 @@ pulumi-docker makes container, volume and network (`placement`); here they are w
 container is gone, the volume's labels say what it was made of, so that files can still be read and removed.
 """
 
-import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -34,7 +33,7 @@ from tde_replication.hosts.docker.containers import (
 )
 from tde_replication.hosts.files import DEADLINE, LOG_TAIL_BYTES, Ended, ScriptedHost
 from tde_replication.hosts.superuser import Connection
-from tde_replication.waiting import until
+from tde_replication.waiting import Limit, until
 
 SCHEME = "docker://"
 IMAGE, DIRECTORY = "tde-replication.image", "tde-replication.directory"
@@ -154,7 +153,6 @@ class DockerHost(ScriptedHost):
         environment: Mapping[str, str] | None = None,
         on_line: Callable[[str], None] | None = None,
     ) -> str:
-        late = threading.Event()
         output = Kept(f"container {self._name}")
         errors = _Lines(on_line)
         where = str(directory or "/")
@@ -163,14 +161,7 @@ class DockerHost(ScriptedHost):
         foreign = {"HOME", "HOSTNAME", *found.variables} - variables.keys()
         supervised = ["/bin/sh", "-c", SUPERVISE, "supervise", " ".join(sorted(foreign)), *command]
         options = {"directory": where, "environment": variables, "deadline": deadline + CUT}
-        with self._attached(found, supervised, **options) as attached:
-
-            def give_up() -> None:
-                late.set()
-                attached.end_input()
-
-            timer = threading.Timer(deadline, give_up)
-            timer.start()
+        with self._attached(found, supervised, **options) as attached, Limit(deadline, attached.end_input) as limit:
             try:
                 attached.send(b"\n")
                 for stream, data in attached.frames():
@@ -182,10 +173,9 @@ class DockerHost(ScriptedHost):
                 status = attached.status()
             except TimeoutError:
                 status = -1
-            finally:
-                timer.cancel()
         name = PurePosixPath(command[0]).name
-        if late.is_set():
+        limit.expect_not_interrupted(name)
+        if limit.passed:
             raise CommandFailed(name, status, f"it did not end within {deadline:g} s")
         if status:
             raise CommandFailed(name, status, "".join(list(errors.lines)[-20:]))

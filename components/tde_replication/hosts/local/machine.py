@@ -28,6 +28,7 @@ from tde_replication.hosts.files import DEADLINE, LOG_TAIL_BYTES, Ended, Scripte
 from tde_replication.hosts.local import scripts as local_scripts
 from tde_replication.hosts.superuser import Connection, superuser
 from tde_replication.hosts.worker import WORKERS, run_to_its_end
+from tde_replication.waiting import Limit
 
 SOCKET_BYTES = 107
 """A socket's path may have no more (unix(7))."""
@@ -83,18 +84,13 @@ class LocalHost(ScriptedHost):
         )
         stdin, stdout, stderr = (cast("IO[bytes]", stream) for stream in (child.stdin, child.stdout, child.stderr))
         name = PurePosixPath(command[0]).name
-        late = threading.Event()
 
         def end() -> None:
             os.killpg(child.pid, signal.SIGKILL)
 
-        def give_up() -> None:
-            late.set()
-            end()
-
-        timer = threading.Timer(deadline, give_up)
-        timer.start()
-        try:
+        with ExitStack() as streams, Limit(deadline, end) as limit:
+            for stream in (stdin, stdout, stderr):
+                streams.callback(stream.close)
             output = Receiver(f"{name} on this machine", stdout, end)
             output.start()
             errors = last_lines()
@@ -104,12 +100,8 @@ class LocalHost(ScriptedHost):
                     on_line(line.rstrip("\n"))
             status = child.wait()
             output.join()
-        finally:
-            timer.cancel()
-            stdin.close()
-            stdout.close()
-            stderr.close()
-        if late.is_set():
+        limit.expect_not_interrupted(name)
+        if limit.passed:
             raise CommandFailed(name, status, f"it did not end within {deadline:g} s")
         content = output.content()
         if status:

@@ -39,6 +39,7 @@ from tde_replication.hosts.ssh.connections import (
     patience,
 )
 from tde_replication.hosts.ssh.login import CONNECT_SECONDS, Login, environment
+from tde_replication.waiting import Limit
 
 ATTEMPT_SECONDS = 60.0
 SSH_FAILED = 255
@@ -160,27 +161,20 @@ class Shell:
         Raises `NotJoined` where nothing was sent, and what `refusal` makes of it where it was not begun.
         """
         stdin, stdout, stderr = (cast("IO[bytes]", stream) for stream in (child.stdin, child.stdout, child.stderr))
-        late = threading.Event()
-
-        def give_up() -> None:
-            late.set()
-            _kill(child)
-
-        timer = threading.Timer(max(0.0, ends - time.monotonic()), give_up)
-        timer.start()
         receiver = Receiver(str(self.login), stdout, enough=lambda: _kill(child))
         receiver.start()
+        limit = Limit(max(0.0, ends - time.monotonic()), lambda: _kill(child))
         try:
-            if content is not None:
-                with suppress(BrokenPipeError):
-                    stdin.write(content)
-                    stdin.close()
-            while line := stderr.readline(LONGEST):
-                errors.take(line.decode(errors="replace"))
-            code = child.wait()
-            receiver.join()
+            with limit:
+                if content is not None:
+                    with suppress(BrokenPipeError):
+                        stdin.write(content)
+                        stdin.close()
+                while line := stderr.readline(LONGEST):
+                    errors.take(line.decode(errors="replace"))
+                code = child.wait()
+                receiver.join()
         finally:
-            timer.cancel()
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
@@ -188,7 +182,8 @@ class Shell:
                 with suppress(BrokenPipeError):
                     stream.close()
         output = receiver.content()
-        if late.is_set():
+        limit.expect_not_interrupted(f"a command on {self.login}")
+        if limit.passed:
             return None
         if not errors.begun:
             self.expect_joined(child, errors.before)

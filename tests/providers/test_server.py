@@ -417,6 +417,26 @@ def test_a_stopped_server_is_shown_and_started(running: Node) -> None:
     assert drift(running.server) == set()
 
 
+def test_a_standby_that_will_take_no_connections_is_not_waited_for(running: Node) -> None:
+    """PostgreSQL says so in postmaster.pid, in whatever language it writes its log."""
+    signal, server = running.data / "standby.signal", running.server
+    running.stop()
+    auto = running.host.read(running.data / "postgresql.auto.conf") or b""
+    try:
+        running.host.write(signal, b"", mode=0o600)
+        running.host.write(running.data / "postgresql.auto.conf", auto + b"hot_standby = off\n", mode=0o600)
+        with pytest.raises(
+            UserError, match=r"takes no connections, because its hot_standby is off: .* Set hot_standby to on"
+        ):
+            starting.start(server, server.name, server.binaries)
+        assert running.host.postmaster(running.data), "it was not left running"
+    finally:
+        running.stop()
+        running.host.remove(signal)
+        running.host.write(running.data / "postgresql.auto.conf", auto, mode=0o600)
+    server.create()
+
+
 def test_a_killed_server_is_started_with_its_settings(running: Node) -> None:
     """Its postmaster.pid is stale, and its children may be there a moment longer."""
     process = psutil.Process(pid(running))

@@ -40,6 +40,8 @@ class Postmaster:
     """When, in seconds since the epoch; 0: not known."""
     lost: bool = False
     """Whether its lock file or its whole data directory was removed or replaced under it: nobody can connect to it."""
+    closed: bool = False
+    """Whether it has started and says that it will take no connections: a standby whose hot_standby is off."""
 
     @classmethod
     def parse(cls, pid: int, data: PurePosixPath, lines: Sequence[str], *, lost: bool) -> "Postmaster":
@@ -53,6 +55,7 @@ class Postmaster:
             state == READY,
             int(started) if started.isascii() and started.isdecimal() and len(started) < len(str(2**63)) else 0,
             lost,
+            state == CLOSED,
         )
 
 
@@ -62,8 +65,8 @@ def _socket_directory(written: str, data: PurePosixPath) -> str:
     return written if written.startswith(("/", "@")) else str(data / written)  # as the server counts it
 
 
-READY = "ready"
-"""What the eighth line of postmaster.pid says of a server that takes connections (PostgreSQL's pidfile.h)."""
+READY, CLOSED = "ready", "standby"
+"""What the eighth line of postmaster.pid says of a server that takes connections, or will take none (PostgreSQL's pidfile.h)."""
 
 
 class Host(ABC):

@@ -67,10 +67,7 @@ def start(server: OnServer, name: str, binaries: str) -> None:
             last = str(reason)
         if found.ready:  # and was before it was asked
             ready_since = ready_since or time.monotonic()
-            if time.monotonic() - ready_since > REFUSAL_DEADLINE:
-                raise UserError(
-                    f"server {name} has started, and does not let in postgres ({last}): see its pg_hba.conf. It is left running"
-                )
+        _expect_to_let_in(found, name, last, ready_since)
         if time.monotonic() - began > SILENT:
             progress(f"starting: {last}")
         return False
@@ -79,6 +76,19 @@ def start(server: OnServer, name: str, binaries: str) -> None:
         raise UserError(
             f"server {name} is still starting after {START_DEADLINE:g} s, and goes on by itself ({last}): see its log, and run "
             "`up` again"
+        )
+
+
+def _expect_to_let_in(found: Postmaster, name: str, last: str, ready_since: float) -> None:
+    """`last`: why it did not until now; `ready_since`: when it was first seen to take connections, or 0."""
+    if found.closed:
+        raise UserError(
+            f"server {name} has started and takes no connections, because its hot_standby is off: it cannot be checked. It is "
+            "left running. Set hot_standby to on where it is set, and restart the server"
+        )
+    if ready_since and time.monotonic() - ready_since > REFUSAL_DEADLINE:
+        raise UserError(
+            f"server {name} has started, and does not let in postgres ({last}): see its pg_hba.conf. It is left running"
         )
 
 

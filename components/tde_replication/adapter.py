@@ -133,8 +133,9 @@ class Provider(ResourceProvider):
                 live = last
         if live is None:
             return ReadResult("", {}, {})
-        inputs = live.model_dump(by_alias=True, exclude_none=True, exclude=set(self.kind.computed))
-        return ReadResult(id_, _dump(live), inputs)
+        outputs = _showable(_dump(live), _dump(last))
+        inputs = {name: value for name, value in outputs.items() if name not in _aliases(self.kind, self.kind.computed)}
+        return ReadResult(id_, outputs, inputs)
 
     def _thing(self, one: Resource) -> str:
         return f"{self.kind.called or self.kind.__name__} {one.identity}"
@@ -239,6 +240,21 @@ def _say_once(text: str) -> None:
 
 def _dump(resource: Resource) -> Properties:
     return resource.model_dump(by_alias=True, exclude_none=True)
+
+
+def _showable(live: Any, known: Any) -> Any:
+    """A live value as Pulumi may show it in a diff: texts that a machine made another are escaped. What is as it was stays."""
+    if live == known:
+        return live
+    if isinstance(live, str):
+        return escaped(live)
+    if isinstance(live, dict):
+        former = known if isinstance(known, dict) else {}
+        return {key if key in former else escaped(key): _showable(one, former.get(key)) for key, one in live.items()}
+    if isinstance(live, list):
+        former_list = known if isinstance(known, list) else []
+        return [_showable(one, one if one in former_list else None) for one in live]
+    return live
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pulumi.output import Unknown
 from pydantic import SecretStr
 
 from tde_replication import console, unasked
-from tde_replication.adapter import Provider
+from tde_replication.adapter import Provider, _showable
 from tde_replication.errors import AccessDenied, AnotherCluster, Unavailable, UserError
 from tde_replication.progress import progress
 from tde_replication.reconciler import Resource, Secret
@@ -334,6 +334,45 @@ def test_any_other_error_shows_its_place_in_our_code_also_after_a_problem(provid
     shown = as_pulumi_shows_it(lambda: provider.create(dict(DECLARED)))
     assert "in create" in shown
     assert "Traceback" in shown
+
+
+HOSTILE = "black\x1b[2J\n::error::pwned\n##vso[task.setvariable]"
+
+
+def test_a_live_value_is_escaped_for_a_diff_prints_it_as_it_is(provider: ThingProvider) -> None:
+    world.thing = {"colour": HOSTILE}
+    found = provider.read("thing t", STATE)
+    outputs, inputs = found.outs or {}, found.inputs or {}
+    for shown in (outputs["colour"], inputs["colour"]):
+        assert "\x1b" not in shown
+        assert "\n::" not in shown
+        assert "##vso[" not in shown
+    assert provider.diff("thing t", outputs, dict(DECLARED)).changes
+
+
+def test_what_is_declared_so_stays_as_it_is(provider: ThingProvider) -> None:
+    world.thing = {"colour": HOSTILE}
+    declared = {**DECLARED, "colour": HOSTILE}
+    found = provider.read("thing t", {**STATE, "colour": HOSTILE})
+    outputs = found.outs or {}
+    assert outputs["colour"] == HOSTILE
+    assert not provider.diff("thing t", outputs, declared).changes
+
+
+@pytest.mark.parametrize(
+    ("live", "known", "shown"),
+    [
+        ({"a\x1b": "x\x1b"}, {}, {"a\\x1b": "x\\x1b"}),
+        ({"a\x1b": "x\x1b"}, {"a\x1b": "x\x1b"}, {"a\x1b": "x\x1b"}),
+        ({"a\x1b": "y\x1b"}, {"a\x1b": "x\x1b"}, {"a\x1b": "y\\x1b"}),
+        ({"a": ["x\x1b", "y\x1b"]}, {"a": ["x\x1b"]}, {"a": ["x\x1b", "y\\x1b"]}),
+        (["x\x1b"], None, ["x\\x1b"]),
+        (7, "x", 7),
+        (None, "x", None),
+    ],
+)
+def test_nested_values_too(live: object, known: object, shown: object) -> None:
+    assert _showable(live, known) == shown
 
 
 def test_a_secret_is_shown_nowhere_but_in_what_goes_to_the_engine() -> None:

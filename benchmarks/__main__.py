@@ -20,8 +20,8 @@ from benchmarks.place import BenchmarkError, scratch
 from benchmarks.table import Table
 from bootstrap.project import HERE, BootstrapError
 from tde_replication.errors import UserError
+from tde_replication.host_settings import SUPPORTED
 from tde_replication.hosts.installation import find_installation
-from tde_replication.settings import SUPPORTED
 from tests.docker.lab import CannotRunError
 
 LETTERS = "abcdefghij"

@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tde_replication.errors import UserError
+    from tde_replication.host_settings import Docker, Ssh
     from tde_replication.replication import EncryptedReplication
-    from tde_replication.settings import Cluster, Docker, Key, Replication, Server, Ssh, Vault
+    from tde_replication.settings import Cluster, Key, Replication, Server, Vault
 
-_MODULES = {"EncryptedReplication": "replication", "UserError": "errors"}
+_MODULES = {
+    "Docker": "host_settings",
+    "EncryptedReplication": "replication",
+    "Ssh": "host_settings",
+    "UserError": "errors",
+}
 
 __all__ = ["Cluster", "Docker", "EncryptedReplication", "Key", "Replication", "Server", "Ssh", "UserError", "Vault"]
 

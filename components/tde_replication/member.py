@@ -192,3 +192,16 @@ class Member:
             return self.declared.settings | needed
         followed = {n: value for n, value in primary.settings.items() if n in settings.FOLLOWED_PARAMETERS}
         return STANDBY_DEFAULTS | followed | self.declared.settings | needed
+
+
+def after(opts: ResourceOptions, *before: Resource) -> ResourceOptions:
+    return ResourceOptions.merge(opts, ResourceOptions(depends_on=list(before)))
+
+
+def as_primary(inside: Mapping[str, Any]) -> dict[str, Any]:
+    """The primary, as a resource of another server knows it; `inside` is how its own resources do."""
+    return {
+        "primary_host": inside["host"],
+        "primary_directory": inside["data_directory"],
+        "primary_identifier": inside["system_identifier"],
+    }

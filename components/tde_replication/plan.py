@@ -1,15 +1,17 @@
 """What a cluster is to be, decided before any of it is registered: settings, and what machines and Vault say of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import pulumi
 
 from tde_replication import hosts, settings
 from tde_replication.errors import UserError
+from tde_replication.hosts.addresses import networks
 from tde_replication.hosts.placement import PlacementContext
 from tde_replication.member import Member
 from tde_replication.parallel import parallel_map
+from tde_replication.postgres.guc import is_off
 from tde_replication.preflight.clone import check_clones
 from tde_replication.preflight.keys import check_cipher, check_keys_in_use, check_weaker_cipher, notices_of_cipher
 from tde_replication.preflight.ports import of_adopted
@@ -69,6 +71,30 @@ class ClusterPlan:
     @property
     def token_file(self) -> str:
         return f"{self.name}.vault-token"
+
+    @property
+    def vault_url(self) -> str:
+        """As the servers see it."""
+        return self.cluster.vault.address_from_servers or self.vault_address.address
+
+    @property
+    def mount_stays(self) -> bool:
+        """An adopted primary goes on after the stack, and its server key can never be unset: without key and token it could not
+        start again."""
+        return not self.cluster.disposable or self.primary.declared.adopt
+
+    @property
+    def clients(self) -> list[str]:
+        """Where standbys connect from, each once."""
+        return list(dict.fromkeys(one for member in self.standbys for one in self.clients_of(member)))
+
+    def clients_of(self, standby: Member) -> Sequence[str]:
+        return standby.placement.replication_sources or networks(self.primary.placement.replication_host)
+
+    def databases(self, *standbys: Member) -> list[str]:
+        """The database that these log in to: those that synchronize the primary's slots need one."""
+        syncs = [member.declared.settings.get("sync_replication_slots", "off") for member in standbys]
+        return [] if all(map(is_off, syncs)) else [self.cluster.database]
 
 
 def plan(name: str, cluster: settings.Cluster, vault_address: VaultAddress, source: str) -> ClusterPlan:

@@ -7,35 +7,19 @@ import re
 import zlib
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    StringConstraints,
-    Tag,
-    field_validator,
-    model_validator,
-)
-from pydantic.alias_generators import to_camel
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
+from tde_replication.host_settings import SSH_PORT, Docker, HostKind, Settings, Ssh
 from tde_replication.values import (
     TLS_REQUIRED,
     AbsolutePath,
-    AccountName,
     Cipher,
     DataPath,
-    FilePath,
-    Hop,
     Identifier,
     Label,
     Listener,
-    Machine,
     Namespace,
     Network,
-    Packages,
     Port,
     Role,
     Size,
@@ -49,20 +33,6 @@ PORTS_OF_A_FAMILY, FAMILIES = 100, 900
 STANDARD_PORT = 5432
 PRIMARY = "primary"
 """The primary's default name."""
-SSH_PORT = 22
-SUPPORTED = 17
-"""The oldest major version of PostgreSQL that pg_tde and this project support."""
-
-
-class Settings(BaseModel):
-    model_config = ConfigDict(
-        alias_generator=to_camel,
-        validate_by_name=True,  # in a program; a stack file has the aliases alone
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        strict=True,
-    )
 
 
 class Vault(Settings):
@@ -126,63 +96,6 @@ class Replication(Settings):
     @property
     def encrypted(self) -> bool:
         return self.tls in TLS_REQUIRED
-
-
-class Ssh(Settings):
-    """A machine reached by OpenSSH. What is left out is as the user's own ssh configuration and agent have it."""
-
-    ssh: Machine
-    """Its name or address."""
-    user: AccountName | None = None
-    """The login, which becomes `account` by sudo without a password; or that account itself."""
-    port: Port | None = None
-    account: AccountName = "postgres"
-    """The account that owns the server."""
-    key: FilePath | None = None
-    """The file of a private key (~ is the user's home); the agent's keys where it is left out."""
-    certificate: FilePath | None = None
-    known_hosts: FilePath | None = None
-    """A file of host keys beside the user's own, counted from the project: it may be committed."""
-    jump: Annotated[list[Hop], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = []
-    """A machine to go through, or several, nearest first."""
-    system: Literal["debian", "redhat"] = "debian"
-    """Whose layout of files and packages it has: Debian's and Ubuntu's, or that of Red Hat and its kin."""
-    version: Annotated[int, Field(ge=SUPPORTED)] = 18
-    """The major version of PostgreSQL."""
-    packages: Packages = "percona"
-    """Where the server comes from: ``percona``, whose repository is set up by the stack; ``none``, it is installed already; or a
-    directory of .deb or .rpm files, counted from the project, which are copied there and installed."""
-    unit: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:_.@\\-]+$")] | None = None
-    """The systemd unit that runs the server, where there is one: ``postgresql@18-main``; else the stack makes its own."""
-
-
-class Docker(Settings):
-    """A container by the dockerd that DOCKER_HOST names, or this machine's."""
-
-    docker: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][A-Za-z0-9._/:@-]*$")]
-    """Its image; one that is not there is pulled."""
-
-
-KINDS = ("ssh", "docker")
-
-
-def _kind_of_host(value: Any) -> str | None:
-    """Which model a `host` is meant as, so that a mistake in it is told once."""
-    if value == "local":
-        return "local"
-    if isinstance(value, dict):
-        return next((kind for kind in KINDS if kind in value), None)
-    return type(value).__name__.lower() if isinstance(value, Ssh | Docker) else None
-
-
-HostKind = Annotated[
-    Annotated[Literal["local"], Tag("local")] | Annotated[Ssh, Tag("ssh")] | Annotated[Docker, Tag("docker")],
-    Discriminator(
-        _kind_of_host,
-        custom_error_type="kind_of_host",
-        custom_error_message="This must be local, or a mapping such as {ssh: db1.example.net} or {docker: IMAGE}",
-    ),
-]
 
 
 def _text(value: Any) -> Any:

@@ -13,10 +13,11 @@ from pydantic import ValidationError
 
 from tde_replication import credentials
 from tde_replication.errors import UserError
+from tde_replication.host_settings import KINDS, Ssh
 from tde_replication.hosts.addresses import is_loopback
 from tde_replication.hosts.ssh import sudo
 from tde_replication.postgres.guc import is_off, switch
-from tde_replication.settings import FOLLOWED_PARAMETERS, KINDS, MANAGED_PARAMETERS, Cluster, Server, Ssh
+from tde_replication.settings import FOLLOWED_PARAMETERS, MANAGED_PARAMETERS, Cluster, Server
 from tde_replication.vault.address import VaultAddress
 
 DIRECTIVES = {"include", "include_if_exists", "include_dir"}

@@ -8,9 +8,9 @@ import pytest
 
 from bootstrap.ports import free_ports
 from bootstrap.project import HERE
+from tde_replication.host_settings import SUPPORTED
 from tde_replication.hosts.account import service_account
 from tde_replication.hosts.installation import find_installation
-from tde_replication.settings import SUPPORTED
 from tests.bootstrap import clone as clones
 from tests.bootstrap.clone import Clone
 

@@ -10,12 +10,12 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from tde_replication import hosts
+from tde_replication.host_settings import SUPPORTED
 from tde_replication.hosts.account import PROJECT, service_account
 from tde_replication.hosts.base import Host
 from tde_replication.hosts.installation import find_installation
 from tde_replication.hosts.local.machine import LocalHost
 from tde_replication.hosts.ssh import scripts
-from tde_replication.settings import SUPPORTED
 from tests.docker import lab
 from tests.ssh import sshd
 from tests.ssh.booted import BINARIES

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from tde_replication import settings
+from tde_replication import host_settings, settings
 
 HEAD = """\
 # Settings
@@ -20,14 +20,14 @@ token may go to which address is in [security](security.md#whose-token-goes-wher
 mistakes are told at once, each with its key, before anything is touched. A preview says which servers will be restarted, and
 why; the rows about a running cluster are tests (`tests/engine/change.py`). This page is made of the settings' own words.
 """
-SECTIONS: list[tuple[str, str, type[settings.Settings]]] = [
+SECTIONS: list[tuple[str, str, type[host_settings.Settings]]] = [
     ("cluster", "", settings.Cluster),
     ("vault", "vault.", settings.Vault),
     ("key", "key.", settings.Key),
     ("replication", "replication.", settings.Replication),
     ("primary, and each of standbys", "server.", settings.Server),
-    ("host: a machine reached by ssh", "host.", settings.Ssh),
-    ("host: a container", "host.", settings.Docker),
+    ("host: a machine reached by ssh", "host.", host_settings.Ssh),
+    ("host: a container", "host.", host_settings.Docker),
 ]
 RELOAD, RESTART, NOTHING = "in place, reload", "restart of that server", "nothing: used the next time"
 STORED = "nothing; `destroy` goes by it once an `up` has stored it"
@@ -100,7 +100,7 @@ def keys() -> Iterator[str]:
             yield prefix + (field.alias or name)
 
 
-def _section(title: str, prefix: str, model: type[settings.Settings]) -> str:
+def _section(title: str, prefix: str, model: type[host_settings.Settings]) -> str:
     meanings, schema = _docstrings(model), model.model_json_schema()
     lines = [f"\n## {title}\n\n"]
     if model.__doc__:
@@ -120,7 +120,7 @@ def _section(title: str, prefix: str, model: type[settings.Settings]) -> str:
     return "".join(lines)
 
 
-def _docstrings(model: type[settings.Settings]) -> dict[str, str]:
+def _docstrings(model: type[host_settings.Settings]) -> dict[str, str]:
     """The text below each field."""
     definition = ast.parse(inspect.getsource(model)).body[0]
     assert isinstance(definition, ast.ClassDef)
@@ -134,9 +134,9 @@ def _docstrings(model: type[settings.Settings]) -> dict[str, str]:
 
 
 def _default(value: Any) -> str:
-    if value is None or isinstance(value, settings.Settings):
+    if value is None or isinstance(value, host_settings.Settings):
         return ""
-    if isinstance(value, list) and value and isinstance(value[0], settings.Settings):
+    if isinstance(value, list) and value and isinstance(value[0], host_settings.Settings):
         return "one, `standby1`"
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 

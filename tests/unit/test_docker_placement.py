@@ -10,10 +10,11 @@ import pytest
 from docker.errors import NotFound
 
 from tde_replication.errors import UserError
+from tde_replication.host_settings import Docker
 from tde_replication.hosts.docker import placement
 from tde_replication.hosts.docker.placement import declare
 from tde_replication.hosts.placement import PlacementContext
-from tde_replication.settings import Docker, Server, default_port
+from tde_replication.settings import Server, default_port
 
 IMAGE = Docker(docker="percona/percona-distribution-postgresql:18.6")
 

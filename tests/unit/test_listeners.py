@@ -6,10 +6,11 @@ from unittest.mock import Mock
 import pytest
 
 from tde_replication import hosts
+from tde_replication.host_settings import Ssh
 from tde_replication.hosts.listeners import HOLDER, Holder, Listener, holder, listener, same_directory
 from tde_replication.hosts.placement import Placement
 from tde_replication.preflight.ports import taken
-from tde_replication.settings import Server, Ssh
+from tde_replication.settings import Server
 
 TABLES = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode

@@ -8,10 +8,11 @@ import pytest
 
 from tde_replication import hosts
 from tde_replication.errors import CommandFailed
+from tde_replication.host_settings import Docker, Ssh
 from tde_replication.hosts.local.machine import LocalHost
 from tde_replication.hosts.placement import Placement
 from tde_replication.preflight.server import _is_mount_point, check_server, check_versions
-from tde_replication.settings import Docker, Server, Ssh
+from tde_replication.settings import Server
 
 
 def test_a_container_is_not_asked_who_has_a_port_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

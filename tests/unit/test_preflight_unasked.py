@@ -7,9 +7,10 @@ import pytest
 
 from tde_replication import hosts, unasked
 from tde_replication.errors import LoginFailed, NoExtension, SqlError, Unavailable
+from tde_replication.host_settings import Docker
 from tde_replication.preflight import clone as preflight_clone, ports as preflight_ports, server as preflight
 from tde_replication.preflight.vault import check_vault
-from tde_replication.settings import Cluster, Docker, Server
+from tde_replication.settings import Cluster, Server
 from tde_replication.vault.names import VaultNames
 from tests.unit.test_preflight import container
 

@@ -12,8 +12,9 @@ from hypothesis import given, strategies as st
 
 from bootstrap.project import HERE
 from tde_replication import stack_file
+from tde_replication.host_settings import Docker, Ssh
 from tde_replication.preflight.vault import check_vault_from_servers
-from tde_replication.settings import Cluster, Docker, Server, Ssh, default_port
+from tde_replication.settings import Cluster, Server, default_port
 from tde_replication.stack_file import StackFileError
 from tde_replication.vault.address import VaultAddress
 

@@ -20,10 +20,11 @@ from psycopg.conninfo import make_conninfo
 from pulumi import ResourceOptions
 
 from tde_replication.errors import UserError
+from tde_replication.host_settings import Docker
 from tde_replication.hosts.docker.containers import ACCOUNT, daemon
 from tde_replication.hosts.docker.machine import DIRECTORY, IMAGE, SCHEME
 from tde_replication.hosts.placement import Placement, PlacementContext
-from tde_replication.settings import LOCAL_PORT, Docker, Server
+from tde_replication.settings import LOCAL_PORT, Server
 
 PORT = 5432
 """Inside, where every server has an address of its own."""

@@ -6,12 +6,13 @@ from pathlib import PurePosixPath
 from psycopg.conninfo import make_conninfo
 
 from tde_replication.errors import UserError
+from tde_replication.host_settings import SUPPORTED
 from tde_replication.hosts.account import PROJECT, local_root, service_account
 from tde_replication.hosts.addresses import reached_locally
 from tde_replication.hosts.installation import find_installation
 from tde_replication.hosts.local.machine import LocalHost, socket_directory
 from tde_replication.hosts.placement import Placement, PlacementContext
-from tde_replication.settings import SUPPORTED, Server
+from tde_replication.settings import Server
 
 
 def declare(server: Server, port: int, context: PlacementContext) -> Placement:

@@ -20,6 +20,7 @@ from pulumi import ResourceOptions
 from pulumi_command import remote
 
 from tde_replication.errors import CommandFailed, Unavailable, UserError
+from tde_replication.host_settings import Ssh
 from tde_replication.hosts import installation
 from tde_replication.hosts.account import PROJECT
 from tde_replication.hosts.addresses import networks
@@ -31,7 +32,7 @@ from tde_replication.hosts.ssh.machine import OWN_UNITS, SshHost
 from tde_replication.hosts.ssh.openssh import Shell
 from tde_replication.hosts.ssh.scripts import DIRECTORY, FILES, PACKAGES, UNIT, UNIT_TEXT
 from tde_replication.hosts.ssh.way_scripts import WAY
-from tde_replication.settings import Server, Ssh
+from tde_replication.settings import Server
 from tde_replication.unasked import could_not_ask
 
 PROBE_DEADLINE = 20.0

@@ -1,0 +1,95 @@
+"""What a cluster has in Vault, and what makes its primary encrypt with a key from there."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pulumi_vault as vault
+from pulumi import Input, Output, Resource, ResourceOptions
+
+from tde_replication.member import ClusterContext, after
+from tde_replication.postgres import resources
+from tde_replication.vault.key_vault import KeyVault
+
+
+def key_vault(context: ClusterContext, password: Output[str]) -> KeyVault:
+    """The mount, policies, a token for each server, and the role's secret with its `password`."""
+    plan = context.plan
+    provider = vault.Provider(
+        f"{plan.name}-vault",
+        address=plan.vault_address.address,
+        token=plan.vault_address.token,
+        ca_cert_file=plan.vault_address.ca,
+        namespace=plan.vault_address.namespace,
+        skip_child_token=True,
+        max_retries=0,  # each resource would try for itself, and a Vault that is down be told after half a minute
+        opts=context.child(),
+    )
+    return KeyVault(
+        plan.name,
+        address=plan.vault_address,
+        names=plan.vault_names,
+        keep=plan.mount_stays,
+        keep_primary=plan.primary.declared.adopt,
+        protect=plan.cluster.protect,
+        named=context.named,
+        servers={member.name: "primary" if member is plan.primary else "standby" for member in plan.members},
+        token_period_hours=int(plan.cluster.vault.token_period.removesuffix("h")),
+        password=password,
+        opts=context.child(providers=[provider]),
+    )
+
+
+def keys(
+    context: ClusterContext, inside: Mapping[str, Any], mount: Input[str], opts: ResourceOptions
+) -> list[Resource]:
+    """Extension → key provider → principal key → what it is set for, in the order that pg_tde needs; the last of them."""
+    plan, cluster, primary = context.plan, context.cluster, context.plan.primary
+    provider, here = cluster.vault.provider, {**inside, "database": cluster.database}
+    last: Resource = resources.Extension(context.named(f"pg_tde in {cluster.database}"), opts, **here)
+    last = resources.KeyProvider(
+        context.named(provider),
+        after(opts, last),
+        **here,
+        provider=provider,
+        url=plan.vault_url,
+        mount_path=mount,
+        # Counted from PGDATA, so that it is the same on every server.
+        token_path=f"../{context.token_file}",
+        ca_path=f"../{context.ca_file}" if context.ca_file else "",
+        namespace=plan.vault_address.namespace or "",
+        existing=cluster.vault.existing,
+        mount_stays=plan.mount_stays,
+        adopted=primary.declared.adopt,
+    )
+    last = resources.PrincipalKey(
+        context.named(plan.key),
+        after(opts, last),
+        **here,
+        key=plan.key,
+        provider=provider,
+        cipher=cluster.cipher,
+    )
+    standbys = [(member.placement.address, str(member.placement.data)) for member in plan.standbys]
+    for scope in sorted(cluster.key.scope, reverse=True):  # the server's first: a default alone would set both
+        last = resources.KeyBinding(
+            context.named(f"{scope} key"),
+            after(opts, last),
+            **here,
+            scope=scope,
+            key=plan.key,
+            provider=provider,
+            standbys=standbys,
+            slots=[member.slot for member in plan.standbys],
+            adopted=primary.declared.adopt,
+        )
+    last = resources.WalEncryption(
+        context.named(f"WAL of {primary.name}"),
+        after(opts, last),
+        **inside,
+        name=primary.name,
+        binaries=str(primary.placement.binaries),
+        wal_encrypt="on" if cluster.wal_encryption else "off",
+        restart=primary.declared.restart,
+        adopted=primary.declared.adopt,
+    )
+    return [last]

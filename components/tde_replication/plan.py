@@ -12,13 +12,11 @@ from tde_replication.hosts.placement import PlacementContext
 from tde_replication.member import Member
 from tde_replication.parallel import parallel_map
 from tde_replication.postgres.guc import is_off
+from tde_replication.preflight.adoption import adoption, check_adoption, check_dependents
 from tde_replication.preflight.clone import check_clones
 from tde_replication.preflight.keys import check_cipher, check_keys_in_use, check_weaker_cipher, notices_of_cipher
 from tde_replication.preflight.ports import of_adopted
 from tde_replication.preflight.server import (
-    adoption,
-    check_adoption,
-    check_dependents,
     check_failover,
     check_keys,
     check_mount_exists,

@@ -17,7 +17,13 @@ import pytest
 from docker.errors import APIError
 
 from tde_replication.errors import CommandFailed, Unavailable, UserError
-from tde_replication.hosts.docker import containers, machine as docker_host, relay
+from tde_replication.hosts.docker import (
+    attached as attached_module,
+    containers,
+    daemon as docker_daemon,
+    machine as docker_host,
+    relay,
+)
 from tde_replication.hosts.docker.machine import DockerHost
 from tests.docker.lab import ROOM, SLOW, helpers, server_container
 
@@ -285,13 +291,13 @@ def test_what_is_paused_meanwhile_ends_with_its_deadline(
     paused.unpause()
     eventually(lambda: "sleep 1234" not in processes(daemon, container))
 
-    def pause(attached: containers.Attached, data: bytes) -> None:
+    def pause(attached: attached_module.Attached, data: bytes) -> None:
         del attached, data
         eventually(lambda: "sleep 1234" in processes(daemon, container))
         paused.pause()
 
     monkeypatch.setattr(docker_host, "TOLD", "")
-    monkeypatch.setattr(containers.Attached, "send", pause)
+    monkeypatch.setattr(attached_module.Attached, "send", pause)
     with pytest.raises(Unavailable, match=r"container \S+ did not answer within 5 s"):
         server._execute("sleep 1234", deadline=5)
     paused.unpause()
@@ -383,10 +389,10 @@ def test_where_there_is_nothing(daemon: docker.DockerClient) -> None:
 
 def test_no_docker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such/socket")
-    containers._version.cache_clear()
+    docker_daemon._version.cache_clear()
     with pytest.raises(Unavailable, match="docker does not answer at unix:///no/such/socket"):
         DockerHost("docker://any").listing(DATA)
-    containers._version.cache_clear()
+    docker_daemon._version.cache_clear()
 
 
 def test_secrets_are_in_no_argument(

@@ -13,8 +13,10 @@ from docker.tls import TLSConfig
 
 from bootstrap.ports import free_ports
 from tde_replication.errors import CommandFailed, UserError
-from tde_replication.hosts.docker import containers
-from tde_replication.hosts.docker.containers import ACCOUNT, STDOUT, Attached, daemon
+from tde_replication.hosts.docker import daemon as docker_daemon
+from tde_replication.hosts.docker.attached import STDOUT, Attached
+from tde_replication.hosts.docker.containers import ACCOUNT
+from tde_replication.hosts.docker.daemon import daemon
 from tde_replication.hosts.docker.machine import DockerHost
 from tde_replication.hosts.docker.tls import upgraded
 from tests.docker.lab import ROOM, CannotRunError, make_image, own_dockerd, server_container
@@ -44,7 +46,7 @@ def container() -> Iterator[str]:
                     "DOCKER_CERT_PATH": name,
                 }.items():
                     environment.setenv(variable, value)
-                containers._version.cache_clear()
+                docker_daemon._version.cache_clear()
                 del plain
                 made_by = docker.DockerClient(f"tcp://127.0.0.1:{port}", tls=tls, timeout=120, version="1.41")
                 made_by.api.trust_env = False
@@ -61,7 +63,7 @@ def container() -> Iterator[str]:
         except CannotRunError as reason:
             pytest.skip(f"TESTS WITH DOCKER DID NOT RUN: {reason}")
         finally:
-            containers._version.cache_clear()
+            docker_daemon._version.cache_clear()
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from tde_replication.postgres.replication_slot import ReplicationSlot
 from tde_replication.postgres.session import server_session
 from tde_replication.postgres.wal_encryption import WalEncryption
 from tde_replication.preflight import (
+    adoption as preflight_adoption,
     clone as preflight_clone,
     keys as preflight_keys,
     ports as preflight_ports,
@@ -125,12 +126,12 @@ class Cluster:
         )  # fmt: skip
         token = "/nosuch"
         with unasked.told(self.missed.append):
-            told = preflight.check_adoption(cluster, site, token, in_force=True)
+            told = preflight_adoption.check_adoption(cluster, site, token, in_force=True)
             assert "server key" in told[0]
             preflight.check_keys(cluster, site, NAMES, "", in_force=True)
-            preflight.check_dependents(cluster, site, token, in_force=True)
+            preflight_adoption.check_dependents(cluster, site, token, in_force=True)
             preflight.check_failover(cluster.places, [site, new], ["db1", "db2"])
-            preflight.adoption(cluster.primary, site, {"work_mem": "5MB"})
+            preflight_adoption.adoption(cluster.primary, site, {"work_mem": "5MB"})
             preflight_ports.of_adopted(cluster, site)
             preflight_clone.check_clones(
                 ("cluster.primary", cluster.primary, site), [("cluster.standbys[0]", cluster.standbys[0], new)]

@@ -8,7 +8,12 @@ import pytest
 from tde_replication import hosts, unasked
 from tde_replication.errors import LoginFailed, NoExtension, SqlError, Unavailable
 from tde_replication.host_settings import Docker
-from tde_replication.preflight import clone as preflight_clone, ports as preflight_ports, server as preflight
+from tde_replication.preflight import (
+    adoption as preflight_adoption,
+    clone as preflight_clone,
+    ports as preflight_ports,
+    server as preflight,
+)
 from tde_replication.preflight.vault import check_vault
 from tde_replication.settings import Cluster, Server
 from tde_replication.vault.names import VaultNames
@@ -24,11 +29,11 @@ NAMES = VaultNames("trial", "project/trial/trial", "tde-trial", shared=False, ro
 CHECKS: dict[str, Callable[[], object]] = {
     "data directory and port": lambda: preflight.check_server("cluster.standbys[0]", STANDBY, SITE, "stack"),
     "failover": lambda: preflight.check_failover(["a", "b"], [SITE, SITE], ["db1", "db2"]),
-    "adoption": lambda: preflight.adoption(ADOPTED, SITE, {}),
-    "keys of an adopted server": lambda: preflight.check_adoption(CLUSTER, SITE, "/token", in_force=True),
+    "adoption": lambda: preflight_adoption.adoption(ADOPTED, SITE, {}),
+    "keys of an adopted server": lambda: preflight_adoption.check_adoption(CLUSTER, SITE, "/token", in_force=True),
     "where the keys are": lambda: preflight.check_keys(CLUSTER, SITE, NAMES, "", in_force=True),
     "a lost mount": lambda: preflight.check_mount_exists(Mock(), CLUSTER, SITE, "tde-trial", "/token"),
-    "dependents": lambda: preflight.check_dependents(CLUSTER, SITE, "/token", in_force=True),
+    "dependents": lambda: preflight_adoption.check_dependents(CLUSTER, SITE, "/token", in_force=True),
     "listens": lambda: preflight_ports.of_adopted(CLUSTER, SITE),
     "clones": lambda: preflight_clone.check_clones(
         ("cluster.primary", ADOPTED, SITE), [("cluster.standbys[0]", STANDBY, SITE)]
@@ -78,7 +83,7 @@ def test_a_server_that_does_not_let_the_superuser_in(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(hosts, "host", lambda _: host)
     said: list[str] = []
     with unasked.told(said.append):
-        refusal, _ = preflight.adoption(ADOPTED, SITE, {})
+        refusal, _ = preflight_adoption.adoption(ADOPTED, SITE, {})
     assert (refusal is not None, bool(said)) == (ready, not ready)
     if refusal:
         assert 'role "postgres" does not exist' in refusal

@@ -18,7 +18,8 @@ from tde_replication.hosts.files import Ended
 from tde_replication.hosts.local.machine import LocalHost
 from tde_replication.postgres.base_backup import _duration, _size, _tell
 from tde_replication.postgres.control import ControlData, control_data
-from tde_replication.postgres.hba_rule import HbaRule, _cidr, _take_out, same_address
+from tde_replication.postgres.hba_file import cidr, same_address, take_out
+from tde_replication.postgres.hba_rule import HbaRule
 from tde_replication.postgres.inheritance import NOT_INHERITED
 from tde_replication.postgres.replication_role import verifies
 from tde_replication.postgres.upstream import Upstream, passfile
@@ -199,11 +200,11 @@ def test_any_network_is_found_again_by_its_netmask(address: Any, data: st.DataOb
     bits = data.draw(st.integers(0, address.max_prefixlen))
     everything = 2**address.max_prefixlen - 1
     netmask = type(address)(everything << (address.max_prefixlen - bits) & everything)
-    assert same_address(_cidr(str(address), str(netmask)), f"{address}/{bits}")
+    assert same_address(cidr(str(address), str(netmask)), f"{address}/{bits}")
 
 
 def test_host_names_have_no_netmask() -> None:
-    assert _cidr("db1.example", None) == "db1.example"
+    assert cidr("db1.example", None) == "db1.example"
 
 
 @pytest.mark.parametrize(
@@ -218,7 +219,7 @@ def test_host_names_have_no_netmask() -> None:
 )
 def test_a_rule_goes_with_its_continuation_lines(text: bytes, number: int, left: bytes) -> None:
     lines = text.splitlines(keepends=True)
-    _take_out(lines, number)
+    take_out(lines, number)
     assert b"".join(lines) == left
 
 

@@ -5,15 +5,13 @@ reload. Whole lines are put in and taken out by number, the view is asked again,
 documentation, *The pg_hba.conf File*; reload says nothing of a rejected file, so errors are looked for first.)
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
 from pathlib import PurePosixPath
 from typing import ClassVar, Self
 
 from tde_replication.errors import Conflict, UserError
+from tde_replication.postgres.hba_file import Line, first_rule, quoted, replication_rules, same_address, take_out
 from tde_replication.postgres.parameters import reload_configuration
 from tde_replication.postgres.resource import OnServer
 from tde_replication.postgres.session import Session, session
@@ -22,25 +20,6 @@ FIRST = "before other replication rules"
 MARK = "# tde-replication"
 FOR = "# for"
 """Before the mark, the role and address that the line was made for: an edited one is known by them."""
-KEYWORDS = {"all", "sameuser", "samerole", "samegroup", "replication"}
-
-
-@dataclass(frozen=True)
-class Line:
-    """One row of pg_hba_file_rules."""
-
-    rule: int
-    file: str
-    number: int
-    type: str
-    databases: list[str]
-    users: list[str]
-    address: str
-    method: str
-    """With options, which may hold a password (ldapbindpasswd, radiussecrets): "ldap with options"."""
-
-    def __str__(self) -> str:
-        return f"{self.type} replication {','.join(self.users)} {self.address} {self.method}"
 
 
 class HbaRule(OnServer):
@@ -123,8 +102,8 @@ class HbaRule(OnServer):
             # As declared already, by us before or by somebody else: loading it is all that may be missing.
             if first is None or len(marked) > 1 or self._above(first, rules):
                 for number in reversed(marked):
-                    _take_out(lines, number)
-                top = _first_rule(lines)
+                    take_out(lines, number)
+                top = first_rule(lines)
                 if lines[:top] and not lines[top - 1].endswith(b"\n"):
                     lines[top - 1] += b"\n"
                 lines.insert(top, self._text())
@@ -139,7 +118,7 @@ class HbaRule(OnServer):
     def delete(self) -> None:
         with self._editing() as (server, lines):
             for number in reversed(self._marked(server)):
-                _take_out(lines, number)
+                take_out(lines, number)
 
     def _marked(self, server: Session) -> list[int]:
         """The numbers of the lines that may be taken out: one without our mark was there before us, and one that says for whom
@@ -211,8 +190,8 @@ class HbaRule(OnServer):
         return f"line {row[1]} of {row[0]} is wrong ({row[2]})" if row else None
 
     def _text(self) -> bytes:
-        databases = ",".join(["replication", *map(_quoted, self.databases[1:])])
-        fields = f"{self.connection_type:<7} {databases:<15} {_quoted(self.role):<15} {self.address:<23} {self.method}"
+        databases = ",".join(["replication", *map(quoted, self.databases[1:])])
+        fields = f"{self.connection_type:<7} {databases:<15} {quoted(self.role):<15} {self.address:<23} {self.method}"
         return f"{fields}   {self._mark}\n".encode()
 
     def _is_for_us(self, rule: Line) -> bool:
@@ -242,66 +221,6 @@ class HbaRule(OnServer):
     def _above(self, first: Line, rules: list[Line]) -> list[Line]:
         """What is tried before `first`; lines of ours, for other standbys, do not matter."""
         return [rule for rule in rules if rule.rule < first.rule and not self._is_ours(rule)]
-
-
-def _quoted(name: str) -> str:
-    """A role or database as pg_hba.conf holds it."""
-    if re.fullmatch(r"[a-z_][a-z0-9_]*", name) and name not in KEYWORDS:
-        return name
-    return '"' + name.replace('"', '""') + '"'
-
-
-def replication_rules(server: Session) -> list[Line]:
-    """Every rule for replication connections over TCP, in the order in which the server tries them."""
-    rows = server.rows(
-        "SELECT rule_number, file_name, line_number, type, database, user_name, address, netmask, auth_method, options "
-        "FROM pg_hba_file_rules WHERE error IS NULL AND 'replication' = ANY(database) AND type LIKE 'host%' ORDER BY rule_number"
-    )
-    return [
-        Line(
-            rule,
-            file,
-            number,
-            type_,
-            databases,
-            users,
-            _cidr(address, netmask),
-            f"{method} with options" if options else method,
-        )
-        for rule, file, number, type_, databases, users, address, netmask, method, options in rows
-    ]
-
-
-def same_address(one: str, other: str) -> bool:
-    """Whether two spellings (CIDR, host name) mean the same clients."""
-    try:
-        return ip_network(one, strict=False) == ip_network(other, strict=False)
-    except ValueError:
-        return one.lower() == other.lower()
-
-
-def _cidr(address: str, netmask: str | None) -> str:
-    if netmask is None:
-        return address
-    return f"{address}/{int(ip_address(netmask)).bit_count()}"
-
-
-def _first_rule(lines: list[bytes]) -> int:
-    """The index of the first line that is no comment; a backslash at its end carries a comment on into the next line."""
-    in_comment = False
-    for index, line in enumerate(lines):
-        text = line.strip()
-        in_comment = in_comment or text.startswith(b"#")
-        if text and not in_comment:
-            return index
-        in_comment = in_comment and line.rstrip(b"\r\n").endswith(b"\\")
-    return len(lines)
-
-
-def _take_out(lines: list[bytes], number: int) -> None:
-    """Remove the rule that starts at line `number` (from 1), with its continuation lines."""
-    while lines.pop(number - 1).rstrip(b"\r\n").endswith(b"\\") and number <= len(lines):
-        pass
 
 
 def _rejected(wrong: str, consequence: str) -> str:

@@ -19,18 +19,9 @@ from tde_replication.hosts import file_scripts as scripts
 from tde_replication.hosts.answer import LONGEST, Kept, last_lines
 from tde_replication.hosts.base import Postmaster
 from tde_replication.hosts.docker import bridge as docker_bridge
-from tde_replication.hosts.docker.containers import (
-    ACCOUNT,
-    CUT,
-    STDERR,
-    STDOUT,
-    SUPERVISE,
-    Attached,
-    ContainerSpec,
-    daemon,
-    helper,
-    instant,
-)
+from tde_replication.hosts.docker.attached import CUT, STDERR, STDOUT, SUPERVISE, Attached
+from tde_replication.hosts.docker.containers import ACCOUNT, ContainerSpec, helper
+from tde_replication.hosts.docker.daemon import daemon, instant
 from tde_replication.hosts.files import DEADLINE, LOG_TAIL_BYTES, Ended, ScriptedHost
 from tde_replication.hosts.superuser import Connection
 from tde_replication.waiting import Limit, until

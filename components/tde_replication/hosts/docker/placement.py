@@ -21,7 +21,8 @@ from pulumi import ResourceOptions
 
 from tde_replication.errors import UserError
 from tde_replication.host_settings import Docker
-from tde_replication.hosts.docker.containers import ACCOUNT, daemon
+from tde_replication.hosts.docker.containers import ACCOUNT
+from tde_replication.hosts.docker.daemon import daemon
 from tde_replication.hosts.docker.machine import DIRECTORY, IMAGE, SCHEME
 from tde_replication.hosts.placement import Placement, PlacementContext
 from tde_replication.settings import LOCAL_PORT, Server

@@ -51,9 +51,10 @@ test-unit: ## the tests that need neither an engine nor a server: under a minute
 soak: ## the tests that take long, marked soak
 	@$(WITH_TOOLS) pytest -m soak
 
-lock: ## resolve requirements*.in anew into requirements*.txt, with hashes
+lock: ## resolve every requirements*.in anew into its requirements*.txt, with hashes
 	@$(LOCK) requirements.in --output-file requirements.txt
 	@$(LOCK) requirements-dev.in --constraints requirements.txt --output-file requirements-dev.txt
+	@$(LOCK) benchmarks/requirements.in --constraints requirements-dev.txt --output-file benchmarks/requirements.txt
 
 audit: ## look the locked packages up in the database of known vulnerabilities
 	@$(WITH_TOOLS) bootstrap.audit

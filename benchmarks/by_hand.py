@@ -20,7 +20,7 @@ class ByHand:
     def __init__(self, root: Path, installation: Installation) -> None:
         self.root = root
         account = service_account()
-        self._environ = {
+        self.environ = {
             "PATH": os.environ["PATH"],
             "LC_ALL": "C.UTF-8",
             "DIRECTORY": str(root),
@@ -32,10 +32,10 @@ class ByHand:
         }
 
     def up(self) -> None:
-        self._run("up")
+        self.script("up")
 
     def down(self) -> None:
-        self._run("down")
+        self.script("down")
 
-    def _run(self, command: str) -> None:
-        run(["bash", SCRIPT, command], cwd=self.root, environ=self._environ)
+    def script(self, command: str) -> None:
+        run(["bash", SCRIPT, command], cwd=self.root, environ=self.environ)

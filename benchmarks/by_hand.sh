@@ -1,7 +1,9 @@
 #!/bin/bash
 # The steps of the page by hand, with the binaries that the stack uses: what `make bench` measures the stack against.
 #
-#   by_hand.sh up|down
+#   by_hand.sh up|down|vault|streaming
+#
+# The last two are parts of `up`, for a tool that makes only the servers.
 #
 # From the environment: DIRECTORY (all that is made lies in it), BIN (of PostgreSQL), BAO, USER_ID and GROUP_ID (the servers'
 # account), VAULT_PORT, CLUSTER_PORT, PRIMARY_PORT, STANDBY_PORT.
@@ -31,7 +33,7 @@ certificates() {
     rm ca.key server.csr
 }
 
-start_vault() {
+make_vault() {
     mkdir vault && install -d -m 700 -o "$USER_ID" -g "$GROUP_ID" vault/data
     certificates
     head -c 32 /dev/urandom | owned vault/seal.key 600
@@ -47,6 +49,7 @@ END
     curl -s --cacert ca.pem -X PUT -d '{"recovery_shares": 1, "recovery_threshold": 1}' "$address/v1/sys/init" >made
     token=$(sed 's/.*"root_token":"\([^"]*\)".*/\1/' made)
     until_health 200
+    fill_vault
 }
 
 until_health() {
@@ -64,7 +67,8 @@ vault() { # any number of "METHOD PATH BODY ANSWER", sent over one connection
 }
 
 fill_vault() {
-    password=$(openssl rand -hex 24)
+    openssl rand -hex 24 | owned password 600
+    password=$(cat password)
     primary='path \"sys/mounts/tde\" { capabilities = [\"read\"] } path \"tde/data/*\" { capabilities = [\"create\", \"read\"] }'
     standby='path \"tde/data/*\" { capabilities = [\"read\"] }'
     local common='"period": "768h", "no_parent": true, "no_default_policy": true, "renewable": true'
@@ -133,8 +137,7 @@ until_streaming() {
 
 up() {
     install -d -m 755 -o "$USER_ID" -g "$GROUP_ID" run
-    start_vault
-    fill_vault
+    make_vault
     start_primary
     allow_replication
     start_standby
@@ -152,4 +155,8 @@ down() {
     rm -r primary standby
 }
 
-"$1"
+case $1 in
+up | down) "$1" ;;
+vault) make_vault ;;
+streaming) until_streaming ;;
+esac

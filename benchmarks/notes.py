@@ -12,11 +12,14 @@ from tde_replication.hosts.installation import Installation
 INCLUDED = {
     "a": """Vault, mount, policies, tokens, secret, initdb, base backup, servers, proof of replay. Ours: python -m bootstrap.vault
     start, then pulumi up --yes --skip-preview; not in it: pulumi stack init (once in a stack's life), the virtual environment,
-    the engine. Plain, in (a) to (e): benchmarks/by_hand.sh.""",
-    "b": "pulumi up --yes --skip-preview; plain has nothing like it.",
-    "c": "pulumi refresh --preview-only --expect-no-changes; plain has nothing like it.",
+    the engine. Script: benchmarks/by_hand.sh. Ansible: benchmarks/playbook.yml, the same steps, with ansible-core on this
+    machine and pipelining. pglift knows nothing of a Vault: the script makes that, pglift the servers, and the script waits for
+    the replay.""",
+    "b": """pulumi up --yes --skip-preview. Floor: the same with benchmarks/floor, two dynamic resources that ask nobody, with the
+    same engine, hosts and virtual environment. Ansible: the playbook once more, which looks and changes nothing.""",
+    "c": "pulumi refresh --preview-only --expect-no-changes, and of the floor.",
     "d": """servers, directories and what is in the Vault, on both sides; the Vault itself stays. pulumi destroy looks at
-    everything first.""",
+    everything first, so the target adds the floor's destroy to the script's.""",
     "e": "proportional set size of every process, the servers included, looked at every 20 ms, in runs of its own.",
     "f": """ours: from the start of the resource BaseBackup to its end; plain: pg_basebackup with the same options, from the same
     primary.""",
@@ -27,12 +30,15 @@ INCLUDED = {
     "i": "as (f); at once, from the start of the first to the end of the last. Plain: as many pg_basebackup at once.",
     "j": """pulumi preview --expect-no-changes, each server on a booted machine behind a proxy for TCP that delays each way by 10
     ms (netem would do the same, but not every kernel has it).""",
+    "k": "as (a) and (e), with more standbys; then pulumi preview --expect-no-changes.",
+    "l": """one shell loop of pulumi preview --expect-no-changes, a stack at a time (no command previews several stacks), in one
+    project with one Vault; once. Memory is looked at twice a second, meanwhile, without the servers, which were there before.""",
 }
 
 
 def notes(table: Table, installation: Installation, load: float) -> str:
     lines = ["", "Each pair is ours, then the plain one; targets are for medians. No pg_tde on either side."]
-    letters = sorted({row.letter for row in table.rows if row.ours})
+    letters = sorted({row.letter for row in table.rows if row.measured})
     lines += [f"({letter}) {' '.join(INCLUDED[letter].split())}" for letter in letters]
     lines += table.remarks
     lines.append(

@@ -6,6 +6,10 @@ from benchmarks.stack import Stack
 from bootstrap.ports import free_ports
 from tde_replication.hosts.installation import Installation
 
+SENDERS = 10
+"""What PostgreSQL has by default; a standby takes one, and one more while it is cloned."""
+ROOM = {"max_wal_senders": "40", "max_replication_slots": "40"}
+
 
 class Ours(Stack):
     """A primary and its standbys below `root`."""
@@ -14,7 +18,6 @@ class Ours(Stack):
         super().__init__(root)
         self._binaries = str(installation.binaries)
         self.port = free_ports(1)[0]
-        self.declare("standby1")
 
     def directory(self, server: str) -> Path:
         return self.root / server / "data"
@@ -27,7 +30,8 @@ class Ours(Stack):
 
         ports = free_ports(len(standbys)) if standbys else []
         places = zip(standbys, ports, strict=True)
-        self.write({"primary": server("primary", self.port), "standbys": [server(*place) for place in places]})
+        primary = server("primary", self.port) | {"settings": ROOM if len(standbys) > SENDERS // 2 else {}}
+        self.write({"primary": primary, "standbys": [server(*place) for place in places]})
 
     def from_nothing(self) -> None:
         self.vault()

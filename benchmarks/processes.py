@@ -6,7 +6,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -62,15 +62,16 @@ class Peak:
 
 
 @contextmanager
-def watched() -> Iterator[Peak]:
-    """Sample the memory of all descendants meanwhile."""
+def watched(*, every: float = SAMPLE_SECONDS, only_new: bool = False) -> Iterator[Peak]:
+    """Sample the memory of all descendants meanwhile, or only of those that were not there before."""
     peak, done = Peak(), threading.Event()
+    before = set(psutil.Process().children(recursive=True)) if only_new else set()
 
     def watch() -> None:
         while not done.is_set():
             began = time.monotonic()
-            _sample(peak)
-            done.wait(max(0.0, SAMPLE_SECONDS - (time.monotonic() - began)))
+            _sample(peak, before)
+            done.wait(max(0.0, every - (time.monotonic() - began)))
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -81,9 +82,9 @@ def watched() -> Iterator[Peak]:
         thread.join()
 
 
-def _sample(peak: Peak) -> None:
+def _sample(peak: Peak, without: Collection[psutil.Process]) -> None:
     parts: dict[str, float] = {}
-    for process in psutil.Process().children(recursive=True):
+    for process in set(psutil.Process().children(recursive=True)).difference(without):
         with suppress(psutil.Error):
             name = process.name()
             parts[name] = parts.get(name, 0.0) + process.memory_full_info().pss / MIB

@@ -1,4 +1,4 @@
-"""A stack and its Vault in a directory of their own, by the commands that people use."""
+"""A stack in a directory of its own, by the commands that people use; with a Vault, or the floor, which needs none."""
 
 import json
 import os
@@ -16,24 +16,26 @@ from bootstrap.vault import Vault
 from tde_replication.hosts.account import service_account
 
 INHERITED = ("PATH", "DOCKER_HOST", "PULUMI_SKIP_UPDATE_CHECK", "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION")
-LINKED = ("__main__.py", "Pulumi.yaml", ".venv")
 START_VAULT = (
     "import sys, pathlib; from bootstrap import vault; from tde_replication.hosts.account import service_account; "
     "vault.Vault(pathlib.Path(sys.argv[1]), service_account()).start()"
 )
 
 
-class Stack:
-    """What lies below `root`: engine and plugins are those that are there already; home, state and Vault are its own."""
+class Program:
+    """A Pulumi program below `root`: engine and plugins are those that are there already; home and state are its own."""
+
+    source = HERE.root
+    """Where its files lie."""
+    files: tuple[str, ...] = ("__main__.py", "Pulumi.yaml")
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.project = root / "project"
         (self.project / "stacks").mkdir(parents=True)
-        for name in LINKED:
-            (self.project / name).symlink_to(HERE.root / name)
+        for file in (*(self.source / name for name in self.files), HERE.venv):
+            (self.project / file.name).symlink_to(file)
         self.stack = f"bench-{os.getpid()}"
-        self._vault = Vault(root, service_account())
         self._environ = self._environment()
 
     def _environment(self) -> dict[str, str]:
@@ -49,21 +51,6 @@ class Stack:
             "PULUMI_BACKEND_URL": f"file://{state}?metadata=skip",  # as bootstrap has it
             "PULUMI_CONFIG_PASSPHRASE": "",
             "PULUMI_DEBUG_COMMANDS": "true",  # has --event-log
-        }
-
-    def write(self, cluster: Mapping[str, Any]) -> None:
-        """Declare this cluster; without encryption, whatever server the machine has: the plain side has none either."""
-        file = self.project / "stacks" / f"Pulumi.{self.stack}.yaml"
-        salt = yaml.safe_load(file.read_text()) if file.exists() else {}  # Pulumi keeps it there
-        declared = {"tde-replication:cluster": {"encryption": "off", "disposable": True, **cluster}}
-        file.write_text(yaml.safe_dump({**salt, "config": declared}))
-
-    def vault(self) -> None:
-        run([HERE.python, "-c", START_VAULT, str(self.root)], cwd=HERE.root, environ=self._environ)
-        self._environ |= {
-            "VAULT_ADDR": self._vault.address,
-            "VAULT_CACERT": str(self._vault.ca),
-            "VAULT_TOKEN": self._vault.token,
         }
 
     def init(self) -> None:
@@ -86,4 +73,37 @@ class Stack:
         return len(state["deployment"]["resources"])
 
     def pulumi(self, *arguments: str) -> str:
-        return run(["pulumi", *arguments], cwd=self.project, environ=self._environ)
+        return self.run("pulumi", *arguments)
+
+    def run(self, *command: str) -> str:
+        return run(command, cwd=self.project, environ=self._environ)
+
+
+class Floor(Program):
+    """What two trivial dynamic resources take, with the same engine, hosts and virtual environment."""
+
+    source = Path(__file__).with_name("floor")
+    files = (*Program.files, "trivial.py")
+
+
+class Stack(Program):
+    """A stack of this project, and its Vault."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._vault = Vault(root, service_account())
+
+    def write(self, cluster: Mapping[str, Any]) -> None:
+        """Declare this cluster; without encryption, whatever server the machine has: the plain side has none either."""
+        file = self.project / "stacks" / f"Pulumi.{self.stack}.yaml"
+        salt = yaml.safe_load(file.read_text()) if file.exists() else {}  # Pulumi keeps it there
+        declared = {"tde-replication:cluster": {"encryption": "off", "disposable": True, **cluster}}
+        file.write_text(yaml.safe_dump({**salt, "config": declared}))
+
+    def vault(self) -> None:
+        run([HERE.python, "-c", START_VAULT, str(self.root)], cwd=HERE.root, environ=self._environ)
+        self._environ |= {
+            "VAULT_ADDR": self._vault.address,
+            "VAULT_CACERT": str(self._vault.ca),
+            "VAULT_TOKEN": self._vault.token,
+        }

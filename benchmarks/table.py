@@ -7,12 +7,14 @@ from statistics import median
 from bootstrap.project import say
 
 WIDTH = 50
+AGAINST = 17
 
 
 @dataclass(frozen=True)
 class Target:
     text: str
     reached: Callable[["Row"], bool]
+    """Of a row that was measured."""
 
 
 @dataclass
@@ -23,8 +25,14 @@ class Row:
     what: str
     unit: str
     target: Target | None = None
+    against: str = ""
+    """Which plain side, where there are several: without measurements of it, the row is not printed."""
     ours: list[float] = field(default_factory=list)
     plain: list[float] = field(default_factory=list)
+
+    @property
+    def measured(self) -> bool:
+        return bool(self.ours and (self.plain or not self.against))
 
     @property
     def ratios(self) -> list[float]:
@@ -41,7 +49,9 @@ class Row:
             verdict = f"{self.target.text}: {'met' if self.target.reached(self) else 'MISSED'}"
         difference = f"{median(self.differences):+.2f}" if self.plain else "-"
         head = f"({self.letter}) {self.what}, {self.unit}"
-        return f"{head:<{WIDTH}} {cells[0]:>20} {cells[1]:>20} {cells[2]:>20} {difference:>9}   {verdict}".rstrip()
+        against = (self.against or "plain") if self.plain else "-"
+        numbers = f"{cells[0]:>20} {cells[1]:>20} {cells[2]:>20} {difference:>9}"
+        return f"{head:<{WIDTH}} {against:<{AGAINST}} {numbers}   {verdict}".rstrip()
 
 
 @dataclass
@@ -71,13 +81,21 @@ class Table:
 
     def __str__(self) -> str:
         spread = "min median max"
-        top = f"{'':<{WIDTH}} {'ours':>20} {'plain':>20} {'ours / plain':>20} {'ours -':>9}"
-        heads = [top, f"{'':<{WIDTH}} {spread:>20} {spread:>20} {spread:>20} {'plain':>9}   target"]
-        return "\n".join([*heads, *(str(row) for row in self.rows if row.ours)])
+        top = f"{'':<{WIDTH}} {'':<{AGAINST}} {'ours':>20} {'plain':>20} {'ours / plain':>20} {'ours -':>9}"
+        heads = [
+            top,
+            f"{'':<{WIDTH}} {'plain':<{AGAINST}} {spread:>20} {spread:>20} {spread:>20} {'plain':>9}   target",
+        ]
+        return "\n".join([*heads, *(str(row) for row in self.rows if row.measured)])
 
 
 def at_most(limit: float, of: Callable[[Row], Sequence[float]], text: str) -> Target:
     return Target(text, lambda row: median(of(row)) <= limit)
+
+
+def times(limit: float) -> Target:
+    """At most so many times the plain side."""
+    return at_most(limit, lambda row: row.ratios, f"{limit:g} x")
 
 
 def _spread(values: Sequence[float]) -> str:

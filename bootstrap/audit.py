@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from bootstrap.project import HERE, BootstrapError, say
 from bootstrap.venv import DEVELOPMENT
 
+LOCKS = (DEVELOPMENT, "benchmarks/requirements.txt")
+
 PATIENCE = 300
 """Seconds for all questions together."""
 
@@ -72,6 +74,6 @@ def audit(command: Sequence[str]) -> int:
 if __name__ == "__main__":
     report = ("--disable-pip", "--require-hashes", "--format", "json", "--progress-spinner", "off")
     try:
-        sys.exit(audit([sys.executable, "-m", "pip_audit", "--requirement", DEVELOPMENT, *report]))
+        sys.exit(audit([sys.executable, "-m", "pip_audit", *(f"--requirement={lock}" for lock in LOCKS), *report]))
     except BootstrapError as error:
         sys.exit(f"error: {error}")

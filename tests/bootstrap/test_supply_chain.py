@@ -10,7 +10,7 @@ import pytest
 from bootstrap.audit import Findings, audit
 from bootstrap.project import HERE, BootstrapError
 
-LOCKS = ("requirements", "requirements-dev")
+LOCKS = ("requirements", "requirements-dev", "benchmarks/requirements")
 
 
 def locked(name: str) -> dict[str, list[str]]:
@@ -37,8 +37,11 @@ def test_the_lock_holds_what_is_asked_for(name: str) -> None:
         assert f"{package.lower()}=={version}" in versions
 
 
-def test_both_locks_agree() -> None:
+def test_the_locks_agree() -> None:
     assert set(locked("requirements")) <= set(locked("requirements-dev"))
+    versions = dict(package.split("==") for package in locked("requirements-dev"))
+    for package, version in (entry.split("==") for entry in locked("benchmarks/requirements")):
+        assert versions.get(package, version) == version, package
 
 
 def test_every_direct_requirement_is_imported() -> None:

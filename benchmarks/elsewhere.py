@@ -1,0 +1,28 @@
+"""(g), (h) and (j): every kind of host, where containers and booted machines can run."""
+
+from pathlib import Path
+
+from benchmarks import far, steps, throughput
+from benchmarks.machines import Machines
+from benchmarks.table import Table
+from tests.docker.lab import CannotRunError
+
+MEASURES = {
+    "g": throughput.elsewhere,
+    "h": steps.from_nothing,
+    "j": far.preview,
+}
+
+
+def measure(root: Path, table: Table) -> None:
+    if "g" in table.wanted:
+        throughput.here(table)
+    with Machines() as machines:
+        for letter, measure_it in MEASURES.items():
+            if letter in table.wanted:
+                directory = root / letter
+                directory.mkdir(mode=0o755)
+                try:
+                    measure_it(directory, machines, table)
+                except CannotRunError as reason:
+                    table.remark(f"({letter}) DID NOT RUN in containers and by ssh: {reason}")

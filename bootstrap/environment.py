@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from bootstrap import embedded
 from bootstrap.engine import Engine
 from bootstrap.plugins import Plugins, own_home
 from bootstrap.private import PASSPHRASE, PASSPHRASE_FILE
@@ -56,7 +57,8 @@ def variables(
             new[PASSPHRASE_FILE] = str(project.passphrase)
     if embedded_vault and "VAULT_ADDR" not in environ:
         new |= _vault(project, module)
-    new["PATH"] = _path([engine.bin, project.venv / "bin"], environ.get("PATH", ""))
+    # The embedded server's programs come last: psql for somebody who has none.
+    new["PATH"] = _path([engine.bin, project.venv / "bin"], environ.get("PATH", ""), embedded.programs(project))
     return new
 
 
@@ -77,9 +79,9 @@ def _login(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("PULUMI_CREDENTIALS_PATH") or own_home(environ))
 
 
-def _path(first: Iterable[Path], path: str) -> str:
-    places = [str(place) for place in first]
-    return os.pathsep.join(places + [place for place in path.split(os.pathsep) if place not in places])
+def _path(first: Iterable[Path], path: str, last: Iterable[Path]) -> str:
+    before, after = [str(place) for place in first], [str(place) for place in last]
+    return os.pathsep.join(before + [place for place in path.split(os.pathsep) if place not in before + after] + after)
 
 
 def _vault(project: Project, module: str) -> dict[str, str]:

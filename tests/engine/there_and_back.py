@@ -87,8 +87,8 @@ NEVER = {
     **{
         f"host.{name}": "another way to a machine, or another machine: tests/ssh/test_changes.py"
         for name in (
-            *("ssh", "user", "port", "account", "key", "certificate", "knownHosts", "jump", "system", "version"),
-            *("packages", "unit"),
+            *("ssh", "user", "port", "account", "key", "certificate", "knownHosts", "hostKeys", "jump"),
+            *("system", "version", "packages", "unit"),
         )
     },
     "host.docker": "another image: tests/docker/test_stack.py",

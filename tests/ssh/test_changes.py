@@ -52,6 +52,7 @@ def test_settings_of_a_machine(  # noqa: PLR0915 - each goes on where the last o
         known.writelines(f"[{one.address}]:{PORT} {key}\n" for key in keys)
     shutil.copy(one.home / "id", one.home / "id-too")
     ways: list[dict[str, Any]] = [
+        {"hostKeys": keys},
         {"user": "ops"},
         {"key": str(one.home / "id-too")},
         {"jump": f"{USER}@{two.address}"},

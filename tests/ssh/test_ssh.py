@@ -73,6 +73,7 @@ LOGINS = [
     Login("DB1", 2222, "deploy", "postgres"),
     Login("::1", 22, "o'hara", key="~/.ssh/id rsa", known_hosts="stacks/known_hosts"),
     Login("db1", None, None, "pg", "/k%20/&?#=é", "/c+d", None, ("ops@b1:2222", "[::1]:22", "b3")),
+    Login("db1", host_keys=("ssh-ed25519 AAAA+/==", "[b1]:2222,b3 ssh-rsa AAAA", "|1|x+/=|y= ssh-rsa AAAA")),
 ]
 
 
@@ -116,6 +117,39 @@ def test_a_host_whose_key_is_not_known_is_refused(sshd: Sshd) -> None:
         host(sshd.login()).status(PASSWD)
     assert not isinstance(caught.value, Unavailable)
     assert "Accepted" not in sshd.log
+
+
+def test_a_key_of_its_own_is_all_that_counts(sshd: Sshd, home: Path) -> None:
+    """Whatever known_hosts has for its name: an address may have been another machine's before."""
+    right, other = " ".join((home / "host.pub").read_text().split()[:2]), public_key(home / "other")
+    believed = sshd.login(host_keys=(other,))
+    with pytest.raises(UserError, match=r"shows another host key|is not in known_hosts"):
+        works(believed)
+    assert "Accepted" not in sshd.log
+    sshd.known_hosts.write_text(f"[{sshd.address}]:{sshd.port} {other}\n")
+    login = sshd.login(host_keys=(other, right))
+    assert works(login)
+    assert right in known_host_keys(connection_settings(sshd.login(host_keys=(right,)))).values()  # for pulumi-command
+
+
+def test_a_line_with_names_stands_beside_known_hosts(sshd: Sshd, home: Path) -> None:
+    """Of the way, too; and a machine's own key is not its jump host's."""
+    (home / "b").mkdir()
+    bastion = Sshd(home / "b")
+    bastion.make_keys()
+    shutil.copy(home / "authorized", bastion.home / "authorized")
+    bastion.start()
+    own = " ".join((home / "host.pub").read_text().split()[:2])
+    line = bastion.known_hosts.read_text().strip()
+    jump = (f"{getpass.getuser()}@127.0.0.1:{bastion.port}",)
+    try:
+        with pytest.raises(UserError, match=r"on the way to .*: the host key of .* is not in known_hosts"):
+            works(sshd.login(jump=jump, host_keys=(own,)))
+        assert works(sshd.login(jump=jump, host_keys=(line,)))
+        sshd.known_hosts.write_text("")
+        assert works(sshd.login(jump=jump, host_keys=(own, line), port=sshd.port))
+    finally:
+        bastion.stop()
 
 
 def test_a_changed_host_key_is_refused(sshd: Sshd, home: Path) -> None:

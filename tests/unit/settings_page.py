@@ -78,7 +78,9 @@ COSTS = {
     "host.ssh": "another machine: a new base backup; for a primary, refused. The same one by another name: in place, where "
     "known_hosts has its host key under both",
     "host.port": "as `ssh`",
-    **dict.fromkeys(("host.user", "host.key", "host.certificate", "host.knownHosts", "host.jump"), WAY),
+    **dict.fromkeys(
+        ("host.user", "host.key", "host.certificate", "host.knownHosts", "host.hostKeys", "host.jump"), WAY
+    ),
     "host.account": "refused where it cannot look into the data",
     **dict.fromkeys(("host.system", "host.version"), PROGRAMS),
     "host.packages": "in place: they are installed; `none`: they stay",

@@ -46,6 +46,8 @@ TWO_LINES = "a value cannot hold a line break or a zero byte"
 RESERVED = "has a meaning of its own in PostgreSQL or pg_hba.conf: name another role"
 LONG = "a" * 60
 CONTAINER, MACHINE = {"docker": "postgres"}, {"ssh": "192.0.2.1"}
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJl3dIeudNqd0DPMRD6OIh65tjkxFNOtwGcWB2gCgPhk"
+HOST_KEY = "(write ssh-ed25519 AAAA…, or a line of ssh-keyscan)"
 SEEN = "as 192.0.2.1 sees them: this machine, as 192.0.2.7/32"
 ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
 
@@ -245,6 +247,15 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
         (
             primary(host=MACHINE | {"jump": ["one", "two"]}) | {"standbys": []},
             "cluster.primary.host.jump: pulumi-command, which makes the server's place, goes through one jump host",
+        ),
+        *(
+            (primary(host=MACHINE | {"hostKeys": keys}), f"cluster.primary.host.hostKeys: {told} {HOST_KEY}")
+            for keys, told in (
+                ("ssh-ed25519 AAAA", '"ssh-ed25519 AAAA" is not a host key'),
+                ([KEY, f"@cert-authority * {KEY}"], f'"{f"@cert-authority * {KEY}"[:80]}" is not a host key'),
+                (f"db1 {KEY}\ndb1 ssh-ed25519", "line 2 of it is not a host key"),
+                ("# none\n", "it holds no host key"),
+            )
         ),
         (
             primary(host=CONTAINER) | {"standbys": [{"name": "db2", "host": MACHINE}]},
@@ -649,3 +660,12 @@ def test_a_typed_machine_of_its_own_listens_to_all_as_a_declared_one_does() -> N
     assert Server(name="db1", host=Ssh(ssh="db1.example.net")).listen == ["*"]
     assert Server(name="db1", host=Docker(docker="image:1")).listen == ["*"]
     assert Server(name="db1").listen == ["127.0.0.1"]
+
+
+def test_host_keys_are_kept_without_comments() -> None:
+    scanned = f"# db1:22 SSH-2.0\n[db1]:22 {KEY} comment\n\n"
+    host = MACHINE | {"hostKeys": [f"{KEY} root@db1", scanned]}
+    found = stack_file.parse(FILE, primary(host=host) | {"standbys": []}).primary.host
+    assert isinstance(found, Ssh)
+    assert found.host_keys == [KEY, f"[db1]:22 {KEY}"]
+    assert Ssh(ssh="db1", host_keys=[KEY]) == Ssh.model_validate({"ssh": "db1", "hostKeys": KEY})

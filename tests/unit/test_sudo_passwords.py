@@ -9,8 +9,9 @@ import pytest
 
 from tde_replication import credentials
 from tde_replication.errors import UserError
+from tde_replication.host_keys import is_key
 from tde_replication.hosts.ssh import sudo
-from tde_replication.hosts.ssh.known_hosts import expect_known_hosts, is_key
+from tde_replication.hosts.ssh.known_hosts import expect_known_hosts
 from tde_replication.hosts.ssh.login import Login
 
 SECRET = "it's the 'password'"

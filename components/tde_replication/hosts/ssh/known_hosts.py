@@ -1,24 +1,12 @@
 """Files of host keys (sshd(8), *SSH_KNOWN_HOSTS FILE FORMAT*)."""
 
-import base64
-import re
 from pathlib import Path
 
 from tde_replication.errors import UserError
+from tde_replication.host_keys import is_key
 
 LARGEST = 1 << 20
-KINDS = re.compile(r"(ssh|ecdsa|sk)-[a-z0-9@.-]+")
 MARKERS = ("@cert-authority", "@revoked")
-
-
-def is_key(text: str) -> bool:
-    """Whether it is a kind of key and, in base 64, a key of that kind."""
-    kind, _, encoded = text.partition(" ")
-    try:
-        key = base64.b64decode(encoded, validate=True)
-    except ValueError:
-        return False
-    return bool(KINDS.fullmatch(kind)) and key.startswith(len(kind).to_bytes(4, "big") + kind.encode())
 
 
 def expect_known_hosts(path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import ClassVar
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from tde_replication.errors import UserError
+from tde_replication.host_keys import is_bare
 from tde_replication.hosts.account import PROJECT
 from tde_replication.hosts.ssh import sudo
 from tde_replication.hosts.ssh.private_directory import control
@@ -50,6 +51,8 @@ class Login:
     """A file beside the user's own; one that is not absolute is counted from the project."""
     jump: tuple[str, ...] = ()
     """Hosts to go through, nearest first: [user@]host[:port]."""
+    host_keys: tuple[str, ...] = ()
+    """As `tde_replication.host_keys` has them: keys of this machine, or lines of known_hosts beside the others."""
 
     OPTIONAL: ClassVar = ("key", "certificate", "known_hosts")
 
@@ -66,6 +69,7 @@ class Login:
         port = f":{self.port}" if self.port else ""
         parameters = [("account", self.account)]
         parameters += [(name, value) for name in self.OPTIONAL if (value := getattr(self, name))]
+        parameters += [("host_key", line) for line in self.host_keys]
         parameters += [("jump", hop) for hop in self.jump] + sorted(more.items())
         return f"ssh://{user}{_bracketed(self.host)}{port}?{urlencode(parameters, safe='/@:~[]')}"
 
@@ -74,7 +78,7 @@ class Login:
         """The login that an `address` names, and the other parameters in it."""
         url = urlsplit(address)
         pairs = parse_qsl(url.query)
-        more = {name: value for name, value in pairs if name != "jump"}
+        more = {name: value for name, value in pairs if name not in {"host_key", "jump"}}
         login = cls(
             host=_host_of(url),
             port=url.port,
@@ -83,6 +87,7 @@ class Login:
             key=more.pop("key", None),
             certificate=more.pop("certificate", None),
             known_hosts=more.pop("known_hosts", None),
+            host_keys=tuple(value for name, value in pairs if name == "host_key"),
             jump=tuple(value for name, value in pairs if name == "jump"),
         )
         return login, more
@@ -91,7 +96,8 @@ class Login:
         """The login to a jump host of this one."""
         url = urlsplit(f"ssh://{machine}")
         files = {name: getattr(self, name) for name in self.OPTIONAL}
-        return Login(_host_of(url), url.port, url.username, jump=before, **files)
+        known = tuple(line for line in self.host_keys if not is_bare(line))
+        return Login(_host_of(url), url.port, url.username, host_keys=known, jump=before, **files)
 
     @property
     def password(self) -> sudo.Password | None:
@@ -120,12 +126,14 @@ class Login:
             options |= {"IdentityFile": _file(self.key), "IdentitiesOnly": "yes"}
         if self.certificate:
             options["CertificateFile"] = _file(self.certificate)
-        if self.known_hosts:
-            file = PROJECT / Path(self.known_hosts).expanduser()
-            options["UserKnownHostsFile"] = f"{_file(str(file))} ~/.ssh/known_hosts"
-        if self.password:  # it goes to the machine with this key, whatever a stack file has known_hosts say
-            options["UserKnownHostsFile"] = _file(str(_pinned(self.password.host_key)))
+        own = [self.password.host_key] if self.password else [line for line in self.host_keys if is_bare(line)]
+        if own:  # a password goes to the machine with this key, whatever a stack file has known_hosts say
+            options["UserKnownHostsFile"] = _file(str(_kept(*(f"* {key}" for key in own))))
             options["GlobalKnownHostsFile"] = "none"
+        elif self.known_hosts or self.host_keys:
+            files = [_kept(*self.host_keys)] if self.host_keys else []
+            files += [PROJECT / Path(self.known_hosts).expanduser()] if self.known_hosts else []
+            options["UserKnownHostsFile"] = " ".join([*(_file(str(file)) for file in files), "~/.ssh/known_hosts"])
         if self.jump:
             # Not ProxyJump: that gives a hop none of these options, its host key's check among them.
             *before, last = self.jump
@@ -182,11 +190,12 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _pinned(key: str) -> Path:
-    """A file of known_hosts with this key alone, for any name that a machine is reached by."""
-    path = control() / f"known-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+def _kept(*lines: str) -> Path:
+    """A file of known_hosts with these lines alone."""
+    text = "".join(f"{line}\n" for line in lines)
+    path = control() / f"known-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     draft = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
-    draft.write_text(f"* {key}\n")
+    draft.write_text(text)
     draft.rename(path)
     return path
 

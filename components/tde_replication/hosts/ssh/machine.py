@@ -39,7 +39,7 @@ AS_ROOT = '"$@"'
 
 
 class SshHost(ScriptedHost):
-    """`address` is ``ssh://[user@]host[:port]?account=…&unit=…`` with ``key``, ``certificate``, ``known_hosts``, ``jump``."""
+    """`address` is ``ssh://[user@]host[:port]?account=…&unit=…``, with what else a `Login` has."""
 
     administrators = ()
 

@@ -154,6 +154,7 @@ def declare(server: Server, port: int, context: PlacementContext) -> Placement:
         key=declared.key,
         certificate=declared.certificate,
         known_hosts=declared.known_hosts,
+        host_keys=tuple(declared.host_keys),
         jump=tuple(declared.jump),
     )
     if declared.certificate and not server.adopt and not _agent_holds(declared.certificate):

@@ -14,7 +14,7 @@ from functools import cache
 
 from tde_replication.credentials import configured
 from tde_replication.errors import UserError
-from tde_replication.hosts.ssh.known_hosts import is_key
+from tde_replication.host_keys import is_key
 
 ENVIRONMENT = "TDE_REPLICATION_SUDO_PASSWORD"
 SETTING = "sudoPassword"

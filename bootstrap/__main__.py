@@ -42,10 +42,10 @@ def prepare(
     account = service_account()
     if aloud and account.switches:
         say(
-            f"servers: on this machine as {account.name}, for PostgreSQL does not run as root; {local_root(project.root)}"
+            f"servers: on this machine as {account.name}, because PostgreSQL does not run as root; {local_root(project.root)}"
         )
     if aloud and not environment.has_backend(environ):
-        say(f"state: {project.state}, for there is no Pulumi login or backend of your own")
+        say(f"state: {project.state}, because you have no Pulumi login or backend")
     return chosen, installed
 
 
@@ -141,7 +141,7 @@ def _clean(project: Project) -> int:
     vault = [str(project.python), "-m", "bootstrap.vault", "env"]
     made = project.python.exists() and subprocess.run(vault, cwd=project.root, capture_output=True, check=False).stdout
     if made or _has_state(project):
-        raise BootstrapError("there still is a stack, or a Vault: make destroy first")
+        raise BootstrapError("a stack or a Vault still exists: run `make destroy` first")
     private.forget_passphrase(project)
     kept = project.passphrase.read_text() if project.passphrase.exists() else None
     for place in (project.local, project.venv):
@@ -149,7 +149,7 @@ def _clean(project: Project) -> int:
     if kept is not None:
         private.close(project)
         private.write(project.passphrase, kept)
-        say(f"kept: {project.passphrase}, for settings in stacks/ are encrypted by it")
+        say(f"kept: {project.passphrase}, because it encrypts settings in stacks/")
     return 0
 
 

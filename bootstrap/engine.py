@@ -54,7 +54,7 @@ def _choose(project: Project, environ: Mapping[str, str], found: Path | None) ->
         origin = f"from {download.SITE}"
     else:
         _build(project, environ, refusal)
-        origin = f"built from its Go modules, for {download.SITE} cannot be reached"
+        origin = f"built from its Go modules, because {download.SITE} cannot be reached"
     host = project.engine / LANGUAGE_HOST
     _write_launchers(project, [PROVIDER_HOST])
     if not host.exists() or is_script(host):

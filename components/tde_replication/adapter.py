@@ -1,4 +1,4 @@
-"""Makes a Pulumi dynamic provider of any reconciler: the only place where the two meet.
+"""Adapts a reconciler to a Pulumi dynamic provider. The only module that knows both.
 
 A provider is pickled by reference to its class (module path and class name are kept for ever), so stacks never change with
 code. See Pulumi's *Dynamic resource providers*.
@@ -158,8 +158,8 @@ class Provider(ResourceProvider):
                 # What another cluster holds is none of this: the one that had it is gone, or elsewhere.
                 if not self.leave_unreachable and not isinstance(error, AnotherCluster):
                     raise type(error)(
-                        f"{thing} is not taken away: {str(error).rstrip('.')}. Bring that back and run this again; or "
-                        f"leave behind what does not answer: `{LEAVE_UNREACHABLE}=true pulumi destroy`"
+                        f"{thing} was not removed: {str(error).rstrip('.')}. Make it reachable and run this again; or leave "
+                        f"behind what does not answer: `{LEAVE_UNREACHABLE}=true pulumi destroy`"
                     ) from None
                 console.say(f"left behind: {thing} ({str(error).rstrip('.')})")
 
@@ -200,8 +200,8 @@ def _readable(kind: type[Resource]) -> Iterator[None]:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise UserError(
-            f"Pulumi's state holds a {kind.called or kind.__name__} that cannot be read ({wrong}): it was changed by hand, or is "
-            "of another version. Bring back a former one by `pulumi stack import`"
+            f"Pulumi's state holds a {kind.called or kind.__name__} that cannot be read ({wrong}): it was edited by hand, or "
+            f"written by another version. Restore an earlier one with `pulumi stack import`"
         ) from None
 
 

@@ -44,11 +44,11 @@ class SqlError(UserError):
 
 
 class Unavailable(UserError):
-    """The server or host does not answer now; another resource answers for that."""
+    """The server or host cannot be reached. Reporting that is another resource's task."""
 
 
 class AccessDenied(UserError):
-    """A machine answers, and it is not known to be the right one, or does not let us in."""
+    """The host answered, but its identity could not be verified, or it denied access."""
 
 
 class AnotherCluster(Unavailable):

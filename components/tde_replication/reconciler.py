@@ -32,9 +32,9 @@ class Resource(BaseModel, ABC):
     not_compared: ClassVar[frozenset[str]] = frozenset()
     """Fields that say how to reach or handle the thing, not what it is: stored when they change, without work."""
     called: ClassVar[str] = ""
-    """As a Pulumi type, where that is not the name of the class."""
+    """Name of the Pulumi type, if it differs from the name of the class."""
     create_only: ClassVar[frozenset[str]] = frozenset()
-    """Fields that only `create` and `update` look at, as they are declared then: that they change is no change."""
+    """Inputs that only `create` and `update` use. A change of one of them alone is not a difference."""
 
     @property
     def row(self) -> str:
@@ -76,7 +76,8 @@ class Resource(BaseModel, ABC):
         return None
 
     def cost(self, live: Self | None) -> str | None:
-        """What it costs to bring `live` to what is declared (None: to make it), where no diff shows that: told at preview."""
+        """Side effects of the update that the diff does not show (a restart, a full copy), for the preview; `live` is None
+        for a create."""
         del live
         return None
 

@@ -77,7 +77,7 @@ class Key(Settings):
     def _moved(cls, values: Any) -> Any:
         if isinstance(values, dict) and "bits" in values:
             raise ValueError(
-                f"bits is now the cluster's cipher: take it out, and write cipher: {_cipher(values['bits'])}"
+                f"bits is now the cluster's cipher: remove it, and write cipher: {_cipher(values['bits'])}"
             )
         return values
 
@@ -171,7 +171,7 @@ class Server(Settings):
         texts: dict[str, Any] = {}
         for name, value in values.items():
             if name.lower() in texts:
-                raise ValueError(f'"{name.lower()}" is there in two spellings: write one')
+                raise ValueError(f'"{name.lower()}" has two spellings: write one')
             texts[name.lower()] = _text(value)
         return texts
 

@@ -205,7 +205,7 @@ def _used_twice(cluster: Cluster) -> list[str]:
 def _of_server(server: Server) -> list[str]:
     found = []
     if isinstance(server.host, Ssh) and len(server.host.jump) > 1 and not server.adopt:
-        found.append("host.jump: pulumi-command, which makes the server's place, goes through one jump host")
+        found.append("host.jump: pulumi-command, which prepares the machine, goes through one jump host")
     for name, value in server.settings.items():
         place = f"settings.{name}"
         if name in DIRECTIVES or not re.fullmatch(r"[a-z_][a-z0-9_$]*(\.[a-z_][a-z0-9_$]*)?", name):
@@ -245,7 +245,7 @@ def _no_replication(parameter: str, value: str) -> str | None:
             | "recovery_target_time"
             | "recovery_target_xid"
         ):
-            return "a standby would end its recovery there, and follow no more"
+            return "a standby would end its recovery there, and stop following"
     return None
 
 

@@ -92,5 +92,5 @@ def test_root_is_told_whose_the_servers_are_with_a_vault_of_its_own_too(clone: C
     assert done.returncode
     assert "nothing listens at http://127.0.0.1:1" in done.stdout
     account = service_account()
-    told = f"servers: on this machine as {account.name}, for PostgreSQL does not run as root"
+    told = f"servers: on this machine as {account.name}, because PostgreSQL does not run as root"
     assert (told in done.stdout) == account.switches

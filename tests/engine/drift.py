@@ -95,7 +95,7 @@ ROWS = [
             )
         ),
         {RULE: "update"},
-        ("position", ', which was, is another" => "before other replication rules"'),
+        ("position", ', was changed" => "before other replication rules"'),
         repair="in place, reload",
         check=lambda cluster: eventually(lambda: cluster.sql("db1", drift_actions.OPEN) == [(1,)]),
     ),
@@ -597,7 +597,7 @@ ROWS = [
         "the file of its socket removed, as something that cleans a directory does",
         lambda cluster: (cluster.sockets("db2") / f".s.PGSQL.{cluster.ports['db2']}").unlink(),
         {"Server db2": "update"},
-        ('socket : "removed" => "there"', "the socket of server db2 was removed, and only a restart makes it again"),
+        ('socket : "removed" => "there"', "the socket of server db2 was removed, and only a restart creates it again"),
         repair="restart of this standby",
         here=True,
     ),

@@ -250,7 +250,7 @@ def test_an_adopted_primary_that_is_dead(cluster: Cluster) -> None:
     cluster.kill("db1")
     done = cluster.workspace.destroy()
     assert done.code != 0
-    assert any("no server runs on" in line and "Bring that back" in line for line in done.errors), done.errors
+    assert any("no server runs on" in line and "Make it reachable" in line for line in done.errors), done.errors
     assert not cluster.running("db1")
     cluster.start("db1")
     done = cluster.workspace.destroy()

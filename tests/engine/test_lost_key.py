@@ -1,4 +1,4 @@
-"""Keys that are gone from Vault are told plainly, and never made anew over a cluster that needs them."""
+"""Keys that are gone from Vault are told plainly, and never made again over a cluster that needs them."""
 
 import shutil
 from collections.abc import Callable, Iterator

@@ -131,7 +131,7 @@ def test_other_stacks_keep_data_and_keys(cluster: Cluster, state: State) -> None
     done = cluster.workspace.destroy()
     if state.needs_primary:
         assert done.code != 0
-        assert any("Bring that back" in line and f"{LEAVE}=true" in line for line in done.errors), done.errors
+        assert any("Make it reachable" in line and f"{LEAVE}=true" in line for line in done.errors), done.errors
         done = leaving(cluster)
         assert "left behind: ReplicationSlot tde_db2 (no server runs on" in done.text
     assert done.code == 0, done.errors

@@ -85,7 +85,7 @@ def _destroyed(cluster: Cluster) -> Output:
     dead = not cluster.running("db1") and not cluster.workspace.cluster["disposable"]
     done = cluster.workspace.destroy()
     if dead and done.code:
-        assert any("Bring that back" in line and f"{LEAVE}=true" in line for line in done.errors), done.errors
+        assert any("Make it reachable" in line and f"{LEAVE}=true" in line for line in done.errors), done.errors
         cluster.workspace.environment[LEAVE] = "true"
         done = cluster.workspace.destroy()
         assert "left behind: " in done.text

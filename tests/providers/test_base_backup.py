@@ -448,7 +448,7 @@ def test_only_a_clone_without_a_control_file_is_condemned(servers: Servers, prim
         clone.replace(binaries="/nowhere").read()
     assert follows(clone) == "the primary"
     (Path(clone.data_directory) / "global" / "pg_control").unlink()
-    assert follows(clone) == "nothing: it is no data directory"
+    assert follows(clone) == "nothing: it is not a data directory"
     clone.delete()
     ReplicationSlot.model_validate({**primary.inside, "slot": clone.slot}).delete()
 
@@ -719,8 +719,9 @@ def test_a_tablespace_in_the_way_is_told_and_nobody_is_told_to_empty_it(servers:
         assert "is never written over. Find out whose files these are, move them to another place" in str(told.value)
         assert "empty that" not in str(told.value)
         origin.host.make_directory(clone.path / "base")
-        assert clone.refusal(clone.replace(follows="nothing: it is no data directory")) == (
-            f"db2 needs a new clone (nothing: it is no data directory): tablespace fast is cloned to {fast}, which is not empty: "
+        assert clone.refusal(clone.replace(follows="nothing: it is not a data directory")) == (
+            f"db2 needs a new clone (nothing: it is not a data directory): tablespace fast is cloned to {fast}, which is not "
+            f"empty: "
             "stop db2, move what is there away. Nothing is changed"
         )
         origin.stop()

@@ -193,7 +193,7 @@ def test_a_directory_that_holds_no_cluster_is_told_in_one_sentence(servers: Serv
     live = declared.read()
     assert live is not None
     told = declared.refusal(live) or ""
-    assert f"{path} holds something else, which is no data directory" in told
+    assert f"{path} holds something that is not a data directory" in told
     assert "\n" not in told
 
 
@@ -238,7 +238,7 @@ def test_nothing_is_taken_away_while_it_cannot_be_told_whether_a_server_runs(
     server = servers.server(made, "unknown", {})
     before = sorted(path.name for path in Path(made.path).parent.iterdir())
     for deed in (made.delete, made.take_away, server.delete, server.create):
-        with pytest.raises(Unavailable, match="it cannot be told whether a server runs on"):
+        with pytest.raises(Unavailable, match="cannot tell whether a server runs on"):
             deed()
     assert sorted(path.name for path in Path(made.path).parent.iterdir()) == before
     lock.unlink()

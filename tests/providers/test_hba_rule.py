@@ -108,7 +108,7 @@ def test_a_file_of_another_account_is_not_taken_from_it(primary: Node, hba: HbaF
     line = "host replication tested 127.0.0.1/32 scram-sha-256"
     try:
         told = declared.cost(None)
-        with pytest.raises(Conflict, match=r"pg_hba.conf belongs to root, and .* could not leave it so") as refused:
+        with pytest.raises(Conflict, match=r"pg_hba.conf belongs to root, and .* could not keep that owner") as refused:
             declared.create()
         for text in (told, str(refused.value)):
             assert line in " ".join((text or "").split())

@@ -436,7 +436,7 @@ def test_only_regular_files_of_a_sensible_size_are_read(host: LocalHost, root: P
         return
     with pytest.raises(Conflict, match="is a link or a device"):
         host.read(pure(path))
-    with pytest.raises(Unavailable, match="it cannot be told whether a server runs on"):
+    with pytest.raises(Unavailable, match="cannot tell whether a server runs on"):
         host.postmaster(pure(data))
     with pytest.raises(Unavailable):
         host.stop(pure(root), pure(data), deadline=1)
@@ -485,7 +485,7 @@ def test_what_is_another_accounts_is_told_in_a_sentence(host: LocalHost, root: P
             ask(pure(closed / "data"))
     with pytest.raises(UserError, match=f"{closed}: {host.account} has no permission there"):
         host.listing(pure(closed))
-    with pytest.raises(Unavailable, match="it cannot be told whether a server runs on"):
+    with pytest.raises(Unavailable, match="cannot tell whether a server runs on"):
         host.postmaster(pure(closed))
 
 

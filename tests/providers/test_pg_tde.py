@@ -261,7 +261,7 @@ def test_the_length_of_a_key(bound: Node, store: KeyStore, cipher: Cipher, lengt
     )
     assert len(stored["data"]["data"]["key"]) == length
     [other] = {"aes_128", "aes_256"} - {cipher}
-    with pytest.raises(Conflict, match=f"is in Vault already, and has not the length for cipher: {other}"):
+    with pytest.raises(Conflict, match=f"is in Vault already, but does not have the length for cipher: {other}"):
         key(bound, f"for-{cipher}", cipher=other).create()
     assert store.versions(f"for-{cipher}") == 1
 
@@ -337,7 +337,7 @@ def test_a_token_that_may_not_is_told_and_repaired(bound: Node, store: KeyStore)
         live = key(bound).read()
         assert key(bound).changed(live) == {"available"}
         assert "failed to retrieve principal key" in live.available
-        with pytest.raises(UserError, match=r"cannot be opened: .*It is never made anew"):
+        with pytest.raises(UserError, match=r"cannot be opened: .*It is never made again"):
             key(bound).update(live)
     finally:
         bound.host.write(token, good, mode=0o600)

@@ -155,7 +155,7 @@ def test_another_password_is_set(primary: Node, declared: ReplicationRole) -> No
 def test_the_role_of_another_stack_is_left_to_it(primary: Node, declared: ReplicationRole) -> None:
     first, second = (declared.replace(stack=f"tde-replication/{name}/{name}") for name in ("one", "two"))
     first.create()
-    with pytest.raises(Conflict, match="it is that of another stack \\(tde-replication/one/one\\)"):
+    with pytest.raises(Conflict, match="it belongs to another stack \\(tde-replication/one/one\\)"):
         role(primary, password="another", stack=second.stack).create()
     assert logs_in(primary, "tested", PASSWORD)
     assert first.create().ours

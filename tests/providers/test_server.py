@@ -504,7 +504,7 @@ def test_a_server_that_nobody_may_enter_is_told_with_the_reason(running: Node, m
     try:
         with pytest.raises(UserError) as told:
             running.server.update(live(running.server))
-        assert "has started, and does not let in postgres" in str(told.value)
+        assert "has started, and does not accept the superuser postgres" in str(told.value)
         assert "pg_hba.conf rejects connection" in str(told.value)
         assert "\n" not in str(told.value)
     finally:
@@ -615,7 +615,7 @@ def test_a_socket_that_was_removed_is_told_and_made_again(servers: Servers) -> N
     assert live
     assert live.socket == "removed"
     assert node.server.changed(live) == {"socket"}
-    assert "only a restart makes it again: it will be restarted" in (node.server.cost(live) or "")
+    assert "only a restart creates it again: it will be restarted" in (node.server.cost(live) or "")
     refused = node.server.replace(restart="refused")
     assert "the stack says restart: refused: nothing is changed" in (refused.refusal(live) or "")
     with pytest.raises(Conflict, match="the socket of server unsocketed was removed"):

@@ -77,8 +77,8 @@ def test_any_login_shell_will_do(machine: Booted, name: str) -> None:
 @pytest.mark.parametrize(
     ("sudoers", "sentence"),
     [
-        ("", "sudo on .* asks limited for more than it can give here: allow `limited ALL=.postgres. NOPASSWD: ALL`"),
-        ("ALL=(postgres) ALL", "asks limited for more than it can give here"),
+        ("", "sudo on .* asks limited for a password: allow `limited ALL=.postgres. NOPASSWD: ALL`"),
+        ("ALL=(postgres) ALL", "asks limited for a password"),
         ("ALL=(root) NOPASSWD: /usr/bin/systemctl", "asks limited|does not let limited become postgres"),
     ],
     ids=["none", "with a password", "others"],
@@ -290,7 +290,7 @@ def test_a_standby_that_cannot_be_reached_at_destroy(
     with laboratory.unplugged(two):
         stopped = workspace.destroy()
         assert stopped.code != 0
-        assert f"is not taken away: {two.address} cannot be reached" in stopped.text
+        assert f"was not removed: {two.address} cannot be reached" in stopped.text
         assert "TDE_REPLICATION_LEAVE_UNREACHABLE=true pulumi destroy" in stopped.text
         workspace.environment["TDE_REPLICATION_LEAVE_UNREACHABLE"] = "true"
         left = workspace.destroy("--continue-on-error")

@@ -75,10 +75,10 @@ def test_settings_of_a_machine(  # noqa: PLR0915 - each goes on where the last o
             "cluster.primary.host.version: this is PostgreSQL 17, and the data in /srv/db1/data is of 18",
         ),
         ({"version": 17}, "cluster.standbys[0].host.version: this is PostgreSQL 18, and the primary's is 17"),
-        ({"system": "redhat"}, f"cluster.primary: there is no /usr/pgsql-18/bin/postgres on {one.address}: name what"),
+        ({"system": "redhat"}, f"cluster.primary: there is no /usr/pgsql-18/bin/postgres on {one.address}: set"),
         (
             {"version": 19},
-            f"cluster.primary: there is no /usr/lib/postgresql/19/bin/postgres on {one.address}: name what",
+            f"cluster.primary: there is no /usr/lib/postgresql/19/bin/postgres on {one.address}: set",
         ),
         ({"account": "nobody"}, "cluster.primary.dataDirectory: nobody cannot look into /srv/db1/data ("),
         ({"unit": "postgresql@18-main"}, "postgresql@18-main runs a server that pg_createcluster made"),

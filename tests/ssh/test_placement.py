@@ -46,7 +46,7 @@ def test_red_hat() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ssh", "address", "reach", "client"),
+    ("ssh", "address", "replication_host", "client"),
     [
         ("192.0.2.7", None, "192.0.2.7", "192.0.2.7/32"),
         ("2001:db8::7", None, "2001:db8::7", "2001:db8::7/128"),
@@ -101,7 +101,7 @@ def test_a_certificate_that_is_none_is_named(tmp_path: Path, content: str | None
     file = tmp_path / "id-cert.pub"
     if content is not None:
         file.write_text(content)
-    with pytest.raises(UserError, match=rf"^host\.certificate: {file} is no certificate that can be read$"):
+    with pytest.raises(UserError, match=rf"^host\.certificate: {file} is not a readable certificate$"):
         declared({"ssh": "db1", "certificate": str(file)})
 
 
@@ -186,7 +186,7 @@ def test_a_unit_that_is_there_starts_a_directory_of_its_own() -> None:
 
 
 def test_a_path_that_a_unit_cannot_have() -> None:
-    with pytest.raises(UserError, match="takes no path with a space or a quote"):
+    with pytest.raises(UserError, match="cannot hold a path with a space or a quote"):
         declared({"ssh": "db1"}, dataDirectory="/srv/it's mine/data")
 
 
@@ -227,7 +227,7 @@ def test_a_stack_file_is_no_file_of_host_keys(tmp_path: Path) -> None:
     key = " ".join(generated(tmp_path / "key").with_name("key.pub").read_text().split()[:2])
     file = tmp_path / "Pulumi.orders.yaml"
     file.write_text(f"config:\n  tde-replication:cluster: {{}}\nevil.example.net {key}\n")
-    with pytest.raises(UserError, match=r"host.knownHosts: line 1 of .*Pulumi.orders.yaml is no host key"):
+    with pytest.raises(UserError, match=r"host.knownHosts: line 1 of .*Pulumi.orders.yaml is not a host key"):
         declared({"ssh": "evil.example.net", "knownHosts": str(file)})
     file.write_text(f"db1.example.net {key}\n")
     declared({"ssh": "db1.example.net", "knownHosts": str(file)})

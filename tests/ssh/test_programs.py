@@ -131,7 +131,8 @@ def _refused(sshd: Sshd, root: Path, binaries: str, place: Path) -> None:
     with pytest.raises(UserError) as caught:
         declare(sshd, root / binaries)
     assert str(caught.value) == (
-        f"the programs in {root / binaries} on {sshd.address} are not run, for others than root and {service_account().name} may "
-        f"change {place}: see its owner and mode, or name another directory in binaries"
+        f"the programs in {root / binaries} on {sshd.address} are not run, because accounts other than root and "
+        f"{service_account().name} may "
+        f"change {place}: correct its owner and mode, or name another directory in binaries"
     )
     assert ran(root) == []

@@ -417,7 +417,7 @@ def test_a_connection_ends_by_itself(sshd: Sshd, monkeypatch: pytest.MonkeyPatch
 def test_a_control_directory_of_somebody_elses_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     control().chmod(0o755)
-    with pytest.raises(UserError, match="not a directory of this user's alone"):
+    with pytest.raises(UserError, match="is not owned by this user alone"):
         control()
 
 

@@ -266,7 +266,7 @@ def test_what_does_not_answer_keeps_its_delete_from_ending(provider: ThingProvid
     world.error = Unavailable("thing t: no server runs on /d.")
     shown = as_pulumi_shows_it(lambda: configured(provider).delete("thing t", STATE))
     assert shown == (
-        "Unavailable: Thing thing t is not taken away: thing t: no server runs on /d. Bring that back and run this again; or "
+        "Unavailable: Thing thing t was not removed: thing t: no server runs on /d. Make it reachable and run this again; or "
         "leave behind what does not answer: `TDE_REPLICATION_LEAVE_UNREACHABLE=true pulumi destroy`\n"
     )
 

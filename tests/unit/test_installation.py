@@ -90,6 +90,6 @@ def test_what_others_may_change_is_not_run(
     given(root / where)
     (root / "link").symlink_to(programs)
     for binaries in (str(programs), str(root / "link")) if named else (None,):
-        with pytest.raises(UserError, match=f"others than root and {service_account().name} may change /"):
+        with pytest.raises(UserError, match=f"other than root and {service_account().name} may change /"):
             find_installation(root, binaries, 17)
     assert not Path(f"/tmp/tde-ran-{os.getpid()}").exists()

@@ -107,7 +107,7 @@ def test_a_standby_is_of_its_primarys_version() -> None:
     sites = [container(version) for version in (17, 18, None, 17)]
     [told] = check_versions(["cluster.primary", "cluster.standbys[0]", "a", "b"], sites)
     assert told == (
-        "cluster.standbys[0].host.docker: this is PostgreSQL 18, and the primary's is 17: a standby is of its primary's major "
+        "cluster.standbys[0].host.docker: this is PostgreSQL 18, and the primary's is 17: a standby needs its primary's major "
         "version"
     )
     assert check_versions(["cluster.primary", "a"], [container(None), container(18)]) == []

@@ -80,7 +80,7 @@ def test_the_default_weakens_no_server_that_is_adopted(serve: Any) -> None:
     [told] = check_weaker_cipher(cluster(**adopted), site, "/srv/token")
     assert told == (
         "cluster.cipher: missing; pg_tde.cipher is aes_256 on the server that is to be adopted, and the default is aes_128: "
-        "write which one it shall be"
+        "set the one to use"
     )
     assert check_weaker_cipher(cluster(cipher="aes_128", **adopted), site, "/srv/token") == []
     assert check_weaker_cipher(cluster(), site, "/srv/token") == []

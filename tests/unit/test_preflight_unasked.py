@@ -72,7 +72,7 @@ def test_a_vault_that_does_not_answer() -> None:
     vault = MagicMock()
     vault.client.post.side_effect = GONE
     [text] = told_by(lambda: check_vault(vault, NAMES))
-    assert "Not checked: what the Vault has against the stack" in text
+    assert "Not checked: whether the Vault accepts the stack" in text
 
 
 @pytest.mark.parametrize("ready", [True, False])
@@ -87,7 +87,7 @@ def test_a_server_that_does_not_let_the_superuser_in(monkeypatch: pytest.MonkeyP
     assert (refusal is not None, bool(said)) == (ready, not ready)
     if refusal:
         assert 'role "postgres" does not exist' in refusal
-        assert "make that role, or let it in by pg_hba.conf" in refusal
+        assert "create that role, or allow it in pg_hba.conf" in refusal
 
 
 @pytest.mark.parametrize("check", ["keys of an adopted server", "where the keys are"])

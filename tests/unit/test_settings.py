@@ -81,7 +81,7 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
         *(
             (
                 {"key": {"bits": bits}},
-                f"cluster.key: bits is now the cluster's cipher: take it out, and write cipher: {cipher}",
+                f"cluster.key: bits is now the cluster's cipher: remove it, and write cipher: {cipher}",
             )
             for bits, cipher in [(128, "aes_128"), (256, "aes_256")]
         ),
@@ -179,7 +179,7 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
         ),
         (
             primary(settings={"recovery_target_lsn": "0/1"}),
-            "cluster.primary.settings.recovery_target_lsn: 0/1: a standby would end its recovery there, and follow no more",
+            "cluster.primary.settings.recovery_target_lsn: 0/1: a standby would end its recovery there, and stop following",
         ),
         (
             primary(settings={"SHARED_preload_libraries": "pg_tde"}),
@@ -187,7 +187,7 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
         ),
         (
             primary(settings={"work_mem": "1MB", "Work_mem": "2MB"}),
-            'cluster.primary.settings: "work_mem" is there in two spellings: write one',
+            'cluster.primary.settings: "work_mem" has two spellings: write one',
         ),
         (
             primary(settings={"Max_Connections": 200})
@@ -246,7 +246,7 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
         ),
         (
             primary(host=MACHINE | {"jump": ["one", "two"]}) | {"standbys": []},
-            "cluster.primary.host.jump: pulumi-command, which makes the server's place, goes through one jump host",
+            "cluster.primary.host.jump: pulumi-command, which prepares the machine, goes through one jump host",
         ),
         *(
             (primary(host=MACHINE | {"hostKeys": keys}), f"cluster.primary.host.hostKeys: {told} {HOST_KEY}")
@@ -333,7 +333,7 @@ def test_a_vault_on_this_machines_loopback_is_none_for_servers_elsewhere(
         cluster = stack_file.parse(FILE, json.dumps(document | {"standbys": standbys, "vault": vault}))
         found = check_vault_from_servers(cluster, address)
         assert len(found) == len(expected)
-        assert all(f"vault:address {address} is this machine's own, and db1 would" in line for line in found)
+        assert all(f"vault:address {address} is a loopback address, and db1 would" in line for line in found)
 
 
 def test_what_is_no_mapping_at_all() -> None:

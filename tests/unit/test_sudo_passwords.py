@@ -74,12 +74,15 @@ def test_the_environments_go_before_the_stacks(monkeypatch: pytest.MonkeyPatch) 
         ),
         ("12345", "one password for all machines"),
         ('["x"]', "one password for all machines"),
-        (json.dumps({"db1": SECRET}), "its line 1 names no machine and host key as known_hosts does"),
-        (json.dumps({f"db1 {key()}": "x", "db2 ssh-ed25519 AAAA": SECRET}), "its line 2 names no machine and host key"),
-        (json.dumps({f"* {key()}": SECRET}), "its line 1 names no machine"),
-        (json.dumps({f"|1|a|b {key()}": SECRET}), "its line 1 names no machine"),
-        (json.dumps({f"db1 {key()}": f"{SECRET}\n"}), "the password in its line 1 cannot be typed"),
-        (json.dumps({f"db1 {key()}": [SECRET]}), "the password in its line 1 cannot be typed"),
+        (json.dumps({"db1": SECRET}), "its line 1 does not name a machine and a host key as known_hosts does"),
+        (
+            json.dumps({f"db1 {key()}": "x", "db2 ssh-ed25519 AAAA": SECRET}),
+            "its line 2 does not name a machine and a host key",
+        ),
+        (json.dumps({f"* {key()}": SECRET}), "its line 1 does not name a machine"),
+        (json.dumps({f"|1|a|b {key()}": SECRET}), "its line 1 does not name a machine"),
+        (json.dumps({f"db1 {key()}": f"{SECRET}\n"}), "the password in its line 1 must be a text"),
+        (json.dumps({f"db1 {key()}": [SECRET]}), "the password in its line 1 must be a text"),
     ],
 )
 def test_what_binds_nothing_is_refused_and_not_shown(text: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,11 +125,11 @@ def test_files_of_host_keys(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (f"config:\n  tde-replication:cluster: {{}}\n# x\nevil {key()}\n".encode(), "line 1 of .* is no host key"),
-        (f"evil {key()}\nconfig: 1\n".encode(), "line 2 of .* is no host key"),
-        (b"db1 ssh-ed25519 AAAA\n", "line 1 of .* is no host key"),
-        (b"\x7fELF\xff\xfe", "line 1 of .* is no host key"),
-        (b"#" * (1 << 21), "is no file of host keys"),
+        (f"config:\n  tde-replication:cluster: {{}}\n# x\nevil {key()}\n".encode(), "line 1 of .* is not a host key"),
+        (f"evil {key()}\nconfig: 1\n".encode(), "line 2 of .* is not a host key"),
+        (b"db1 ssh-ed25519 AAAA\n", "line 1 of .* is not a host key"),
+        (b"\x7fELF\xff\xfe", "line 1 of .* is not a host key"),
+        (b"#" * (1 << 21), "is not a file of host keys"),
     ],
 )
 def test_a_file_that_holds_anything_else_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
@@ -138,5 +141,5 @@ def test_a_file_that_holds_anything_else_is_refused(tmp_path: Path, content: byt
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing", Path("/dev/zero")):
-        with pytest.raises(UserError, match="is no file of host keys"):
+        with pytest.raises(UserError, match="is not a file of host keys"):
             expect_known_hosts(path)

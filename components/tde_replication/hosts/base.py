@@ -81,7 +81,7 @@ class Host(ABC):
 
     @property
     def leftovers(self) -> str:
-        """What a server that moves elsewhere leaves on it; empty: nothing."""
+        """What remains on this host after a server has moved away; empty if nothing does."""
         return ""
 
     def on(self, networks: Sequence[str]) -> list[str]:

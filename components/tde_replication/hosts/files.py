@@ -72,7 +72,7 @@ class ScriptedHost(Host):
     def read(self, path: PurePosixPath, *, follow: bool = False) -> bytes | None:
         content = self._asked(path, scripts.READ_BEHIND_LINKS if follow else scripts.READ, str(LIMIT + 1))
         if content is not None and len(content) > LIMIT:
-            raise UserError(f"{self.label}{path} is larger than {LIMIT >> 20} MiB: no such file is read")
+            raise UserError(f"{self.label}{path} is larger than {LIMIT >> 20} MiB: a file of that size is not read")
         return content
 
     def real(self, path: PurePosixPath) -> PurePosixPath:
@@ -105,7 +105,7 @@ class ScriptedHost(Host):
             found = self.status(path)
             owner = found.owner if found else "another account"
             raise Conflict(
-                f"{self.label}{path} belongs to {owner}, and {self.account} could not leave it so: it is not changed"
+                f"{self.label}{path} belongs to {owner}, and {self.account} could not keep that owner: the file is not changed"
             )
         self._done(path, ended)
 
@@ -142,7 +142,7 @@ class ScriptedHost(Host):
         pid, where, *lines = [*ended.output.decode(errors="replace").splitlines(), "", ""]
         if ended.status or not pid.isdecimal() or where not in {"here", "lost"}:
             reason = self._problem(data_directory / "postmaster.pid", ended)
-            raise Unavailable(f"it cannot be told whether a server runs on {data_directory}: {reason}")
+            raise Unavailable(f"cannot tell whether a server runs on {data_directory}: {reason}")
         return Postmaster.parse(int(pid), data_directory, lines, lost=where == "lost")
 
     def _end(self, found: Postmaster, data_directory: PurePosixPath, deadline: float) -> None:
@@ -159,5 +159,5 @@ class ScriptedHost(Host):
         arguments = (str(found.pid), str(data_directory), str(max(1, round(seconds))))
         ended = self._execute(scripts.WAIT_FOR_END, *arguments, deadline=seconds + DEADLINE)
         if ended.status not in {0, scripts.ABSENT}:
-            raise Unavailable(f"{self.label}it cannot be told whether the server on {data_directory} has ended")
+            raise Unavailable(f"{self.label}cannot tell whether the server on {data_directory} has ended")
         return not ended.status

@@ -79,8 +79,8 @@ def installation(binaries: Path) -> Installation | None:
         for place in (program, *program.absolute().parents, real, *real.parents):
             if not is_only_for(place, trusted):
                 raise UserError(
-                    f"the programs in {binaries} are not run, for others than root and {account.name} may change {place}: see "
-                    "its owner and mode, or name another directory in binaries"
+                    f"the programs in {binaries} are not run, because accounts other than root and {account.name} may change "
+                    f"{place}: correct its owner and mode, or name another directory in binaries"
                 )
     return _asked(binaries)
 

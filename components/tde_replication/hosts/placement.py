@@ -1,4 +1,4 @@
-"""A server's place as a stack declares it: all that depends on the kind of host, decided once."""
+"""Everything about a server that depends on its kind of host, resolved once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -102,7 +102,7 @@ class ClonedDirectory(DataDirectory):
         try:
             clone = self.control()
         except CommandFailed:
-            return self.replace(follows="nothing: it is no data directory")
+            return self.replace(follows="nothing: it is not a data directory")
         return self.replace(follows=self._hindrance(clone) or "the primary")
 
     def cost(self, live: Self | None) -> str | None:
@@ -309,7 +309,9 @@ class ClonedDirectory(DataDirectory):
                     continue  # it came with the backup
                 content = machine.read(place, follow=True)
                 if content is None:
-                    raise UserError(f"{place}, the primary's {parameter}, is not there: the clone would let nobody in")
+                    raise UserError(
+                        f"{place}, the primary's {parameter}, is not there: the clone would accept no connection"
+                    )
                 self.machine.write(target / name, content, mode=0o600)
         if told := sentence(left):
             note(

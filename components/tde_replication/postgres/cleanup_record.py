@@ -1,7 +1,7 @@
-"""What a stack may make for one server, told to Pulumi's state before any of it is made.
+"""Write-ahead record of everything that a stack may create for one server.
 
 What a killed `up` was just making is in no state, so that no resource's `delete` is called for it: a half-made clone, a slot that
-would fill a disk. A claim is there before all that and taken away after it, and looks for what is left.
+would fill a disk. The record is there before all that and taken away after it, and looks for what is left.
 """
 
 from collections.abc import Iterator

@@ -68,7 +68,7 @@ def control_data(host: Host, binaries: PurePosixPath, data: PurePosixPath) -> Co
     except ValueError:
         readable = None
     if not readable:
-        raise UserError(f"pg_controldata says of {data} what cannot be read: look at the programs in {binaries}")
+        raise UserError(f"pg_controldata printed something unreadable about {data}: check the programs in {binaries}")
     return found
 
 
@@ -99,5 +99,5 @@ def too_low(host: Host, binaries: PurePosixPath, data: PurePosixPath) -> dict[st
         }
     except ValueError:
         raise UserError(
-            f"the parameters that {data} would start with cannot be read: look at the programs in {binaries}"
+            f"the parameters that {data} would start with cannot be read: check the programs in {binaries}"
         ) from None

@@ -92,7 +92,7 @@ class DataDirectory(OnHost):
                 if made.get("kind") != self.called:
                     self._mark(self.path, made["madeAt"])
                 return self.replace(system_identifier=found.system_identifier, made_at=made["madeAt"])
-            note(f"{self.data_directory}: an earlier run left it, and it is made anew ({reason})")
+            note(f"{self.data_directory}: an earlier run left it; it is made again ({reason})")
             self.take_away()
         machine.remove(self._draft)
         made_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -119,7 +119,7 @@ class DataDirectory(OnHost):
         try:
             found = self.control().system_identifier
         except CommandFailed:
-            return "something else, which is no data directory"
+            return "something that is not a data directory"
         if found == self.system_identifier:
             return THIS
         return f"another cluster (system identifier {found}, and not {self.system_identifier})"
@@ -133,7 +133,7 @@ class DataDirectory(OnHost):
         )
 
     def is_among(self, beside: Collection[str]) -> bool:
-        """Whether anything of it, also of one half made, is among the names in the directory above it."""
+        """Whether the parent directory, with these names in it, contains this data directory, finished or partial."""
         return self._draft.name in beside or (self.path.name in beside and self._is_ours(self._marker()))
 
     def delete(self) -> None:
@@ -189,7 +189,7 @@ class InitializedDirectory(DataDirectory):
         if self.changed(live) & self.replaced_by:
             return (
                 f"the primary's data is in {live.data_directory} of {live.host}, and its new place would be an empty cluster: "
-                "all standbys would be cloned from it. Nothing is changed. Name the former place again; to start over without "
+                "all standbys would be cloned from it. Nothing is changed. Set dataDirectory back; to start over without "
                 "its data, destroy the stack first"
             )
         return self._wrong_cluster(live.holds)
@@ -244,7 +244,7 @@ class AdoptedDirectory(DataDirectory):
     def create(self) -> Self:
         if not self.machine.listing(self.path):
             raise Conflict(
-                f"{self.data_directory} is empty: there is no server to adopt. Leave adopt out to have one made"
+                f"{self.data_directory} is empty: there is no server to adopt. Leave adopt out to have one created"
             )
         if self._is_ours(self._marker()):
             raise Conflict(f"{self.data_directory} was made by this stack: there is nothing to adopt. Leave adopt out")

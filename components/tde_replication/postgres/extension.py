@@ -43,8 +43,8 @@ class Extension(OnServer):
             if not there:
                 if not server.row("SELECT 1 FROM pg_namespace WHERE nspname = 'public'"):
                     raise UserError(
-                        f"{self.identity}: the database has no schema public. Make it, or make the extension in another schema "
-                        "yourself (CREATE EXTENSION pg_tde SCHEMA …), and run `up` again"
+                        f"{self.identity}: the database has no schema public. Create it, or create the extension in another "
+                        f"schema yourself (CREATE EXTENSION pg_tde SCHEMA …), and run `up` again"
                     )
                 with server.within():
                     server.rows("CREATE EXTENSION IF NOT EXISTS pg_tde SCHEMA public")

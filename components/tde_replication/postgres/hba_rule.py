@@ -55,7 +55,7 @@ class HbaRule(OnServer):
             marked = self._marked(server)
             if not mine:
                 # A line of ours that was edited for others is ours to put right, or to take away.
-                return self.replace(position=f"nowhere: line {marked[0]}, which was, is another") if marked else None
+                return self.replace(position=f"nowhere: line {marked[0]}, was changed") if marked else None
             first = next((rule for rule in mine if self._is_ours(rule)), mine[0])
             above = self._above(first, rules)
             stale = server.value(
@@ -224,4 +224,4 @@ class HbaRule(OnServer):
 
 
 def _rejected(wrong: str, consequence: str) -> str:
-    return f"{wrong}: PostgreSQL would reject the file, so {consequence}. Mend that line"
+    return f"{wrong}: PostgreSQL would reject the file, so {consequence}. Correct that line"

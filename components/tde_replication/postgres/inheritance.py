@@ -53,7 +53,7 @@ NOT_INHERITED: Mapping[str, Reason] = {
         _TARGET,
     ),
     **dict.fromkeys(("restore_command", "recovery_end_command", "archive_cleanup_command"), _RECOVERY),
-    "recovery_min_apply_delay": Reason("the clone would lag by that"),
+    "recovery_min_apply_delay": Reason("the clone would be delayed by it"),
     "hot_standby": Reason("a standby that takes no connections cannot be checked"),
     "sync_replication_slots": Reason("it needs a database in the standby's connection to the primary"),
     **dict.fromkeys(("archive_mode", "archive_command", "archive_library"), _ARCHIVE),

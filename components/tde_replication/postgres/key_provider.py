@@ -78,12 +78,12 @@ class KeyProvider(OnServer):
         if self.existing and not (live.existing or live.mount_stays):
             return (
                 f'cluster.vault.existing: "{live.mount_path}" was made by this stack, which is disposable and would remove it '
-                "with its keys: say disposable: false and run `up` first"
+                "with its keys: set disposable: false and run `up` first"
             )
         if live.existing and not self.existing:
             return (
-                f'cluster.vault.existing: "{live.mount_path}" was not made by this stack, and Vault makes no mount twice: set it '
-                "back to true"
+                f'cluster.vault.existing: "{live.mount_path}" was not made by this stack, and Vault cannot mount a path twice: '
+                "set it back to true"
             )
         return self._of_another_type(live)
 

@@ -156,5 +156,5 @@ def reload_configuration(server: Session) -> None:
         wrong = server.row(
             "SELECT sourcefile, sourceline, error FROM pg_file_settings WHERE error IS NOT NULL AND NOT applied"
         )
-        why = f"line {wrong[1]} of {wrong[0]} is wrong ({wrong[2]}): mend that line" if wrong else "see its log"
+        why = f"line {wrong[1]} of {wrong[0]} is wrong ({wrong[2]}): correct that line" if wrong else "see its log"
         raise UserError(f"the server did not take up its configuration within {RELOAD_DEADLINE:g} s: {why}")

@@ -144,7 +144,8 @@ class PrincipalKey(OnServer):
                     raise
                 if any(map(cipher_of_key, told)):
                     raise Conflict(
-                        f"{self._purpose} is in Vault already, and has not the length for cipher: {self.cipher}. It is left as "
+                        f"{self._purpose} is in Vault already, but does not have the length for cipher: {self.cipher}. It is "
+                        f"left as "
                         "it is: set key.name to another name"
                     ) from None
         return self
@@ -155,7 +156,7 @@ class PrincipalKey(OnServer):
         found = self.read()
         if found.available != self.available:
             raise UserError(
-                f"{self._purpose} cannot be opened: {found.available}. It is never made anew over what is encrypted with it: "
+                f"{self._purpose} cannot be opened: {found.available}. It is never made again over what is encrypted with it: "
                 "bring Vault, its policy or the key back, and run `up` again"
             )
         return self
@@ -203,8 +204,8 @@ class KeyBinding(OnServer):
             elif self.changed(found):
                 if self.adopted:
                     raise Conflict(
-                        f'{self.identity}: the server has "{found.key}" of provider "{found.provider}" already: another is a '
-                        "rotation, which standbys that cannot open it die of. Make it in your own time, and run `up` again"
+                        f'{self.identity}: the server has "{found.key}" of provider "{found.provider}" already: another one is a '
+                        "rotation, and standbys that cannot open the new key crash. Rotate by hand, and run `up` again"
                     )
                 self._rotate(tde)
         return self
@@ -223,8 +224,9 @@ class KeyBinding(OnServer):
             self._check_standby(server, host, PurePosixPath(data), slot)
         if self.adopted and (others := others_streaming(server, self.slots)):
             raise UserError(
-                f"{self.identity}: standbys that this stack did not make stream from the server ({others}), and die of a "
-                "rotation to a key that they cannot open: nothing was changed. Stop them, or rotate by hand once they can open it"
+                f"{self.identity}: standbys that this stack did not make stream from the server ({others}), and crash at a "
+                f"rotation to a key that they cannot open: nothing was changed. Stop them, or rotate by hand once they can "
+                f"open it"
             )
         self._set(tde)
 

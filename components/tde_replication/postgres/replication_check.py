@@ -210,7 +210,7 @@ class ReplicationCheck(OnServer):
         while not until(settled, seconds=1):
             if time.monotonic() - since > REPLAY_DEADLINE:
                 raise UserError(
-                    f"{self._purpose} has not come nearer to {written} for {REPLAY_DEADLINE:g} s: {self._reason()}"
+                    f"{self._purpose} made no progress towards {written} for {REPLAY_DEADLINE:g} s: {self._reason()}"
                 )
 
     def _reason(self) -> str:

@@ -99,7 +99,7 @@ class ReplicationRole(OnServer):
         maker = self._maker(server)
         if maker not in {self.stack, None}:
             raise Conflict(
-                f"{self._purpose}: it is that of another stack ({maker}): it is left as it is. Name another role in "
+                f"{self._purpose}: it belongs to another stack ({maker}): it is left as it is. Name another role in "
                 "replication.role"
             )
         verifier = server.value("SELECT rolpassword FROM pg_authid WHERE rolname = %s", [self.role])

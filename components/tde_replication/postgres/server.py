@@ -151,7 +151,7 @@ class Server(OnServer):
         try:
             wrong = refused_values(self.machine, self._bin, new) if new else []
         except Unavailable as why:
-            could_not_ask(f"what PostgreSQL has against the new settings of {self.name}", why)
+            could_not_ask(f"whether PostgreSQL accepts the new settings of {self.name}", why)
         return f"server {self.name}: {'; '.join(wrong)}: nothing is changed. Correct its settings" if wrong else None
 
     def refusal_of_adoption(self, live: Self) -> str | None:
@@ -161,14 +161,14 @@ class Server(OnServer):
         if lost := sorted(set(loaded) - set(wanted) - {""}):
             found.append(
                 f"server {self.name} loads {', '.join(lost)} at its start, and the stack file does not: name all but pg_tde in "
-                "settings.shared_preload_libraries, or have the server load no more"
+                "settings.shared_preload_libraries, or remove them from the server"
             )
         found += [self.refusal(live), without_standbys(self, self.name, self.settings)]
         return ". ".join(filter(None, found)) or None
 
     @property
     def _no_socket(self) -> str:
-        return f"the socket of server {self.name} was removed, and only a restart makes it again"
+        return f"the socket of server {self.name} was removed, and only a restart creates it again"
 
     def cost(self, live: Self | None) -> str | None:
         if live and live.socket == "removed":
@@ -420,11 +420,11 @@ class Server(OnServer):
         if live is None or live.recovery != self.recovery:
             raise UserError(
                 f"server {self.name} came up as {'a standby' if live and live.recovery == 'standby' else 'a primary'}, not as "
-                "declared; it is left running for you to look at"
+                "declared; it is left running for inspection"
             )
         if live.pending_restart:
             raise UserError(
-                f"server {self.name} is always started with another {', '.join(live.pending_restart)} on its command line, which "
-                "outranks what the stack sets: take that out of what starts it (its unit, its container)"
+                f"server {self.name} is always started with another {', '.join(live.pending_restart)} on its command line, "
+                f"which overrides what the stack sets: remove that from what starts it (its unit, its container)"
             )
         return self

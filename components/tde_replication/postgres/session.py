@@ -121,8 +121,8 @@ class Session:
             yield
         except psycopg.errors.LockNotAvailable as error:
             raise SqlError(
-                f"{self.purpose}: a lock that this needs did not come within {self._lock_seconds:.0f} s: "
-                f"{self._holder or 'who holds it is not known'}. End that transaction, and run this again",
+                f"{self.purpose}: did not get a lock within {self._lock_seconds:.0f} s: "
+                f"{self._holder or 'its holder is unknown'}. End that transaction, and run this again",
                 str(error.sqlstate),
             ) from None
         except psycopg.errors.QueryCanceled as error:

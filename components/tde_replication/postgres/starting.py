@@ -88,7 +88,8 @@ def _expect_to_let_in(found: Postmaster, name: str, last: str, ready_since: floa
         )
     if ready_since and time.monotonic() - ready_since > REFUSAL_DEADLINE:
         raise UserError(
-            f"server {name} has started, and does not let in postgres ({last}): see its pg_hba.conf. It is left running"
+            f"server {name} has started, and does not accept the superuser postgres ({last}): see its pg_hba.conf. It is left "
+            f"running"
         )
 
 
@@ -176,5 +177,5 @@ def restart_objected(name: str, parameters: Sequence[str]) -> str:
     """Why such a change is not made where no restart is allowed."""
     return (
         f"server {name} must be restarted for {', '.join(parameters)}, and the stack says restart: refused: nothing is changed. "
-        "Set it by ALTER SYSTEM and restart the server in your own time, or say restart: allowed"
+        "Set it by ALTER SYSTEM and restart the server in your own time, or set restart: allowed"
     )

@@ -56,7 +56,7 @@ class WalEncryption(OnServer):
         live = self.read()
         if self.adopted and self.wal_encrypt == "off" and live.wal_encrypt.startswith("on"):
             raise Conflict(
-                f"{self.identity} is encrypted, and the stack would end that by a restart: say walEncryption: true, or set "
+                f"{self.identity} is encrypted, and the stack would end that by a restart: set walEncryption: true, or set "
                 "pg_tde.wal_encrypt off and restart the server in your own time"
             )
         made = self.update(live) if self.changed(live) else self

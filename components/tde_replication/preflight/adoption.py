@@ -41,13 +41,13 @@ def adoption(
         if _takes_connections(placement):
             refusal = (
                 f"{refused}. The stack works as the superuser postgres, which the server's account is by peer authentication: "
-                "make that role, or let it in by pg_hba.conf and pg_ident.conf"
+                "create that role, or allow it in pg_hba.conf and pg_ident.conf"
             )
             return refusal, None
-        could_not_ask(f"what {primary.name} has against being adopted, and what it costs", refused)
+        could_not_ask(f"whether {primary.name} can be adopted, and what that costs", refused)
         return None, None
     except UserError as why:
-        could_not_ask(f"what {primary.name} has against being adopted, and what it costs", why)
+        could_not_ask(f"whether {primary.name} can be adopted, and what that costs", why)
         return None, None
 
 
@@ -88,7 +88,7 @@ def check_adoption(cluster: settings.Cluster, primary: Placement, token: str, *,
     )
     if not found:
         return []
-    why = "they are not taken over, for others depend on them"
+    why = "they are not taken over, because others depend on them"
     return [f"cluster.primary.adopt: the server has {', '.join(found)} of its own: {why} (see docs/encryption.md)"]
 
 
@@ -117,12 +117,12 @@ def check_dependents(cluster: settings.Cluster, primary: Placement, token: str, 
         names = ", ".join(name for name, _ in slots)
         found.append(
             f"cluster.replication.maxSlotWalKeepSize: missing; it is {slots[0][1]} on the server that is to be adopted, and its "
-            f"replication slots {names} would be given up beyond the default of {kept}: say how much they may hold back"
+            f"replication slots {names} would be given up beyond the default of {kept}: set how much they may hold back"
         )
     if standbys and in_force:
         found.append(
             f"cluster.primary.adopt: standbys that this stack did not make stream from the server ({standbys}): they would stop "
-            "at the first WAL of pg_tde, or at a key that they cannot open. Say encryption: off; or take them away, and declare "
+            "at the first WAL of pg_tde, or at a key that they cannot open. Set encryption: off; or remove them, and declare "
             "them here"
         )
     return found

@@ -30,7 +30,7 @@ def check_clones(primary: Place, standbys: Sequence[Place]) -> tuple[list[str], 
             found = configuration(session) if new else {}
     except UserError as why:
         if not _is_new(primary):
-            could_not_ask(f"what keeps standbys from being cloned from {server.name}", why)
+            could_not_ask(f"whether standbys can be cloned from {server.name}", why)
         return [], []
     mistakes = [f"{key}: {one}" for one in hindering]
     for standby in standbys:

@@ -84,7 +84,7 @@ def check_weaker_cipher(cluster: settings.Cluster, primary: Placement, token: st
     if found in {None, cluster.cipher}:
         return []
     why = f"{PARAMETER} is {found} on the server that is to be adopted, and the default is {cluster.cipher}"
-    return [f"cluster.cipher: missing; {why}: write which one it shall be"]
+    return [f"cluster.cipher: missing; {why}: set the one to use"]
 
 
 def notices_of_cipher(cluster: settings.Cluster, primary: Placement) -> list[str]:

@@ -33,18 +33,19 @@ def check_server(place: str, server: settings.Server, placement: Placement, stac
             found.append(f"{place}.dataDirectory: {data} {why_not_ours(made, stack)}")
         elif not (made or server.adopt or placement.in_container) and _is_shared(host, data.parent):
             found.append(
-                f"{place}.dataDirectory: everybody may write to {data.parent}, and the server's token, password file and socket "
+                f"{place}.dataDirectory: every account may write to {data.parent}, and the server's token, password file and "
+                f"socket "
                 "lie beside its data: name a directory below one of its own"
             )
         elif not (made or server.adopt or placement.in_container) and _is_mount_point(host, data):
             found.append(
-                f"{place}.dataDirectory: {data} is where a file system is mounted, and a data directory is put there whole, by "
-                "rename: name a directory in it"
+                f"{place}.dataDirectory: {data} is a mount point, and the data directory is put in place by a rename: name a "
+                f"directory below it"
             )
         if (of := made.get("name", server.name)) != server.name:
             found.append(
-                f"{place}.dataDirectory: {data} is that of server {of}, and a server is not renamed with its data: name another. "
-                "Where it is a copy that was made by hand, move it away, and `up` clones it anew"
+                f"{place}.dataDirectory: {data} is that of server {of}, and a server is not renamed with its data: name "
+                f"another one. If it is a copy made by hand, move it away, and `up` clones it again"
             )
         if (made or server.adopt) and (mistake := _of_another_version(host, placement)):
             found.append(f"{place}.{placement.version_setting}: {mistake}")
@@ -81,7 +82,7 @@ def _is_mount_point(host: Host, data: PurePosixPath) -> bool:
 
 
 def check_failover(places: Sequence[str], placements: Sequence[Placement], names: Sequence[str]) -> list[str]:
-    """Where the primary is down, a standby that was promoted may hold all that was written since: `up` would clone it anew."""
+    """Where the primary is down, a standby that was promoted may hold all that was written since: `up` would clone it again."""
     primary = placements[0]
     try:
         if hosts.host(primary.address).serves(primary.data):
@@ -95,7 +96,7 @@ def check_failover(places: Sequence[str], placements: Sequence[Placement], names
     ]
     return [
         f"{place}: {name} was promoted (or started without standby.signal), and the primary {names[0]} does not run or does not "
-        f"answer: {name} may be the one server that holds what was written since, and `up` would clone it anew. Nothing is "
+        f"answer: {name} may be the only server with what was written since, and `up` would clone it again. Nothing is "
         f"changed. Start {names[0]}, and `up` does so; to go on with {name} as the primary, see docs/failover.md"
         for place, name in promoted
     ]
@@ -126,8 +127,8 @@ def check_versions(places: Sequence[str], placements: Sequence[Placement]) -> li
     """A clone by other programs than the primary's would not start."""
     primary = placements[0]
     return [
-        f"{place}.{placement.version_setting}: this is PostgreSQL {placement.version}, and the primary's is {primary.version}: a "
-        "standby is of its primary's major version"
+        f"{place}.{placement.version_setting}: this is PostgreSQL {placement.version}, and the primary's is "
+        f"{primary.version}: a standby needs its primary's major version"
         for place, placement in zip(places, placements, strict=True)
         if placement.version and primary.version and placement.version != primary.version
     ]
@@ -152,7 +153,7 @@ def check_keys(
             used = server.rows(query)
     except NoDatabase as missing:
         if cluster.primary.adopt and in_force:
-            found = [f"{missing}: make it there, or name another"]
+            found = [f"{missing}: create it there, or name another one"]
     except UserError as unknown:  # no pg_tde is an answer, and told as one
         unless_new(host, primary.data, "where the keys of the running cluster are", unknown)
     if not in_force and (used or _has_keys(host, primary.data)):
@@ -190,7 +191,7 @@ def check_mount_exists(
         return []
     why = f"with it the keys of the cluster in {data}: its data can be read as long as the servers run, and not after"
     todo = "restore it from a backup of Vault, or copy the data out now"
-    return [f'cluster.vault.mount: "{mount}" is gone from Vault, and {why}. Nothing is made anew: {todo}']
+    return [f'cluster.vault.mount: "{mount}" is gone from Vault, and {why}. Nothing is made again: {todo}']
 
 
 def _quoted(name: str) -> str:

@@ -25,7 +25,7 @@ def check_vault(vault: VaultAddress, names: VaultNames) -> list[str]:
             found = [_foreign(names.mount, str(mount.get("description") or "without a description"))]
         return found or _of_policies(client, names, ours=ours)
     except Unavailable as why:
-        could_not_ask("what the Vault has against the stack", why)
+        could_not_ask("whether the Vault accepts the stack", why)
         return []
     except UserError as problem:
         return [f"vault:address: {problem}"]
@@ -76,7 +76,7 @@ def _of_mount(client: Client, path: str, mount: dict[str, object]) -> list[str]:
     found = []
     if config.get("cas_required"):
         found.append(
-            f'cluster.vault.mount: "{path}" has cas_required, and pg_tde, which sends no cas, could make no key in it: '
+            f'cluster.vault.mount: "{path}" has cas_required, and pg_tde, which sends no cas, could not create a key in it: '
             f"`vault write {path}/config cas_required=false`"
         )
     if (after := config.get("delete_version_after")) not in {None, "", "0s"}:
@@ -116,5 +116,5 @@ def check_vault_from_servers(cluster: settings.Cluster, address: str) -> list[st
     elsewhere = [server.name for server in cluster.servers if server.kind != "local"]
     if cluster.vault.address_from_servers or not elsewhere or not on_loopback(address):
         return []
-    where = f"vault:address {address} is this machine's own, and {', '.join(elsewhere)} would not find it on theirs"
+    where = f"vault:address {address} is a loopback address, and {', '.join(elsewhere)} would look for it on their own machines"
     return [f"cluster.vault.addressFromServers: missing; {where}: give the URL by which the servers reach it"]

@@ -64,7 +64,7 @@ class Token(InVault):
             },
         ).get("auth")
         if not isinstance(made, dict) or not made.get("client_token") or not made.get("accessor"):
-            raise UserError(f"the Vault at {self.address} made no token for {self.server}: it does not say why")
+            raise UserError(f"the Vault at {self.address} returned no token for {self.server}: it does not say why")
         return self.model_validate(self.model_dump() | {key: made[key] for key in ("accessor", "client_token")})
 
     def update(self, live: Self) -> Self:

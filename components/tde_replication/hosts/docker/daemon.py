@@ -17,7 +17,7 @@ from tde_replication.errors import Unavailable
 
 @contextmanager
 def daemon() -> Iterator[docker.APIClient]:
-    """A connection to dockerd, as DOCKER_HOST and its kin say. Raises `Unavailable`."""
+    """Docker API client, configured from DOCKER_HOST, DOCKER_TLS_VERIFY and DOCKER_CERT_PATH. Raises `Unavailable`."""
     try:
         with _client(_version()) as client:
             yield client

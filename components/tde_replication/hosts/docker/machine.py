@@ -80,7 +80,7 @@ class DockerHost(ScriptedHost):
                 return self._find_volume(client)
             mount = next((mount for mount in info["Mounts"] if mount.get("Name") == self._name), None)
             if mount is None:
-                raise UserError(f"container {self._name} has no volume of its own name: it is none of ours")
+                raise UserError(f"container {self._name} has no volume of its own name: this project did not make it")
             first = info["HostConfig"]["NetworkMode"]
             networks = (first, *(name for name in info["NetworkSettings"]["Networks"] if name != first))
             place = ContainerSpec(self._name, info["Image"], self._name, mount["Destination"], networks)
@@ -106,7 +106,9 @@ class DockerHost(ScriptedHost):
         try:
             place = ContainerSpec(self._name, labels[IMAGE], self._name, labels[DIRECTORY], ("none",))
         except KeyError:
-            raise UserError(f"volume {self._name} has not our labels: it is none of ours") from None
+            raise UserError(
+                f"volume {self._name} does not have this project's labels: this project did not make it"
+            ) from None
         return Found(place, exists=False, running=False, started_at=0, finished_at=0)
 
     def _existing(self) -> Found:

@@ -121,7 +121,7 @@ def _examine(name: str, network: str, owner: str, server: Server, index: int, gi
                 if (inspect(called)["Labels"] or {}).get(STACK) != owner:
                     raise UserError(
                         f"docker has a {kind} {called} that this stack did not make: it is left as it is. Remove it, or "
-                        "call the server or the stack otherwise"
+                        f"rename the server or the stack"
                     )
         own = _published(client, name)
         if own and server.port in {None, *own}:

@@ -16,7 +16,7 @@ def expect_known_hosts(path: Path) -> None:
     except OSError as error:
         raise UserError(f"host.knownHosts: {path} cannot be read: {error.strerror}") from None
     if content is None:
-        raise UserError(f"host.knownHosts: {path} is no file of host keys: name one as ssh-keyscan writes it")
+        raise UserError(f"host.knownHosts: {path} is not a file of host keys: name one in the format of ssh-keyscan")
     for number, line in enumerate(content.decode(errors="replace").splitlines(), start=1):
         words = line.split()
         if not words or words[0].startswith("#"):
@@ -25,6 +25,6 @@ def expect_known_hosts(path: Path) -> None:
             words = words[1:]
         if not is_key(" ".join(words[1:3])):
             raise UserError(
-                f"host.knownHosts: line {number} of {path} is no host key: name a file that holds nothing else, as ssh-keyscan "
-                "writes it"
+                f"host.knownHosts: line {number} of {path} is not a host key: name a file that holds nothing else, in the "
+                f"format of ssh-keyscan"
             )

@@ -64,7 +64,7 @@ class Login:
         return f"{self.user}@{self}" if self.user else str(self)
 
     def address(self, **more: str) -> str:
-        """As a URL from which `parse` makes the same again; `more` are parameters that the host has of its own."""
+        """Serialise to a URL that `parse` reads back; `more` holds query parameters of the kind of host."""
         user = f"{quote(self.user, safe='')}@" if self.user else ""
         port = f":{self.port}" if self.port else ""
         parameters = [("account", self.account)]
@@ -154,7 +154,7 @@ def connection_settings(login: Login) -> dict[str, list[str]]:
     except FileNotFoundError:
         raise UserError(NO_SSH) from None
     if done.returncode:
-        raise UserError(f"{login}: ssh does not take its settings: {done.stderr.strip()}")
+        raise UserError(f"{login}: ssh rejects its settings: {done.stderr.strip()}")
     found: dict[str, list[str]] = {}
     for line in done.stdout.splitlines():
         keyword, _, value = line.partition(" ")

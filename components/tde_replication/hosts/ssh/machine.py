@@ -157,9 +157,7 @@ class SshHost(ScriptedHost):
         if not by_unit.status:
             self._as_root("systemctl", "stop", "--no-block", self.unit)
         elif by_unit.status != NO_MATCH:
-            raise Unavailable(
-                f"{self.login}: it cannot be told what runs the server on {data_directory}: {by_unit.cause}"
-            )
+            raise Unavailable(f"{self.login}: cannot tell what runs the server on {data_directory}: {by_unit.cause}")
         elif not self.unit.startswith(OWN_UNITS):
             raise Conflict(
                 f"{self.login}: the unit {self.unit} does not run the server on {data_directory}, which is left running: name "

@@ -330,7 +330,7 @@ REASONS: tuple[tuple[str, type[UserError], str], ...] = (
         "sudo: a (?:password|terminal) is required|sudo: sorry, you must have a tty",
         AccessDenied,
         (
-            "sudo on {host} asks {user} for more than it can give here: allow `{user} ALL=({account}) NOPASSWD: ALL` in its "
+            "sudo on {host} asks {user} for a password: allow `{user} ALL=({account}) NOPASSWD: ALL` in its "
             f"sudoers, or give the password of {{user}} on this machine ({sudo.HOW.replace('{', '{{').replace('}', '}}')})"
         ),
     ),

@@ -159,7 +159,7 @@ def declare(server: Server, port: int, context: PlacementContext) -> Placement:
     )
     if declared.certificate and not server.adopt and not _agent_holds(declared.certificate):
         raise UserError(
-            f"{server.name}: pulumi-command, which makes the server's place, has host.certificate from an agent alone: run one, "
+            f"{server.name}: pulumi-command, which prepares the machine, has host.certificate from an agent alone: run one, "
             "and `ssh-add` the key beside its certificate"
         )
     if not server.adopt:
@@ -214,7 +214,7 @@ def _unit_word(path: str) -> str:
     escaped = path.replace("\\", "\\\\").replace("%", "%%").replace("$", "$$").replace('"', '\\"')
     if re.search(r"\s|'", path):
         raise UserError(
-            f"{path}: a unit of systemd takes no path with a space or a quote in it: name another dataDirectory"
+            f"{path}: a systemd unit cannot hold a path with a space or a quote: name another dataDirectory"
         )
     return escaped
 
@@ -237,7 +237,7 @@ def _clients(server: Server, declared: Ssh) -> tuple[str, ...]:
         return networks(declared.ssh)
     except OSError:
         raise UserError(
-            f"{server.name}: the name {declared.ssh} is not known here, so its address for pg_hba.conf is not either: set "
+            f"{server.name}: the name {declared.ssh} is not known here, so its address for pg_hba.conf is unknown too: set "
             "`address` of this server, as 192.0.2.7/32"
         ) from None
 
@@ -273,13 +273,14 @@ def _programs(server: Server, host: SshHost, binaries: PurePosixPath) -> tuple[b
     except CommandFailed as failure:
         if failure.status == OTHERS:
             raise UserError(
-                f"the programs in {binaries} on {declared.ssh} are not run, for others than root and {declared.account} may "
-                f"change {failure.output.strip()}: see its owner and mode, or name another directory in binaries"
+                f"the programs in {binaries} on {declared.ssh} are not run, because accounts other than root and "
+                f"{declared.account} may "
+                f"change {failure.output.strip()}: correct its owner and mode, or name another directory in binaries"
             ) from None
         if installed and failure.status == NO_SERVER:
             raise UserError(
-                f"there is no {binaries / 'postgres'} on {declared.ssh}: name what is there in host.version, host.system or "
-                "binaries" + ("" if server.adopt else "; or have it installed (host.packages)")
+                f"there is no {binaries / 'postgres'} on {declared.ssh}: set host.version, host.system or binaries to what is "
+                f"there" + ("" if server.adopt else "; or have it installed (host.packages)")
             ) from None
         return will_have, expected
     except UserError as why:
@@ -296,13 +297,13 @@ def _through(login: Login) -> Login | None:
     settings = connection_settings(login)
     if "proxycommand" in settings:
         raise UserError(
-            f"pulumi-command, which makes the server's place, takes no ProxyCommand, as your ssh configuration has it for "
+            f"pulumi-command, which prepares the machine, takes no ProxyCommand, as your ssh configuration has it for "
             f"{login}: name a jump host there (ProxyJump), or in host.jump"
         )
     *before, last = settings.get("proxyjump", ["none"])[0].split(",")
     if before:
         raise UserError(
-            f"pulumi-command, which makes the server's place, goes through one jump host, and your ssh configuration names "
+            f"pulumi-command, which prepares the machine, goes through one jump host, and your ssh configuration names "
             f"{len(before) + 1} on the way to {login}"
         )
     # With nothing of the stack file's: so does ssh itself go there. (It shows an IPv4 address in brackets too.)
@@ -358,5 +359,5 @@ def _agent_holds(certificate: str) -> bool:
     try:
         _, content, *_ = path.read_text().split()
     except (OSError, ValueError):
-        raise UserError(f"host.certificate: {path} is no certificate that can be read") from None
+        raise UserError(f"host.certificate: {path} is not a readable certificate") from None
     return content in _in_agent()

@@ -16,7 +16,5 @@ def control() -> Path:
     directory.mkdir(mode=0o700, exist_ok=True)
     found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        raise UserError(
-            f"{directory} is not a directory of this user's alone: whoever made it could take over connections"
-        )
+        raise UserError(f"{directory} is not owned by this user alone: whoever made it could take over connections")
     return directory

@@ -77,12 +77,10 @@ def _read(text: str, where: str) -> dict[str, Password]:
         key = " ".join(key.split()[:2])
         if not is_key(key) or any(char in names for char in "*?!|"):
             raise UserError(
-                f"{where}: its line {number} names no machine and host key as known_hosts does: write {EXAMPLE}"
+                f"{where}: its line {number} does not name a machine and a host key as known_hosts does: write {EXAMPLE}"
             )
         if not isinstance(value, str) or not value or "\n" in value or "\0" in value:
-            raise UserError(
-                f"{where}: the password in its line {number} cannot be typed: it must be a text on one line"
-            )
+            raise UserError(f"{where}: the password in its line {number} must be a text on one line")
         found |= dict.fromkeys(names.split(","), Password(value, key))
     return found
 

@@ -46,7 +46,7 @@ test: ## all tests but those of `make soak`, from nothing
 	@$(WITH_TOOLS) pytest -n logical --maxprocesses 4 --no-loadscope-reorder
 
 test-unit: ## the tests that need neither an engine nor a server: under a minute
-	@$(WITH_TOOLS) pytest -q tests/unit tests/graph
+	@$(WITH_TOOLS) pytest -q -n logical tests/unit tests/graph
 
 soak: ## the tests that take long, marked soak
 	@$(WITH_TOOLS) pytest -m soak

@@ -61,7 +61,9 @@ class Docker(Settings):
     """Its image; one that is not there is pulled."""
 
 
-KINDS = ("ssh", "docker")
+MODELS: tuple[type[Settings], ...] = (Ssh, Docker)
+"""Of each kind but this machine; the field that a kind is known by has its name."""
+KINDS = ("local", *(model.__name__.lower() for model in MODELS))
 
 
 def _kind_of_host(value: Any) -> str | None:
@@ -69,8 +71,8 @@ def _kind_of_host(value: Any) -> str | None:
     if value == "local":
         return "local"
     if isinstance(value, dict):
-        return next((kind for kind in KINDS if kind in value), None)
-    return type(value).__name__.lower() if isinstance(value, Ssh | Docker) else None
+        return next((kind for kind in KINDS if kind in value and kind != "local"), None)
+    return type(value).__name__.lower() if isinstance(value, MODELS) else None
 
 
 HostKind = Annotated[

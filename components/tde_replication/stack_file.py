@@ -254,7 +254,7 @@ def _mistake(detail: Any) -> str:
     place = "cluster"
     before: Any = None
     for part in detail["loc"]:
-        if before == "host" and part in ("local", *KINDS):  # the kind that it was read as: no key of the stack file
+        if before == "host" and part in KINDS:  # the kind that it was read as: no key of the stack file
             before = None
             continue
         before = part

@@ -1,4 +1,4 @@
-"""Kinds of host. A new kind is one new folder here, with `open_host` and `declare`, and its name in `KINDS`.
+"""Kinds of host. A new kind is one new folder here, with `open_host` and `declare`, and its model in `host_settings`.
 
 A kind's libraries are loaded where a stack uses it, and not before.
 """
@@ -7,13 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
 from tde_replication.errors import UserError
+from tde_replication.host_settings import KINDS
 
 if TYPE_CHECKING:
     from tde_replication import settings
     from tde_replication.hosts.base import Host
     from tde_replication.hosts.placement import Placement, PlacementContext
-
-KINDS = ("local", "ssh", "docker")
 
 
 class Kind(Protocol):

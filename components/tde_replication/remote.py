@@ -1,12 +1,19 @@
 """The component for programs in other languages: in a plugin, which Pulumi's engine calls."""
 
+import json
+import sys
 from typing import Any, TypedDict
 
 import pulumi
-from pulumi.provider.experimental import component_provider_host
+from pulumi.provider import main
+from pulumi.provider.experimental.component import ComponentProvider
 
 from tde_replication import replication
 from tde_replication.errors import UserError
+from tde_replication.schema import with_types
+
+VERSION = "0.1.0"
+"""Of the package, as pyproject.toml says it."""
 
 
 class Args(TypedDict):
@@ -38,4 +45,6 @@ def _whole(value: Any) -> Any:
 
 def serve() -> None:
     """Be the plugin, for as long as the engine wants one."""
-    component_provider_host([EncryptedReplication], replication.TYPE.partition(":")[0])
+    provider = ComponentProvider([EncryptedReplication], replication.TYPE.partition(":")[0], None, VERSION)
+    provider.schema = json.dumps(with_types(json.loads(provider.schema or "{}"), replication.TYPE))
+    main(provider, sys.argv[1:])

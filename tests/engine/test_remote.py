@@ -1,6 +1,8 @@
 """The component as programs in other languages use it: in a plugin that the engine runs, by a program that has it not."""
 
+import json
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +55,23 @@ def test_a_cluster_is_made_repaired_and_removed(cluster: Cluster) -> None:
     workspace.up_well()
     workspace.unchanged()
     assert workspace.destroy().code == 0
+
+
+def test_the_schema_has_the_settings_as_types(cluster: Cluster) -> None:
+    """The engine has bound it: every reference leads to a type."""
+    workspace = cluster.workspace
+    command = ["pulumi", "package", "get-schema", str(workspace.directory / "plugin")]
+    done = subprocess.run(
+        command, cwd=workspace.directory, env=workspace.environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    schema = json.loads(done.stdout)
+    resource = schema["resources"]["tde:index:EncryptedReplication"]
+    assert resource["inputProperties"]["cluster"]["$ref"] == "#/types/tde:index:Cluster"
+    assert resource["requiredInputs"] == ["cluster"]
+    server = schema["types"]["tde:index:Server"]
+    assert server["required"] == ["name"]
+    assert {"$ref": "#/types/tde:index:Ssh"} in server["properties"]["host"]["oneOf"]
 
 
 def test_all_mistakes_of_a_cluster_are_told(cluster: Cluster) -> None:

@@ -3,13 +3,12 @@
 ``python -m tests.unit.settings_page > docs/settings.md`` writes it.
 """
 
-import ast
-import inspect
 import json
 from collections.abc import Iterator
 from typing import Any
 
 from tde_replication import host_settings, settings
+from tde_replication.schema import descriptions
 
 HEAD = """\
 # Settings
@@ -103,7 +102,7 @@ def keys() -> Iterator[str]:
 
 
 def _section(title: str, prefix: str, model: type[host_settings.Settings]) -> str:
-    meanings, schema = _docstrings(model), model.model_json_schema()
+    meanings, schema = descriptions(model), model.model_json_schema()
     lines = [f"\n## {title}\n\n"]
     if model.__doc__:
         lines.append(f"{' '.join(model.__doc__.split())}\n\n")
@@ -120,19 +119,6 @@ def _section(title: str, prefix: str, model: type[host_settings.Settings]) -> st
         ]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
     return "".join(lines)
-
-
-def _docstrings(model: type[host_settings.Settings]) -> dict[str, str]:
-    """The text below each field."""
-    definition = ast.parse(inspect.getsource(model)).body[0]
-    assert isinstance(definition, ast.ClassDef)
-    found = {}
-    for field, text in zip(definition.body, definition.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-            match text:
-                case ast.Expr(ast.Constant(str(words))):
-                    found[field.target.id] = " ".join(words.replace("``", "`").split())
-    return found
 
 
 def _default(value: Any) -> str:

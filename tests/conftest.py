@@ -15,6 +15,7 @@ from bootstrap import ports
 
 # Fixtures: what they start and make takes a minute, and is made once.
 from tests.docker.lab import contained_bao, daemon, image  # noqa: F401
+from tests.guard import stand_guard
 from tests.ssh.booted import laboratory  # noqa: F401
 
 pytest.register_assert_rewrite("tests.engine.deeds", "tests.engine.drift")
@@ -25,10 +26,11 @@ settings.load_profile("here")
 
 
 def pytest_configure() -> None:
-    """Have a run in one process (`make soak`) that is told to end clean up as one that is interrupted: its servers would stay.
+    """Have a guard, which ends what a run leaves; and let one that is told to end clean up as one that is interrupted.
 
     Each worker picks ports from a range of its own: two would pick the same one now and then.
     """
+    stand_guard()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     share = len(ports.RANGE) // 4

@@ -1,5 +1,7 @@
 \echo Use "CREATE EXTENSION pg_tde" to load this file. \quit
 
+-- As in pg_tde's own script, nothing is called here that the owner of the schema could overload.
+
 -- Providers, of a database and of the whole server ("global"). add_* and change_* take the same arguments.
 DO $outer$
 DECLARE
@@ -9,17 +11,17 @@ DECLARE
 BEGIN
     FOREACH scope IN ARRAY ARRAY['database', 'global'] LOOP
         FOREACH verb IN ARRAY ARRAY['add', 'change'] LOOP
-            base := format('pg_tde_%s_%s_key_provider', verb, scope);
-            EXECUTE format($$CREATE FUNCTION %I(type text, name text, options json) RETURNS void
+            base := pg_catalog.format('pg_tde_%s_%s_key_provider', verb, scope);
+            EXECUTE pg_catalog.format($$CREATE FUNCTION %I(type text, name text, options json) RETURNS void
                 LANGUAGE C AS 'MODULE_PATHNAME'$$, base);
-            EXECUTE format('REVOKE ALL ON FUNCTION %I(text, text, json) FROM PUBLIC', base);
-            EXECUTE format($$CREATE FUNCTION %I(provider_name text, file_path text) RETURNS void LANGUAGE sql BEGIN ATOMIC
+            EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %I(text, text, json) FROM PUBLIC', base);
+            EXECUTE pg_catalog.format($$CREATE FUNCTION %I(provider_name text, file_path text) RETURNS void LANGUAGE sql BEGIN ATOMIC
                 SELECT %I('file', provider_name, json_object('path' VALUE file_path)); END$$, base || '_file', base);
-            EXECUTE format($$CREATE FUNCTION %I(provider_name text, vault_url text, vault_mount_path text,
+            EXECUTE pg_catalog.format($$CREATE FUNCTION %I(provider_name text, vault_url text, vault_mount_path text,
                     vault_token_path text, vault_ca_path text) RETURNS void LANGUAGE sql BEGIN ATOMIC
                 SELECT %I('vault-v2', provider_name, json_object('url' VALUE vault_url, 'mountPath' VALUE vault_mount_path,
                     'tokenPath' VALUE vault_token_path, 'caPath' VALUE vault_ca_path)); END$$, base || '_vault_v2', base);
-            EXECUTE format($$CREATE FUNCTION %I(provider_name text, vault_url text, vault_mount_path text,
+            EXECUTE pg_catalog.format($$CREATE FUNCTION %I(provider_name text, vault_url text, vault_mount_path text,
                     vault_token_path text, vault_ca_path text, vault_namespace text) RETURNS void LANGUAGE sql BEGIN ATOMIC
                 SELECT %I('vault-v2', provider_name, json_object('url' VALUE vault_url, 'mountPath' VALUE vault_mount_path,
                     'tokenPath' VALUE vault_token_path, 'caPath' VALUE vault_ca_path,
@@ -69,9 +71,9 @@ DO $$
 DECLARE
     member regprocedure;
 BEGIN
-    FOR member IN SELECT oid FROM pg_proc WHERE proname ~ '^pg_tde_' AND prolang = (SELECT oid FROM pg_language WHERE lanname = 'c')
+    FOR member IN SELECT oid FROM pg_proc WHERE pg_catalog.starts_with(proname::text, 'pg_tde_') AND prolang = (SELECT oid FROM pg_language WHERE lanname = 'c')
     LOOP
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', member);
+        EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', member);
     END LOOP;
 END
 $$;

@@ -572,5 +572,22 @@ def test_two_editors_at_once(primary: Node, hba: HbaFile) -> None:
     assert hba.path.read_bytes() == hba.original
 
 
+def test_a_stranger_keeps_no_editor_from_the_file(primary: Node, hba: HbaFile) -> None:
+    """Whoever may connect can take the lock of editors, and wait for it."""
+    primary.rows("CREATE ROLE stranger LOGIN PASSWORD 'x'")
+    place = f"host=127.0.0.1 port={primary.port} user=stranger password=x dbname=postgres"
+    with psycopg.connect(place, autocommit=True) as holding, psycopg.connect(place, autocommit=True) as queued:
+        take = b"SELECT pg_advisory_lock(hashtext('tde-replication'), hashtext('pg_hba.conf'))"
+        holding.execute(take)
+        queued.pgconn.send_query(take)
+        try:
+            rule(primary).create()
+            assert hba.lines[0] == OURS
+        finally:
+            holding.close()
+            queued.close()
+            primary.rows("DROP ROLE stranger")
+
+
 def test_the_rule_s_file_path_is_told_as_the_server_has_it(primary: Node) -> None:
     assert Path(primary.value("SHOW hba_file")) == primary.file("pg_hba.conf")

@@ -20,6 +20,12 @@ FIRST = "before other replication rules"
 MARK = "# tde-replication"
 FOR = "# for"
 """Before the mark, the role and address that the line was made for: an edited one is known by them."""
+END_STRANGERS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_stat_activity USING (pid) JOIN pg_roles ON rolname = usename "
+    "WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+    "AND classid = hashtext('tde-replication')::oid AND objid = hashtext('pg_hba.conf')::oid AND objsubid = 2 AND NOT rolsuper"
+)
+"""Whoever may connect can take an advisory lock: only superusers have anything to do with the one of editors of the file."""
 
 
 class HbaRule(OnServer):
@@ -145,7 +151,8 @@ class HbaRule(OnServer):
         """Change the file's lines in place, one editor at a time; then check, and load it."""
         with session(self, self._purpose) as server:
             with server.within(locks=True):  # other rules of this stack, over a slow network, take their time
-                server.rows("SELECT pg_advisory_lock(hashtext('tde-replication pg_hba.conf'))")
+                server.rows(END_STRANGERS)
+                server.rows("SELECT pg_advisory_lock(hashtext('tde-replication'), hashtext('pg_hba.conf'))")
             # A link stays, and so does what it leads to.
             path = self.machine.real(PurePosixPath(server.value("SHOW hba_file")))
             self._refuse_errors(server, "nothing was changed")

@@ -440,7 +440,7 @@ ROWS = [
     Row(
         "Extension",
         "dropped",
-        drift_actions.sql("ALTER TABLE IF EXISTS t SET ACCESS METHOD heap; DROP EXTENSION pg_tde"),
+        drift_actions.sql("ALTER TABLE IF EXISTS public.t SET ACCESS METHOD heap; DROP EXTENSION pg_tde"),
         {"Extension pg_tde in postgres": "create"},
         ("has no extension pg_tde", "shown as last known"),
         repair="in place: provider and keys outlive it",

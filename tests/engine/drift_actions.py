@@ -156,15 +156,15 @@ def provider(cluster: Cluster, **changed: str) -> None:
     )
     cluster.sql(
         "db1",
-        f"SELECT pg_tde_change_global_key_provider_vault_v2('vault', {arguments}) "
-        "FROM pg_tde_list_all_global_key_providers()",
+        f"SELECT public.pg_tde_change_global_key_provider_vault_v2('vault', {arguments}) "
+        "FROM public.pg_tde_list_all_global_key_providers()",
     )
 
 
 def set_key(scope: str, key: str) -> Callable[[Cluster], object]:
     return sql(
-        f"SELECT pg_tde_create_key_using_global_key_provider('{key}', 'vault'); "
-        f"SELECT pg_tde_set_{scope}_key_using_global_key_provider('{key}', 'vault')"
+        f"SELECT public.pg_tde_create_key_using_global_key_provider('{key}', 'vault'); "
+        f"SELECT public.pg_tde_set_{scope}_key_using_global_key_provider('{key}', 'vault')"
     )
 
 

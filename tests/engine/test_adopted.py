@@ -43,7 +43,7 @@ class Adopted:
         cluster.start("db1")
         self._sql("ALTER SYSTEM SET maintenance_work_mem = '70MB'; ALTER SYSTEM SET max_wal_size = '2GB'")
         self._sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'; SELECT pg_reload_conf()")
-        self._sql("CREATE TABLE t AS SELECT 42 AS a; CREATE ROLE elder WITH REPLICATION LOGIN PASSWORD 'old'")
+        self._sql("CREATE TABLE public.t AS SELECT 42 AS a; CREATE ROLE elder WITH REPLICATION LOGIN PASSWORD 'old'")
         declared = cluster.workspace.cluster
         primary = {**declared["primary"], "adopt": True, "restart": "refused"}
         declare(cluster, 1, primary=primary, encryption="required" if encryption else "off")
@@ -61,7 +61,7 @@ class Adopted:
             "in force": self._sql("SELECT name, setting FROM pg_settings WHERE source <> 'session' ORDER BY name"),
             "roles": self._sql("SELECT rolname, rolpassword, rolreplication FROM pg_authid ORDER BY 1"),
             "slots": self._sql("SELECT slot_name FROM pg_replication_slots"),
-            "data": self._sql("SELECT a FROM t"),
+            "data": self._sql("SELECT a FROM public.t"),
             "extensions": self._sql("SELECT extname FROM pg_extension ORDER BY 1"),
             "files": sorted(path.name for path in self.cluster.base.glob("db1/[!.]*")),
         }
@@ -141,7 +141,7 @@ def test_an_adopted_primary_comes_back_as_it_was(cluster: Cluster, encryption: b
     if encryption:
         cluster.stop("db1")
         cluster.start("db1")
-        assert cluster.sql("db1", "SELECT a FROM t") == [(42,)]
+        assert cluster.sql("db1", "SELECT a FROM public.t") == [(42,)]
 
 
 def test_a_restart_of_a_primary_that_is_to_be_adopted_is_told_at_preview(cluster: Cluster) -> None:

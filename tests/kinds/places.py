@@ -20,6 +20,7 @@ from tests.docker.lab import BINARIES, Contained, OwnVault, things
 from tests.engine.cluster import Cluster, base_directory
 from tests.engine.workspace import Workspace, eventually
 from tests.openbao import OpenBao
+from tests.providers.traps import OPTIONS, Attacker
 from tests.ssh.booted import DOUBLE, USER, Booted, Lab
 
 NAMES = ("db1", "db2", "db3")
@@ -177,12 +178,14 @@ class Everywhere(Cluster):
 
     def sql(self, name: str, query: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         with self.host(name).connect(self.place(name), database) as connection:
-            connection.execute(
-                'SET search_path TO "$user", public; SET event_triggers = on'
-            )  # as a person's own session
+            # As a person's own session, who is careful about the search path.
+            connection.execute("SET search_path TO pg_catalog; SET event_triggers = on")
             for statement in query.split("; "):
                 cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
+
+    def attacker(self) -> Attacker:
+        return Attacker(self.host("db1").connect(self.place("db1"), "postgres", options=OPTIONS))
 
     def found(self) -> set[str]:
         """What a stack could leave, on all hosts."""

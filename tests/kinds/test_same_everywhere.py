@@ -14,6 +14,7 @@ from tests.engine.interruption import interrupted
 from tests.engine.leaks import Processes, leaked, watched
 from tests.engine.workspace import Output, eventually
 from tests.kinds.places import KINDS, Everywhere, declared
+from tests.providers.traps import GRANTS, OF_OWNER, RAN
 from tests.ssh.booted import Booted, Lab
 
 # Docker's SDK leaves a socket open that could not be connected.
@@ -31,6 +32,8 @@ class Raised:
     previewed: set[str]
     killed: Output
     seen: Processes
+    sprung: dict[str, set[str]]
+    """What traps had run on these machines before, by server: a machine is in several clusters, and its journal stays."""
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +56,22 @@ def raised(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             eventually(lambda: not cluster.cloning())
             cluster.workspace.unlock()
             cluster.workspace.up_well()
-        yield Raised(cluster, before, first, previewed, killed, seen)
+        earlier = sprung(cluster)
+        trap(cluster)
+        yield Raised(cluster, before, first, previewed, killed, seen, earlier)
+
+
+def sprung(cluster: Everywhere) -> dict[str, set[str]]:
+    """The lines of traps that have run."""
+    return {name: {line for line in place.log().splitlines() if RAN in line} for name, place in cluster.places.items()}
+
+
+def trap(cluster: Everywhere) -> None:
+    """Let somebody own the database that the superuser's sessions are in: all below happens among that person's traps."""
+    cluster.sql("db1", "CREATE ROLE mallory LOGIN; ALTER DATABASE postgres OWNER TO mallory")
+    with cluster.attacker() as owner:
+        owner.owns("postgres")
+        owner.plants_pg_tde(*OF_OWNER)
 
 
 def kill_in_clone(cluster: Any, engine: int) -> None:
@@ -106,10 +124,10 @@ def test_an_untouched_cluster_shows_no_change(cluster: Everywhere) -> None:
 
 
 def test_a_table_is_encrypted_on_every_server(cluster: Everywhere) -> None:
-    cluster.sql("db1", "CREATE TABLE t USING tde_heap AS SELECT 42 AS a")
+    cluster.sql("db1", "CREATE TABLE public.t USING tde_heap AS SELECT 42 AS a")
     for name in cluster.names:
-        eventually(lambda name=name: cluster.sql(name, "SELECT to_regclass('t') IS NOT NULL") == [(True,)])  # type: ignore[misc]
-        assert cluster.sql(name, "SELECT a, pg_tde_is_encrypted('t'::regclass) FROM t") == [(42, True)]
+        eventually(lambda name=name: cluster.sql(name, "SELECT to_regclass('public.t') IS NOT NULL") == [(True,)])  # type: ignore[misc]
+        assert cluster.sql(name, "SELECT a, public.pg_tde_is_encrypted('public.t') FROM public.t") == [(42, True)]
 
 
 OFTEN = {
@@ -154,9 +172,8 @@ def test_changes_touch_what_they_name(cluster: Everywhere) -> None:
     cluster.names.remove("db3")
     workspace.unchanged()
     assert not [one for one in cluster.places["db3"].found() if f"{workspace.stack}-db3" in one or "/db3/" in one]
-    assert cluster.sql("db1", "SELECT current_setting('work_mem'), current_setting('shared_buffers')") == [
-        ("7MB", "100MB")
-    ]
+    in_force = "SELECT current_setting('work_mem'), current_setting('shared_buffers')"
+    assert cluster.sql("db1", in_force, "template1") == [("7MB", "100MB")]
     after = started(cluster)
     assert [name for name in cluster.names if after[name] != before[name]] == ["db1"]
     password = secrets(cluster)["password"]
@@ -218,6 +235,21 @@ def test_what_a_kind_cannot_do_is_told_at_preview(cluster: Everywhere, request: 
     finally:
         workspace.write(before)
     workspace.unchanged()
+
+
+def test_nothing_of_what_an_owner_planted_has_run(raised: Raised) -> None:
+    cluster = raised.cluster
+    assert sprung(cluster) == raised.sprung
+    assert cluster.sql("db1", "SELECT rolname FROM pg_roles WHERE rolsuper") == [("postgres",)]
+    # A careless session runs it on every server.
+    for name in cluster.names:
+        path = "-c search_path=evil,public"
+        with cluster.host(name).connect(cluster.place(name), "postgres", options=path) as connection:
+            connection.execute("SELECT unnest(ARRAY['a'])")
+        eventually(lambda name=name: sprung(cluster)[name] > raised.sprung[name])  # type: ignore[misc]
+    assert cluster.sql("db1", "SELECT rolname FROM pg_roles WHERE rolsuper ORDER BY 1") == [("mallory",), ("postgres",)]
+    with cluster.attacker() as owner:
+        owner.does(*GRANTS)  # `destroy` has to drop the role all the same
 
 
 def test_destroy_leaves_nothing(raised: Raised) -> None:

@@ -41,7 +41,13 @@ def servers(root: Path, programs: Path) -> Iterator[Servers]:
 @pytest.fixture(scope="session")
 def primary(servers: Servers) -> Node:
     """Running, and logging all that can be logged. Tests clean up what they make in it."""
-    return servers.primary(log_statement="all", log_min_duration_statement="0", log_error_verbosity="verbose")
+    return servers.primary(
+        log_statement="all",
+        log_min_duration_statement="0",
+        log_error_verbosity="verbose",
+        log_parameter_max_length_on_error="-1",
+        debug_print_parse="on",
+    )
 
 
 @pytest.fixture(scope="session")

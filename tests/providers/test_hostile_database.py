@@ -1,6 +1,6 @@
 """Statements of the superuser in somebody else's database: nothing of that person's ever runs, and nothing is kept from ending.
 
-The first pass records what the project's code asks of a server; traps are made of all of it; then everything is done again. So
+Traps are made of all that PostgreSQL and pg_tde have; then everything is asked and done that the project's code asks and does. So
 what is added to the code later is tried too.
 """
 
@@ -33,9 +33,7 @@ from tde_replication.preflight import (
 )
 from tests.providers.encrypted import NAMES, KeyStore, binding, check, key, provider
 from tests.providers.servers import PASSWORD, STACK, Node, Servers
-from tests.providers.traps import RAN, Attacker, Names, names_in, recorded
-
-DATABASES = ("app", "postgres")
+from tests.providers.traps import OF_OWNER, OPTIONS, RAN, Attacker
 
 
 class Cluster:
@@ -48,6 +46,12 @@ class Cluster:
 
     def log(self) -> str:
         return self.primary.log + self.standby.log
+
+    def attacker(self, database: str) -> Attacker:
+        connection = psycopg.connect(
+            host="/tmp", port=self.primary.port, user="postgres", dbname=database, autocommit=True, options=OPTIONS
+        )
+        return Attacker(connection)
 
     def check(self) -> ReplicationCheck:
         return check(self.primary, self.standby).replace(database="app")
@@ -161,47 +165,27 @@ def cluster(root: Any, programs_with_pg_tde: Any, store: KeyStore) -> Iterator[C
 
 
 @pytest.fixture(scope="module")
-def names(cluster: Cluster) -> Names:
-    with pytest.MonkeyPatch.context() as patch, recorded(patch) as statements:
-        cluster.everything()
-    return names_in(statements)
-
-
-@pytest.fixture(scope="module")
-def trapped(cluster: Cluster, names: Names) -> Cluster:
-    """Traps of every name in all places, and what an owner may set for his database."""
-    planted: dict[str, int] = {}
-    for database in DATABASES:
-        with Attacker(cluster.primary, database) as attacker:
-            attacker.does("CREATE SCHEMA evil", 'CREATE SCHEMA "postgres"')
-            for schema in ("evil", "postgres", "public"):
-                attacker.plants(schema, names)
-        planted |= {name: number + planted.get(name, 0) for name, number in attacker.planted.items()}
-    with Attacker(cluster.primary, "app") as owner:
-        owner.does(
-            'ALTER DATABASE app SET search_path = evil, "$user", public, pg_catalog',
-            "ALTER DATABASE app SET local_preload_libraries = 'nosuch'",
-            "ALTER DATABASE app SET default_transaction_read_only = on",
-            "ALTER DATABASE app SET statement_timeout = '1ms'",
-            "ALTER DATABASE app SET role = mallory",
-            "ALTER DATABASE app SET datestyle = 'SQL, DMY'",
-            "ALTER DATABASE app SET default_tablespace = pg_default",
-        )
-    wanted = names.functions | names.operators | names.types | names.relations
-    assert {name for name in wanted if not planted.get(name)} == set(), "no trap was made of these"
+def trapped(cluster: Cluster) -> Cluster:
+    """Traps in all places, among them of pg_tde's functions, and what an owner may set for his database."""
+    Extension.model_validate({**cluster.primary.inside, "database": "app"}).create()
+    with cluster.attacker("app") as owner:
+        owner.owns("app")
+        owner.plants_pg_tde(*OF_OWNER)
+    with cluster.attacker("postgres") as guest:
+        guest.visits()
     return cluster
 
 
 def test_the_traps_work(trapped: Cluster) -> None:
     """In a session as anybody has it, they are what is run: also with pg_catalog first, where types match better."""
     for node in (trapped.primary, trapped.standby):
-        for database, query in (
-            ("postgres", "SELECT * FROM pg_control_system()"),
-            ("postgres", "SELECT unnest(ARRAY['a'])"),
+        for path, query in (
+            ("postgres,pg_catalog", "SELECT * FROM pg_control_system()"),
+            ("pg_catalog,postgres", "SELECT unnest(ARRAY['a'])"),
         ):
             before = node.log.count(RAN)
             with psycopg.connect(
-                host="/tmp", port=node.port, user="postgres", dbname=database, options="-c search_path=evil,pg_catalog"
+                host="/tmp", port=node.port, user="postgres", dbname="postgres", options=f"-c search_path={path}"
             ) as session:
                 session.execute(query.encode())
             assert node.log.count(RAN) > before, query
@@ -216,10 +200,10 @@ def test_nothing_of_somebody_elses_runs(trapped: Cluster) -> None:
 def test_a_schema_of_the_proofs_name_that_is_somebody_elses_is_refused(trapped: Cluster) -> None:
     proof, before = trapped.check(), trapped.log().count(RAN)
     schema = EncryptionProof(proof.slot).schema
-    with Attacker(trapped.primary, "app") as owner:
+    with trapped.attacker("app") as owner:
         owner.does(
             f"CREATE SCHEMA {schema}",
-            f"CREATE VIEW {schema}.proof AS SELECT 42 AS content WHERE evil.trapped('')",
+            f"CREATE VIEW {schema}.proof AS SELECT 42 AS content WHERE evil.sprung('proof')",
             f"GRANT ALL ON SCHEMA {schema} TO PUBLIC",
         )
         try:
@@ -243,7 +227,7 @@ def test_what_arrives_on_the_standby_is_looked_at_before_it_is_read(trapped: Clu
         proof.made(primary),
     ):
         primary.rows(f"DROP TABLE {proof.schema}.proof".encode())  # type: ignore[arg-type]
-        primary.rows(f"CREATE VIEW {proof.schema}.proof AS SELECT 42 AS content WHERE evil.trapped('')".encode())  # type: ignore[arg-type]
+        primary.rows(f"CREATE VIEW {proof.schema}.proof AS SELECT 42 AS content WHERE evil.sprung('proof')".encode())  # type: ignore[arg-type]
         trapped.check()._replayed(primary, replica)
         with pytest.raises(UserError, match="is not there as it was made on the primary"):
             proof.check(primary, replica)
@@ -254,12 +238,10 @@ def test_what_arrives_on_the_standby_is_looked_at_before_it_is_read(trapped: Clu
 def test_a_schema_that_is_swapped_for_another_between_look_and_call(trapped: Cluster) -> None:
     """The owner of the schema that the extension is in may rename it, and put another in its place."""
     node, before = trapped.primary, trapped.log().count(RAN)
-    with Attacker(node, "app") as owner, server_session(node.host, node.data, "test", "app") as server:
+    with trapped.attacker("app") as owner, server_session(node.host, node.data, "test", "app") as server:
         tde = PgTde(server)
-        functions = frozenset({"pg_tde_verify_server_key", "pg_tde_delete_global_key_provider", PROVIDERS})
         owner.does("ALTER SCHEMA public RENAME TO was", "CREATE SCHEMA public")
-        owner.plants("public", Names(functions, frozenset(), frozenset(), frozenset()))
-        assert set(owner.planted) == functions
+        owner.plants_pg_tde("public")
         try:
             for name, arguments in (
                 ("pg_tde_verify_server_key", []),

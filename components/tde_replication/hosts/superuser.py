@@ -30,6 +30,12 @@ SETTINGS = {
     "session_preload_libraries": "",
     "event_triggers": "off",
     "jit": "off",
+    # A parallel worker starts with the settings of its database, whose limits may end it before it has ours.
+    "max_parallel_workers_per_gather": "0",
+    # Statements that hold a password's verifier would be in the log, whatever its level.
+    "debug_print_parse": "off",
+    "debug_print_rewritten": "off",
+    "debug_print_plan": "off",
     # Transactions.
     "default_transaction_read_only": "off",
     "default_transaction_isolation": "read committed",

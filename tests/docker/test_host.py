@@ -223,7 +223,7 @@ def test_a_killed_caller_leaves_no_command_and_a_sound_server(
 
 
 def test_connections(server: DockerHost, container: str, daemon: docker.DockerClient) -> None:
-    big = 20_000_000
+    big = 10_000_000
     with server.connect(DATA, "postgres") as one, server.connect(DATA, "template1") as other:
         assert one.execute("SELECT length(%s)", ["x" * big]).fetchone() == (big,)
         row = other.execute("SELECT repeat('x', %s), current_database()", [big]).fetchone()

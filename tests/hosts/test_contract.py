@@ -13,11 +13,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from tde_replication import hosts, waiting
 from tde_replication.errors import CommandFailed, Conflict, Unavailable, UserError
 from tde_replication.hosts.base import FileStatus, Host
 from tde_replication.hosts.superuser import Connection
+from tde_replication.postgres.session import server_session
 from tde_replication.waiting import until
 from tests.hosts.machines import Machine
 
@@ -477,6 +479,27 @@ def test_much_goes_through_a_connection_both_ways(host: Host, data: PurePosixPat
     text = "é" * 1_500_000
     with host.connect(data, "postgres") as connection:
         assert connection.execute("SELECT %s::text, repeat('x', 3000000)", [text]).fetchone() == (text, "x" * 3_000_000)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [sql.SQL("SELECT repeat('x', 1000), generate_series(1, 1000000000)"), sql.SQL("SELECT repeat('x', 100000000)")],
+    ids=["rows without end", "one value"],
+)
+def test_no_more_of_an_answer_is_read_than_fits(host: Host, data: PurePosixPath, query: sql.SQL) -> None:
+    with server_session(host, data, "test") as session:
+        with pytest.raises(Unavailable, match="test: the server answered one statement with more than 16 MiB, and"):
+            session.rows(query)
+        assert session.connection.closed
+        intake = session.connection.intake  # a value is all there before it is a row: only a bridge can cut it
+        assert intake is None or intake.too_long
+    host.connect(data, "postgres").close()
+
+
+def test_what_is_asked_one_after_the_other_is_not_added_up(host: Host, data: PurePosixPath) -> None:
+    with server_session(host, data, "test") as session:
+        for _ in range(3):
+            assert session.value("SELECT repeat('x', 10000000)") == "x" * 10_000_000
 
 
 def test_many_connections_at_once(host: Host, data: PurePosixPath) -> None:

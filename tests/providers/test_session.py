@@ -178,6 +178,33 @@ def test_a_server_that_answers_no_more_is_given_up(node: Node, monkeypatch: pyte
         assert server.connection.closed
 
 
+def test_a_server_that_sends_a_little_now_and_then_is_given_up_too(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(superuser, "GRACE_SECONDS", 0.1)
+    with server_session(node.host, node.data, "test") as server:
+        server.connection.limit = 0.4
+        with pytest.raises(Unavailable, match=r"test: the server has not answered for \d s"):
+            server.rows("SELECT repeat('x', 10000), pg_sleep(0.02) FROM generate_series(1, 1000)")
+
+
+def test_no_sentence_is_longer_than_a_person_reads(node: Node) -> None:
+    with server_session(node.host, node.data, "test") as server, pytest.raises(SqlError) as told:
+        server.rows("SELECT repeat('long ', 100000)::int")
+    assert 'invalid input syntax for type integer: "long long ' in str(told.value)
+    assert len(str(told.value)) < 5000
+
+
+def test_a_statement_without_rows_has_none_and_one_that_is_wrong_is_no_such_statement(node: Node) -> None:
+    with server_session(node.host, node.data, "test") as server:
+        assert server.rows("SET work_mem = '5MB'") == []
+        assert server.rows("SELECT 1 WHERE false") == []
+        assert server.value("SHOW work_mem") == "5MB"
+        with pytest.raises(UserError, match="placeholders"):
+            server.rows("SELECT %s, %s", [1])
+        with pytest.raises(SqlError, match="syntax error"):
+            server.rows("SELEKT")
+        assert server.value("SELECT 1") == 1
+
+
 def test_a_server_without_a_database_postgres(node: Node) -> None:
     with by_hand(node, "template1") as connection:
         connection.execute("CREATE DATABASE apart TEMPLATE template0")

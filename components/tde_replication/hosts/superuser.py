@@ -7,20 +7,31 @@ startup options, which outrank all of these. With them, a name without a schema 
 
 import os
 import time
-from collections.abc import Callable, Generator
-from typing import Any, TypeVar
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
+from psycopg import sql
 from psycopg.pq import Conninfo
 from psycopg.rows import TupleRow
 
 R = TypeVar("R")
+Query = LiteralString | sql.Composed | sql.SQL
 
 STATEMENT_SECONDS = 60.0
 LOCK_SECONDS = 30.0
 IDLE_SECONDS = 60
 GRACE_SECONDS = 30.0
 """More than its limit, after which a statement is given up here: the server cannot end it itself (stopped, or cut off)."""
+ANSWER_BYTES = 16 * 2**20
+"""More than anything takes that is asked here. What a machine sends that was taken over, or a catalog that somebody has filled,
+is held without limit otherwise."""
+TOO_LONG = (
+    f"the server answered one statement with more than {ANSWER_BYTES >> 20} MiB, and the rest was not read: look what it has so "
+    "much of"
+)
+CHUNK = 100
+"""Rows that are read at once."""
 SETTINGS = {
     "search_path": "pg_catalog,pg_temp",
     "role": "none",
@@ -70,25 +81,69 @@ ENVIRONMENT = {
 """What libpq reads. Not all of it can be outranked by a parameter: with PGSERVICE, an empty `service` is an error."""
 
 
+class Intake:
+    """Counts what a bridge to a server brings for one statement: also what is no row, and a row before all of it is there."""
+
+    def __init__(self) -> None:
+        self.too_long = False
+        self._bytes = 0
+
+    def begin(self) -> None:
+        self._bytes = 0
+
+    def take(self, data: bytes) -> None:
+        """Raises `OSError`, as a socket does that is closed."""
+        self._bytes += len(data)
+        if self._bytes > ANSWER_BYTES:
+            self.too_long = True
+            raise OSError(TOO_LONG)
+
+
 class Connection(psycopg.Connection[TupleRow]):
-    """A connection that says while it waits, and that does not wait for ever for a server that is stopped or cut off."""
+    """A connection that says while it waits, and that waits neither for ever nor for an answer without end."""
 
     limit = STATEMENT_SECONDS
     """Seconds that the server gives a statement."""
     on_wait: Callable[[float], None] | None = None
     """Called ten times a second while a statement runs, with the seconds since it began."""
+    intake: Intake | None = None
+    """Of the bridge that it goes over."""
+    _began: float | None = None
+
+    def rows(self, query: Query, parameters: Sequence[Any] = ()) -> list[TupleRow]:
+        """The rows of one statement; none where it returns none."""
+        rows: list[TupleRow] = []
+        size = 0
+        self._began = time.monotonic()
+        try:
+            for row in self.cursor().stream(query, parameters or None, size=CHUNK):
+                rows.append(row)
+                size += len(str(row))
+                if size > ANSWER_BYTES:
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError(TOO_LONG)
+        except psycopg.ProgrammingError as error:
+            if error.sqlstate or "didn't produce a result" not in str(error):  # psycopg tells it in no other way
+                raise
+        finally:
+            self._began = None
+        return rows
 
     def wait(self, gen: Generator[Any, Any, R], interval: float = 0.1, timeout: float | None = None) -> R:
-        return super().wait(self._watched(gen), interval, timeout)
+        try:
+            return super().wait(self._watched(gen), interval, timeout)
+        except psycopg.OperationalError:
+            if self.intake and self.intake.too_long:
+                raise psycopg.OperationalError(TOO_LONG) from None
+            raise
 
     def _watched(self, gen: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
-        began = time.monotonic()
+        began = self._began or time.monotonic()
         try:
             wanted = next(gen)
             while True:
                 ready = yield wanted
-                if not ready:
-                    self._tick(time.monotonic() - began)
+                self._tick(time.monotonic() - began)
                 wanted = gen.send(ready)
         except StopIteration as end:
             result: R = end.value
@@ -102,7 +157,9 @@ class Connection(psycopg.Connection[TupleRow]):
             self.on_wait(seconds)
 
 
-def superuser(directory: str, port: int, database: str, **parameters: Any) -> Connection:
+def superuser(
+    directory: str, port: int, database: str, *, intake: Intake | None = None, **parameters: Any
+) -> Connection:
     """A connection as ``postgres`` through a socket in `directory`, by peer authentication. Raises `psycopg.OperationalError`.
 
     No password is ever sent: whoever has taken the server's socket could ask for one.
@@ -112,7 +169,7 @@ def superuser(directory: str, port: int, database: str, **parameters: Any) -> Co
     known: dict[str, Any] = {"connect_timeout": 10, "application_name": "tde-replication"}
     options = " ".join([startup_options(), parameters.pop("options", "")])
     # The encoding is asked for: of a database in SQL_ASCII, psycopg would give bytes for texts.
-    return Connection.connect(
+    connection = Connection.connect(
         autocommit=True,
         host=directory,
         port=port,
@@ -123,6 +180,8 @@ def superuser(directory: str, port: int, database: str, **parameters: Any) -> Co
         options=options,
         **(known | parameters),
     )
+    connection.intake = intake
+    return connection
 
 
 def startup_options() -> str:

@@ -3,24 +3,25 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 from psycopg import sql
 
 from tde_replication.errors import AnotherCluster, LoginFailed, NoDatabase, SqlError, Unavailable, UserError
 from tde_replication.hosts.base import Host
-from tde_replication.hosts.superuser import LOCK_SECONDS, STATEMENT_SECONDS, Connection
+from tde_replication.hosts.superuser import LOCK_SECONDS, STATEMENT_SECONDS, Connection, Query
 from tde_replication.postgres.resource import OnServer
 from tde_replication.progress import progress
 
-Query = LiteralString | sql.Composed | sql.SQL
 MAINTENANCE = ("postgres", "template1")
 """For what is in no particular database: a server may lack the first."""
 LONG_SECONDS = 600.0
 """For a statement that copies files, or that waits for a Vault: pg_tde gives each of its requests ten seconds."""
 WAIT_SECONDS = 2.0
 """A statement that runs for longer may wait for a lock: then it is looked up who holds it."""
+LONGEST_PART = 4000
+"""Characters of a server's message, detail or hint that are told."""
 ANSWERED_FOR_ELSEWHERE = (
     psycopg.errors.UndefinedFile,
     psycopg.errors.InsufficientPrivilege,
@@ -100,8 +101,7 @@ class Session:
 
     def _run(self, query: Query, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         self._holder, self._look_at = "", WAIT_SECONDS
-        cursor = self.connection.execute(query, parameters or None)
-        return cursor.fetchall() if cursor.description else []
+        return self.connection.rows(query, parameters)
 
     def _look(self, seconds: float) -> None:
         """Look up who holds the lock that the running statement waits for, if it does; more and more seldom."""
@@ -109,8 +109,7 @@ class Session:
             return
         self._look_at = 2 * seconds
         with suppress(UserError, psycopg.Error), self._again() as other:
-            if found := other.execute(BLOCKED_BY, [self.connection.info.backend_pid]).fetchone():
-                pid, application, user, since = found
+            for pid, application, user, since in other.rows(BLOCKED_BY, [self.connection.info.backend_pid]):
                 self._holder = f"process {pid} ({application}, user {user}) holds it since {since}"
                 progress(f"{self.purpose}: waits for a lock: {self._holder}")
 
@@ -139,8 +138,8 @@ class Session:
 
 def sentence(purpose: str, error: psycopg.Error) -> UserError:
     told_by_server = error.diag
-    text = told_by_server.message_primary or str(error).strip() or type(error).__name__
-    parts = [part for part in (told_by_server.message_detail, told_by_server.message_hint) if part]
+    text = (told_by_server.message_primary or str(error).strip() or type(error).__name__)[:LONGEST_PART]
+    parts = [part[:LONGEST_PART] for part in (told_by_server.message_detail, told_by_server.message_hint) if part]
     extra = "".join(f" {'; '.join(part.splitlines()).rstrip('.')}." for part in parts)
     state = error.sqlstate
     if state is None or state.startswith(("08", "57P")):
@@ -183,10 +182,10 @@ def _in_database(host: Host, data: PurePosixPath, purpose: str, name: str) -> Co
         return host.connect(data, name)
     except LoginFailed:
         with _in_any_database(host, data) as connection:
-            allowed = connection.execute("SELECT datallowconn FROM pg_database WHERE datname = %s", [name]).fetchone()
-        if allowed is None:
+            allowed = connection.rows("SELECT datallowconn FROM pg_database WHERE datname = %s", [name])
+        if not allowed:
             raise NoDatabase(f"{purpose}: the server on {data} has no database {name}") from None
-        if not allowed[0]:
+        if allowed == [(False,)]:
             raise Unavailable(
                 f"{purpose}: database {name} takes no connections: run ALTER DATABASE {name} ALLOW_CONNECTIONS true"
             ) from None

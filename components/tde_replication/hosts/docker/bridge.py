@@ -24,7 +24,7 @@ from tde_replication.hosts.docker.attached import CUT, STDOUT, Attached
 from tde_replication.hosts.docker.containers import ACCOUNT
 from tde_replication.hosts.docker.daemon import daemon
 from tde_replication.hosts.file_scripts import ABSENT, SOCKET
-from tde_replication.hosts.superuser import Connection, superuser
+from tde_replication.hosts.superuser import Connection, Intake, superuser
 
 RELAY = "/opt/tde-replication/relay"
 NO_RELAY = 46
@@ -59,7 +59,7 @@ def _bridged(name: str, command: Sequence[str], database: str, options: Mapping[
             bridge = _Bridge(name, command, listener)
             bridge.start()
             try:
-                return superuser(str(directory), 5432, database, **options)
+                return superuser(str(directory), 5432, database, intake=bridge.intake, **options)
             except psycopg.OperationalError as error:
                 bridge.join(CUT)  # that of a container that is paused meanwhile does not end
                 if bridge.status == NO_RELAY:
@@ -101,6 +101,7 @@ class _Bridge(threading.Thread):
         self._command = command
         self._listener = listener
         self.status: int | None = None
+        self.intake = Intake()
 
     def run(self) -> None:
         try:
@@ -110,19 +111,20 @@ class _Bridge(threading.Thread):
         with local, suppress(UserError, APIError, OSError), daemon() as client:
             with Attached(client, self._name, self._command, user=ACCOUNT) as attached:
                 attached.send(b"\n")
-                upward = threading.Thread(target=_send_all, args=(local, attached), daemon=True)
+                upward = threading.Thread(target=self._send_all, args=(local, attached), daemon=True)
                 upward.start()
                 with suppress(OSError):
                     for stream, data in attached.frames():
                         if stream == STDOUT:
+                            self.intake.take(data)
                             local.sendall(data)
                 with suppress(OSError):
                     local.shutdown(SHUT_WR)
             self.status = attached.status()
 
-
-def _send_all(local: socket, attached: Attached) -> None:
-    with suppress(OSError):
-        while data := local.recv(65536):
-            attached.send(data)
-    attached.end_input()
+    def _send_all(self, local: socket, attached: Attached) -> None:
+        with suppress(OSError):
+            while data := local.recv(65536):
+                self.intake.begin()
+                attached.send(data)
+        attached.end_input()

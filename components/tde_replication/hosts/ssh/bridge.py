@@ -21,6 +21,7 @@ from tde_replication.hosts.file_scripts import ABSENT, SOCKET
 from tde_replication.hosts.ssh.connections import NotJoined
 from tde_replication.hosts.ssh.login import CONNECT_SECONDS
 from tde_replication.hosts.ssh.openssh import Errors, Shell
+from tde_replication.hosts.superuser import Intake
 
 CHUNK = 65_536
 
@@ -84,6 +85,7 @@ class Bridge:
         self._marker = f"--{secrets.token_hex(8)}--"
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the thread
         self._errors = Errors(self._marker, None)
+        self.intake = Intake()
         self.directory = Path(tempfile.mkdtemp(prefix="tde-"))
         self._door = socket.socket(socket.AF_UNIX)
         self._door.bind(str(self.directory / f".s.PGSQL.{self.port}"))
@@ -141,9 +143,12 @@ class Bridge:
                     if not data:
                         return
                     if key.fileobj is caller:
+                        self.intake.begin()
                         while data:
                             data = data[os.write(stdin, data) :]
-                    elif printed is None:
+                        continue
+                    self.intake.take(data)
+                    if printed is None:
                         caller.sendall(data)
                     elif mark in (printed := printed + data):
                         caller.sendall(printed.partition(mark)[2])

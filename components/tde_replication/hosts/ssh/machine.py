@@ -178,7 +178,9 @@ class SshHost(ScriptedHost):
     ) -> Connection:
         bridge = Bridge(self._shell, data_directory)
         try:
-            return superuser(str(bridge.directory), bridge.port, database, connect_timeout=seconds, **options)
+            return superuser(
+                str(bridge.directory), bridge.port, database, intake=bridge.intake, connect_timeout=seconds, **options
+            )
         except psycopg.OperationalError as error:
             raise bridge.reason(str(error).strip()) from None
         finally:

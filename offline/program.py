@@ -19,8 +19,8 @@ TOLD = 32
 class Program(_server.LanguageServer):
     """Runs it once: the engine starts a host for the preview and another one for the update."""
 
-    told = False
-    """Whether the program ended so."""
+    status: int | None = None
+    """With which the program ended; None where it came to its end, or raised."""
 
     def __init__(self) -> None:
         super().__init__(self._program)
@@ -32,8 +32,10 @@ class Program(_server.LanguageServer):
         if str(self._directory) not in sys.path:
             sys.path.insert(0, str(self._directory))
         result: Any = super().Run(request, context)  # type: ignore[no-untyped-call]
-        # Whatever went wrong has been logged. `bail` says so; with `error` the engine would print it once more.
-        result.bail, result.error = bool(result.error) or self.told, ""
+        # Whatever went wrong has been logged. Of any other status the official host has the engine say one thing more.
+        status = bool(result.error) if self.status is None else self.status
+        result.bail = status == TOLD
+        result.error = "" if status in (0, TOLD) else f"program exited with non-zero exit code: {int(status)}"
         return result
 
     def _program(self) -> None:
@@ -52,12 +54,11 @@ async def _run_in_stack(program: PulumiFn) -> None:
     except (pulumi.RunError, grpc.RpcError):
         raise
     except SystemExit as error:
-        Program.told = error.code == TOLD
-        if Program.told:
-            return
-        if error.code not in (None, 0):
-            raise pulumi.RunError(f"the program exited: {error.code}") from None
+        Program.status = error.code if isinstance(error.code, int) else bool(error.code)
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
     except Exception as error:  # noqa: BLE001
+        Program.status = TOLD
         raise pulumi.RunError(f"Program failed with an unhandled exception:\n{_user_traceback(error)}") from None
 
 

@@ -8,15 +8,16 @@ import os
 import re
 import secrets
 import sys
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import wraps
+from functools import cache, wraps
 from importlib.metadata import version
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 import grpc
 from google.protobuf.empty_pb2 import Empty  # type: ignore[import-untyped]
@@ -51,8 +52,12 @@ REPLACING = {
 }
 
 
+DEFAULTS = "__defaults"
+"""The input in which a plugin that consists of a Terraform provider notes the names of those that it filled in."""
+
+
 class PluginError(Exception):
-    """One line for the person at the terminal."""
+    """What went wrong, in the words of the plugin."""
 
 
 class IncompleteError(PluginError):
@@ -78,9 +83,11 @@ class Input:
     canonical: Callable[[Any], Any] = lambda value: value
     """Brings two spellings of the same value together."""
 
+    def spelled(self, value: Any) -> Any:
+        return value if value is None or has_unknown(value) else self.canonical(value)
 
-@dataclass(frozen=True)
-class Found:
+
+class Found(NamedTuple):
     """An object as it is: its id, and all its outputs."""
 
     identity: str
@@ -98,9 +105,13 @@ class Resource(ABC):
     delete_before_replace: ClassVar[bool] = False
     named_by: ClassVar[str] = ""
     """The input that gets a name of Pulumi's making where it is left out."""
+    emptied: ClassVar[Mapping[str, Any]] = {}
+    """Those that are null once it was made where nothing is declared, with the empty value that the first `read` finds."""
+    noted: ClassVar[tuple[str, ...]] = ()
+    """Inputs of which an update takes note and no more: the next `read` finds them as they were."""
     terraform: ClassVar[bool] = True
     """Whether the plugin consists of a Terraform provider: its types do not tell nothing, null, "", 0, false, [] and {} apart,
-    and what a failed update declared stands in the state all the same."""
+    what a failed update declared stands in the state all the same, and an error is told twice."""
 
     def identify(self, name: str) -> str:  # noqa: ARG002
         """The id where it comes of the resource's name, so that a preview has one too; else ""."""
@@ -112,6 +123,18 @@ class Resource(ABC):
 
     def settle(self, value: Any) -> Any:
         return _settled(value) if self.terraform else value
+
+    def show(self, identity: str, outputs: Properties, *, read: bool = False) -> Any:
+        """Its outputs for the engine, after it was made or changed, or `read`."""
+        empty = {key: outputs.get(key) or (value if read else None) for key, value in self.emptied.items()}
+        return self.encode(outputs | empty | ({"id": identity} if self.terraform else {}))
+
+    def replaces_in_place(self, declared: Properties) -> bool:
+        """Whether a replacement deletes the old one first: also where it would have the same name, for a person chose that."""
+        filled_in = declared.get(DEFAULTS)
+        return self.delete_before_replace or bool(
+            self.named_by and isinstance(filled_in, list) and self.named_by not in filled_in
+        )
 
     def encode(self, properties: Properties) -> Any:
         hidden = {key: Secret(properties[key]) for key in self.secrets if properties.get(key) is not None}
@@ -154,65 +177,108 @@ def differences(resource: Resource, old: Properties, new: Properties) -> dict[st
     for name, declared in resource.inputs.items():
         if new.get(name) is None and declared.computed:
             continue
-        was, wanted = (
-            resource.settle(value if value is None or has_unknown(value) else declared.canonical(value))
-            for value in (old.get(name), new.get(name))
-        )
-        for path, change in _compare(name, was, wanted, whole=declared.whole):
-            kind = UPDATE if change == DELETE and path in new else change  # "false" is not "left out"
+        was, wanted = (declared.spelled(value) for value in (old.get(name), new.get(name)))
+        for path, kind in _compare(name, was, wanted, resource.settle, whole=declared.whole):
             # A plugin of Pulumi's own looks the path up, and finds no "triggers[0]": what replaces then is the SDK.
             replaces = declared.replaces and (resource.terraform or path == name)
             found[path] = (REPLACING[kind] if replaces else kind, name)
     return found
 
 
-def _compare(path: str, was: Any, wanted: Any, *, whole: bool = False) -> Iterator[tuple[str, "Kind"]]:
-    if was == wanted:
+def _compare(
+    path: str, was: Any, wanted: Any, settle: Callable[[Any], Any], *, whole: bool = False
+) -> Iterator[tuple[str, "Kind"]]:
+    if settle(was) == settle(wanted):
         return
     match was, wanted:
-        case Mapping(), Mapping() if not whole:
-            for key in was.keys() | wanted.keys():
+        case Mapping(), Mapping() | None if not whole:
+            for key in was.keys() | (wanted or {}).keys():
                 step = f".{key}" if re.fullmatch(r"\w+", key) else f'["{key}"]'
-                yield from _compare(path + step, was.get(key), wanted.get(key))
-        case list(), list() if not whole:
-            for index, pair in enumerate(zip_longest(was, wanted)):
-                yield from _compare(f"{path}[{index}]", *pair)
-        case None, _:
+                yield from _compare(path + step, was.get(key), (wanted or {}).get(key), settle)
+        case list(), list() if was and wanted and not whole:
+            for index, (one, other) in enumerate(zip_longest(was, wanted)):
+                yield from _compare(f"{path}[{index}]", one, other, settle)
+        case (([] | None), _):
             yield path, ADD
-        case _, None:
+        case _, ([] | None):
             yield path, DELETE
         case _:
             yield path, UPDATE
 
 
-def _told(method: Callable[[Any, Any, grpc.ServicerContext], Any]) -> Callable[[Any, Any, grpc.ServicerContext], Any]:
-    """Give a PluginError to the engine as it expects it, without a traceback."""
+class _Call(threading.local):
+    """What this thread answers to."""
 
-    @wraps(method)
-    def call(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
-        try:
-            return method(self, request, context)
-        except IncompleteError as error:
-            properties = self._resource(request).encode(error.properties)
-            detail = provider_pb2.ErrorResourceInitFailed(
-                id=error.identity, properties=properties, reasons=[str(error)]
-            )
-            status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=str(error))
-            status.details.add().Pack(detail)
-            context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
-            message = str(error)
-        except PluginError as error:
-            message = str(error)
-        return context.abort(grpc.StatusCode.UNKNOWN, message)
+    urn = ""
 
-    return call
+
+CALL = _Call()
+
+
+@cache
+def _engine() -> Any:
+    return engine_pb2_grpc.EngineStub(grpc.insecure_channel(sys.argv[1]))
+
+
+def say(
+    text: str, severity: "engine_pb2.LogSeverity.ValueType" = engine_pb2.LogSeverity.INFO, *, ephemeral: bool = False
+) -> None:
+    """Show it in the row of the resource that is being worked on."""
+    request = engine_pb2.LogRequest(severity=severity, message=text, urn=CALL.urn, ephemeral=ephemeral)
+    with suppress(grpc.RpcError):  # the engine is going away
+        _engine().Log(request)
+
+
+Method: TypeAlias = Callable[[Any, Any, grpc.ServicerContext], Any]
+
+
+def _answers(doing: str = "") -> Callable[[Method], Method]:
+    """Give a PluginError to the engine as it expects it, without a traceback; `doing` what, as the plugin says it."""
+
+    def decorate(method: Method) -> Method:
+        @wraps(method)
+        def call(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
+            CALL.urn = getattr(request, "urn", "")
+            try:
+                return method(self, request, context)
+            except IncompleteError as error:
+                message = self.worded(f"{doing} {request.urn}: ", error)
+                properties = self.resource(request).show(error.identity, error.properties)
+                detail = provider_pb2.ErrorResourceInitFailed(
+                    id=error.identity, properties=properties, reasons=[message]
+                )
+                status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=message)
+                status.details.add().Pack(detail)
+                context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+            except PluginError as error:
+                # What was not made at all is told as it is.
+                prefix = "" if doing in ("", "creating") else f"{doing} {request.urn}: "
+                message = self.worded(prefix, error) if doing else str(error)
+            return context.abort(grpc.StatusCode.UNKNOWN, message)
+
+        return call
+
+    return decorate
 
 
 class Plugin(ABC, provider_pb2_grpc.ResourceProviderServicer):
     """A provider: its configuration, and its resource types by type token."""
 
     name: ClassVar[str]
+    terraform: ClassVar[bool] = True
     resources: Mapping[str, Resource]
+
+    def worded(self, prefix: str, error: PluginError) -> str:
+        """What the engine is told: by a plugin that consists of a Terraform provider, a second time, in other words."""
+        if not self.terraform:
+            return str(error)
+        where, who = "  sdk-v2/provider2.go:571: sdk.helper_schema", f"provider={self.name}@{self.version}"
+        say(f"{where}: {error}: {who}", engine_pb2.LogSeverity.ERROR)
+        return f"{prefix}1 error occurred:\n\t* {error}\n\n"
+
+    @property
+    def version(self) -> str:
+        return version(f"pulumi-{self.name}")
 
     @abstractmethod
     def configure(self, settings: Properties) -> Mapping[str, Resource]:
@@ -220,7 +286,7 @@ class Plugin(ABC, provider_pb2_grpc.ResourceProviderServicer):
 
     def GetPluginInfo(self, _request: Any, _context: grpc.ServicerContext) -> Any:
         # The engine warns of a plugin that is older than the package it serves.
-        return plugin_pb2.PluginInfo(version=version(f"pulumi-{self.name}"))
+        return plugin_pb2.PluginInfo(version=self.version)
 
     def CheckConfig(self, request: Any, _context: grpc.ServicerContext) -> Any:
         return provider_pb2.CheckResponse(inputs=request.news)
@@ -230,25 +296,28 @@ class Plugin(ABC, provider_pb2_grpc.ResourceProviderServicer):
         changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
         return _difference({key: (UPDATE, key) for key in changed})
 
-    @_told
+    @_answers()
     def Configure(self, request: Any, _context: grpc.ServicerContext) -> Any:
         self.resources = self.configure(decode(request.args))
-        with grpc.insecure_channel(sys.argv[1]) as channel:
-            message = f"offline stand-in for pulumi-{self.name}: the plugin itself is out of reach here"
-            engine_pb2_grpc.EngineStub(channel).Log(
-                engine_pb2.LogRequest(severity=engine_pb2.LogSeverity.INFO, message=message)
-            )
+        CALL.urn = ""  # the stack's row, not the provider's
+        say(f"offline stand-in for pulumi-{self.name}: the plugin itself is out of reach here")
         return provider_pb2.ConfigureResponse(supportsPreview=True)
 
-    @_told
+    @_answers()
     def Check(self, request: Any, _context: grpc.ServicerContext) -> Any:
-        resource, old, new = self._resource(request), decode(request.olds), decode(request.news)
-        inputs = {key: declared.default for key, declared in resource.inputs.items() if declared.default is not None}
-        inputs |= {key: value for key, value in new.items() if value is not None}
-        if resource.named_by and not inputs.get(resource.named_by):
+        resource, old, new = self.resource(request), decode(request.olds), decode(request.news)
+        given = {key: value for key, value in new.items() if value is not None}
+        filled_in = {
+            key: declared.default
+            for key, declared in resource.inputs.items()
+            if declared.default is not None and key not in given
+        }
+        if resource.named_by and not given.get(resource.named_by):
             named = _name(request.urn) + "-" + secrets.token_hex(4)[:7]
-            inputs[resource.named_by] = old.get(resource.named_by) or named
-        inputs = resource.fill(inputs)
+            filled_in[resource.named_by] = old.get(resource.named_by) or named
+        inputs = resource.fill(given | filled_in)
+        if resource.terraform:
+            inputs[DEFAULTS] = sorted(filled_in)
         failures = [
             (key, f"the offline stand-in for pulumi-{self.name} does not serve it")
             for key in inputs
@@ -260,29 +329,29 @@ class Plugin(ABC, provider_pb2_grpc.ResourceProviderServicer):
             failures=[provider_pb2.CheckFailure(property=key, reason=reason) for key, reason in failures],
         )
 
-    @_told
+    @_answers("diffing")
     def Diff(self, request: Any, _context: grpc.ServicerContext) -> Any:
-        resource = self._resource(request)
-        found = differences(resource, decode(request.olds), decode(request.news))
-        return _difference(found, delete_before_replace=resource.delete_before_replace)
+        resource, new = self.resource(request), decode(request.news)
+        found = differences(resource, decode(request.olds), new)
+        return _difference(found, delete_before_replace=resource.replaces_in_place(new))
 
-    @_told
+    @_answers("creating")
     def Create(self, request: Any, _context: grpc.ServicerContext) -> Any:
-        resource, inputs = self._resource(request), decode(request.properties)
+        resource, inputs = self.resource(request), _own(request.properties)
         name = _name(request.urn)
         if request.preview:
-            known_later = {key for key, declared in resource.inputs.items() if declared.computed} | {*resource.outputs}
-            return provider_pb2.CreateResponse(
-                id=resource.identify(name), properties=resource.encode(dict.fromkeys(known_later, UNKNOWN) | inputs)
-            )
+            later = {key: UNKNOWN for key, declared in resource.inputs.items() if declared.computed}
+            later |= dict.fromkeys(resource.outputs, UNKNOWN)
+            shown = later | inputs if resource.terraform else inputs | later
+            return provider_pb2.CreateResponse(id=resource.identify(name), properties=resource.show(UNKNOWN, shown))
         made = resource.create(inputs)
         found = _read_back(resource, made.identity or resource.identify(name), inputs | made.outputs)
-        return provider_pb2.CreateResponse(id=found.identity, properties=resource.encode(found.outputs))
+        return provider_pb2.CreateResponse(id=found.identity, properties=resource.show(*found))
 
-    @_told
+    @_answers("refreshing")
     def Read(self, request: Any, _context: grpc.ServicerContext) -> Any:
-        resource, old = self._resource(request), decode(request.inputs)
-        found = resource.read(request.id, decode(request.properties))
+        resource, old = self.resource(request), decode(request.inputs)
+        found = resource.read(request.id, _own(request.properties))
         if found is None:
             return provider_pb2.ReadResponse()
         inputs = dict(old)
@@ -292,17 +361,19 @@ class Plugin(ABC, provider_pb2_grpc.ResourceProviderServicer):
                 continue
             if key in old and not _differ(resource, declared, old[key], value):
                 continue
-            if resource.settle(value) is None:
+            if value is None or (not old and resource.settle(value) is None):
                 inputs.pop(key, None)
             else:
                 inputs[key] = value
+            if key in inputs.get(DEFAULTS, ()):
+                inputs[DEFAULTS] = [name for name in inputs[DEFAULTS] if name != key]
         return provider_pb2.ReadResponse(
-            id=found.identity, properties=resource.encode(found.outputs), inputs=resource.encode(inputs)
+            id=found.identity, properties=resource.show(*found, read=True), inputs=resource.encode(inputs)
         )
 
-    @_told
+    @_answers("updating")
     def Update(self, request: Any, _context: grpc.ServicerContext) -> Any:
-        resource, old, inputs = self._resource(request), decode(request.olds), decode(request.news)
+        resource, old, inputs = self.resource(request), _own(request.olds), _own(request.news)
         kept = {
             key: value
             for key, value in old.items()
@@ -310,7 +381,9 @@ class Plugin(ABC, provider_pb2_grpc.ResourceProviderServicer):
         }
         state = kept | inputs
         if request.preview:
-            return provider_pb2.UpdateResponse(properties=resource.encode(state))
+            if not resource.terraform:
+                state |= dict.fromkeys(resource.outputs, UNKNOWN)
+            return provider_pb2.UpdateResponse(properties=resource.show(request.id, state))
         try:
             made = resource.update(request.id, inputs, old)
         except PluginError as error:
@@ -318,21 +391,27 @@ class Plugin(ABC, provider_pb2_grpc.ResourceProviderServicer):
                 raise
             raise IncompleteError(error, request.id, state) from error
         found = _read_back(resource, made.identity, state | made.outputs)
-        return provider_pb2.UpdateResponse(properties=resource.encode(found.outputs))
+        noted = {key: inputs[key] for key in resource.noted if key in inputs}
+        return provider_pb2.UpdateResponse(properties=resource.show(found.identity, found.outputs | noted))
 
-    @_told
+    @_answers("deleting")
     def Delete(self, request: Any, _context: grpc.ServicerContext) -> Any:
-        self._resource(request).delete(request.id, decode(request.properties))
+        self.resource(request).delete(request.id, _own(request.properties))
         return Empty()
 
     def Cancel(self, _request: Any, _context: grpc.ServicerContext) -> Any:
         return Empty()
 
-    def _resource(self, request: Any) -> Resource:
+    def resource(self, request: Any) -> Resource:
         kind = request.urn.split("::")[2].rpartition("$")[2]
         if kind not in self.resources:
             raise PluginError(f"the offline stand-in for pulumi-{self.name} does not serve {kind}")
         return self.resources[kind]
+
+
+def _own(properties: Any) -> Properties:
+    """Without what Pulumi and an official plugin note in a state for themselves."""
+    return {key: value for key, value in decode(properties).items() if not key.startswith("__")}
 
 
 def _name(urn: str) -> str:
@@ -340,7 +419,7 @@ def _name(urn: str) -> str:
 
 
 def _differ(resource: Resource, declared: Input, old: Any, new: Any) -> bool:
-    one, other = (resource.settle(declared.canonical(value)) for value in (old, new))
+    one, other = (resource.settle(declared.spelled(value)) for value in (old, new))
     return bool(one != other)
 
 

@@ -13,26 +13,31 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 # Not this directory: the docker.py in it is not the package of that name.
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+import grpc  # noqa: E402
+
 from offline.plugins import sftp  # noqa: E402
-from offline.plugins.base import Found, Input, Plugin, PluginError, Resource, serve  # noqa: E402
-from offline.plugins.protocol import UNKNOWN, Asset, Properties  # noqa: E402
+from offline.plugins.base import Found, Input, Plugin, PluginError, Resource, say, serve  # noqa: E402
+from offline.plugins.protocol import Asset, Properties  # noqa: E402
 
 PREVIOUS = {"stdout": "PULUMI_COMMAND_STDOUT", "stderr": "PULUMI_COMMAND_STDERR"}
 DEFAULTS = {"port": 22, "user": "root", "dialErrorLimit": 10, "perDialTimeout": 15}
 SERVED = {*DEFAULTS, "host", "privateKey", "hostKey", "agentSocketPath"}
 WORDING = {
+    r"resolve hostname (?P<host>[^\s:]+)": "dial tcp: lookup {host}: no such host",
     r"connect to host (?P<host>\S+) port (?P<port>\d+): (?P<why>.*)": "dial tcp {host}:{port}: connect: {why}",
     r"REMOTE HOST IDENTIFICATION|Host key verification failed": "ssh: handshake failed: ssh: host key mismatch",
-    r"Permission denied \((?P<why>\S*)\)": "ssh: handshake failed: ssh: unable to authenticate, no supported methods remain",
+    r"Permission denied \((?P<why>\S*)\)": "ssh: handshake failed: ssh: unable to authenticate, attempted methods "
+    "[none publickey], no supported methods remain",
 }
 """What OpenSSH says, and what the plugin says then."""
 
@@ -42,6 +47,9 @@ class RemoteResource(Resource):
 
     terraform = False
     secrets = ("connection",)
+    declared_as: ClassVar[str]
+    """The plugin's name of all its inputs together."""
+    required: ClassVar[tuple[str, ...]]
 
     def fill(self, inputs: Properties) -> Properties:
         if not isinstance(connection := inputs.get("connection"), dict):
@@ -52,12 +60,17 @@ class RemoteResource(Resource):
         return inputs | {"connection": filled}
 
     def check(self, inputs: Properties) -> Iterator[tuple[str, str]]:
-        connection = inputs.get("connection")
-        if connection is None:
-            yield "connection", "Missing required property 'connection'"
-        elif connection != UNKNOWN:
-            proxy = connection.get("proxy") or {}
+        for name in self.required:
+            if inputs.get(name) is None:
+                yield name, _missing(name, self.declared_as)
+        if isinstance(connection := inputs.get("connection"), Mapping):
+            proxy = connection.get("proxy")
             known = proxy if isinstance(proxy, Mapping) else {}
+            if "host" not in connection:
+                yield "connection", f"{_within(self.declared_as, 'connection')}host: {_missing('host', 'Connection')}"
+            elif known and "host" not in known:
+                way = _within(self.declared_as, "connection") + "proxy: " + _within("Connection", "proxy")
+                yield "connection", f"{way}host: {_missing('host', 'ProxyConnection')}"
             for key in sorted((connection.keys() - {"proxy"} | known.keys()) - SERVED):
                 yield f"connection.{key}", "the offline stand-in for pulumi-command does not serve it"
 
@@ -65,7 +78,17 @@ class RemoteResource(Resource):
         return Found(identity, state)
 
 
+def _missing(name: str, where: str) -> str:
+    return f"Missing required field '{name}' on 'remote.{where}'"
+
+
+def _within(where: str, name: str) -> str:
+    return f"An error occurred decoding '{where}.{name}': 1 failures decoding:\n\t"
+
+
 class RemoteCommand(RemoteResource):
+    declared_as = "CommandInputs"
+    required = ("connection",)
     inputs: ClassVar = {
         "connection": Input(whole=True),
         "create": Input(),
@@ -98,24 +121,50 @@ class RemoteCommand(RemoteResource):
         if inputs.get("addPreviousOutputInEnv") is not False:
             environment |= {variable: old[name] for name, variable in PREVIOUS.items() if old.get(name)}
         given = str(inputs.get("stdin") or "").encode()
+        shown = inputs.get("logging") or "stdoutAndStderr"
         with _dialled(inputs["connection"], [command], environment) as (process, errors):
-            stdout = process.communicate(given)[0].decode(errors="replace")
+            stdout = "".join(_lines(process, given, aloud=shown.startswith("stdout")))
+            process.wait()
             stderr = errors.read_text(errors="replace")
+        for line in stderr.splitlines() if shown.lower().endswith("stderr") else ():
+            say(line, ephemeral=True)
         if process.returncode:
             quoted = json.dumps(command, ensure_ascii=False)
             raise PluginError(f"Process exited with status {process.returncode}: running {quoted}:\n{stdout}{stderr}")
         return {"stdout": stdout.removesuffix("\n"), "stderr": stderr.removesuffix("\n")}
 
 
+def _lines(process: subprocess.Popen[bytes], given: bytes, *, aloud: bool) -> Iterator[str]:
+    """The lines of its output, each shown as it comes, while it is `given` its input."""
+    assert process.stdin  # noqa: S101 - for the type checker, as the next
+    assert process.stdout  # noqa: S101
+    feeding = threading.Thread(target=_feed, args=(process.stdin, given))
+    feeding.start()
+    for data in process.stdout:
+        line = data.decode(errors="replace")
+        if aloud:
+            say(line.rstrip("\n"), ephemeral=True)
+        yield line
+    feeding.join()
+
+
+def _feed(stdin: IO[bytes], given: bytes) -> None:
+    with suppress(OSError), stdin:  # it need not read it
+        stdin.write(given)
+
+
 class CopyToRemote(RemoteResource):
     """What was copied stays, whether the source or the path changes or the resource goes."""
 
+    declared_as = "CopyToRemoteInputs"
+    required = ("connection", "source", "remotePath")
     inputs: ClassVar = {
         "connection": Input(whole=True),
         "source": Input(),
         "remotePath": Input(),
-        "triggers": Input(replaces=True, whole=True),
+        "triggers": Input(replaces=True),
     }
+    outputs = ("source",)
 
     def check(self, inputs: Properties) -> Iterator[tuple[str, str]]:
         yield from super().check(inputs)
@@ -182,6 +231,7 @@ def _dialled(
                     return
             if attempt == limit:
                 raise PluginError(f"after {limit} failed attempts: {_worded(errors.read_text(errors='replace'))}")
+            say(f"Dial {attempt + 1}/{limit} failed: retrying", ephemeral=True)
             time.sleep(min(0.1 * 1.5**attempt, 5))
 
 
@@ -231,6 +281,10 @@ def _destination(connection: Mapping[str, Any], directory: Path, name: str) -> l
 
 class CommandPlugin(Plugin):
     name = "command"
+    terraform = False
+
+    def DiffConfig(self, _request: Any, context: grpc.ServicerContext) -> Any:
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "DiffConfig is not implemented")
 
     def configure(self, settings: Properties) -> Mapping[str, Resource]:
         del settings

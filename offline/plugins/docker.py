@@ -24,7 +24,8 @@ from offline.plugins.protocol import Properties  # noqa: E402
 
 IN_USE_SECONDS = 30
 MEBIBYTE = 1024 * 1024
-UPDATED = ("restart", "maxRetryCount", "memory")
+UPDATED = ("restart", "maxRetryCount", "memory", "memorySwap")
+NEVER = "0s"
 NANOSECONDS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000, "h": 3_600_000_000_000}
 
 
@@ -49,8 +50,6 @@ def _worded(error: Exception) -> str:
 
 
 class DockerResource(Resource):
-    delete_before_replace = True
-
     def __init__(self, client: Any) -> None:
         """`client` is the SDK's APIClient, whose types leave half of it out."""
         self._client = client
@@ -76,6 +75,7 @@ class Network(DockerResource):
         "labels": Input(replaces=True, canonical=lambda labels: _by_key(labels, "label")),
     }
     outputs = ("scope", "ipamConfigs")
+    emptied: ClassVar = {"ipamOptions": {}}
     named_by = "name"
 
     @_told("Unable to create network")
@@ -126,6 +126,7 @@ class Volume(DockerResource):
         "labels": Input(replaces=True, canonical=lambda labels: _by_key(labels, "label")),
     }
     outputs = ("mountpoint",)
+    emptied: ClassVar = {"driverOpts": {}}
     named_by = "name"
 
     @_told("Unable to create volume")
@@ -170,7 +171,6 @@ class RemoteImage(DockerResource):
         "forceRemove": Input(),
     }
     outputs = ("imageId", "repoDigest")
-    delete_before_replace = False
 
     @_told("Unable to read Docker image into resource")
     def create(self, inputs: Properties) -> Found:
@@ -228,15 +228,15 @@ class Container(DockerResource):
             )
         },
         "networkMode": Input(replaces=True, default="bridge"),
-        "networksAdvanced": Input(replaces=True, canonical=lambda networks: _by_key(networks, "name")),
-        "envs": Input(replaces=True, canonical=sorted),
+        "networksAdvanced": Input(replaces=True, whole=True, canonical=lambda networks: _by_key(networks, "name")),
+        "envs": Input(replaces=True, computed=True, canonical=sorted),
         "labels": Input(replaces=True, computed=True, canonical=lambda labels: _by_key(labels, "label")),
         "ports": Input(replaces=True, canonical=_ports),
-        "volumes": Input(replaces=True, canonical=lambda volumes: _by_key(volumes, "containerPath")),
-        **{
-            name: Input()
-            for name in ("maxRetryCount", "memory", "destroyGraceSeconds", "wait", "mounts", "tmpfs", "healthcheck")
-        },
+        "volumes": Input(replaces=True, whole=True, canonical=lambda volumes: _by_key(volumes, "containerPath")),
+        "mounts": Input(replaces=True, whole=True, canonical=lambda mounts: _by_key(mounts, "target")),
+        "tmpfs": Input(canonical=lambda places: {place: options or "defaults" for place, options in places.items()}),
+        "healthcheck": Input(computed=True, canonical=lambda check: {k: v for k, v in check.items() if v != NEVER}),
+        **{name: Input() for name in ("maxRetryCount", "memory", "memorySwap", "destroyGraceSeconds", "wait")},
         "restart": Input(default="no"),
         "start": Input(default=True),
         "mustRun": Input(default=True),
@@ -247,7 +247,20 @@ class Container(DockerResource):
         "ulimits": Input(replaces=True, canonical=lambda limits: _by_key(limits, "name")),
     }
     outputs = ("exitCode", "networkDatas", "bridge", "containerLogs")
+    emptied: ClassVar = {
+        **{key: [] for key in ("dns", "dnsOpts", "dnsSearches", "groupAdds")},
+        **{key: {} for key in ("logOpts", "storageOpts", "sysctls", "tmpfs")},
+    }
+    noted = ("init", "tmpfs")
+    delete_before_replace = True
     named_by = "name"
+
+    def fill(self, inputs: Properties) -> Properties:
+        if isinstance(ports := inputs.get("ports"), list):
+            inputs["ports"] = [{"protocol": "tcp", **port} if isinstance(port, Mapping) else port for port in ports]
+        if isinstance(check := inputs.get("healthcheck"), Mapping):
+            inputs["healthcheck"] = {"startInterval": NEVER, **check}
+        return inputs
 
     @_told("Unable to create container")
     def create(self, inputs: Properties) -> Found:
@@ -315,6 +328,7 @@ class Container(DockerResource):
             privileged=bool(inputs.get("privileged")),
             shm_size=f"{inputs['shmSize']}m" if inputs.get("shmSize") else None,
             mem_limit=f"{inputs['memory']}m" if inputs.get("memory") else None,
+            memswap_limit=_swap(inputs),
             ulimits=[
                 Ulimit(name=one["name"], soft=one["soft"], hard=one["hard"]) for one in inputs.get("ulimits") or []
             ],
@@ -349,25 +363,32 @@ class Container(DockerResource):
             "workingDir": config["WorkingDir"],
             "shmSize": host["ShmSize"] // MEBIBYTE,
             "memory": host["Memory"] // MEBIBYTE,
+            "memorySwap": host["MemorySwap"] // MEBIBYTE if host["MemorySwap"] > 0 else host["MemorySwap"],
             "command": config["Cmd"],
             "entrypoints": config["Entrypoint"],
             "user": config["User"],
-            "envs": state.get("envs"),
+            "envs": state.get("envs") or [],
             "networkMode": host["NetworkMode"],
             # As declared while they stand: what is not set reads as its default.
             # One that need not run has none while it is stopped.
             "ports": _like(state.get("ports"), ports) if running or state.get("mustRun") else state.get("ports"),
-            "labels": state.get("labels"),
+            "labels": state.get("labels") or [],
+            "tmpfs": host.get("Tmpfs") or {},
             "restart": host["RestartPolicy"]["Name"] or "no",
-            "init": host.get("Init"),
+            "maxRetryCount": host["RestartPolicy"]["MaximumRetryCount"],
+            "privileged": host["Privileged"],
+            "wait": state.get("wait") or False,
+            "init": bool(host.get("Init")),
             "stopSignal": config.get("StopSignal"),
-            "stopTimeout": config.get("StopTimeout"),
+            "stopTimeout": config.get("StopTimeout") or 0,
             # Only what should run can be missing.
             "mustRun": running if state.get("mustRun") else state.get("mustRun"),
             "exitCode": None if running else live["ExitCode"],
             "networkDatas": [
                 {"networkName": name, "ipAddress": one["IPAddress"], "gateway": one["Gateway"]}
                 | {"macAddress": one["MacAddress"], "ipPrefixLength": one["IPPrefixLen"]}
+                | {"ipv6Gateway": one["IPv6Gateway"], "globalIpv6Address": one["GlobalIPv6Address"]}
+                | {"globalIpv6PrefixLength": one["GlobalIPv6PrefixLen"]}
                 for name, one in found["NetworkSettings"]["Networks"].items()
             ],
         }
@@ -381,7 +402,7 @@ class Container(DockerResource):
 
     @_told("Unable to update a container")
     def update(self, identity: str, inputs: Properties, old: Properties) -> Found:
-        """Restart policy and memory apply; mounts, healthcheck and init leave the container as it was: so does the plugin."""
+        """Restart policy and memory apply; tmpfs, healthcheck and init leave the container as it was: so does the plugin."""
         if inputs.get("mustRun") and not old.get("mustRun") and inputs["start"]:
             try:
                 self._client.start(identity)
@@ -390,6 +411,8 @@ class Container(DockerResource):
         if any((inputs.get(name) or None) != (old.get(name) or None) for name in UPDATED):
             policy = {"Name": inputs["restart"], "MaximumRetryCount": inputs.get("maxRetryCount") or 0}
             more = {"mem_limit": f"{inputs['memory']}m"} if inputs.get("memory") else {}
+            if (swap := _swap(inputs)) is not None:
+                more["memswap_limit"] = swap
             self._client.update_container(identity, restart_policy=policy, **more)
         return Found(identity, {})
 
@@ -401,6 +424,12 @@ class Container(DockerResource):
             self._client.remove_container(identity, v=bool(state.get("removeVolumes")), force=True)
         except NotFound:
             return
+
+
+def _swap(inputs: Properties) -> Any:
+    """For memory and swap together; -1 is without a limit."""
+    swap = inputs.get("memorySwap")
+    return f"{swap}m" if swap and swap > 0 else swap or None
 
 
 def _like(declared: list[Properties] | None, live: list[Properties]) -> list[Properties]:
@@ -471,8 +500,7 @@ class Docker(Plugin):
             client = docker.APIClient(version="auto", timeout=120, **_connection(settings))
         except DockerException as error:
             raise PluginError(
-                "docker native provider returned an unexpected error from Configure: failed to connect to any docker daemon: "
-                f"{error}"
+                "docker native provider returned an unexpected error from Configure: failed to connect to any docker daemon"
             ) from error
         return {
             "docker:index/network:Network": Network(client),

@@ -89,12 +89,12 @@ class Sftp:
 def copy(sftp: Sftp, source: str, target: str) -> None:
     """Copy a file or a directory (with "/" at its end: what is in it) as pulumi-command does, with its errors.
 
-    Raises OSError (of this machine: as it is; of the other: with what was not possible first).
+    Raises OSError, with what was not possible first.
     """
     path = Path(source)
     found = _find(sftp, target)
     if not path.is_dir():
-        path.open("rb").close()  # before anything is made there
+        _opened(path, f"open {path}").close()  # before anything is made there
         if found:
             target = _join(target, path.name)
         elif found is None:
@@ -119,8 +119,15 @@ def _copy_directory(sftp: Sftp, path: Path, target: str) -> None:
 
 
 def _put(sftp: Sftp, path: Path, target: str) -> None:
-    with path.open("rb") as content:
+    with _opened(path, f"failed to copy file {path} to remote path {target}: read {path}") as content:
         _do(f"create remote file {target}", sftp.put, content, target)
+
+
+def _opened(path: Path, doing: str) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise OSError(f"{doing}: {(error.strerror or str(error)).lower()}") from error
 
 
 def _make(sftp: Sftp, target: str) -> None:

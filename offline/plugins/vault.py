@@ -1,12 +1,16 @@
 """Stand-in for pulumi-vault: Mount, Policy, Token and kv.SecretV2, on a real Vault or OpenBao through its HTTP API.
 
 What each does, in which order and with which quirks, is what terraform-provider-vault does (vault/resource_*.go), since
-that is what the plugin itself consists of. It is started by the engine: vault.py <address of the engine>.
+that is what the plugin itself consists of. One thing it does not do: where no session can be opened, the plugin tries anew for
+each resource, one after the other, 4 s each (`maxRetries` is not for this); here all get the first answer.
+
+It is started by the engine: vault.py <address of the engine>.
 """
 
 import http.client
 import json
 import os
+import socket
 import ssl
 import sys
 import threading
@@ -20,10 +24,28 @@ from urllib.parse import quote, urlsplit
 # Not this directory: the docker.py in it is not the package of that name.
 sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from offline.plugins.base import Found, IncompleteError, Input, Plugin, PluginError, Resource, serve  # noqa: E402
-from offline.plugins.protocol import UNKNOWN, Properties  # noqa: E402
+from offline.plugins.base import (  # noqa: E402
+    CALL,
+    Found,
+    IncompleteError,
+    Input,
+    Plugin,
+    PluginError,
+    Resource,
+    say,
+    serve,
+)
+from offline.plugins.protocol import UNKNOWN, Properties, engine_pb2  # noqa: E402
+
+WARNING = engine_pb2.LogSeverity.WARNING
 
 NOT_FOUND = 404
+UNTRUSTED = (18, 19, 20, 21)
+"""OpenSSL's codes of a certificate whose issuer is not known."""
+DEPRECATED = (
+    "The vault_token resource is maintained for legacy persistence; for better security and batch token support, use ephemeral "
+    '"vault_token" instead.'
+)
 SETTINGS = {
     *("address", "token", "namespace", "caCertFile", "skipTlsVerify"),
     *("skipChildToken", "tokenName", "maxLeaseTtlSeconds", "maxRetries", "version"),
@@ -33,11 +55,16 @@ SETTINGS = {
 class AnswerError(PluginError):
     """Vault refused."""
 
-    def __init__(self, request: str, code: int, errors: list[str]) -> None:
-        reasons = "; ".join(" ".join(text.removeprefix("1 error occurred:").split()) for text in errors)
-        super().__init__(f"{request}: Code: {code}. {reasons or 'no reason given'}")
+    def __init__(self, request: str, code: int, errors: list[str], namespace: str) -> None:
+        where = f"Namespace: {namespace}\n" if namespace else ""
+        reasons = "\n".join(f"* {text}" for text in errors)
+        super().__init__(f"Error making API request.\n\n{where}URL: {request}\nCode: {code}. Errors:\n\n{reasons}")
         self.code = code
         self.errors = errors
+
+
+class DistrustError(PluginError):
+    """The server is not the one that it should be: trying again is of no use."""
 
 
 class Vault:
@@ -45,10 +72,6 @@ class Vault:
 
     def __init__(self, settings: Properties) -> None:
         self._url = urlsplit(_setting(settings, "address", "VAULT_ADDR"))
-        if self._url.scheme not in ("http", "https") or not self._url.hostname:
-            raise PluginError(
-                "no address of a Vault server: set vault:address or VAULT_ADDR, as https://vault.example.net:8200"
-            )
         self._namespace = _setting(settings, "namespace", "VAULT_NAMESPACE").strip("/")
         self._retries = int(_setting(settings, "maxRetries", "VAULT_MAX_RETRIES") or 2)
         self._settings = settings
@@ -90,15 +113,17 @@ class Vault:
         except AnswerError as error:
             if error.code == NOT_FOUND:
                 return None
-            raise
+            raise PluginError(f"error reading from Vault: {error}") from error
 
     def _open(self) -> str:
+        if self._url.scheme not in ("http", "https") or not self._url.hostname:
+            raise PluginError("failed to configure Vault address")
         own = Path.home() / ".vault-token"
         token = _setting(self._settings, "token", "VAULT_TOKEN")
         if not token and own.exists():
             token = own.read_text().strip()
         if not token:
-            raise PluginError("no vault token set: set vault:token or VAULT_TOKEN")
+            raise PluginError("no vault token set on Client")
         try:
             self._send("GET", "auth/token/lookup-self", None, None, token)
         except PluginError as error:
@@ -118,6 +143,8 @@ class Vault:
         for attempt in range(self._retries + 1):
             try:
                 return self._send_once(method, path, body, namespace, token)
+            except DistrustError:
+                raise
             except PluginError as error:
                 gone = not isinstance(error, AnswerError) or error.code >= http.client.INTERNAL_SERVER_ERROR
                 if attempt == self._retries or not gone:
@@ -127,17 +154,21 @@ class Vault:
 
     def _send_once(self, method: str, path: str, body: Properties | None, namespace: str | None, token: str) -> Any:
         target = f"{self._url.path.rstrip('/')}/v1/{quote(path)}"
-        request = f"{method} {self._url.scheme}://{self._url.netloc}{target}"
+        url = f"{self._url.scheme}://{self._url.netloc}{target}"
         headers = {"X-Vault-Token": token, "X-Vault-Request": "true"}
-        if where := "/".join(filter(None, (self._namespace, (namespace or "").strip("/")))):
+        where = "/".join(filter(None, (self._namespace, (namespace or "").strip("/"))))
+        if where:
             headers["X-Vault-Namespace"] = where
         connection = self._connect()
         try:
             connection.request(method, target, None if body is None else json.dumps(body), headers)
             answer = connection.getresponse()
             content = answer.read()
+        except ssl.SSLCertVerificationError as error:
+            why = "certificate signed by unknown authority" if error.verify_code in UNTRUSTED else error.verify_message
+            raise DistrustError(f'{method.title()} "{url}": tls: failed to verify certificate: x509: {why}') from error
         except (OSError, http.client.HTTPException) as error:
-            raise PluginError(f"{request}: {error}") from error
+            raise PluginError(f'{method.title()} "{url}": {self._worded(error)}') from error
         finally:
             connection.close()
         try:
@@ -148,8 +179,17 @@ class Vault:
             # A soft-deleted secret answers 404 and has its metadata with it.
             if answer.status == NOT_FOUND and isinstance(told, Mapping) and told.get("data"):
                 return told
-            raise AnswerError(request, answer.status, list((told or {}).get("errors") or []))
+            raise AnswerError(f"{method} {url}", answer.status, list((told or {}).get("errors") or []), where)
         return told
+
+    def _worded(self, error: Exception) -> str:
+        """As Go says it."""
+        match error:
+            case socket.gaierror():
+                return f"dial tcp: lookup {self._url.hostname}: no such host"
+            case ConnectionError(strerror=str(why)) if why:
+                return f"dial tcp {self._url.netloc}: connect: {why.lower()}"
+        return str(error)
 
     def _connect(self) -> http.client.HTTPConnection:
         host = str(self._url.hostname)
@@ -173,7 +213,7 @@ class VaultResource(Resource):
 
 class Mount(VaultResource):
     inputs: ClassVar = {
-        "path": Input(canonical=lambda path: path.strip("/")),
+        "path": Input(),
         "type": Input(replaces=True),
         "description": Input(),
         "options": Input(),
@@ -181,11 +221,16 @@ class Mount(VaultResource):
         "maxLeaseTtlSeconds": Input(computed=True),
         "forceNoCache": Input(computed=True),
         "sealWrap": Input(computed=True, replaces=True),
-        "externalEntropyAccess": Input(default=False, replaces=True),
+        "externalEntropyAccess": Input(replaces=True),
         "local": Input(replaces=True),
         "namespace": Input(replaces=True),
     }
     outputs = ("accessor",)
+    emptied: ClassVar = {
+        **{key: [] for key in ("allowedManagedKeys", "allowedResponseHeaders")},
+        **{key: [] for key in ("delegatedAuthAccessors", "passthroughRequestHeaders")},
+        "options": {},
+    }
 
     def create(self, inputs: Properties) -> Found:
         mount = {
@@ -223,6 +268,15 @@ class Mount(VaultResource):
                 "type": kind,
                 "description": mount["description"],
                 "options": options,
+                **{
+                    ours: mount["config"].get(theirs) or []
+                    for ours, theirs in (
+                        ("auditNonHmacRequestKeys", "audit_non_hmac_request_keys"),
+                        ("auditNonHmacResponseKeys", "audit_non_hmac_response_keys"),
+                    )
+                },
+                "identityTokenKey": mount["config"].get("identity_token_key") or "",
+                "listingVisibility": mount["config"].get("listing_visibility") or "",
                 "defaultLeaseTtlSeconds": mount["config"]["default_lease_ttl"],
                 "maxLeaseTtlSeconds": mount["config"]["max_lease_ttl"],
                 "forceNoCache": mount["config"]["force_no_cache"],
@@ -283,13 +337,13 @@ class Policy(VaultResource):
         "allowOverwrite": Input(computed=True),
         "namespace": Input(replaces=True),
     }
-    delete_before_replace = True
     named_by = "name"
 
     def create(self, inputs: Properties) -> Found:
         name = inputs["name"]
         if inputs.get("allowOverwrite") is False and (found := self.read(name, inputs)) and found.outputs["policy"]:
-            raise PluginError(f'policy "{name}" already exists; import it or set allowOverwrite')
+            told = "already exists; use terraform import to manage it or set allow_overwrite = true"
+            raise PluginError(f'policy "{name}" {told}')
         return self.update(name, inputs, {})
 
     def read(self, identity: str, state: Properties) -> Found:
@@ -329,6 +383,7 @@ class Token(VaultResource):
         "namespace": Input(replaces=True),
     }
     outputs = ("clientToken", "leaseDuration", "leaseStarted", "wrappedToken", "wrappingAccessor")
+    emptied: ClassVar = {"metadata": {}}
     secrets = ("clientToken", "wrappedToken", "wrappingAccessor")
     VAULT_NAMES: ClassVar = {
         "policies": "policies",
@@ -342,6 +397,11 @@ class Token(VaultResource):
         "renewable": "renewable",
         "metadata": "meta",
     }
+
+    def check(self, inputs: Properties) -> Iterator[tuple[str, str]]:
+        del inputs
+        say(f"{CALL.urn} verification warning: Deprecated Resource: {DEPRECATED}", WARNING)
+        yield from ()
 
     def create(self, inputs: Properties) -> Found:
         wanted = {theirs: inputs[ours] for ours, theirs in self.VAULT_NAMES.items() if inputs.get(ours) is not None}
@@ -409,14 +469,13 @@ class SecretV2(VaultResource):
         "dataJson": Input(canonical=_compact),
         "cas": Input(),
         "options": Input(),
-        "disableRead": Input(default=False),
-        "deleteAllVersions": Input(default=False),
+        "disableRead": Input(),
+        "deleteAllVersions": Input(),
         "customMetadata": Input(computed=True),
         "namespace": Input(replaces=True),
     }
     outputs = ("data", "metadata", "path")
     secrets = ("data", "dataJson")
-    delete_before_replace = True
     named_by = "name"
     METADATA: ClassVar = {
         "maxVersions": "max_versions",
@@ -429,13 +488,9 @@ class SecretV2(VaultResource):
         text = inputs.get("dataJson")
         if text is None:
             yield "dataJson", "Missing required argument. The argument is required, but no definition was found."
-        elif text != UNKNOWN:
-            try:
-                wrong = not isinstance(json.loads(text), dict)
-            except ValueError:
-                wrong = True
-            if wrong:
-                yield "dataJson", f"It is not a JSON object. Examine values at '{inputs.get('name')}.dataJson'."
+        elif text != UNKNOWN and (wrong := _mistake(text)):
+            # Not as a mistake of `dataJson`: the engine would show its value.
+            yield "", f"{wrong}. Examine values at '{CALL.urn.rpartition('::')[2]}.dataJson'."
 
     def create(self, inputs: Properties) -> Found:
         path = f"{inputs['mount']}/data/{inputs['name']}"
@@ -445,7 +500,7 @@ class SecretV2(VaultResource):
             written["options"] = {**written["options"], "cas": inputs["cas"]}
         for attempt in range(60):
             try:
-                self._vault("POST", path, written, namespace)
+                self._vault("PUT", path, written, namespace)
                 break
             except AnswerError as error:
                 # A new mount is unavailable "for a brief period".
@@ -455,7 +510,7 @@ class SecretV2(VaultResource):
         if declared := inputs.get("customMetadata"):
             described = {theirs: declared[ours] for ours, theirs in self.METADATA.items() if declared.get(ours)}
             try:
-                self._vault("POST", self._metadata_path(path), described, namespace)
+                self._vault("PUT", self._metadata_path(path), described, namespace)
             except AnswerError as error:
                 raise IncompleteError(
                     f"error writing custom metadata to {self._metadata_path(path)}, err={error}", path, inputs
@@ -464,7 +519,8 @@ class SecretV2(VaultResource):
 
     def read(self, identity: str, state: Properties) -> Found | None:
         mount, _, name = identity.partition("/data/")
-        known = dict(state) | {"path": identity, "mount": mount, "name": name}
+        known: Properties = {"disableRead": False, "deleteAllVersions": False} | state
+        known |= {"path": identity, "mount": mount, "name": name}
         if state.get("dataJson"):
             known["dataJson"] = _compact(state["dataJson"])
         if state.get("disableRead"):
@@ -476,12 +532,16 @@ class SecretV2(VaultResource):
         metadata = answer["data"]["metadata"]
         known["data"] = {}
         known["metadata"] = {
-            key: value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()
+            key: value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+            for key, value in metadata.items()
         }
         described = self._vault.find(self._metadata_path(identity), state.get("namespace"))
         if described:
-            known["customMetadata"] = {ours: described["data"].get(theirs) for ours, theirs in self.METADATA.items()}
-            known["customMetadata"]["deleteVersionAfter"] = _seconds(described["data"]["delete_version_after"])
+            about = described["data"]
+            known["customMetadata"] = {ours: about.get(theirs) for ours, theirs in self.METADATA.items()} | {
+                "data": about.get("custom_metadata") or {},
+                "deleteVersionAfter": _seconds(about["delete_version_after"]),
+            }
         return Found(identity, known)
 
     def update(self, identity: str, inputs: Properties, old: Properties) -> Found:  # noqa: ARG002
@@ -493,11 +553,26 @@ class SecretV2(VaultResource):
         try:
             self._vault("DELETE", path, namespace=state.get("namespace"))
         except AnswerError as error:
-            raise PluginError(f'error deleting "{path}" from Vault: {error}') from error
+            quoted = json.dumps(str(error), ensure_ascii=False)
+            raise PluginError(f'error deleting "{path}" from Vault: {quoted}') from error
 
     @staticmethod
     def _metadata_path(path: str) -> str:
         return path.replace("/data/", "/metadata/", 1)
+
+
+def _mistake(text: str) -> str:
+    """Why it is no JSON object, as far as Go says it without quoting it; "" where it is one."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        return (
+            "unexpected end of JSON input" if error.pos >= len(text) or "Unterminated" in error.msg else "invalid JSON"
+        )
+    kinds = {str: "string", bool: "bool", int: "number", float: "number", list: "array"}
+    if value is None or isinstance(value, dict):
+        return ""
+    return f"json: cannot unmarshal {kinds[type(value)]} into Go value of type map[string]interface {{}}"
 
 
 def _seconds(duration: str) -> int:

@@ -1,5 +1,6 @@
 """A stand-in plugin as the engine starts and calls it: a process of its own, over gRPC."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ import grpc
 from google.protobuf.empty_pb2 import Empty  # type: ignore[import-untyped]
 from google.protobuf.json_format import MessageToDict  # type: ignore[import-untyped]
 from google.protobuf.struct_pb2 import Struct  # type: ignore[import-untyped]
-from pulumi.runtime.proto import engine_pb2_grpc, provider_pb2 as messages, provider_pb2_grpc, status_pb2
+from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, provider_pb2 as messages, provider_pb2_grpc, status_pb2
 
 PROJECT = Path(__file__).parents[2]
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
@@ -25,7 +26,7 @@ def struct(properties: Mapping[str, Any]) -> Struct:
     return made
 
 
-class Conflict(Exception):
+class Refused(Exception):
     """What the plugin answered instead; `kept` is what it told the engine to keep all the same."""
 
     def __init__(self, error: grpc.RpcError) -> None:
@@ -39,13 +40,21 @@ class Conflict(Exception):
 
 
 class Engine(engine_pb2_grpc.EngineServicer):
-    """What a plugin says to the engine."""
+    """What a plugin says to the engine: each message with its severity, and whether it is shown for the moment only."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.passing: list[str] = []
+        self.warnings: list[str] = []
+        self.errors: list[str] = []
 
     def Log(self, request: Any, _context: grpc.ServicerContext) -> Empty:  # noqa: N802
-        self.said.append(request.message)
+        if request.ephemeral:
+            assert request.urn
+            self.passing.append(request.message)
+        else:
+            severities = {engine_pb2.WARNING: self.warnings, engine_pb2.ERROR: self.errors}
+            severities.get(request.severity, self.said).append(request.message)
         return Empty()
 
 
@@ -74,7 +83,7 @@ class Plugin:
         self.stub = provider_pb2_grpc.ResourceProviderStub(self._channel)
         try:
             self.call("Configure", messages.ConfigureRequest(args=struct(self._config)))
-        except Conflict:
+        except Refused:
             self.__exit__()
             raise
         return self
@@ -89,7 +98,7 @@ class Plugin:
         try:
             return getattr(self.stub, method)(request, timeout=60)
         except grpc.RpcError as error:
-            raise Conflict(error) from None
+            raise Refused(error) from None
 
     def resource(self, kind: str, name: str = "it") -> "Resource":
         return Resource(self, f"urn:pulumi:dev::test::{kind}::{name}")
@@ -138,6 +147,15 @@ class Resource:
 
     def delete(self, identity: str, state: Mapping[str, Any]) -> None:
         self._call("Delete", messages.DeleteRequest(id=identity, properties=struct(plain(state))))
+
+
+def told(plugin: Plugin, refused: Refused) -> str:
+    """Why a plugin that consists of a Terraform provider refused, which it tells twice: to a person, and to the engine."""
+    found = re.fullmatch(r"(?:\w+ing urn:\S+: )?1 error occurred:\n\t\* (.*)\n\n", str(refused), re.DOTALL)
+    assert found, str(refused)
+    logged = f"  sdk-v2/provider2.go:571: sdk.helper_schema: {found[1]}: provider={plugin.name}@"
+    assert plugin.engine.errors[-1].startswith(logged), plugin.engine.errors
+    return found[1]
 
 
 def is_secret(value: Any) -> bool:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pulumi.runtime.proto import provider_pb2
 
 from bootstrap.ports import free_ports
-from tests.offline.harness import SIGNATURE, UNKNOWN, Conflict, Plugin, is_secret, plain
+from tests.offline.harness import SIGNATURE, UNKNOWN, Plugin, Refused, is_secret, plain
 from tests.ssh.sshd import MISSING, Sshd, generate
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
@@ -65,19 +66,13 @@ def mode(path: Path) -> int:
 def test_check_fills_the_connection_and_hides_it(command: Plugin, kind: str) -> None:
     proxied = {"host": "h", "proxy": {"host": "p", "user": "u"}}
     source = {SIGNATURE: ASSET, "path": "/f", "hash": "0"}
-    inputs, failures = command.resource(kind).check(
-        {"connection": proxied} | ({"source": source} if kind == COPY else {})
-    )
+    copied = {"source": source, "remotePath": "/g"} if kind == COPY else {}
+    inputs, failures = command.resource(kind).check({"connection": proxied} | copied)
     assert failures == []
     assert is_secret(inputs["connection"])
     assert plain(inputs["connection"]) == DEFAULTS | {"host": "h", "proxy": DEFAULTS | {"host": "p", "user": "u"}}
-    assert inputs.keys() == {"connection", *(["source"] if kind == COPY else [])}  # nothing else has a default
-    assert (
-        command.resource(kind).check(
-            {"connection": UNKNOWN, "source": source} if kind == COPY else {"connection": UNKNOWN}
-        )[1]
-        == []
-    )
+    assert inputs.keys() == {"connection", *copied}  # nothing else has a default
+    assert command.resource(kind).check({"connection": UNKNOWN} | copied)[1] == []
 
 
 def test_check_refuses_what_it_does_not_serve(command: Plugin) -> None:
@@ -85,7 +80,51 @@ def test_check_refuses_what_it_does_not_serve(command: Plugin) -> None:
     unserved = "the offline stand-in for pulumi-command does not serve it"
     assert resource.check({"connection": {"host": "h", "password": "x"}})[1] == [f"connection.password: {unserved}"]
     assert resource.check({"connection": {"host": "h"}, "environment": {}})[1] == [f"environment: {unserved}"]
-    assert resource.check({"create": "true"})[1] == ["connection: Missing required property 'connection'"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "expected"),
+    [
+        (COMMAND, {"create": "true"}, ["connection: Missing required field 'connection' on 'remote.CommandInputs'"]),
+        (
+            COMMAND,
+            {"connection": {"port": 22}},
+            [
+                (
+                    "connection: An error occurred decoding 'CommandInputs.connection': 1 failures decoding:\n"
+                    "\thost: Missing required field 'host' on 'remote.Connection'"
+                )
+            ],
+        ),
+        (
+            COMMAND,
+            {"connection": {"host": "h", "proxy": {"user": "u"}}},
+            [
+                (
+                    "connection: An error occurred decoding 'CommandInputs.connection': 1 failures decoding:\n"
+                    "\tproxy: An error occurred decoding 'Connection.proxy': 1 failures decoding:\n"
+                    "\thost: Missing required field 'host' on 'remote.ProxyConnection'"
+                )
+            ],
+        ),
+        (
+            COPY,
+            {"connection": {"host": "h"}},
+            [
+                "source: Missing required field 'source' on 'remote.CopyToRemoteInputs'",
+                "remotePath: Missing required field 'remotePath' on 'remote.CopyToRemoteInputs'",
+                "asset: either asset or archive must be set",
+            ],
+        ),
+    ],
+)
+def test_check_names_what_is_missing(command: Plugin, kind: str, inputs: dict[str, Any], expected: list[str]) -> None:
+    assert command.resource(kind).check(inputs)[1] == expected
+
+
+def test_how_a_provider_has_changed_is_for_the_engine_to_say(command: Plugin) -> None:
+    with pytest.raises(Refused, match="DiffConfig is not implemented"):
+        command.call("DiffConfig", provider_pb2.DiffRequest())
 
 
 @pytest.mark.parametrize(
@@ -121,7 +160,7 @@ def test_preview_connects_to_nobody(command: Plugin) -> None:
     assert is_secret(outputs["connection"])
     state = inputs | {"stdout": "x", "stderr": ""}
     shown = command.resource(COMMAND).update("i", state, inputs | {"create": "false"}, preview=True)
-    assert shown["create"] == "false"
+    assert [shown[name] for name in ("create", "stdout", "stderr")] == ["false", UNKNOWN, UNKNOWN]
     echoed, hidden = {**state, "connection": outputs["connection"]}, {**inputs, "connection": outputs["connection"]}
     assert command.resource(COMMAND).read("i", state, inputs) == ("i", echoed, hidden)
 
@@ -160,19 +199,45 @@ def test_a_command(command: Plugin, connection: dict[str, Any], tmp_path: Path) 
     resource.delete("i", {"connection": connection, "create": "true"})  # no `delete`: nothing
 
 
+@pytest.mark.parametrize(
+    ("logging", "shown"),
+    [
+        (None, ["one", "two", "told"]),
+        ("stdoutAndStderr", ["one", "two", "told"]),
+        ("stdout", ["one", "two"]),
+        ("stderr", ["told"]),
+        ("none", []),
+    ],
+)
+def test_what_a_command_prints_is_shown_as_it_comes(
+    connection: dict[str, Any], logging: str | None, shown: list[str]
+) -> None:
+    inputs = {"connection": connection, "create": "echo one; echo told >&2; echo two"}
+    with Plugin("command", environment={"PATH": os.environ["PATH"]}) as plugin:
+        _, state = plugin.resource(COMMAND).create(inputs | ({"logging": logging} if logging else {}))
+        assert (state["stdout"], state["stderr"]) == ("one\ntwo", "told")
+        assert plugin.engine.passing == shown
+
+
+def test_input_that_a_command_does_not_read(command: Plugin, connection: dict[str, Any]) -> None:
+    """More than a pipe holds, before output that is more than a pipe holds."""
+    inputs = {"connection": connection, "create": "head -c 300000 /dev/zero | tr '\\0' x", "logging": "none"}
+    assert len(command.resource(COMMAND).create(inputs | {"stdin": "y" * 300_000})[1]["stdout"]) == 300_000
+
+
 def test_a_command_that_fails_runs_once_and_is_told(
     command: Plugin, connection: dict[str, Any], tmp_path: Path
 ) -> None:
     resource = command.resource(COMMAND)
     for status in (7, 255):
         text = f'echo "out" | tee -a {tmp_path}/ran; echo err >&2; exit {status}'
-        with pytest.raises(Conflict) as refused:
+        with pytest.raises(Refused) as refused:
             resource.create({"connection": connection, "create": text})
         assert str(refused.value) == f"Process exited with status {status}: running {json.dumps(text)}:\nout\nerr\n"
         assert refused.value.kept is None
     assert (tmp_path / "ran").read_text() == "out\nout\n"
     old = {"connection": connection, "create": "true", "stdout": "", "stderr": ""}
-    with pytest.raises(Conflict, match="status 7") as refused:
+    with pytest.raises(Refused, match="status 7") as refused:
         resource.update("i", old, old | {"create": "exit 7"})
     assert refused.value.kept is None  # the old state stands
 
@@ -186,7 +251,14 @@ def test_trouble_with_the_connection(command: Plugin, connection: dict[str, Any]
     troubles: list[tuple[dict[str, Any], str]] = [
         ({"port": port}, rf"after 1 failed attempts: dial tcp 127\.0\.0\.1:{port}: connect: connection refused"),
         ({"hostKey": other}, "after 1 failed attempts: ssh: handshake failed: ssh: host key mismatch"),
-        ({"privateKey": (tmp_path / "stranger").read_text()}, "after 1 failed attempts: .*ssh: unable to authenticate"),
+        (
+            {"privateKey": (tmp_path / "stranger").read_text()},
+            (
+                r"after 1 failed attempts: ssh: handshake failed: ssh: unable to authenticate, attempted methods "
+                r"\[none publickey\], no supported methods remain$"
+            ),
+        ),
+        ({"host": "no.such.invalid"}, "after 1 failed attempts: dial tcp: lookup no.such.invalid: no such host"),
         ({"hostKey": ""}, "^failed to parse host key: ssh: no key found"),
         ({"privateKey": "none"}, "^ssh: no key found"),
     ]
@@ -194,8 +266,10 @@ def test_trouble_with_the_connection(command: Plugin, connection: dict[str, Any]
         {"create": "true"} if kind == COMMAND else {"source": asset(tmp_path / "other"), "remotePath": "x"}
     )
     for change, text in troubles:
-        with pytest.raises(Conflict, match=text) as refused:
+        command.engine.passing.clear()
+        with pytest.raises(Refused, match=text) as refused:
             command.resource(kind).create({"connection": connection | change, **more})
+        assert command.engine.passing == ["Dial 1/1 failed: retrying"] * ("attempts" in text)
         assert "PRIVATE" not in str(refused.value)
 
 
@@ -210,7 +284,8 @@ def test_a_jump_host_and_any_host_key(command: Plugin, connection: dict[str, Any
     ("old", "new", "expected", "replaces"),
     [
         ({"remotePath": "a"}, {"remotePath": "b"}, {"remotePath": "UPDATE"}, []),
-        ({"triggers": [1]}, {"triggers": [2]}, {"triggers": "UPDATE_REPLACE"}, ["triggers"]),
+        ({"triggers": [1]}, {"triggers": [2]}, {"triggers[0]": "UPDATE"}, []),  # the SDK makes a replacement of it
+        ({}, {"triggers": [2]}, {"triggers": "ADD_REPLACE"}, ["triggers"]),
         ({"connection": {"host": "h"}}, {"connection": {"host": "i"}}, {"connection": "UPDATE"}, []),
     ],
 )
@@ -241,7 +316,6 @@ def test_sources_without_a_path_are_refused(command: Plugin) -> None:
     assert wrong({SIGNATURE: ASSET, "hash": "0", "uri": "http://x"}).startswith(
         "asset: asset must be a path-based file asset"
     )
-    assert wrong(None) == "asset: either asset or archive must be set"
     assert wrong(UNKNOWN) == ""
 
 
@@ -253,7 +327,7 @@ def test_a_file_is_copied(command: Plugin, connection: dict[str, Any], tmp_path:
     target = tmp_path / "new" / "above" / "target"
     inputs = {"connection": connection, "source": asset(source), "remotePath": str(target)}
     identity, outputs = copy.create(inputs, preview=True)
-    assert (identity, outputs["source"], target.parent.exists()) == ("", inputs["source"], False)
+    assert (identity, outputs["source"], target.parent.exists()) == ("", UNKNOWN, False)
 
     identity, state = copy.create(inputs)
     assert re.fullmatch(r"[0-9a-f]{8}", identity)
@@ -320,7 +394,7 @@ def test_trouble_with_the_files(command: Plugin, connection: dict[str, Any], tmp
     (tmp_path / "d").mkdir()
 
     def refused(source: dict[str, Any], target: str) -> str:
-        with pytest.raises(Conflict) as refused:
+        with pytest.raises(Refused) as refused:
             command.resource(COPY).create({"connection": connection, "source": source, "remotePath": target})
         assert refused.value.kept is None
         return str(refused.value)
@@ -330,9 +404,14 @@ def test_trouble_with_the_files(command: Plugin, connection: dict[str, Any], tmp
         archive(tmp_path / "d"),
         {SIGNATURE: ASSET, "path": "/no/such", "hash": "0"},
     )
-    assert "No such file" in refused(gone, f"{tmp_path}/new/x")
+    assert refused(gone, f"{tmp_path}/new/x") == "open /no/such: no such file or directory"
     assert not (tmp_path / "new").exists()
     assert refused(file, "/proc/new/x").startswith("failed to create parent directories for /proc/new/x: ")
+    (tmp_path / "d" / "link").symlink_to(tmp_path)
+    link, linked = f"{tmp_path}/d/link", f"{tmp_path}/linked/d/link"
+    text = f"failed to copy file {link} to remote path {linked}: read {link}: is a directory"
+    assert refused(archive(tmp_path / "d"), f"{tmp_path}/linked") == text
+    (tmp_path / "d" / "link").unlink()
     under = f"{tmp_path}/f/d"
     assert refused(directory, str(tmp_path / "f")) == f"failed to create remote directory {under}: file does not exist"
     (tmp_path / "to").mkdir()
@@ -345,7 +424,7 @@ def test_a_path_that_the_login_may_not_see(command: Plugin, connection: dict[str
     (tmp_path / "f").write_text("x")
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
-    with pytest.raises(Conflict) as refused:
+    with pytest.raises(Refused) as refused:
         command.resource(COPY).create(
             {
                 "connection": connection | {"user": "daemon"},

@@ -25,7 +25,7 @@ from pulumi.dynamic import (
     ResourceProvider,
     UpdateResult,
 )
-from pulumi.output import Unknown
+from pulumi.output import contains_unknowns
 from pydantic import ValidationError
 
 from tde_replication import console, credentials
@@ -33,6 +33,7 @@ from tde_replication.errors import AccessDenied, AnotherCluster, Unavailable, Us
 from tde_replication.progress import reported_to
 from tde_replication.reconciler import Resource
 from tde_replication.unasked import could_not_ask
+from tde_replication.unknown import as_input
 
 LEAVE_UNREACHABLE = "TDE_REPLICATION_LEAVE_UNREACHABLE"
 
@@ -68,14 +69,15 @@ class Provider(ResourceProvider):
         for name, field in self.kind.model_fields.items():
             if name not in self.kind.computed and not field.is_required() and field.default is not None:
                 news.setdefault(_alias(self.kind, name), field.default)
-        unknown = {name for name, value in news.items() if isinstance(value, Unknown)}
+        unknown = {name for name, value in news.items() if contains_unknowns(value)}
         try:
             if olds:
                 # Not in diff, which the engine calls to refresh too: it would keep `destroy` from ending.
                 live = self._known(olds)
                 declared = self._declared(olds, news, unknown)
                 with _told(live):
-                    refusal = declared.refusal(live)
+                    late = {name for name in self.kind.model_fields if _alias(self.kind, name) in unknown}
+                    refusal = declared.refusal(live) or (declared.refusal_while_unknown(live, late) if late else None)
                 return CheckResult(news, [CheckFailure("", escaped(refusal))] if refusal else [])
             if not unknown:
                 _tell_cost(self.kind.model_validate(_plain(news)), None)
@@ -86,7 +88,7 @@ class Provider(ResourceProvider):
 
     def diff(self, _id: str, olds: Properties, news: Properties) -> DiffResult:
         """Compare field by field; a value not known yet (of a resource that is to be made) counts as changed."""
-        unknown = {name for name, value in news.items() if isinstance(value, Unknown)}
+        unknown = {name for name, value in news.items() if contains_unknowns(value)}
         fields = self.kind.model_fields
         old = self._known(olds)
         with _readable(self.kind):
@@ -173,7 +175,7 @@ class Managed(DynamicResource):
 
     def __init__(self, name: str, opts: ResourceOptions, /, **fields: Any) -> None:
         kind = self.provider.kind
-        inputs = {_alias(kind, field): value for field, value in fields.items()}
+        inputs = {_alias(kind, field): as_input(value) for field, value in fields.items()}
         for secret in _aliases(kind, kind.secrets):
             if secret in inputs:
                 inputs[secret] = pulumi.Output.secret(inputs[secret])
@@ -220,7 +222,7 @@ def _handling(kind: type[Resource], new: Resource, old: Resource) -> Iterator[tu
 
 def _plain(props: Mapping[str, Any]) -> Properties:
     """Without Pulumi's own keys and absent values, so that a field's default stands for what is not given."""
-    return {k: v for k, v in props.items() if not k.startswith("__") and v is not None and not isinstance(v, Unknown)}
+    return {k: v for k, v in props.items() if not k.startswith("__") and v is not None and not contains_unknowns(v)}
 
 
 def _tell_cost(declared: Resource, live: Resource | None) -> None:

@@ -51,6 +51,17 @@ class AccessDenied(UserError):
     """The host answered, but its identity could not be verified, or it denied access."""
 
 
+class NotMadeYet(Unavailable):
+    """Nobody can be asked: the same program makes the machine, and its address is not known yet."""
+
+    def __init__(self, machine: str) -> None:
+        super().__init__(
+            "the address of a machine that this program makes is known once it is made: `up` then checks everything before it "
+            "touches anything"
+        )
+        self.machine = machine
+
+
 class AnotherCluster(Unavailable):
     """A server answers, and it is not the one that this was declared for: the data directory's resource says so."""
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints, Tag
 from pydantic.alias_generators import to_camel
 
+from tde_replication.later import Later, is_output, known
 from tde_replication.values import AccountName, FilePath, Hop, HostKeys, Machine, Packages, Port
 
 SSH_PORT = 22
@@ -23,10 +24,14 @@ class Settings(BaseModel):
     )
 
 
+def _one_or_more(value: Any) -> Any:
+    return [value] if isinstance(value, str) or is_output(value) else value
+
+
 class Ssh(Settings):
     """A machine reached by OpenSSH. What is left out is as the user's own ssh configuration and agent have it."""
 
-    ssh: Machine
+    ssh: Later[Machine]
     """Its name or address."""
     user: AccountName | None = None
     """The login, which becomes `account` by sudo without a password; or that account itself."""
@@ -38,10 +43,10 @@ class Ssh(Settings):
     certificate: FilePath | None = None
     known_hosts: FilePath | None = None
     """A file of host keys beside the user's own, counted from the project: it may be committed."""
-    host_keys: HostKeys = []
+    host_keys: Annotated[list[Later[HostKeys]], BeforeValidator(_one_or_more)] = []
     """The machine's public keys, as ``ssh-ed25519 AAAA…``: it must show one of them, and known_hosts is not asked. A line that
     begins with names, as ssh-keyscan writes it, stands beside those of known_hosts: for a machine on the way."""
-    jump: Annotated[list[Hop], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = []
+    jump: Annotated[list[Later[Hop]], BeforeValidator(_one_or_more)] = []
     """A machine to go through, or several, nearest first."""
     system: Literal["debian", "redhat"] = "debian"
     """Whose layout of files and packages it has: Debian's and Ubuntu's, or that of Red Hat and its kin."""
@@ -52,6 +57,20 @@ class Ssh(Settings):
     directory of .deb or .rpm files, counted from the project, which are copied there and installed."""
     unit: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9:_.@\\-]+$")] | None = None
     """The systemd unit that runs the server, where there is one: ``postgresql@18-main``; else the stack makes its own."""
+
+    @property
+    def machine(self) -> str:
+        """What `ssh` says, once it is known; so are the next two."""
+        return known(self.ssh)
+
+    @property
+    def hops(self) -> tuple[str, ...]:
+        return tuple(map(known, self.jump))
+
+    @property
+    def own_keys(self) -> tuple[str, ...]:
+        """One line each."""
+        return tuple(line for text in self.host_keys for line in known(text).splitlines())
 
 
 class Docker(Settings):

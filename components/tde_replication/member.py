@@ -10,6 +10,7 @@ from pulumi import Resource, ResourceOptions
 
 from tde_replication import settings
 from tde_replication.hosts.placement import Placement
+from tde_replication.placeholders import is_placeholder
 from tde_replication.postgres import resources
 from tde_replication.values import SLOT_PREFIX
 
@@ -26,9 +27,12 @@ class ClusterContext:
 
     plan: "ClusterPlan"
     parent: Resource
+    machines: tuple[Resource, ...] = ()
+    """Those that the same program makes. They outlive what lies on them, for all of it depends on them; and only so: with an
+    input from there, the engine would delete data without a question where it replaces a machine."""
 
     def child(self, **options: Any) -> ResourceOptions:
-        return ResourceOptions(parent=self.parent, **options)
+        return after(ResourceOptions(parent=self.parent, **options), *self.machines)
 
     def named(self, name: str) -> str:
         """The name of one of the cluster's resources."""
@@ -90,6 +94,8 @@ class Member:
         if self.placement.in_container:
             return [("dockerd", "port", self.placement.published)]
         machine = self.declared.machine
+        if is_placeholder(machine):
+            return []
         return [(machine, "port", self.placement.port), (machine, "dataDirectory", str(self.placement.data))]
 
     def beside_data(self, name: str) -> str:
@@ -179,7 +185,7 @@ class Member:
         if not self.declared.adopt:
             needed |= {
                 "port": str(self.placement.port),
-                "listen_addresses": ",".join(self.declared.listen),
+                "listen_addresses": ",".join(self.declared.listens),
                 "cluster_name": self.name,
                 **self.placement.parameters,
             }

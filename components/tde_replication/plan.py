@@ -101,7 +101,7 @@ def plan(name: str, cluster: settings.Cluster, vault_address: VaultAddress, sour
     Raises `StackFileError` with all of that, each with the key of the setting; `source` is what it calls the settings.
     """
     declared = cluster.vault
-    context = PlacementContext(pulumi.get_stack(), name, declared.network, keep=not cluster.disposable)
+    context = context_of(name, cluster)
     stack = f"{pulumi.get_project()}/{pulumi.get_stack()}/{name}"
     primary, *standbys = _placed(cluster, context, source)
     found = ClusterPlan(
@@ -130,6 +130,10 @@ def plan(name: str, cluster: settings.Cluster, vault_address: VaultAddress, sour
     if mistakes:
         raise StackFileError(source, mistakes)
     return replace(found, notices=tuple(notices))
+
+
+def context_of(name: str, cluster: settings.Cluster) -> PlacementContext:
+    return PlacementContext(pulumi.get_stack(), name, cluster.vault.network, keep=not cluster.disposable)
 
 
 def _placed(cluster: settings.Cluster, context: PlacementContext, source: str) -> list[Member]:

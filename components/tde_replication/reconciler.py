@@ -1,6 +1,7 @@
 """What every reconciler is: declared fields, and how the live world is read and brought to them. No Pulumi in it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer, SecretStr
@@ -73,6 +74,11 @@ class Resource(BaseModel, ABC):
     def refusal(self, live: Self) -> str | None:
         """Why `live` must not be brought to what is declared: told at preview, and nothing is changed. None: it may."""
         del live
+        return None
+
+    def refusal_while_unknown(self, live: Self, fields: Collection[str]) -> str | None:
+        """The same at a preview that does not know some `fields` yet; here they are as they were."""
+        del live, fields
         return None
 
     def cost(self, live: Self | None) -> str | None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from tde_replication.host_settings import SSH_PORT, Docker, HostKind, Settings, Ssh
+from tde_replication.later import Later, known
 from tde_replication.values import (
     TLS_REQUIRED,
     AbsolutePath,
@@ -116,9 +117,9 @@ class Server(Settings):
     """Default: a directory of the project's own."""
     binaries: AbsolutePath | None = None
     """The directory of ``postgres``; default: see the documentation of the host."""
-    listen: list[Listener] = ["127.0.0.1"]
+    listen: list[Later[Listener]] = ["127.0.0.1"]
     """listen_addresses; default on a machine of its own: all of them (pg_hba.conf says who comes in)."""
-    address: Network | None = None
+    address: Later[Network] | None = None
     """How the other servers know it: where its replication connections come from, for pg_hba.conf, and where they find it.
     Default 127.0.0.1/32 on the local host, else what the name of its machine resolves to."""
     adopt: bool = False
@@ -130,12 +131,23 @@ class Server(Settings):
     """More parameters for postgresql.conf; their names count in any case."""
 
     @property
+    def listens(self) -> list[str]:
+        """What `listen` says, once it is known; so is `network`."""
+        return [known(one) for one in self.listen]
+
+    @property
+    def network(self) -> str | None:
+        """Where the other servers know it, if that is declared."""
+        return None if self.address is None else known(self.address)
+
+    @property
     def machine(self) -> str:
         """The machine it lives on, for people: "local", or its name; a container is a machine of its own, and so is what another
         port of one name leads to."""
         match self.host:
             case Ssh():
-                return self.host.ssh if self.host.port in {None, SSH_PORT} else f"{self.host.ssh} port {self.host.port}"
+                name = self.host.machine
+                return name if self.host.port in {None, SSH_PORT} else f"{name} port {self.host.port}"
             case Docker():
                 return f"container {self.name}"
             case local:

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from tde_replication.errors import AnotherCluster, NoDatabase, NoExtension, UserError
+from tde_replication.errors import AnotherCluster, NoDatabase, NoExtension, NotMadeYet, UserError
 
 if TYPE_CHECKING:
     from tde_replication.hosts.base import Host
@@ -26,6 +26,8 @@ def could_not_ask(what: str, why: UserError | OSError) -> None:
     """Note that `what` is not known now. Another cluster, or no such database or extension, is an answer."""
     if isinstance(why, AnotherCluster | NoDatabase | NoExtension):
         return
+    if isinstance(why, NotMadeYet):
+        what = f"all on {why.machine}"
     line = what, " ".join(str(why).rstrip(".").split())
     if (asking := _asking.get()) is not None:
         asking.append(line)

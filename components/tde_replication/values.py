@@ -7,9 +7,10 @@ from pathlib import PurePosixPath
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from tde_replication.host_keys import host_keys
+from tde_replication.placeholders import is_placeholder
 from tde_replication.vault_url import address_mistake
 
 Cipher = Literal["aes_128", "aes_256"]
@@ -188,20 +189,16 @@ def _packages(text: str) -> str:
     return _file(text)
 
 
-def _host_keys(texts: list[str]) -> list[str]:
-    """Each text may hold several."""
-    return [line for text in texts for line in host_keys(text)]
+def _host_keys(text: str) -> str:
+    """One or several, a line each."""
+    return text if is_placeholder(text) else "\n".join(host_keys(text))
 
 
 Size = Annotated[str, AfterValidator(_size)]
 Packages = Annotated[str, AfterValidator(_packages)]
 Hop = Annotated[str, AfterValidator(_hop)]
 Machine = Annotated[str, AfterValidator(_machine)]
-HostKeys = Annotated[
-    list[str],
-    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
-    AfterValidator(_host_keys),
-]
+HostKeys = Annotated[str, AfterValidator(_host_keys)]
 AccountName = Annotated[str, AfterValidator(_account)]
 FilePath = Annotated[str, AfterValidator(_file)]
 Role = Annotated[str, AfterValidator(_role)]

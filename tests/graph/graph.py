@@ -38,6 +38,8 @@ class Registered:
     name: str
     inputs: dict[str, Any]
     dependencies: list[str]
+    because: dict[str, list[str]]
+    """By input, those of the dependencies that are its own."""
     secret_outputs: list[str]
     deleted_with: str
     parent: str
@@ -101,6 +103,7 @@ class Monitor(mocks.MockMonitor):
                     name=request.name,
                     inputs=rpc.deserialize_properties(request.object, keep_unknowns=True),
                     dependencies=list(request.dependencies),
+                    because={name: list(of.urns) for name, of in request.propertyDependencies.items() if of.urns},
                     secret_outputs=list(request.additionalSecretOutputs),
                     deleted_with=request.deletedWith,
                     parent=request.parent,

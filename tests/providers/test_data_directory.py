@@ -90,6 +90,12 @@ def test_a_stack_that_was_renamed_is_told_its_former_name(servers: Servers, kind
     assert f"give it its name back: `pulumi stack rename {made.stack.split('/')[1]}`" in told
 
 
+def test_a_primary_whose_machine_may_be_replaced_is_not_planned(servers: Servers) -> None:
+    made = servers.directory()
+    assert "the address of the primary's machine is not known yet" in str(made.refusal_while_unknown(made, {"host"}))
+    assert made.refusal_while_unknown(made, {"binaries"}) is None
+
+
 def test_an_empty_directory_is_filled(servers: Servers) -> None:
     declared = servers.directory()
     owned(declared.path)

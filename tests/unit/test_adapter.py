@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -62,6 +63,9 @@ class Thing(Resource):
     def refusal(self, live: Self) -> str | None:
         return f"{self.name} is {live.colour} now: nothing is changed" if live.colour == "black" else None
 
+    def refusal_while_unknown(self, live: Self, fields: Collection[str]) -> str | None:
+        return f"{live.name} needs {', '.join(sorted(fields))}" if "size_limit" in fields else None
+
     def create(self) -> Self:
         world.touch("create")
         progress("half of it")
@@ -114,8 +118,14 @@ def test_check_tells_each_mistake_at_its_property_and_holds_no_value(provider: T
     assert "lots-of-it" not in " ".join(failure.reason for failure in result.failures)
 
 
-def test_check_waits_for_what_is_not_known_yet(provider: ThingProvider) -> None:
-    assert provider.check({}, {"name": UNKNOWN, "sizeLimit": "lots"}).failures == []
+@pytest.mark.parametrize(
+    "unknown", [UNKNOWN, {"part": UNKNOWN}, ["part", UNKNOWN]], ids=["all", "of a mapping", "of a list"]
+)
+def test_what_is_not_known_yet_is_waited_for_and_counts_as_changed(provider: ThingProvider, unknown: Any) -> None:
+    assert provider.check({}, {"name": unknown, "sizeLimit": "lots"}).failures == []
+    assert provider.check(STATE, {**DECLARED, "name": unknown}).failures == []
+    assert provider.diff("thing t", STATE, {**DECLARED, "sizeLimit": unknown}).changes is True
+    assert provider.diff("thing t", STATE, {**DECLARED, "name": unknown}).replaces == ["name"]
 
 
 def test_check_completes_the_inputs_so_that_a_diff_says_what_drift_goes_back_to(provider: ThingProvider) -> None:
@@ -133,6 +143,13 @@ def test_an_objection_fails_the_check_and_leaves_refresh_and_destroy_alone(provi
     assert provider.diff("thing t", found.outs or {}, dict(DECLARED)).changes is True
     provider.delete("thing t", found.outs or {})
     assert world.thing is None
+
+
+def test_what_must_not_be_planned_without_a_value_fails_the_check_too(provider: ThingProvider) -> None:
+    [failure] = provider.check(STATE, {**DECLARED, "sizeLimit": {"part": UNKNOWN}}).failures
+    assert failure.reason == "t needs size_limit"
+    assert provider.check(STATE, {**DECLARED, "colour": UNKNOWN}).failures == []
+    assert provider.check({}, {**DECLARED, "sizeLimit": UNKNOWN}).failures == []
 
 
 def test_what_an_objection_quotes_is_escaped(provider: ThingProvider) -> None:
@@ -166,11 +183,6 @@ def test_a_field_that_replaces(provider: ThingProvider) -> None:
     result = provider.diff("thing t", STATE, {**DECLARED, "name": "other"})
     assert result.replaces == ["name"]
     assert result.delete_before_replace is True
-
-
-def test_a_value_not_known_yet_counts_as_changed(provider: ThingProvider) -> None:
-    assert provider.diff("thing t", STATE, {**DECLARED, "sizeLimit": UNKNOWN}).changes is True
-    assert provider.diff("thing t", STATE, {**DECLARED, "name": UNKNOWN}).replaces == ["name"]
 
 
 def test_a_computed_or_unmanaged_value_not_known_yet_does_not(provider: ThingProvider) -> None:

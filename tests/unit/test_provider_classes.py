@@ -70,6 +70,8 @@ def test_the_names_in_peoples_state() -> None:
         "HbaRuleProvider": "HbaRule",
         "ReplicationSlotProvider": "ReplicationSlot",
         "ReplicationCheckProvider": "ReplicationCheck",
+        "MachineProvider": "Machine",
+        "CompleteClusterProvider": "CompleteCluster",
         "TokenProvider": "Token",
         "SecretContentProvider": "SecretContent",
     }

@@ -249,12 +249,12 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
             "cluster.primary.host.jump: pulumi-command, which prepares the machine, goes through one jump host",
         ),
         *(
-            (primary(host=MACHINE | {"hostKeys": keys}), f"cluster.primary.host.hostKeys: {told} {HOST_KEY}")
-            for keys, told in (
-                ("ssh-ed25519 AAAA", '"ssh-ed25519 AAAA" is not a host key'),
-                ([KEY, f"@cert-authority * {KEY}"], f'"{f"@cert-authority * {KEY}"[:80]}" is not a host key'),
-                (f"db1 {KEY}\ndb1 ssh-ed25519", "line 2 of it is not a host key"),
-                ("# none\n", "it holds no host key"),
+            (primary(host=MACHINE | {"hostKeys": keys}), f"cluster.primary.host.hostKeys[{n}]: {told} {HOST_KEY}")
+            for n, keys, told in (
+                (0, "ssh-ed25519 AAAA", '"ssh-ed25519 AAAA" is not a host key'),
+                (1, [KEY, f"@cert-authority * {KEY}"], f'"{f"@cert-authority * {KEY}"[:80]}" is not a host key'),
+                (0, f"db1 {KEY}\ndb1 ssh-ed25519", "line 2 of it is not a host key"),
+                (0, "# none\n", "it holds no host key"),
             )
         ),
         (
@@ -667,5 +667,5 @@ def test_host_keys_are_kept_without_comments() -> None:
     host = MACHINE | {"hostKeys": [f"{KEY} root@db1", scanned]}
     found = stack_file.parse(FILE, primary(host=host) | {"standbys": []}).primary.host
     assert isinstance(found, Ssh)
-    assert found.host_keys == [KEY, f"[db1]:22 {KEY}"]
+    assert found.own_keys == (KEY, f"[db1]:22 {KEY}")
     assert Ssh(ssh="db1", host_keys=[KEY]) == Ssh.model_validate({"ssh": "db1", "hostKeys": KEY})

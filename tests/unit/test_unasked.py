@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tde_replication import unasked
-from tde_replication.errors import AnotherCluster, NoDatabase, Unavailable, UserError
+from tde_replication.errors import AnotherCluster, NoDatabase, NotMadeYet, Unavailable, UserError
 from tde_replication.parallel import parallel_map
 from tde_replication.unasked import could_not_ask
 
@@ -24,6 +24,16 @@ def test_a_plan_tells_all_of_it_once_by_reason() -> None:
         "  db1 cannot be reached. Not checked: the keys of a, the keys of b",
         "  no route to host. Not checked: the port of db2",
     ]
+
+
+def test_a_machine_that_is_not_made_yet_is_told_once_whatever_is_asked_there() -> None:
+    said: list[str] = []
+    with unasked.told(said.append):
+        for what in ("the keys", "the port"):
+            could_not_ask(what, NotMadeYet("db1"))
+        could_not_ask("the port", NotMadeYet("db2"))
+    [line] = said[0].splitlines()[1:]
+    assert line.endswith("before it touches anything. Not checked: all on db1, all on db2")
 
 
 def test_where_all_was_asked_nothing_is_told() -> None:

@@ -4,6 +4,8 @@ import socket
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 
+from tde_replication.placeholders import is_placeholder
+
 ANY = {"*", "0.0.0.0", "::"}  # noqa: S104 - compared, not opened
 LOOPBACK = "127.0.0.1"
 
@@ -21,6 +23,8 @@ def addresses(name: str) -> list[str]:
 
 def networks(name: str) -> tuple[str, ...]:
     """The same as pg_hba.conf names them: "192.0.2.7/32". Raises `OSError`."""
+    if is_placeholder(name):
+        return (name,)
     return tuple(str(ip_network(address)) for address in addresses(name))
 
 

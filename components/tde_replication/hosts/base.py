@@ -92,6 +92,10 @@ class Host(ABC):
         """Bring a container back onto a network."""
         raise UserError(f"{self.address} is on no network {network}")
 
+    def expect_login(self) -> None:
+        """Raises `Unavailable` or `AccessDenied` where the machine lets nobody in, whatever account it has for the server."""
+        self.status(PurePosixPath("/"))
+
     account: str
     """The account that commands run as and that owns what is written."""
 

@@ -194,6 +194,16 @@ class InitializedDirectory(DataDirectory):
             )
         return self._wrong_cluster(live.holds)
 
+    def refusal_while_unknown(self, live: Self, fields: Collection[str]) -> str | None:
+        if "host" not in fields:
+            return None
+        return (
+            f"the address of the primary's machine is not known yet, and if that is replaced, the data in {live.data_directory} "
+            "stays behind: all standbys would be cloned from an empty cluster. Nothing is changed. If the machine is changed "
+            "and not replaced, bring it up first: `pulumi up --target` with its URN. To start over without its data, destroy "
+            "the stack first"
+        )
+
     def create(self) -> Self:
         return self._create(self._initdb, lambda _: None)
 

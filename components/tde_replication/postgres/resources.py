@@ -6,11 +6,13 @@ from tde_replication.adapter import Managed, Provider
 from tde_replication.postgres import (
     base_backup,
     cleanup_record,
+    complete_cluster,
     data_directory,
     extension,
     hba_rule,
     host_file,
     key_provider,
+    machine,
     password,
     principal_key,
     replication_check,
@@ -176,3 +178,19 @@ class ReplicationCheckProvider(InServer):
 
 class ReplicationCheck(Managed, module="postgres", name="ReplicationCheck"):
     provider = ReplicationCheckProvider
+
+
+class MachineProvider(Provider):
+    kind = machine.Machine
+
+
+class Machine(Managed, module="postgres", name="Machine"):
+    provider = MachineProvider
+
+
+class CompleteClusterProvider(Provider):
+    kind = complete_cluster.CompleteCluster
+
+
+class CompleteCluster(Managed, module="postgres", name="CompleteCluster"):
+    provider = CompleteClusterProvider

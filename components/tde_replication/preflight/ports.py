@@ -3,13 +3,13 @@
 from pathlib import PurePosixPath
 
 from tde_replication import hosts, settings
+from tde_replication.contradictions import unreached
 from tde_replication.errors import UserError
 from tde_replication.hosts.listeners import holder, listener, same_directory
 from tde_replication.hosts.placement import Placement
 from tde_replication.postgres.data_directory import marker, of_another_stack
 from tde_replication.postgres.guc import elements
 from tde_replication.postgres.session import server_session
-from tde_replication.stack_file import unreached
 from tde_replication.unasked import could_not_ask
 
 
@@ -21,7 +21,7 @@ def taken(place: str, server: settings.Server, placement: Placement, stack: str)
     running = host.postmaster(placement.data)
     if running and (running.lost or running.port == placement.port):
         return []
-    found = listener(host, server.listen, placement.port)
+    found = listener(host, server.listens, placement.port)
     if not found:
         return []
     who = holder(host, found)

@@ -69,7 +69,7 @@ def declare(server: Server, port: int, context: PlacementContext) -> Placement:
         published=published,
         replication_host=name,
         # The networks that the server itself is on: what else is there has no password.
-        replication_sources=(server.address or "samenet",),
+        replication_sources=(server.network or "samenet",),
         dsn=make_conninfo(host="127.0.0.1", port=published, user="postgres", dbname="postgres"),
         server=f"PostgreSQL of {image}",
         has_pg_tde=True if PERCONA.match(image) else None,

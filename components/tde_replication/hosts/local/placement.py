@@ -25,8 +25,8 @@ def declare(server: Server, port: int, context: PlacementContext) -> Placement:
         data=data,
         binaries=PurePosixPath(installation.binaries),
         port=port,
-        replication_host=reached_locally(server.listen),
-        replication_sources=(server.address,) if server.address else (),
+        replication_host=reached_locally(server.listens),
+        replication_sources=(server.network,) if server.network else (),
         dsn=make_conninfo(
             host=sockets, port=port, user="postgres", dbname="postgres", requirepeer=service_account().name
         ),

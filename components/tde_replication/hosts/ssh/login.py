@@ -7,14 +7,18 @@ import subprocess
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
-from tde_replication.errors import UserError
+from tde_replication.errors import NotMadeYet, UserError
 from tde_replication.host_keys import is_bare
 from tde_replication.hosts.account import PROJECT
 from tde_replication.hosts.ssh import sudo
 from tde_replication.hosts.ssh.private_directory import control
+from tde_replication.placeholders import is_placeholder, server_of
+
+if TYPE_CHECKING:
+    from tde_replication.host_settings import Ssh
 
 PORT = 22
 CONNECT_SECONDS = 15
@@ -92,6 +96,11 @@ class Login:
         )
         return login, more
 
+    def expect_made(self) -> None:
+        """Raises `NotMadeYet` where something of it is not known yet."""
+        if any(map(is_placeholder, (self.host, *self.jump, *self.host_keys))):
+            raise NotMadeYet(server_of(self.host) if is_placeholder(self.host) else str(self))
+
     def hop(self, machine: str, *before: str) -> "Login":
         """The login to a jump host of this one."""
         url = urlsplit(f"ssh://{machine}")
@@ -144,6 +153,21 @@ class Login:
         words += ["-p", str(self.port)] if self.port else []
         words += ["-l", self.user] if self.user else []
         return words
+
+
+def login_of(declared: "Ssh") -> Login:
+    """As a server's `host` declares it."""
+    return Login(
+        host=declared.machine,
+        port=declared.port,
+        user=declared.user,
+        account=declared.account,
+        key=declared.key,
+        certificate=declared.certificate,
+        known_hosts=declared.known_hosts,
+        jump=declared.hops,
+        host_keys=declared.own_keys,
+    )
 
 
 def connection_settings(login: Login) -> dict[str, list[str]]:

@@ -67,6 +67,9 @@ class SshHost(ScriptedHost):
             return True
         return _is_one_machine(self.address, other.address)
 
+    def expect_login(self) -> None:
+        self._output("logging in", self._shell.execute(":", deadline=DEADLINE, as_login=True))
+
     @property
     def booted(self) -> bytes:
         """What tells this machine, since it was booted, from any other; empty where it does not answer."""

@@ -71,6 +71,7 @@ class Shell:
 
     def _join(self, command: str, seconds: float, **streams: Any) -> "subprocess.Popen[bytes]":
         """Start `command` on a shared connection; a login that is refused for there are too many is tried again."""
+        self.login.expect_made()
         refused: UserError = Unavailable(self._late(seconds))
         for left in attempts(f"{self.login} takes no more logins for now", seconds, patience(self.login)):
             try:

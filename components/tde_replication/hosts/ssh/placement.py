@@ -27,13 +27,14 @@ from tde_replication.hosts.addresses import networks
 from tde_replication.hosts.placement import Placement, PlacementContext
 from tde_replication.hosts.ssh import sudo
 from tde_replication.hosts.ssh.known_hosts import expect_known_hosts
-from tde_replication.hosts.ssh.login import Login, connection_settings, known_host_keys
+from tde_replication.hosts.ssh.login import Login, connection_settings, known_host_keys, login_of
 from tde_replication.hosts.ssh.machine import OWN_UNITS, SshHost
 from tde_replication.hosts.ssh.openssh import Shell
 from tde_replication.hosts.ssh.scripts import DIRECTORY, FILES, PACKAGES, UNIT, UNIT_TEXT
 from tde_replication.hosts.ssh.way_scripts import WAY
 from tde_replication.settings import Server
 from tde_replication.unasked import could_not_ask
+from tde_replication.unknown import as_input
 
 PROBE_DEADLINE = 20.0
 DIAL_ATTEMPTS = 3
@@ -126,8 +127,8 @@ class Maker:
     def _connection(self) -> remote.ConnectionArgs:
         """The same way as our own ssh goes, as far as pulumi-command can: one jump host, and no certificate but an agent's."""
         hop = _through(self.login)
-        proxy = remote.ProxyConnectionArgs(**_reached(hop)) if hop else None
-        return remote.ConnectionArgs(**_reached(self.login), proxy=proxy)
+        proxy = remote.ProxyConnectionArgs(**as_input(_reached(hop))) if hop else None
+        return remote.ConnectionArgs(**as_input(_reached(self.login)), proxy=proxy)
 
 
 def declare(server: Server, port: int, context: PlacementContext) -> Placement:
@@ -146,17 +147,7 @@ def declare(server: Server, port: int, context: PlacementContext) -> Placement:
         )
     if declared.known_hosts:
         expect_known_hosts(PROJECT / Path(declared.known_hosts).expanduser())
-    login = Login(
-        host=declared.ssh,
-        port=declared.port,
-        user=declared.user,
-        account=declared.account,
-        key=declared.key,
-        certificate=declared.certificate,
-        known_hosts=declared.known_hosts,
-        host_keys=tuple(declared.host_keys),
-        jump=tuple(declared.jump),
-    )
+    login = login_of(declared)
     if declared.certificate and not server.adopt and not _agent_holds(declared.certificate):
         raise UserError(
             f"{server.name}: pulumi-command, which prepares the machine, has host.certificate from an agent alone: run one, "
@@ -188,9 +179,9 @@ def declare(server: Server, port: int, context: PlacementContext) -> Placement:
         binaries=place,
         port=port,
         replication_host=_reach(server, declared),
-        replication_sources=(server.address,) if server.address else _clients(server, declared),
+        replication_sources=(server.network,) if server.network else _clients(server, declared),
         dsn=make_conninfo(host=sockets, port=port, user="postgres", dbname="postgres", requirepeer=login.account),
-        server=f"PostgreSQL {declared.version} on {declared.ssh}",
+        server=f"PostgreSQL {declared.version} on {declared.machine}",
         has_pg_tde=has_pg_tde,
         version=version,
         version_setting="host.version",
@@ -221,23 +212,23 @@ def _unit_word(path: str) -> str:
 
 def _reach(server: Server, declared: Ssh) -> str:
     """Where other servers find it: its `address`, where that is one, else the name of its machine."""
-    if not server.address:
-        return declared.ssh
+    if not server.network:
+        return declared.machine
     try:
-        network = ip_network(server.address)
+        network = ip_network(server.network)
     except ValueError:
-        return server.address
-    return str(network.network_address) if network.num_addresses == 1 else declared.ssh
+        return server.network
+    return str(network.network_address) if network.num_addresses == 1 else declared.machine
 
 
 def _clients(server: Server, declared: Ssh) -> tuple[str, ...]:
     """Where its connections come from, for pg_hba.conf: names in there would need reverse lookups. A name may have several
     addresses, and connections come from any of them."""
     try:
-        return networks(declared.ssh)
+        return networks(declared.machine)
     except OSError:
         raise UserError(
-            f"{server.name}: the name {declared.ssh} is not known here, so its address for pg_hba.conf is unknown too: set "
+            f"{server.name}: the name {declared.machine} is not known here, so its address for pg_hba.conf is unknown too: set "
             "`address` of this server, as 192.0.2.7/32"
         ) from None
 
@@ -273,14 +264,14 @@ def _programs(server: Server, host: SshHost, binaries: PurePosixPath) -> tuple[b
     except CommandFailed as failure:
         if failure.status == OTHERS:
             raise UserError(
-                f"the programs in {binaries} on {declared.ssh} are not run, because accounts other than root and "
+                f"the programs in {binaries} on {declared.machine} are not run, because accounts other than root and "
                 f"{declared.account} may "
                 f"change {failure.output.strip()}: correct its owner and mode, or name another directory in binaries"
             ) from None
         if installed and failure.status == NO_SERVER:
             raise UserError(
-                f"there is no {binaries / 'postgres'} on {declared.ssh}: set host.version, host.system or binaries to what is "
-                f"there" + ("" if server.adopt else "; or have it installed (host.packages)")
+                f"there is no {binaries / 'postgres'} on {declared.machine}: set host.version, host.system or binaries to what "
+                "is there" + ("" if server.adopt else "; or have it installed (host.packages)")
             ) from None
         return will_have, expected
     except UserError as why:

@@ -1,0 +1,185 @@
+"""What no setting of a cluster has against it alone: mistakes that take two of them, or PostgreSQL's own knowledge."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from tde_replication.host_settings import Ssh
+from tde_replication.hosts.addresses import is_loopback
+from tde_replication.postgres.guc import is_off, switch
+from tde_replication.settings import FOLLOWED_PARAMETERS, MANAGED_PARAMETERS, Cluster, Server
+
+DIRECTIVES = {"include", "include_if_exists", "include_dir"}
+"""Lines of postgresql.conf that look like parameters and read other files (PostgreSQL documentation, *File Inclusion*)."""
+
+
+def contradictions(cluster: Cluster) -> list[str]:
+    """Mistakes that no field has alone."""
+    found = _used_twice(cluster)
+    for place, server in zip(cluster.places, cluster.servers, strict=True):
+        found += [f"{place}.{mistake}" for mistake in _of_server(server)]
+        found += [f"{place}.{mistake}" for mistake in _too_low(server, cluster.primary)]
+        if server.adopt and server is not cluster.primary:
+            found.append(f"{place}.adopt: only a primary is adopted; a standby is always made by a base backup")
+        elif server.adopt and server.kind == "docker":
+            found.append(f"{place}.adopt: only a server on a machine is adopted; the stack always makes its containers")
+    if cluster.primary.adopt and not cluster.primary.data_directory:
+        found.append("cluster.primary.dataDirectory: missing; it says which server is adopted")
+    if cluster.primary.adopt and cluster.primary.port is None:
+        found.append("cluster.primary.port: missing; standbys must know where the adopted server listens")
+    found += _between_kinds(cluster)
+    if not cluster.primary.adopt and (why := unreached(cluster, cluster.primary.listens)):
+        found.append(f"cluster.primary.listen: {why}: name an address of its network, or *")
+    replication = cluster.replication
+    if (
+        replication.encrypted
+        and not cluster.primary.adopt
+        and switch(cluster.primary.settings.get("ssl", "off")) != "on"
+    ):
+        found.append(
+            f'cluster.replication.tls: "{replication.tls}" needs a primary that speaks TLS: set ssl: on, ssl_cert_file and '
+            "ssl_key_file in primary.settings"
+        )
+    if replication.tls.startswith("verify") and not replication.root_certificate:
+        found.append(f'cluster.replication.rootCertificate: missing, and tls is "{replication.tls}"')
+    if cluster.wal_encryption and "server" not in cluster.key.scope:
+        found.append('cluster.walEncryption: WAL is encrypted with the server key: add "server" to key.scope')
+    return found
+
+
+def _too_low(standby: Server, primary: Server) -> list[str]:
+    both = sorted(standby.settings.keys() & primary.settings.keys() & FOLLOWED_PARAMETERS)
+    return [
+        f"settings.{name}: {own} is lower than the primary's {least}: the standby would stop replaying"
+        for name in both
+        for own, least in [(standby.settings[name], primary.settings[name])]
+        if own.isdecimal() and least.isdecimal() and int(own) < int(least)
+    ]
+
+
+REACHED = {
+    "local": "a local primary is reached on this machine's loopback alone",
+    "docker": "a primary in a container is reached on its docker network alone",
+}
+"""Why a primary has no standbys on other kinds of host."""
+
+
+def _between_kinds(cluster: Cluster) -> list[str]:
+    """What a standby on another kind of host than the primary's cannot do, or must say."""
+    primary = cluster.primary
+    found = []
+    for place, standby in zip(cluster.places[1:], cluster.standbys, strict=True):
+        if standby.kind == primary.kind:
+            continue
+        if why := REACHED.get(primary.kind):
+            found.append(
+                f"{place}.host: {why}: put {primary.name} on a machine that is reached by ssh, or both on one kind"
+            )
+        elif not standby.network:
+            found.append(
+                f"{place}.address: missing; for pg_hba.conf, name where its connections come from as {primary.machine} sees "
+                "them: this machine, as 192.0.2.7/32"
+            )
+    return found
+
+
+def unreached(cluster: Cluster, listen: Sequence[str]) -> str | None:
+    """Why no standby could connect to a primary that has these listen_addresses."""
+    if not cluster.standbys:
+        return None
+    if not listen:
+        return "no address, and standbys connect by TCP"
+    primary = cluster.primary
+    elsewhere = [
+        server.name
+        for server in cluster.standbys
+        if server.machine != primary.machine and (server.kind == primary.kind or primary.kind not in REACHED)
+    ]
+    if not elsewhere or not all(map(is_loopback, listen)):
+        return None
+    verb = "is" if len(elsewhere) == 1 else "are"
+    return f"{', '.join(listen)} can be reached on its own machine alone, and {', '.join(elsewhere)} {verb} on another machine"
+
+
+def _used_twice(cluster: Cluster) -> list[str]:
+    """What each server must have for itself."""
+    found = []
+    names = [server.name for server in cluster.servers]
+    # Default ports go by the name: two servers of one name are one mistake.
+    ports = [cluster.port(one) if one.port or names.count(one.name) == 1 else None for one in cluster.servers]
+    values_of: dict[str, list[Any]] = {
+        "name": names,
+        "port": ports,
+        "dataDirectory": [server.data_directory for server in cluster.servers],
+    }
+    for field, values in values_of.items():
+        seen: Counter[Any] = Counter()
+        for place, server, value in zip(cluster.places, cluster.servers, values, strict=True):
+            where = None if field == "name" else server.machine
+            seen[where, value] += value is not None
+            if seen[where, value] > 1:
+                shown = f'"{value}"' if isinstance(value, str) else value
+                default = field == "port" and not server.port
+                why = f"missing; the default for its name is {value}, which another server has" if default else ""
+                found.append(f"{place}.{field}: {why or f'{shown} is used twice'}")
+    above = [
+        (server.machine, PurePosixPath(server.data_directory).parent) if server.data_directory else None
+        for server in cluster.servers
+    ]
+    found += [
+        f"{place}.dataDirectory: {parent[1]} holds another server's directory too; each needs a parent directory of its own for "
+        "its token and log"
+        for place, parent in zip(cluster.places, above, strict=True)
+        if parent and above.count(parent) > 1
+    ]
+    return found
+
+
+def _of_server(server: Server) -> list[str]:
+    found = []
+    if isinstance(server.host, Ssh) and len(server.host.jump) > 1 and not server.adopt:
+        found.append("host.jump: pulumi-command, which prepares the machine, goes through one jump host")
+    for name, value in server.settings.items():
+        place = f"settings.{name}"
+        if name in DIRECTIVES or not re.fullmatch(r"[a-z_][a-z0-9_$]*(\.[a-z_][a-z0-9_$]*)?", name):
+            found.append(f"settings.{shown(name)}: not a valid parameter name")
+            continue
+        if name in MANAGED_PARAMETERS:
+            found.append(f"{place}: the stack sets this parameter itself")
+        if why := _no_replication(name, value):
+            found.append(f"{place}: {value}: {why}")
+        if "\n" in value or "\0" in value:
+            found.append(f"{place}: a value cannot hold a line break or a zero byte")
+        if name == "shared_preload_libraries" and "pg_tde" in value:
+            found.append(f"{place}: pg_tde is added by the stack itself: leave it out")
+    return found
+
+
+def shown(name: str) -> str:
+    """On one line, whatever is in it."""
+    return name if name.isprintable() and name else json.dumps(name)
+
+
+def _no_replication(parameter: str, value: str) -> str | None:
+    """Why a standby could not be cloned, stream or be asked with this value, or no server be set."""
+    match parameter:
+        case "wal_level" if value.lower() == "minimal":
+            return "streaming replication needs replica or logical"
+        case "max_wal_senders" | "max_replication_slots" if value.isdecimal() and not int(value):
+            return "streaming replication needs at least one for each standby, and another for each clone"
+        case "allow_alter_system" if is_off(value):
+            return "the stack sets parameters by ALTER SYSTEM"
+        case "hot_standby" if is_off(value):
+            return "a standby that takes no connections cannot be checked"
+        case (
+            "recovery_target"
+            | "recovery_target_lsn"
+            | "recovery_target_name"
+            | "recovery_target_time"
+            | "recovery_target_xid"
+        ):
+            return "a standby would end its recovery there, and stop following"
+    return None

@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, ClassVar
 
@@ -30,6 +30,7 @@ from pydantic import ValidationError
 
 from tde_replication import console, credentials
 from tde_replication.errors import AccessDenied, AnotherCluster, Unavailable, UserError, escaped
+from tde_replication.hosts.facts import Facts, InDoubt
 from tde_replication.progress import reported_to
 from tde_replication.reconciler import Resource
 from tde_replication.unasked import could_not_ask
@@ -41,6 +42,9 @@ TYPE_PREFIX = "pulumi-python:dynamic/"
 """What Pulumi's SDK puts before the type of a dynamic resource."""
 
 Properties = dict[str, Any]
+
+FACTS = Facts()
+"""What the reads of this process share."""
 
 
 class Provider(ResourceProvider):
@@ -118,7 +122,7 @@ class Provider(ResourceProvider):
 
     def create(self, props: Properties) -> CreateResult:
         declared = self._known(props)
-        with _told(declared):
+        with _told(declared), FACTS.change():
             made = declared.create()
         return CreateResult(made.identity, _dump(made))
 
@@ -126,7 +130,7 @@ class Provider(ResourceProvider):
         last = self._known(props)
         with _told(last):
             try:
-                live = last.read()
+                live = _read(last)
             except (Unavailable, AccessDenied) as error:
                 if isinstance(error, AccessDenied) and not self.leave_unreachable:
                     raise
@@ -146,13 +150,13 @@ class Provider(ResourceProvider):
         old = self._known(olds)
         with _readable(self.kind):
             new = self._declared(olds, news, set())
-        with _told(new):
+        with _told(new), FACTS.change():
             made = new.update(old) if new.changed(old) else new
         return UpdateResult(_dump(made))
 
     def delete(self, _id: str, props: Properties) -> None:
         last = self._known(props)
-        with _told(last):
+        with _told(last), FACTS.change():
             thing = self._thing(last)
             try:
                 self.take_away(last)
@@ -193,6 +197,15 @@ class Managed(DynamicResource):
         """An output by the reconciler's own name of it."""
         value: pulumi.Output[Any] = getattr(self, _alias(self.provider.kind, field))
         return value
+
+
+def _read(last: Resource) -> Resource | None:
+    """It as it is now; what looks changed is read again, without the answers that reads share: those are of different moments."""
+    with suppress(InDoubt), FACTS.read():
+        live = last.read()
+        if live is not None and not live.changed(last):
+            return live
+    return last.read()
 
 
 @contextmanager

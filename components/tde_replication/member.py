@@ -12,6 +12,7 @@ from tde_replication import settings
 from tde_replication.hosts.placement import Placement
 from tde_replication.placeholders import is_placeholder
 from tde_replication.postgres import resources
+from tde_replication.postgres.host_file import CA, PASSFILE
 from tde_replication.values import SLOT_PREFIX
 
 if TYPE_CHECKING:
@@ -63,11 +64,11 @@ class ClusterContext:
 
     @property
     def ca_file(self) -> str | None:
-        return f"{self.plan.name}.vault-ca.pem" if self.ca else None
+        return f"{self.plan.name}{CA}" if self.ca else None
 
     @property
     def passfile(self) -> str:
-        return f"{self.plan.name}.pgpass"
+        return f"{self.plan.name}{PASSFILE}"
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ import pulumi
 
 from tde_replication import hosts, settings
 from tde_replication.errors import UserError
+from tde_replication.hosts import facts
 from tde_replication.hosts.addresses import networks
 from tde_replication.hosts.placement import PlacementContext
 from tde_replication.member import Member
 from tde_replication.parallel import parallel_map
 from tde_replication.postgres.guc import is_off
+from tde_replication.postgres.host_file import TOKEN
 from tde_replication.preflight.adoption import adoption, check_adoption, check_dependents
 from tde_replication.preflight.clone import check_clones
 from tde_replication.preflight.keys import check_cipher, check_keys_in_use, check_weaker_cipher, notices_of_cipher
@@ -68,7 +70,7 @@ class ClusterPlan:
 
     @property
     def token_file(self) -> str:
-        return f"{self.name}.vault-token"
+        return f"{self.name}{TOKEN}"
 
     @property
     def vault_url(self) -> str:
@@ -126,7 +128,8 @@ def plan(name: str, cluster: settings.Cluster, vault_address: VaultAddress, sour
         tuple(standbys),
         _why_not_encrypted(cluster, [primary, *standbys]),
     )
-    mistakes, notices = _asked(found, source)
+    with facts.shared():
+        mistakes, notices = _asked(found, source)
     if mistakes:
         raise StackFileError(source, mistakes)
     return replace(found, notices=tuple(notices))

@@ -6,10 +6,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
+from unittest.mock import Mock
 
 import psycopg
 import pytest
@@ -17,6 +18,7 @@ from psycopg import sql
 
 from tde_replication import hosts, waiting
 from tde_replication.errors import CommandFailed, Conflict, Unavailable, UserError
+from tde_replication.hosts import facts
 from tde_replication.hosts.base import FileStatus, Host
 from tde_replication.hosts.superuser import Connection
 from tde_replication.postgres.session import server_session
@@ -310,6 +312,42 @@ def test_what_is_replaced_keeps_its_mode_and_attributes(host: Host, room: PurePo
     assert host.listing(room) == ["pg_hba.conf"]
     with pytest.raises(UserError, match="does not exist"):
         host.replace(room / "nothing", b"")
+
+
+def test_what_is_asked_together_is_what_is_asked_by_itself(
+    host: Host, room: PurePosixPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is an error."""
+    shell(host, 'cd "$1" && mkfifo fifo && ln -s file link && mkdir closed && chmod 0 closed', str(room))
+    host.write(room / "file", b"\0 \n--\xff", mode=0o640)
+    host.write(room / "a\n'b" / "c", b"", mode=0o600)
+    paths = [room / name for name in ("file", "fifo", "link", "closed/x", "a\n'b", "a\n'b/c", "gone", "file/x")]
+    commands = [["/bin/sh", "-c", text] for text in ("printf '\\n'", "echo no >&2; exit 46", "exit 0", "kill -9 $$")]
+
+    def answer(ask: Callable[[Any], Any], about: Any) -> Any:
+        try:
+            return ask(about)
+        except UserError as problem:
+            return type(problem), str(problem)
+
+    def answers() -> list[Any]:
+        asks: list[tuple[Callable[[Any], Any], Any]] = [
+            *((ask, path) for path in paths for ask in (host.status, host.read, host.listing)),
+            (host.postmaster, room),
+            *((host.output, command) for command in commands),
+        ]
+        return [answer(*ask) for ask in asks]
+
+    alone = answers()
+    executed = Mock(side_effect=host._execute)  # type: ignore[attr-defined]
+    monkeypatch.setattr(host, "_execute", executed)
+    with facts.shared():
+        for _ in range(2):
+            host.look(statuses=paths, contents=paths, listings=paths, servers=[room], outputs=commands)
+        assert answers() == alone
+    assert executed.call_count == 1
+    host.look(statuses=paths)  # where nothing is shared, nothing is asked
+    assert executed.call_count == 1
 
 
 def test_only_regular_files_are_read_or_replaced(host: Host, room: PurePosixPath) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.engine.change import edited, of_standby
+from tests.engine.counting import counted, is_little
 from tests.engine.drift import ROWS, Row, batches, shown_and_repaired
 from tests.engine.interruption import interrupted
 from tests.engine.leaks import Processes, leaked, watched
@@ -121,6 +122,10 @@ def test_an_untouched_cluster_shows_no_change(cluster: Everywhere) -> None:
     cluster.workspace.unchanged()
     drift = cluster.workspace.run("refresh", "--preview-only", "--expect-no-changes")
     assert drift.code == 0, drift.text
+
+
+def test_a_refresh_asks_each_server_little(cluster: Everywhere) -> None:
+    is_little(counted(cluster, lambda: cluster.workspace.run("refresh", "--preview-only", "--expect-no-changes")))
 
 
 def test_a_table_is_encrypted_on_every_server(cluster: Everywhere) -> None:

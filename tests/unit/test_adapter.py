@@ -11,9 +11,10 @@ from pulumi.dynamic import Config, ConfigureRequest
 from pulumi.output import Unknown
 from pydantic import SecretStr
 
-from tde_replication import console, unasked
+from tde_replication import adapter, console, unasked
 from tde_replication.adapter import Provider, _showable
 from tde_replication.errors import AccessDenied, AnotherCluster, Unavailable, UserError
+from tde_replication.hosts import facts
 from tde_replication.progress import progress
 from tde_replication.reconciler import Resource, Secret
 
@@ -27,6 +28,9 @@ class World:
     def __init__(self) -> None:
         self.thing: dict[str, Any] | None = None
         self.done: list[str] = []
+        self.shared: list[tuple[str, bool]] = []
+        """The same, and whether answers were shared."""
+        self.doubt = False
         self.said: list[tuple[str, bool]] = []
         self.error: Exception | None = None
 
@@ -34,6 +38,9 @@ class World:
         if self.error:
             raise self.error
         self.done.append(what)
+        self.shared.append((what, facts.current() is not None))
+        if self.doubt:
+            facts.doubt()
 
 
 world = World()
@@ -252,6 +259,34 @@ def test_what_cannot_be_read_now_is_noted_for_a_drift_check(
     world.error = Unavailable("no server runs on /d")
     provider.read("thing t", STATE)
     assert unasked.read(tmp_path / "unasked") == [("Thing thing t", "no server runs on /d")]
+
+
+def test_reads_share_what_they_ask_and_nothing_else_does(provider: ThingProvider) -> None:
+    provider.create(dict(DECLARED))
+    provider.read("thing t", STATE)
+    provider.update("thing t", STATE, {**DECLARED, "sizeLimit": 3.0})
+    provider.delete("thing t", STATE)
+    assert world.shared == [("create", False), ("read", True), ("update 2 to 3", False), ("delete", False)]
+
+
+@pytest.mark.parametrize("live", [None, {"colour": "blue"}], ids=["gone", "changed"])
+def test_what_looks_changed_is_read_again_by_itself(provider: ThingProvider, live: dict[str, Any] | None) -> None:
+    world.thing = live
+    provider.read("thing t", STATE)
+    assert world.shared == [("read", True), ("read", False)]
+
+
+def test_what_shared_answers_do_not_do_for_is_read_by_itself(provider: ThingProvider) -> None:
+    world.thing, world.doubt = {"size_limit": 2}, True
+    assert provider.read("thing t", STATE).id == "thing t"
+    assert world.shared == [("read", True), ("read", False)]
+
+
+def test_a_change_drops_what_was_shared(provider: ThingProvider) -> None:
+    with adapter.FACTS.read():
+        assert adapter.FACTS.ask("key", lambda: "before") == "before"
+        provider.update("thing t", STATE, {**DECLARED, "sizeLimit": 3.0})
+        assert adapter.FACTS.ask("key", lambda: "after") == "after"
 
 
 def test_what_cannot_be_changed_now_fails(provider: ThingProvider) -> None:

@@ -20,6 +20,7 @@ from tde_replication.adapter import Provider
 from tde_replication.errors import CommandFailed, Unavailable, UserError
 from tde_replication.hosts import file_scripts, files, listeners
 from tde_replication.hosts.base import FileStatus, Host, Postmaster
+from tde_replication.hosts.facts import Facts
 from tde_replication.hosts.files import Ended
 from tde_replication.hosts.local.machine import LocalHost
 from tde_replication.hosts.superuser import Connection
@@ -122,6 +123,12 @@ class Hostile(Host):
         if self._draw(st.booleans()):
             raise CommandFailed(command[0], self._draw(st.integers(-20, 255)), self._draw(texts))
         return str(self._answer(texts | control_texts | st.lists(texts, max_size=6).map("\n".join)))
+
+    def output(self, command: Sequence[str]) -> str:
+        return self.run(command)
+
+    def look(self, **_: Any) -> None:
+        pass
 
     def read(self, path: PurePosixPath, *, follow: bool = False) -> bytes | None:
         del path, follow
@@ -400,6 +407,10 @@ def test_raw_answers_of_a_shell(answers: list[Ended]) -> None:
         with pytest.MonkeyPatch.context() as patch, refused_in_a_sentence():
             patch.setattr(files, "PAUSES", (0.0,))
             ask(path)
+    with Facts().read(), refused_in_a_sentence():
+        host.look(statuses=[path], contents=[path], listings=[path], servers=[path], outputs=[["ls"]])
+    with refused_in_a_sentence():
+        host.output(["ls"])
     with refused_in_a_sentence():
         host.write(path, b"", mode=0o600)
     with refused_in_a_sentence():

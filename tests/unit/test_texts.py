@@ -4,6 +4,7 @@ import re
 import socket
 import struct
 import threading
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -309,14 +310,14 @@ Bytes per WAL segment:                16777216
 class Answering(LocalHost):
     """A host on which every command says the same."""
 
-    def __init__(self, output: str) -> None:
+    def __init__(self, said: str) -> None:
         super().__init__()
-        self.output = output
+        self.said = said
         self.asked: list[str] = []
 
-    def run(self, command: Any, **_: Any) -> str:
+    def output(self, command: Sequence[str]) -> str:
         self.asked = list(command)
-        return self.output
+        return self.said
 
 
 @pytest.mark.parametrize("listed", [b"a\0../b\0", b"..\0", b".\0", b"\0"])

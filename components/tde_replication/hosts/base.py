@@ -4,7 +4,7 @@ A command is an argument vector that runs as the account that owns the server, n
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -117,6 +117,23 @@ class Host(ABC):
         `on_line` gets each line of standard error as it comes. The whole process group ends with a missed deadline, and
         when the caller dies. Raises `CommandFailed`.
         """
+
+    @abstractmethod
+    def output(self, command: Sequence[str]) -> str:
+        """The standard output of a short command that changes nothing. Raises `CommandFailed`."""
+
+    @abstractmethod
+    def look(
+        self,
+        *,
+        statuses: Iterable[PurePosixPath] = (),
+        contents: Iterable[PurePosixPath] = (),
+        listings: Iterable[PurePosixPath] = (),
+        servers: Iterable[PurePosixPath] = (),
+        outputs: Iterable[Sequence[str]] = (),
+    ) -> None:
+        """Have all of this asked at once where answers are shared (see `facts`): what `status`, `read`, `listing`, `postmaster`
+        and `output` then say, or raise, each for itself."""
 
     @abstractmethod
     def read(self, path: PurePosixPath, *, follow: bool = False) -> bytes | None:

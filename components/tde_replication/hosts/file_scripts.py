@@ -40,6 +40,8 @@ kill "$watcher" 2>/dev/null
 wait "$watcher" 2>/dev/null
 exit "$status"
 """
+# In a plain environment; a command with "=" in its path would be a variable to `env`.
+OUTPUT = """exec env -i PATH=/usr/bin:/bin LC_ALL=C.UTF-8 TZ=UTC /bin/sh -c 'exec "$@"' sh "$@" """
 STATUS = PRELUDE + """there "$1"; exec stat -c '%f %U %u' -- "$1" """
 # $2: at most so many bytes
 READ = PRELUDE + """regular "$1"; exec head -c "$2" -- "$1" """

@@ -1,13 +1,17 @@
 """What every kind of host does in the same way: files and processes by constant scripts, run as the server's account."""
 
+import re
+import secrets
+import shlex
 import time
 from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-from tde_replication.errors import Conflict, Unavailable, UserError
-from tde_replication.hosts import file_scripts as scripts
+from tde_replication.errors import CommandFailed, Conflict, Unavailable, UserError
+from tde_replication.hosts import facts, file_scripts as scripts
 from tde_replication.hosts.base import FileStatus, Host, Postmaster
 
 DEADLINE = 60.0
@@ -20,6 +24,8 @@ PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds, for a server that just ends: its lock file is gone when it is read, or its process can no longer be looked at."""
 KINDS: dict[int, Literal["file", "directory"]] = {0o100000: "file", 0o040000: "directory"}
 DENIED = "Permission denied"
+Question = tuple[str, ...]
+"""A script that changes nothing, and its arguments."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +66,65 @@ class ScriptedHost(Host):
             return UserError(f"{place}: {self.account} has no permission there")
         return UserError(f"{place}: {ended.cause}")
 
+    def _ask(self, *question: str) -> Ended:
+        """The answer, which reads share."""
+        known = facts.current()
+        return (
+            known.ask((self.address, question), lambda: self._execute(*question)) if known else self._execute(*question)
+        )
+
+    def look(
+        self,
+        *,
+        statuses: Iterable[PurePosixPath] = (),
+        contents: Iterable[PurePosixPath] = (),
+        listings: Iterable[PurePosixPath] = (),
+        servers: Iterable[PurePosixPath] = (),
+        outputs: Iterable[Sequence[str]] = (),
+    ) -> None:
+        known = facts.current()
+        if known is None:
+            return
+        questions = [
+            *((scripts.STATUS, str(path)) for path in statuses),
+            *((scripts.READ, str(path), str(LIMIT + 1)) for path in contents),
+            *((scripts.LISTING, str(path)) for path in listings),
+            *((scripts.POSTMASTER, str(data)) for data in servers),
+            *((scripts.OUTPUT, *command) for command in outputs),
+        ]
+
+        def ask(keys: Sequence[tuple[str, Question]]) -> dict[tuple[str, Question], Ended]:
+            return dict(zip(keys, self._ask_together([question for _, question in keys]), strict=True))
+
+        known.ask_together([(self.address, question) for question in questions], ask)
+
+    def _ask_together(self, questions: Sequence[Question]) -> list[Ended]:
+        """By one script, which runs each in a shell of its own and says where its answer ends."""
+        marker = f"--{secrets.token_hex(16)}--"
+        ended = self._execute(
+            "".join(
+                f"(set -- {shlex.join(arguments)}\n{script}\n) </dev/null\nprintf '%s %s\\n' {marker} $?\necho {marker} >&2\n"
+                for script, *arguments in questions
+            )
+        )
+        if ended.status == scripts.ABSENT:
+            return [ended] * len(questions)  # there is no container, nor a volume
+        answers = re.findall(rf"(.*?){marker} (\d+)\n".encode(), ended.output, re.DOTALL)
+        errors = ended.errors.split(f"{marker}\n")[:-1]
+        if ended.status or not len(answers) == len(errors) == len(questions):
+            raise UserError(f"{self.label}what was asked together was not answered: {ended.cause}")
+        return [Ended(int(status), output, error) for (output, status), error in zip(answers, errors, strict=True)]
+
+    def output(self, command: Sequence[str]) -> str:
+        ended = self._ask(scripts.OUTPUT, *command)
+        if ended.status:
+            name = PurePosixPath(command[0]).name
+            raise CommandFailed(name, ended.status, "".join(ended.errors.splitlines(keepends=True)[-20:]))
+        return ended.output.decode(errors="replace")
+
     def _asked(self, path: PurePosixPath, script: str, *arguments: str) -> bytes | None:
         """What a script says of `path`; None where nothing is there."""
-        ended = self._execute(script, str(path), *arguments)
+        ended = self._ask(script, str(path), *arguments)
         if ended.status == scripts.ABSENT:
             return None
         if ended.status:
@@ -132,11 +194,12 @@ class ScriptedHost(Host):
             raise self._problem(path, ended)
 
     def postmaster(self, data_directory: PurePosixPath) -> Postmaster | None:
+        ended = self._ask(scripts.POSTMASTER, str(data_directory))
         for pause in PAUSES:
-            ended = self._execute(scripts.POSTMASTER, str(data_directory))
             if ended.status != scripts.UNKNOWN:
                 break
             time.sleep(pause)
+            ended = self._execute(scripts.POSTMASTER, str(data_directory))
         if ended.status == scripts.ABSENT:
             return None
         pid, where, *lines = [*ended.output.decode(errors="replace").splitlines(), "", ""]

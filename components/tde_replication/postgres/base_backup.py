@@ -3,7 +3,6 @@
 import re
 import time
 from contextlib import AbstractContextManager
-from itertools import count
 from pathlib import PurePosixPath
 from typing import ClassVar, Self
 
@@ -12,8 +11,9 @@ from psycopg.conninfo import make_conninfo
 from tde_replication import hosts
 from tde_replication.errors import CommandFailed, Unavailable, UserError
 from tde_replication.postgres.cipher import OLDEST
-from tde_replication.postgres.control import ControlData, position
+from tde_replication.postgres.control import ControlData
 from tde_replication.postgres.data_directory import DataDirectory
+from tde_replication.postgres.following import IN_CLEAR, Clone
 from tde_replication.postgres.inheritance import (
     ACCESS,
     AUTO_CONF,
@@ -32,15 +32,12 @@ from tde_replication.unasked import could_not_ask
 from tde_replication.values import Cipher
 from tde_replication.waiting import until
 
-WAL_GONE = "its WAL is gone from the primary"
-IN_CLEAR = "it runs without pg_tde, and replays in clear what is encrypted"
 PRIMARY_ONCE = "it was promoted, or started without standby.signal"
 CLUSTER_SIZE = "SELECT sum(pg_database_size(oid)) FROM pg_database"
 TABLESPACE_FULL = (
     "A tablespace is cloned to where the primary has it, and what is there is never written over. Find out whose files these "
     "are, move them to another place"
 )
-WAL_FILE = r"[0-9A-F]{24}"
 CLONE_DEADLINE = 7 * 24 * 3600.0
 SLOT_DEADLINE = 10.0
 DF_DEADLINE = 10.0
@@ -97,6 +94,7 @@ class ClonedDirectory(DataDirectory):
         return self.urn
 
     def read(self) -> Self | None:
+        self.look()
         if not self.machine.listing(self.path):
             return None
         try:
@@ -168,88 +166,12 @@ class ClonedDirectory(DataDirectory):
             return f"it is a clone of another cluster (system identifier {clone.system_identifier})"
         if clone.left_recovery and not self.machine.status(self.path / "backup_label"):
             return PRIMARY_ONCE
+        found = Clone(self.machine, self.path, clone, self.slot, self._primary)
         try:
-            return IN_CLEAR if self.encrypted and self._runs_without_pg_tde() else self._missing(clone)
+            return IN_CLEAR if self.encrypted and found.runs_without_pg_tde else found.missing()
         except Unavailable as why:
             could_not_ask(f"whether {self.name} can follow its primary", why)
             return None
-
-    def _missing(self, clone: ControlData) -> str | None:
-        """What it needs and the primary has not, or has itself and the primary has not."""
-        with self._primary() as primary:
-            query = "SELECT invalidation_reason FROM pg_replication_slots WHERE slot_name = %s"
-            if primary.value(query, [self.slot]) == "wal_removed":
-                return WAL_GONE
-            # Also of one that streams: from the beginning of a WAL file, which the primary has, though not to where it has it.
-            if astray := self._astray(clone, primary):
-                return astray
-            oldest = primary.value("SELECT min(substr(name, 9)) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'")
-        # Also where its slot looks well: one that was made anew holds nothing back of what was gone before.
-        needed = self._next_segment(clone)
-        gone = needed is not None and needed < clone.segment(f"{clone.timeline:08X}{oldest}")
-        return WAL_GONE if gone else None
-
-    def _astray(self, clone: ControlData, primary: Session) -> str | None:
-        """Whether it has WAL that is none of the primary's."""
-        # In this order: it may go on to another timeline meanwhile, and the primary is further than any standby of its own.
-        # To where the primary inserts, not flushes: a record that ends a WAL file counts up to the file's end for a standby
-        # that has replayed it, while the primary still writes the rest of that file.
-        reached = self._reached(clone)
-        mine = self._timeline(clone)
-        now = primary.row(
-            "SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), pg_current_wal_insert_lsn()::text "
-            "WHERE NOT pg_is_in_recovery()"
-        )
-        if now is None:
-            return None  # it is no primary now: its own resource says so
-        timeline, end = int(now[0], 16), now[1]
-        if mine > timeline:
-            return f"it is on timeline {mine}, the primary on {timeline}"
-        if mine < timeline:
-            end = _end_of(primary, mine, timeline)
-        if position(reached) > position(end):
-            return f"it has WAL up to {reached} of timeline {mine}, which ends at {end} on the primary"
-        return None
-
-    def _runs_without_pg_tde(self) -> bool:
-        """Then its files of encrypted tables are no good, with pg_tde loaded again neither."""
-        if not self.machine.serves(self.path):
-            return False
-        with self._itself() as standby:
-            return standby.row("SELECT 1 FROM pg_settings WHERE name = 'pg_tde.wal_encrypt'") is None
-
-    def _next_segment(self, clone: ControlData) -> int | None:
-        """The number of the first WAL file that it needs of the primary; None where it does not know yet."""
-        if self.machine.serves(self.path):
-            # Before it has asked the primary for any, it replays what it has itself.
-            query = (
-                "SELECT trunc((greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0') / %s)::bigint "
-                "WHERE pg_last_wal_receive_lsn() IS NOT NULL"
-            )
-            with self._itself() as standby:
-                found: int | None = standby.value(query, [clone.segment_size])
-                return found
-        # It starts with what it has. A file made ready for later passes for WAL here: once it runs, it knows better.
-        held = {clone.segment(name) for name in self._wal_files()}
-        return next(number for number in count(clone.segment(clone.redo_wal_file)) if number not in held)
-
-    def _wal_files(self) -> list[str]:
-        return [name for name in self.machine.listing(self.path / "pg_wal") if re.fullmatch(WAL_FILE, name)]
-
-    def _timeline(self, clone: ControlData) -> int:
-        """The one it is on: what pg_controldata says is that of its last restartpoint."""
-        return max(clone.timeline, *(int(name[:8], 16) for name in self._wal_files()), 0)
-
-    def _reached(self, clone: ControlData) -> str:
-        """The LSN up to which it has WAL."""
-        if not self.machine.serves(self.path):
-            return clone.reached
-        with self._itself() as standby:
-            found = standby.value("SELECT greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())")
-        return str(found or clone.reached)
-
-    def _itself(self) -> AbstractContextManager[Session]:
-        return server_session(self.machine, self.path, f"the standby on {self.path}")
 
     def _primary(self) -> AbstractContextManager[Session]:
         return server_session(
@@ -335,13 +257,6 @@ class ClonedDirectory(DataDirectory):
     def _tool(self) -> str:
         names = self.machine.listing(PurePosixPath(self.binaries))
         return "pg_tde_basebackup" if "pg_tde_basebackup" in names else "pg_basebackup"
-
-
-def _end_of(primary: Session, timeline: int, current: int) -> str:
-    """Where an earlier timeline of the primary ends."""
-    history = primary.value("SELECT pg_read_file('pg_wal/' || %s, true)", [f"{current:08X}.history"])
-    ends = {line.split()[0]: line.split()[1] for line in (history or "").splitlines() if len(line.split()) > 1}
-    return str(ends.get(str(timeline), "FFFFFFFF/FFFFFFFF"))  # where it does not say, the standby finds out for itself
 
 
 def _tell(what: str, line: str, seconds: float) -> None:

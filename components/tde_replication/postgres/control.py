@@ -40,13 +40,17 @@ def position(lsn: str) -> int:
     return int(found[1], 16) << 32 | int(found[2], 16)
 
 
+def control_command(binaries: PurePosixPath, data: PurePosixPath) -> list[str]:
+    return [str(binaries / "pg_controldata"), "--pgdata", str(data)]
+
+
 def control_data(host: Host, binaries: PurePosixPath, data: PurePosixPath) -> ControlData:
     """Read global/pg_control by the server's own tool.
 
     Raises `CommandFailed` where there is none, so that this is no data directory, and `Unavailable` where it cannot be read now.
     """
     try:
-        output = host.run([str(binaries / "pg_controldata"), "--pgdata", str(data)], deadline=DEADLINE)
+        output = host.output(control_command(binaries, data))
     except CommandFailed as failure:
         # A program that is missing or a disk that hangs says nothing of what is there.
         if host.status(data / "global" / "pg_control"):
@@ -72,6 +76,11 @@ def control_data(host: Host, binaries: PurePosixPath, data: PurePosixPath) -> Co
     return found
 
 
+def look_into(host: Host, binaries: PurePosixPath, data: PurePosixPath) -> None:
+    """Ask in one script what the resources of one server want to know of its data directory, where a refresh reads them."""
+    host.look(listings=[data, data / "pg_wal"], servers=[data], outputs=[control_command(binaries, data)])
+
+
 FOLLOWED = {
     "max_connections": "max_connections",
     "max_worker_processes": "max_worker_processes",
@@ -85,7 +94,7 @@ FOLLOWED = {
 def too_low(host: Host, binaries: PurePosixPath, data: PurePosixPath) -> dict[str, str]:
     """What a standby must at least have to start, where the next start would give it less: its primary had that when it wrote
     what is replayed now."""
-    output = host.run([str(binaries / "pg_controldata"), "--pgdata", str(data)], deadline=DEADLINE)
+    output = host.output(control_command(binaries, data))
     least = {
         FOLLOWED[name]: int(value)
         for name, value in re.findall(r"^(\w+) setting:\s+(\d{1,9})$", output, re.MULTILINE | re.ASCII)

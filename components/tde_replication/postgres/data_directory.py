@@ -14,7 +14,7 @@ from typing import ClassVar, Self
 
 from tde_replication.errors import CommandFailed, Conflict
 from tde_replication.hosts.base import Host
-from tde_replication.postgres.control import ControlData, control_data
+from tde_replication.postgres.control import ControlData, control_data, look_into
 from tde_replication.postgres.resource import OnHost
 from tde_replication.progress import note
 
@@ -59,6 +59,9 @@ class DataDirectory(OnHost):
 
     def control(self) -> ControlData:
         return control_data(self.machine, PurePosixPath(self.binaries), self.path)
+
+    def look(self) -> None:
+        look_into(self.machine, PurePosixPath(self.binaries), self.path)
 
     def _marker(self) -> dict[str, str]:
         return marker(self.machine, self.path)
@@ -179,6 +182,7 @@ class InitializedDirectory(DataDirectory):
     """Whether the directory still holds what was made: "this cluster", or what it holds now."""
 
     def read(self) -> Self | None:
+        self.look()
         found = self._found()
         # A primary that had data is not made anew over its standbys' copies because a disk is not mounted.
         return None if self.disposable and found == NOTHING else self.replace(holds=found)
@@ -239,6 +243,7 @@ class AdoptedDirectory(DataDirectory):
         return f"{self.system_identifier} adopted"
 
     def read(self) -> Self:
+        self.look()
         return self.replace(holds=self._found())
 
     def refusal(self, live: Self) -> str | None:

@@ -129,8 +129,10 @@ class HbaRule(OnServer):
     def _marked(self, server: Session) -> list[int]:
         """The numbers of the lines that may be taken out: one without our mark was there before us, and one that says for whom
         it was made is ours whatever has been made of it since."""
-        path = str(server.value("SHOW hba_file"))
-        lines = (self.machine.read(PurePosixPath(path), follow=True) or b"").splitlines()
+        path, content = server.row(
+            "SELECT current_setting('hba_file'), coalesce(pg_read_binary_file(current_setting('hba_file'), true), '')"
+        ) or ("", b"")
+        lines = content.splitlines()
         own = self._mark.encode()
         made = {
             n for n, line in enumerate(lines, 1) if line.rstrip().endswith(own) and not line.lstrip().startswith(b"#")

@@ -8,6 +8,8 @@ from tde_replication.errors import Conflict, Unavailable, UserError
 from tde_replication.postgres.resource import OnHost
 from tde_replication.reconciler import Secret
 
+SUFFIXES = TOKEN, CA, PASSFILE = ".vault-token", ".vault-ca.pem", ".pgpass"
+"""How the names of the files beside a data directory end, which begin with the name of the cluster."""
 INSTEAD = {"directory": "a directory", "other": "a link or a device"}
 
 
@@ -33,6 +35,8 @@ class HostFile(OnHost):
         return PurePosixPath(self.path)
 
     def read(self) -> Self | None:
+        together = beside(self._path)
+        self.machine.look(statuses=together, contents=together)
         found = self.machine.status(self._path)
         if found is None:
             return None
@@ -65,3 +69,9 @@ class HostFile(OnHost):
         found = self.machine.status(self._path)
         if found is None or found.kind != "directory":  # a directory in its place is none of ours
             self.machine.remove(self._path)
+
+
+def beside(path: PurePosixPath) -> list[PurePosixPath]:
+    """The files of one server, of which `path` is one."""
+    cluster = next((path.name.removesuffix(one) for one in SUFFIXES if path.name.endswith(one)), None)
+    return [path] if cluster is None else [path.with_name(f"{cluster}{one}") for one in SUFFIXES]

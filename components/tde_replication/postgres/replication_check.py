@@ -9,6 +9,7 @@ from psycopg import sql
 
 from tde_replication import hosts
 from tde_replication.errors import Unavailable, UserError
+from tde_replication.hosts import facts
 from tde_replication.postgres.encryption_proof import EncryptionProof
 from tde_replication.postgres.pg_tde import PgTde
 from tde_replication.postgres.principal_key import SCOPES
@@ -26,6 +27,10 @@ RETRY_SECONDS = 1.5
 """More than the second in which a standby asks again, see `wal_retrieve_retry_interval`."""
 RECONNECT_DEADLINE = 3.0
 """Seconds for a running standby to come back after a restart of the primary: it tries every second."""
+STREAMING = (
+    "SELECT slot_name FROM pg_stat_replication JOIN pg_replication_slots ON active_pid = pid "
+    "WHERE state IN ('streaming', 'catchup')"
+)
 REPLAY_DEADLINE = 600.0
 """Seconds for a standby that is behind to replay anything at all: how long it takes to the end is for its size to say."""
 
@@ -77,7 +82,10 @@ class ReplicationCheck(OnServer):
             running = False  # as far as anybody knows; the primary sees whether it streams
         try:
             with self._primary() as primary:
-                streams = until(lambda: self._streams(primary), seconds=RECONNECT_DEADLINE if running else 0)
+                streams = self._streams(primary)
+                if not streams:
+                    facts.doubt()
+                    streams = until(lambda: self._streams(primary), seconds=RECONNECT_DEADLINE if running else 0)
         except Unavailable as why:
             could_not_ask(f"whether {self.standby} streams", why)
             return self.replace(streaming="not known: the primary does not answer")
@@ -95,11 +103,7 @@ class ReplicationCheck(OnServer):
             return not until(lambda: not standby.value(query), seconds=RETRY_SECONDS)
 
     def _streams(self, primary: Session) -> bool:
-        state = primary.value(
-            "SELECT state FROM pg_stat_replication JOIN pg_replication_slots ON active_pid = pid WHERE slot_name = %s",
-            [self.slot],
-        )
-        return state in {"streaming", "catchup"}
+        return (self.slot,) in primary.known(STREAMING)
 
     def _comes_to_stream(self, primary: Session) -> bool:
         """Wait for it; not for a standby that has gone, and that nothing brings back."""

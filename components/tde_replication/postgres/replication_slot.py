@@ -12,6 +12,7 @@ from tde_replication.postgres.session import Session, session
 from tde_replication.waiting import until
 
 RELEASE_DEADLINE = 10.0
+SLOTS = "SELECT slot_name, slot_type, wal_status, invalidation_reason FROM pg_replication_slots"
 
 
 class ReplicationSlot(OnServer):
@@ -41,10 +42,10 @@ class ReplicationSlot(OnServer):
             return self._live(server)
 
     def _live(self, server: Session) -> Self | None:
-        row = server.row("SELECT slot_type, wal_status FROM pg_replication_slots WHERE slot_name = %s", [self.slot])
-        if row is None:
+        found = {name: about for name, *about in server.known(SLOTS)}
+        if self.slot not in found:
             return None
-        slot_type, wal_status = row
+        slot_type, wal_status, _ = found[self.slot]
         # "extended" and "unreserved" come and go with load and checkpoints: no drift. A slot that reserves nothing yet
         # (no status) would let WAL go that a clone needs.
         return self.replace(slot_type=slot_type, wal_status="lost" if wal_status in {"lost", None} else "reserved")

@@ -3,17 +3,20 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, LiteralString, TypeVar
 
 import psycopg
 from psycopg import sql
 
 from tde_replication.errors import AnotherCluster, LoginFailed, NoDatabase, SqlError, Unavailable, UserError
+from tde_replication.hosts import facts
 from tde_replication.hosts.base import Host
 from tde_replication.hosts.superuser import LOCK_SECONDS, STATEMENT_SECONDS, Connection, Query
 from tde_replication.postgres.resource import OnServer
+from tde_replication.postgres.shared import Rows, SharedConnection
 from tde_replication.progress import progress
 
+C = TypeVar("C")
 MAINTENANCE = ("postgres", "template1")
 """For what is in no particular database: a server may lack the first."""
 LONG_SECONDS = 600.0
@@ -37,17 +40,25 @@ BLOCKED_BY = (
 class Session:
     """A connection whose mistakes are told to a person; `purpose` opens each sentence ("role replicator")."""
 
-    def __init__(self, connection: Connection, purpose: str, again: Callable[[], Connection] | None = None) -> None:
-        """`again` opens another connection to the same server, to look up what this one waits for."""
+    def __init__(
+        self,
+        connection: Connection,
+        purpose: str,
+        again: Callable[[], Connection] | None = None,
+        shared: SharedConnection | None = None,
+    ) -> None:
+        """`again` opens another connection to the same server, to look up what this one waits for; `shared` has answers that
+        are good for all reads of a refresh."""
         self.connection = connection
         self.purpose = purpose
         self._again = again
+        self._shared = shared
         self._holder = ""
         self._look_at = 0.0
         self._lock_seconds = LOCK_SECONDS
         connection.on_wait = self._look
 
-    def rows(self, query: Query, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def rows(self, query: Query, parameters: Sequence[Any] = ()) -> Rows:
         """Run one statement and return its rows (none where it returns none)."""
         with self._told():
             return self._run(query, parameters)
@@ -61,7 +72,11 @@ class Session:
         found = self.row(query, parameters)
         return found[0] if found else None
 
-    def shown(self, query: Query, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def known(self, query: LiteralString) -> Rows:
+        """The rows of a query that is the same for all: reads ask it once."""
+        return self._shared.answer(query, lambda: self.rows(query)) if self._shared else self.rows(query)
+
+    def shown(self, query: Query, parameters: Sequence[Any] = ()) -> Rows:
         """The rows of what pg_tde shows of its providers and keys.
 
         Raises `Unavailable` for what another resource answers for: it opens the Vault token files even to list them; the
@@ -99,7 +114,7 @@ class Session:
                 for limit in limits:
                     self._run(sql.SQL("RESET {}").format(sql.Identifier(limit)))
 
-    def _run(self, query: Query, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def _run(self, query: Query, parameters: Sequence[Any] = ()) -> Rows:
         self._holder, self._look_at = "", WAIT_SECONDS
         return self.connection.rows(query, parameters)
 
@@ -149,43 +164,59 @@ def sentence(purpose: str, error: psycopg.Error) -> UserError:
 
 @contextmanager
 def server_session(host: Host, data: PurePosixPath, purpose: str, database: str | None = None) -> Iterator[Session]:
-    """A superuser's session on whatever server runs on `data`; without a `database`, in any.
+    """A superuser's session on whatever server runs on `data`; without a `database`, in any. Reads share it.
 
     Raises `NoDatabase` where the server has none of this name.
     """
 
-    def opened() -> Connection:
-        return _in_database(host, data, purpose, database) if database else _in_any_database(host, data)
+    def open_by(connect: Callable[[str], C]) -> C:
+        return (
+            _in_database(host, data, purpose, database, connect) if database else _in_any_database(host, data, connect)
+        )
 
-    with opened() as connection:
-        yield Session(connection, purpose, opened)
+    def open_own() -> Connection:
+        return open_by(lambda name: host.connect(data, name))
+
+    known = facts.current()
+    if known is None:
+        with open_own() as connection:
+            yield Session(connection, purpose, open_own)
+        return
+    shared = open_by(
+        lambda name: known.ask(
+            ("session", host.address, data, name), lambda: SharedConnection(host.connect(data, name))
+        )
+    )
+    with shared.lent(open_own) as connection:
+        yield Session(connection, purpose, open_own, shared if connection is shared.connection else None)
 
 
-def _in_any_database(host: Host, data: PurePosixPath) -> Connection:
+def _in_any_database(host: Host, data: PurePosixPath, connect: Callable[[str], C]) -> C:
+    """`connect` to a database that most servers have, or that all have."""
     first, second = MAINTENANCE
     try:
-        return host.connect(data, first)
+        return connect(first)
     except LoginFailed:
         found = host.postmaster(data)
         if not (found and found.ready):
             raise
         try:
-            return host.connect(data, second)
+            return connect(second)
         except LoginFailed:
             pass
         raise
 
 
-def _in_database(host: Host, data: PurePosixPath, purpose: str, name: str) -> Connection:
+def _in_database(host: Host, data: PurePosixPath, purpose: str, name: str, connect: Callable[[str], C]) -> C:
     """Where it is refused, the reason is asked: libpq gives no SQLSTATE, and the server says why in its own language."""
     try:
-        return host.connect(data, name)
+        return connect(name)
     except LoginFailed:
-        with _in_any_database(host, data) as connection:
-            allowed = connection.rows("SELECT datallowconn FROM pg_database WHERE datname = %s", [name])
-        if not allowed:
+        with server_session(host, data, purpose) as server:
+            allowed = server.row("SELECT datallowconn FROM pg_database WHERE datname = %s", [name])
+        if allowed is None:
             raise NoDatabase(f"{purpose}: the server on {data} has no database {name}") from None
-        if allowed == [(False,)]:
+        if not allowed[0]:
             raise Unavailable(
                 f"{purpose}: database {name} takes no connections: run ALTER DATABASE {name} ALLOW_CONNECTIONS true"
             ) from None
@@ -199,7 +230,8 @@ def session(resource: OnServer, purpose: str, database: str | None = None) -> It
     Raises `AnotherCluster` where that is what runs there.
     """
     with server_session(resource.machine, resource.data, purpose, database) as opened:
-        found = str(opened.value("SELECT system_identifier FROM pg_control_system()"))
+        [[identifier]] = opened.known("SELECT system_identifier FROM pg_control_system()")
+        found = str(identifier)
         if found != resource.system_identifier:
             raise AnotherCluster(
                 f"{purpose}: the server on {resource.data_directory} is another cluster (system identifier {found}, "

@@ -31,7 +31,8 @@ def without_standbys(server: OnServer, name: str, settings: Collection[str]) -> 
     """What keeps a server that was here before the stack from having a standby, unless it is among its `settings`."""
     try:
         with session(server, f"server {name}") as running:
-            found = dict(running.rows("SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", [list(NEEDED)]))
+            rows = running.rows("SELECT name, setting FROM pg_settings WHERE name = ANY(%s)", [list(NEEDED)])
+            found: dict[str, str] = dict(rows)
     except UserError as why:
         could_not_ask(f"whether server {name} can have a standby", why)
         return None

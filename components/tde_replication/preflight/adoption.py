@@ -6,6 +6,7 @@ from psycopg import sql
 
 from tde_replication import hosts, settings
 from tde_replication.errors import LoginFailed, UserError
+from tde_replication.hosts import facts
 from tde_replication.hosts.placement import Placement
 from tde_replication.postgres.pg_tde import DEFAULT_KEY, PROVIDERS, SERVER_KEY, PgTde
 from tde_replication.postgres.replication_slot import others_streaming
@@ -35,7 +36,8 @@ def adoption(
             restart=primary.restart,
             ours=False,
         )
-        live = declared.read()
+        with facts.unshared():
+            live = declared.read()
         return (declared.refusal_of_adoption(live), declared.cost(live)) if live else (None, None)
     except LoginFailed as refused:
         if _takes_connections(placement):

@@ -21,6 +21,7 @@ from tde_replication.hosts.file_scripts import ABSENT, SOCKET
 from tde_replication.hosts.ssh.connections import NotJoined
 from tde_replication.hosts.ssh.login import CONNECT_SECONDS
 from tde_replication.hosts.ssh.openssh import Errors, Shell
+from tde_replication.hosts.ssh.refusals import refusal
 from tde_replication.hosts.superuser import Intake
 
 CHUNK = 65_536
@@ -113,7 +114,7 @@ class Bridge:
         self._thread.join(CONNECT_SECONDS)
         if not self._errors.begun:
             self._shell.expect_joined(self._relay, self._errors.before)
-            return self._shell.refusal(self._relay.returncode or 0, self._errors.before)
+            return refusal(self._shell.login, self._relay.returncode or 0, self._errors.before)
         if self._errors.status == ABSENT:
             return Unavailable(f"no server runs on {self._data}")
         cause = "".join(self._errors.own).strip() or otherwise

@@ -20,6 +20,7 @@ from tde_replication.hosts.ssh.bridge import Bridge
 from tde_replication.hosts.ssh.connections import NotJoined, attempts
 from tde_replication.hosts.ssh.login import Login, connection_settings, known_host_keys
 from tde_replication.hosts.ssh.openssh import Shell, failed
+from tde_replication.hosts.ssh.refusals import refusal
 from tde_replication.hosts.superuser import Connection, superuser
 
 OWN_UNITS = "tde-"
@@ -132,7 +133,7 @@ class SshHost(ScriptedHost):
         except TimeoutError:
             raise Unavailable(f"{self.login} did not answer within {DEADLINE:g} s") from None
         if ended.status and "sudo" in ended.errors:
-            raise self._shell.refusal(ended.status, ended.errors, "root")
+            raise refusal(self.login, ended.status, ended.errors, "root")
         return self._output(" ".join(command[:2]), ended)
 
     def start(self, binaries: PurePosixPath, data_directory: PurePosixPath) -> int:

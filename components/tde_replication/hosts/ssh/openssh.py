@@ -1,4 +1,4 @@
-"""One machine's shell through OpenSSH's `ssh`: how a script runs there, and what its errors mean.
+"""One machine's shell through OpenSSH's `ssh`: how a script runs there.
 
 Every script goes over standard input of one constant remote command, so that nothing of a stack's settings is in an argument
 list or in the log of sudo, and so that it does not matter what the login shell is (sshd hands it that command: fish and csh
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import IO, Any, cast
 
-from tde_replication.errors import AccessDenied, CommandFailed, Unavailable, UserError
+from tde_replication.errors import CommandFailed, Unavailable, UserError
 from tde_replication.hosts.answer import LONGEST, Receiver, last_lines
 from tde_replication.hosts.files import Ended
 from tde_replication.hosts.ssh import sudo
@@ -38,11 +38,11 @@ from tde_replication.hosts.ssh.connections import (
     gave_up,
     patience,
 )
-from tde_replication.hosts.ssh.login import CONNECT_SECONDS, Login, environment
+from tde_replication.hosts.ssh.login import Login
+from tde_replication.hosts.ssh.refusals import refusal
 from tde_replication.waiting import Limit
 
 ATTEMPT_SECONDS = 60.0
-SSH_FAILED = 255
 
 # What follows its line on standard input is left for the script.
 RECEIVE = f"""/bin/sh -c '{sudo.SKIP}; eval "$(echo "${{line#*:}}" | base64 -d)"'"""
@@ -79,7 +79,7 @@ class Shell:
             except TimeoutError:
                 raise Unavailable(self._late(seconds)) from None
             except LoginFailed as failed:
-                refused = self.refusal(failed.code, failed.said)
+                refused = refusal(self.login, failed.code, failed.said)
                 if not isinstance(refused, Unavailable) or not BUSY.search(str(refused)):
                     raise refused from None
         gave_up(self.login)
@@ -188,7 +188,7 @@ class Shell:
             return None
         if not errors.begun:
             self.expect_joined(child, errors.before)
-            raise self.refusal(code, errors.before)
+            raise refusal(self.login, code, errors.before)
         return output
 
     def expect_joined(self, child: subprocess.Popen[bytes], said: str) -> None:
@@ -228,41 +228,11 @@ class Shell:
                 if not child.returncode:
                     return None
                 self.expect_joined(child, said)
-                refused = self.refusal(child.returncode, said, account)
+                refused = refusal(self.login, child.returncode, said, account)
                 if isinstance(refused, Unavailable):
                     raise refused
                 return refused
         raise self.full()
-
-    def refusal(self, code: int, said: str, account: str | None = None) -> UserError:
-        """Why nothing ran as `account`: what ssh, sudo or the login shell `said` before it ended with `code`."""
-        login = self.login
-        for pattern, kind, sentence in REASONS:
-            if found := re.search(pattern, said):
-                values = {"host": str(login), "account": account or login.account, "user": login.user or "this user"}
-                return kind(sentence.format(*found.groups(), **values))
-        last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
-        if code == SSH_FAILED:
-            return self._on_the_way() or Unavailable(f"{login} cannot be reached: {last}")
-        return UserError(f"the login {login.login} runs no commands (status {code}): {last}")
-
-    def _on_the_way(self) -> UserError | None:
-        """What a jump host says against us: ssh keeps that to itself where connections are shared."""
-        if not self.login.jump:
-            return None
-        *before, last = self.login.jump
-        hop = self.login.hop(last, *before)
-        command = ["ssh", *hop.options(), "--", hop.host, "exit"]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, env=environment(), timeout=2 * CONNECT_SECONDS, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return Unavailable(f"{hop}, on the way to {self.login}, does not answer")
-        if done.returncode != SSH_FAILED:
-            return None  # it lets us in, whatever it says to a command
-        reason = Shell(hop).refusal(SSH_FAILED, done.stderr)
-        return type(reason)(f"on the way to {self.login}: {reason}")
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
@@ -299,62 +269,6 @@ _PROOFS: dict[tuple[Login, str], UserError | None] = {}
 """By login and account: what became of the password, once it was tried."""
 _PROOFS_LOCKS: defaultdict[tuple[Login, str], threading.Lock] = defaultdict(threading.Lock)
 """A machine that does not answer holds up nobody but who asks for it."""
-
-REASONS: tuple[tuple[str, type[UserError], str], ...] = (
-    (
-        "IDENTIFICATION HAS CHANGED",
-        AccessDenied,
-        (
-            "{host} shows another host key than the one known for it: nothing was sent to it. If the machine was rebuilt, put "
-            "its new key into known_hosts in place of the old one, once you have compared its fingerprint"
-        ),
-    ),
-    (
-        "host key is known for|Host key verification failed",
-        AccessDenied,
-        (
-            "the host key of {host} is not in known_hosts: nothing was sent to it. Put it there (ssh-keyscan shows it), once you "
-            "have compared its fingerprint"
-        ),
-    ),
-    (
-        r"Permission denied \(([^)]*)\)",
-        AccessDenied,
-        "{host} does not let {user} in ({0}): load the right key into the agent, or name its file in the host's `key`",
-    ),
-    (
-        "Too many authentication failures",
-        AccessDenied,
-        "{host} was offered too many keys: name the one in the host's `key`",
-    ),
-    (
-        "sudo: a (?:password|terminal) is required|sudo: sorry, you must have a tty",
-        AccessDenied,
-        (
-            "sudo on {host} asks {user} for a password: allow `{user} ALL=({account}) NOPASSWD: ALL` in its "
-            f"sudoers, or give the password of {{user}} on this machine ({sudo.HOW.replace('{', '{{').replace('}', '}}')})"
-        ),
-    ),
-    (
-        r"incorrect password attempt|Sorry, try again|no password was provided",
-        AccessDenied,
-        (
-            f"sudo on {{host}} does not take the password of {{user}} ({sudo.ENVIRONMENT}, tde-replication:{sudo.SETTING}): it "
-            "was tried once, and is not tried again"
-        ),
-    ),
-    (
-        "is not allowed to (?:execute|run sudo)|not in the sudoers file|may not run sudo",
-        AccessDenied,
-        "sudo on {host} does not let {user} become {account}: allow `{user} ALL=({account}) NOPASSWD: ALL` in its sudoers",
-    ),
-    (
-        r"sudo: unknown user:? (\S+)|runuser: user (\S+) does not exist",
-        AccessDenied,
-        "there is no account {account} on {host}",
-    ),
-    ("sudo.*(?:not found|No such file)", AccessDenied, "there is no sudo on {host}, and {user} is not {account}"),
-)
 
 
 def failed(command: str, ended: Ended) -> CommandFailed:

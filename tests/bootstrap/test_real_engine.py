@@ -115,6 +115,8 @@ def test_a_dynamic_resource_runs_on_the_projects_interpreter_without_a_warning(p
 
 
 RAISE = "import pulumi\ndef fail(*_): raise pulumi.RunError('two mistakes:\\n  one')\n"
+UNTOLD = "an unhandled error occurred: program exited with non-zero exit code:"
+"""What the engine says more, unless the program has told what is wrong."""
 IN_AN_APPLY = "pulumi.export('x', pulumi.Output.from_input(1).apply({}))"
 
 
@@ -127,6 +129,7 @@ def test_a_run_error_is_its_message(program: Program, call: str) -> None:
     assert "error: two mistakes:\n      one\n" in diagnostics
     assert diagnostics.count("two mistakes") == 1
     assert "Traceback" not in done.stdout
+    assert f"error: {UNTOLD} 1" in diagnostics
 
 
 @pytest.mark.parametrize("call", ["helper.fail()", IN_AN_APPLY.format("helper.fail")])
@@ -139,6 +142,7 @@ def test_another_exception_is_a_traceback_of_the_program_alone(program: Program,
     assert "ValueError: no such thing" in done.stdout
     assert "language_host.py" not in done.stdout
     assert "runpy" not in done.stdout
+    assert UNTOLD not in done.stdout
 
 
 def test_the_language_host_is_no_part_of_the_project_it_lies_in(program: Program) -> None:
@@ -164,10 +168,15 @@ def test_the_language_host_is_no_part_of_the_project_it_lies_in(program: Program
 
 
 def test_a_program_that_exits_fails(program: Program) -> None:
-    program.write(__main__="import sys; sys.exit(3)")
-    assert program.pulumi("preview").returncode != 0
-    program.write(__main__="import sys; sys.exit(0)")
-    assert program.pulumi("preview").returncode == 0
+    for status, code, words in (("3", 3, ""), ("'in words'", 1, "in words")):
+        program.write(__main__=f"import sys; sys.exit({status})")
+        done = program.pulumi("preview")
+        assert done.returncode != 0
+        assert f"error: {UNTOLD} {code}" in done.stdout
+        assert words in done.stdout
+    for status in ("", "0"):
+        program.write(__main__=f"import sys; sys.exit({status})")
+        assert program.pulumi("preview").returncode == 0
 
 
 def test_a_program_that_has_told_what_is_wrong_gets_no_second_error(program: Program) -> None:

@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from tde_replication import settings, stack_file
 from tde_replication.hosts.account import service_account
-from tde_replication.postgres.data_directory import MARKER
+from tde_replication.postgres.marker import MARKER
 from tde_replication.settings import MANAGED_PARAMETERS
 from tde_replication.stack_file import StackFileError
 from tests.graph import graph as graphs

@@ -9,13 +9,8 @@ import pytest
 from tde_replication.errors import Conflict, Unavailable, UserError
 from tde_replication.hosts.local.machine import LocalHost
 from tde_replication.postgres import data_directory
-from tde_replication.postgres.data_directory import (
-    MARKER,
-    AdoptedDirectory,
-    DataDirectory,
-    InitializedDirectory,
-    marker,
-)
+from tde_replication.postgres.data_directory import AdoptedDirectory, DataDirectory, InitializedDirectory
+from tde_replication.postgres.marker import MARKER, marker
 from tests.providers.servers import Node, Servers
 
 

@@ -24,8 +24,9 @@ from tde_replication.hosts.facts import Facts
 from tde_replication.hosts.files import Ended
 from tde_replication.hosts.local.machine import LocalHost
 from tde_replication.hosts.superuser import Connection
-from tde_replication.postgres import base_backup, data_directory, resources
+from tde_replication.postgres import base_backup, resources
 from tde_replication.postgres.control import control_data, position, too_low
+from tde_replication.postgres.marker import marker
 from tde_replication.preflight.vault import check_vault
 from tde_replication.reconciler import Resource
 from tde_replication.vault.address import VaultAddress
@@ -302,7 +303,7 @@ def test_what_is_there_when_something_is_made(
 def test_the_files_of_a_data_directory(data: st.DataObject) -> None:
     host, place = Hostile(data), PurePosixPath("/srv/db2/data")
     with refused_in_a_sentence():
-        made = data_directory.marker(host, place)
+        made = marker(host, place)
         assert all(isinstance(value, str) for value in made.values())
     with refused_in_a_sentence():
         found = control_data(host, place, place)
@@ -373,7 +374,7 @@ def test_the_marker_is_not_read_without_an_end() -> None:
             return DEEP.encode()
 
     with suppress(UserError):
-        assert data_directory.marker(Deep.__new__(Deep), PurePosixPath("/srv")) == {}
+        assert marker(Deep.__new__(Deep), PurePosixPath("/srv")) == {}
 
 
 class Answering(LocalHost):

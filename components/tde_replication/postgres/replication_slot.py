@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 
 from tde_replication import hosts
 from tde_replication.errors import Conflict, UserError
-from tde_replication.postgres.data_directory import marker
+from tde_replication.postgres.marker import marker
 from tde_replication.postgres.resource import OnServer
 from tde_replication.postgres.session import Session, session
 from tde_replication.waiting import until

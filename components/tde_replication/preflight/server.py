@@ -11,7 +11,7 @@ from tde_replication.errors import CommandFailed, NoDatabase, Unavailable, UserE
 from tde_replication.hosts.base import Host
 from tde_replication.hosts.placement import Placement
 from tde_replication.postgres.control import control_data
-from tde_replication.postgres.data_directory import MARKER, marker, why_not_ours
+from tde_replication.postgres.marker import MARKER, marker, why_not_ours
 from tde_replication.postgres.pg_tde import DEFAULT_KEY, PROVIDERS, SERVER_KEY, PgTde
 from tde_replication.postgres.session import server_session
 from tde_replication.postgres.trial import refused_values
@@ -26,13 +26,13 @@ STAT_DEADLINE = 30.0
 def check_server(place: str, server: settings.Server, placement: Placement, stack: str) -> list[str]:
     """Mistakes in `place` ("cluster.primary") that only its host can tell; none where it cannot be asked now."""
     host, data = hosts.host(placement.address), placement.data
-    host.look(
-        statuses=[data, data.parent, data / "backup_label"],
-        contents=[data / MARKER, data / "PG_VERSION"],
-        listings=[data, data / "pg_tde"],
-        servers=[data],
-    )
     try:
+        host.look(
+            statuses=[data, data.parent, data / "backup_label"],
+            contents=[data / MARKER, data / "PG_VERSION"],
+            listings=[data, data / "pg_tde"],
+            servers=[data],
+        )
         found = []
         made = marker(host, data)
         if not server.adopt and made.get("stack") != stack and host.listing(data):
@@ -40,8 +40,7 @@ def check_server(place: str, server: settings.Server, placement: Placement, stac
         elif not (made or server.adopt or placement.in_container) and _is_shared(host, data.parent):
             found.append(
                 f"{place}.dataDirectory: every account may write to {data.parent}, and the server's token, password file and "
-                f"socket "
-                "lie beside its data: name a directory below one of its own"
+                "socket lie beside its data: name a directory below one of its own"
             )
         elif not (made or server.adopt or placement.in_container) and _is_mount_point(host, data):
             found.append(

@@ -4,15 +4,12 @@ By pulumi-command, as root. The scripts (`ssh_scripts`) go over standard input, 
 "make" and "remove" are in the commands, so they mean the same to every login shell.
 """
 
-import os
 import re
 import shlex
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import pulumi
 from psycopg.conninfo import make_conninfo
@@ -27,9 +24,10 @@ from tde_replication.hosts.addresses import networks
 from tde_replication.hosts.placement import Placement, PlacementContext
 from tde_replication.hosts.ssh import sudo
 from tde_replication.hosts.ssh.known_hosts import expect_known_hosts
-from tde_replication.hosts.ssh.login import Login, connection_settings, known_host_keys, login_of
+from tde_replication.hosts.ssh.login import Login, login_of
 from tde_replication.hosts.ssh.machine import OWN_UNITS, SshHost
 from tde_replication.hosts.ssh.openssh import Shell
+from tde_replication.hosts.ssh.pulumi_command import agent_holds, reached, through
 from tde_replication.hosts.ssh.scripts import DIRECTORY, FILES, PACKAGES, UNIT, UNIT_TEXT
 from tde_replication.hosts.ssh.way_scripts import WAY
 from tde_replication.settings import Server
@@ -37,7 +35,6 @@ from tde_replication.unasked import could_not_ask
 from tde_replication.unknown import as_input
 
 PROBE_DEADLINE = 20.0
-DIAL_ATTEMPTS = 3
 LAYOUTS = {
     "debian": ("/usr/lib/postgresql/{version}/bin", "/var/lib/postgresql/{version}", "postgresql@{version}-main"),
     "redhat": ("/usr/pgsql-{version}/bin", "/var/lib/pgsql/{version}", "postgresql-{version}"),
@@ -61,8 +58,6 @@ done
 for file; do [ ! -e "$file" ] || echo pg_tde; done
 """
 )
-HOST_KEYS = ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa", "ssh-ed25519")
-"""In the order in which pulumi-command's ssh wants them of a host."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +121,9 @@ class Maker:
 
     def _connection(self) -> remote.ConnectionArgs:
         """The same way as our own ssh goes, as far as pulumi-command can: one jump host, and no certificate but an agent's."""
-        hop = _through(self.login)
-        proxy = remote.ProxyConnectionArgs(**as_input(_reached(hop))) if hop else None
-        return remote.ConnectionArgs(**as_input(_reached(self.login)), proxy=proxy)
+        hop = through(self.login)
+        proxy = remote.ProxyConnectionArgs(**as_input(reached(hop))) if hop else None
+        return remote.ConnectionArgs(**as_input(reached(self.login)), proxy=proxy)
 
 
 def declare(server: Server, port: int, context: PlacementContext) -> Placement:
@@ -148,13 +143,13 @@ def declare(server: Server, port: int, context: PlacementContext) -> Placement:
     if declared.known_hosts:
         expect_known_hosts(PROJECT / Path(declared.known_hosts).expanduser())
     login = login_of(declared)
-    if declared.certificate and not server.adopt and not _agent_holds(declared.certificate):
+    if declared.certificate and not server.adopt and not agent_holds(declared.certificate):
         raise UserError(
             f"{server.name}: pulumi-command, which prepares the machine, has host.certificate from an agent alone: run one, "
             "and `ssh-add` the key beside its certificate"
         )
     if not server.adopt:
-        _through(login)
+        through(login)
         # A wrong password of sudo's is told at preview, before pulumi-command tries it three times at each of its commands.
         try:
             Shell(login).answer("root")
@@ -279,76 +274,3 @@ def _programs(server: Server, host: SshHost, binaries: PurePosixPath) -> tuple[b
         return will_have, expected
     version = re.search(r"\d+", told)
     return will_have or "pg_tde" in told.splitlines(), int(version[0]) if version else expected
-
-
-def _through(login: Login) -> Login | None:
-    """The jump host on the way: the stack file's, else the one of the user's own ssh configuration."""
-    if login.jump:
-        return login.hop(login.jump[0])
-    settings = connection_settings(login)
-    if "proxycommand" in settings:
-        raise UserError(
-            f"pulumi-command, which prepares the machine, takes no ProxyCommand, as your ssh configuration has it for "
-            f"{login}: name a jump host there (ProxyJump), or in host.jump"
-        )
-    *before, last = settings.get("proxyjump", ["none"])[0].split(",")
-    if before:
-        raise UserError(
-            f"pulumi-command, which prepares the machine, goes through one jump host, and your ssh configuration names "
-            f"{len(before) + 1} on the way to {login}"
-        )
-    # With nothing of the stack file's: so does ssh itself go there. (It shows an IPv4 address in brackets too.)
-    return None if last == "none" else Login(login.host).hop(re.sub(r"\[([^]:]+)\]", r"\1", last))
-
-
-def _reached(login: Login) -> dict[str, Any]:
-    """pulumi-command's connection to one machine, as the user's own ssh would make it."""
-    settings = connection_settings(login)
-    found: dict[str, Any] = {
-        "host": settings["hostname"][0],
-        "port": int(settings["port"][0]),
-        "user": settings["user"][0],
-        "host_key": _host_key(settings),
-        "dial_error_limit": DIAL_ATTEMPTS,
-    }
-    if key := _private_key(login, settings):
-        found["private_key"] = pulumi.Output.secret(key)
-    return found
-
-
-def _host_key(settings: dict[str, list[str]]) -> str:
-    """The key that known_hosts has; "", which matches none, for an unknown host: without one, any would be believed."""
-    known = known_host_keys(settings)
-    return next((known[kind] for kind in HOST_KEYS if kind in known), "")
-
-
-def _private_key(login: Login, settings: dict[str, list[str]]) -> str | None:
-    """The content of the key file that ssh would use; None where the agent has the key (then none gets into the state)."""
-    if login.certificate or (not login.key and _in_agent()):
-        return None
-    for file in settings.get("identityfile", []):
-        path = Path(file).expanduser()
-        if not path.exists():
-            continue
-        command = ["ssh-keygen", "-y", "-P", "", "-f", str(path)]
-        if subprocess.run(command, capture_output=True, check=False).returncode == 0:  # it has no passphrase
-            return path.read_text()
-    return None
-
-
-def _in_agent() -> set[str]:
-    """The keys and certificates that the agent holds, in base 64; none where there is no agent."""
-    if "SSH_AUTH_SOCK" not in os.environ:
-        return set()
-    command = ["ssh-add", "-L"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return {line.split()[1] for line in done.stdout.splitlines()} if done.returncode == 0 else set()
-
-
-def _agent_holds(certificate: str) -> bool:
-    path = PROJECT / Path(certificate).expanduser()
-    try:
-        _, content, *_ = path.read_text().split()
-    except (OSError, ValueError):
-        raise UserError(f"host.certificate: {path} is not a readable certificate") from None
-    return content in _in_agent()

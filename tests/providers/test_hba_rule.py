@@ -580,13 +580,15 @@ def test_a_stranger_keeps_no_editor_from_the_file(primary: Node, hba: HbaFile) -
         take = b"SELECT pg_advisory_lock(hashtext('tde-replication'), hashtext('pg_hba.conf'))"
         holding.execute(take)
         queued.pgconn.send_query(take)
-        try:
-            rule(primary).create()
-            assert hba.lines[0] == OURS
-        finally:
-            holding.close()
-            queued.close()
-            primary.rows("DROP ROLE stranger")
+        with ThreadPoolExecutor(1) as pool:
+            made = pool.submit(rule(primary).create)
+            try:
+                made.result(timeout=20)
+                assert hba.lines[0] == OURS
+            finally:
+                holding.close()
+                queued.close()
+        primary.rows("DROP ROLE stranger")
 
 
 def test_the_rule_s_file_path_is_told_as_the_server_has_it(primary: Node) -> None:

@@ -59,6 +59,8 @@ class Booted:
     address: str
     home: Path
     """Where the tests' key and known_hosts are."""
+    host_keys: str = ""
+    """Its public keys, a line each; known once it has booted."""
 
     def login(self, **more: Any) -> Login:
         known = {"user": USER, "key": str(self.home / "id"), "known_hosts": str(self.home / "known_hosts")}
@@ -141,9 +143,9 @@ class Lab:
         self.machines += booted
         for machine in booted:
             machine.wait()
-            keys = machine.root("cat /etc/ssh/ssh_host_*_key.pub").splitlines()
+            machine.host_keys = machine.root("cat /etc/ssh/ssh_host_*_key.pub")
             with (self.home / "known_hosts").open("a") as known:
-                known.writelines(f"{machine.address} {key}\n" for key in keys)
+                known.writelines(f"{machine.address} {key}\n" for key in machine.host_keys.splitlines())
         return booted
 
     @property

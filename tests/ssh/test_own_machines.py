@@ -26,7 +26,8 @@ import sys
 import docker
 
 fcntl.flock(open(__file__), fcntl.LOCK_EX)
-pool = [docker.from_env().containers.get(name) for name in {pool}]
+keys = {keys}
+pool = [docker.from_env().containers.get(name) for name in keys]
 
 
 def address(machine):
@@ -38,8 +39,7 @@ def address(machine):
 if sys.argv[1] == "make":
     new = next(machine for machine in pool if machine.status == "exited")
     new.start()
-    keys = new.exec_run(["/bin/sh", "-c", "cat /etc/ssh/ssh_host_*_key.pub"]).output.decode()
-    print(json.dumps({{"address": address(new), "host_keys": keys}}))
+    print(json.dumps({{"address": address(new), "host_keys": keys[new.name]}}))
 else:
     next(machine for machine in pool if address(machine) == sys.argv[3]).stop(timeout=0)
 """
@@ -49,7 +49,10 @@ FOREIGN = "/var/lib/postgresql/18/tde-trial-orders-db2/data"
 @pytest.fixture
 def pool(laboratory: Lab) -> Iterator[list[Booted]]:
     """Machines that are off. The first two have something of somebody else's where a standby's data would be."""
+    known = laboratory.home / "known_hosts"
+    before = known.read_text() if known.exists() else ""
     made = laboratory.boot("own1", "own2", "own3")
+    known.write_text(before)  # the program gives their keys, and other machines will have their addresses
     for machine in made[:2]:
         machine.root('install -d -o postgres "$1"; touch "$1/theirs"', FOREIGN)
     for machine in made:
@@ -70,7 +73,8 @@ def workspace(openbao: OpenBao, pool: list[Booted]) -> Iterator[Workspace]:  # n
     shutil.copytree(EXAMPLE, made.directory, dirs_exist_ok=True)
     made.environment["PYTHONPATH"] = str(ROOT / "components")
     command = made.directory / "machine"
-    command.write_text(COMMAND.format(python=sys.executable, pool=[machine.container.name for machine in pool]))
+    keys = {machine.container.name: machine.host_keys for machine in pool}
+    command.write_text(COMMAND.format(python=sys.executable, keys=keys))
     command.chmod(0o755)
     made.init()
     settings = {"command": command, "user": USER, "key": pool[0].home / "id", "packages": "none", "unencrypted": "true"}
@@ -103,7 +107,9 @@ def test_from_no_machine_to_streaming_and_back(pool: list[Booted], workspace: Wo
     refused = workspace.up()
     assert refused.code != 0
     assert 'EncryptedReplication "orders" has 1 mistake; nothing was touched:' in refused.text, refused.text
-    assert f"cluster.standbys[0].dataDirectory: {FOREIGN} is not empty and was not made by this stack" in refused.text
+    assert (
+        f"cluster.standbys[0].dataDirectory: {FOREIGN} is not empty and was not made by this stack" in refused.text
+    ), refused.text
     assert "Traceback" not in refused.text
     machines = running(pool)
     assert len(machines) == 2

@@ -16,6 +16,10 @@ DIRECTIVES = {"include", "include_if_exists", "include_dir"}
 """Lines of postgresql.conf that look like parameters and read other files (PostgreSQL documentation, *File Inclusion*)."""
 
 
+CLONES_AT_ONCE = 4
+"""Pulumi's process for dynamic providers has as many workers."""
+
+
 def contradictions(cluster: Cluster) -> list[str]:
     """Mistakes that no field has alone."""
     found = _used_twice(cluster)
@@ -30,7 +34,7 @@ def contradictions(cluster: Cluster) -> list[str]:
         found.append("cluster.primary.dataDirectory: missing; it says which server is adopted")
     if cluster.primary.adopt and cluster.primary.port is None:
         found.append("cluster.primary.port: missing; standbys must know where the adopted server listens")
-    found += _between_kinds(cluster)
+    found += _too_few(cluster) + _between_kinds(cluster)
     if not cluster.primary.adopt and (why := unreached(cluster, cluster.primary.listens)):
         found.append(f"cluster.primary.listen: {why}: name an address of its network, or *")
     replication = cluster.replication
@@ -57,6 +61,23 @@ def _too_low(standby: Server, primary: Server) -> list[str]:
         for name in both
         for own, least in [(standby.settings[name], primary.settings[name])]
         if own.isdecimal() and least.isdecimal() and int(own) < int(least)
+    ]
+
+
+def _too_few(cluster: Cluster) -> list[str]:
+    """Connections and slots that a primary of the stack has not for all its standbys: an adopted one has its own values."""
+    count, primary = len(cluster.standbys), cluster.primary
+    if primary.adopt:
+        return []
+    needed = {
+        "max_replication_slots": (count, "one for each"),
+        "max_wal_senders": (count + min(count, CLONES_AT_ONCE), "one for each, and another for each clone"),
+    }
+    values = {name: primary.settings.get(name, "10") for name in needed}
+    return [
+        f"cluster.primary.settings.{name}: {values[name]} is too low for {count} standbys: set it to {least} or more ({why})"
+        for name, (least, why) in needed.items()
+        if values[name].isdecimal() and 0 < int(values[name]) < least
     ]
 
 

@@ -669,3 +669,22 @@ def test_host_keys_are_kept_without_comments() -> None:
     assert isinstance(found, Ssh)
     assert found.own_keys == (KEY, f"[db1]:22 {KEY}")
     assert Ssh(ssh="db1", host_keys=[KEY]) == Ssh.model_validate({"ssh": "db1", "hostKeys": KEY})
+
+
+def test_a_primary_has_slots_and_connections_for_all_its_standbys() -> None:
+    def document(count: int, **parameters: Any) -> dict[str, Any]:
+        return {
+            "primary": {"name": "db0", "settings": parameters},
+            "standbys": [{"name": f"db{n + 1}"} for n in range(count)],
+        }
+
+    assert len(stack_file.parse(FILE, document(6)).standbys) == 6
+    assert len(stack_file.parse(FILE, document(12, max_wal_senders=16, max_replication_slots=12)).standbys) == 12
+    with pytest.raises(stack_file.StackFileError) as told:
+        stack_file.parse(FILE, document(12))
+    slots, senders = told.value.mistakes
+    low = "10 is too low for 12 standbys: set it to"
+    assert slots == f"cluster.primary.settings.max_replication_slots: {low} 12 or more (one for each)"
+    assert senders.startswith(
+        f"cluster.primary.settings.max_wal_senders: {low} 16 or more (one for each, and another for"
+    )

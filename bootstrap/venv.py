@@ -35,9 +35,22 @@ def _link(project: Project) -> None:
     """Have the package of `components` imported from there; what is not from an index has no hash to install it by."""
     for packages in project.venv.glob("lib/python3*/site-packages"):
         link = packages / "tde_replication.pth"
+        linked = Path(link.read_text().partition("\n")[0]) if link.exists() else Path()
         # Not in place of one that serves: the environment may be another checkout's, which a link leads to.
-        if not link.exists() or not Path(link.read_text().strip()).is_dir():
-            link.write_text(f"{project.root / 'components'}\n")
+        components = linked if linked.is_absolute() and linked.is_dir() else project.root / "components"
+        text = f"{components}\n{_watching(components / 'tde_replication' / 'engine_watch.py')}\n"
+        if not link.exists() or link.read_text() != text:
+            link.write_text(text)
+
+
+def _watching(watch: Path) -> str:
+    """A line of a .pth file, which every Python of the environment runs as it starts: it has the process for dynamic providers
+    end with its engine from its first moment on. Pulumi starts that process itself, and loads code of ours only to configure a
+    provider; where the engine is killed before, it would wait for ever."""
+    started = "sys.orig_argv[-3:-1] == ['-m', 'pulumi.dynamic']"
+    return (
+        f"import sys; {started} and __import__('runpy').run_path({str(watch)!r})['end_with_engine'](sys.orig_argv[-1])"
+    )
 
 
 def _moved(project: Project) -> bool:

@@ -21,6 +21,6 @@ def end_seconds() -> float:
     return OFFICIAL_END_SECONDS if has_official_host() else END_SECONDS
 
 
-def is_official(program: str, command: str) -> bool:
-    """Whether a process is one of Pulumi's own, by the name of its program and its command line."""
-    return program.startswith(("pulumi-language-", "pulumi-resource-")) or "-m pulumi.dynamic" in command
+def is_official(program: str) -> bool:
+    """Whether a process is one of Pulumi's own that look for their engine themselves, by the name of its program."""
+    return program.startswith(("pulumi-language-", "pulumi-resource-"))

@@ -180,14 +180,22 @@ def test_the_package_is_imported_from_the_project_that_made_the_environment(proj
     """Another checkout may have it by a link, and must not lead it astray."""
     link = project.venv / "lib" / "python3.11" / "site-packages" / "tde_replication.pth"
     link.parent.mkdir(parents=True)
+
+    def linked() -> str:
+        path, watching = link.read_text().splitlines()
+        assert watching.startswith("import sys; ")
+        assert repr(f"{path}/tde_replication/engine_watch.py") in watching
+        return path
+
+    link.write_text(f"{project.root}/components\n")  # as an older version left it
     venv._link(project)
-    assert link.read_text() == f"{project.root}/components\n"
+    assert linked() == f"{project.root}/components"
     other = Project(tmp_path / "other")
     (project.root / "components").mkdir(parents=True, exist_ok=True)
     other.root.mkdir()
     (other.root / ".venv").symlink_to(project.venv)
     venv._link(other)
-    assert link.read_text() == f"{project.root}/components\n"
+    assert linked() == f"{project.root}/components"
     (project.root / "components").rmdir()
     venv._link(other)
-    assert link.read_text() == f"{other.root}/components\n"
+    assert linked() == f"{other.root}/components"

@@ -36,14 +36,11 @@ class Process:
 
     @property
     def is_pulumis(self) -> bool:
-        """Whether it is one of Pulumi's own programs, which may go on for minutes when their engine was killed: its language host
-        and plugins, and its provider program as long as it has none of our code."""
+        """Whether it is one of Pulumi's own programs, which may go on for minutes when their engine was killed."""
         try:
-            program = Path(f"/proc/{self.pid}/exe").readlink().name
-            loaded = "pydantic" in Path(f"/proc/{self.pid}/maps").read_text()
+            return is_official(Path(f"/proc/{self.pid}/exe").readlink().name)
         except OSError:
             return False
-        return is_official(program, self.command) and not loaded
 
 
 def processes(cluster: Cluster) -> Iterator[Process]:

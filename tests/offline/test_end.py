@@ -11,11 +11,14 @@ import pytest
 from tde_replication.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = ["offline/provider_host.py", "offline/language_host.py", "offline/plugins/vault.py"]
+PULUMIS_OWN = "-m pulumi.dynamic"
+"""As the official launcher starts it: what is added to the virtual environment watches there."""
+PROGRAMS = ["offline/provider_host.py", "offline/language_host.py", "offline/plugins/vault.py", PULUMIS_OWN]
 
 
 def started(program: str, port: int, directory: Path) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-u", str(ROOT / program), f"127.0.0.1:{port}"]
+    run = program.split() if program == PULUMIS_OWN else [str(ROOT / program)]
+    command = [sys.executable, "-u", *run, f"127.0.0.1:{port}"]
     return subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -26,6 +29,7 @@ def test_it_ends_with_an_engine_that_never_called_it(program: str, tmp_path: Pat
         try:
             assert process.stdout
             assert int(process.stdout.readline()) > 0  # its port: it serves
+            engine.settimeout(20)
             connection, _ = engine.accept()
             assert process.poll() is None
             connection.close()

@@ -1,6 +1,7 @@
 # Source this from bash or zsh, `. ./env.sh`, and plain `pulumi preview|up|refresh|destroy -s local` work in this shell.
 #
-# It makes what is missing (virtual environment, engine, plugins) and sets PATH, PULUMI_… and VAULT_…, keeping your own.
+# It makes what is missing (virtual environment, engine, plugins) and sets PATH, PULUMI_… and VAULT_…, keeping your own. A function
+# `pulumi` asks whether the stack's Vault can be used before it calls Pulumi; `command pulumi` goes without.
 # `STACK=production . ./env.sh` leaves the address and token of the embedded Vault out.
 
 if [ -n "${BASH_VERSION:-}" ]; then

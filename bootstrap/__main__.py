@@ -19,7 +19,7 @@ from dataclasses import replace
 from bootstrap import embedded, engine, environment, plugins, private, venv
 from bootstrap.project import HERE, BootstrapError, Project, say
 from bootstrap.stack import LOCAL, VAULTS, Stack
-from bootstrap.vault_check import why_unusable
+from bootstrap.vault_check import GONE, why_unusable
 from tde_replication.hosts.account import local_root, service_account
 
 STEPS = ("up", "preview", "drift", "destroy", "vault")
@@ -97,6 +97,7 @@ def _perform(command: str, rest: list[str], stack: Stack, new: Mapping[str, str]
         if not own_backend and stack.name == LOCAL:
             stack.select()
         print(environment.shell(os.environ, new))
+        print(environment.asking_first(stack.project))
         if unusable:
             say(f"note: {unusable}")
     elif command == "run":
@@ -110,9 +111,13 @@ def _perform(command: str, rest: list[str], stack: Stack, new: Mapping[str, str]
 
 def _why_unusable(stack: Stack, command: str) -> str | None:
     """What keeps a command from using the stack's Vault; a shell without any is no mistake."""
+    file = stack.project.root / "stacks" / f"Pulumi.{stack.name}.yaml"
+    if command == "destroy" and not stack.embedded_vault and file.exists():
+        why = why_unusable(file, stack.environ)
+        return f"{why} {GONE}" if why else None
     if command not in ("up", "preview", "drift", "env") or (command == "env" and "VAULT_ADDR" not in stack.environ):
         return None
-    return why_unusable(stack.project.root / "stacks" / f"Pulumi.{stack.name}.yaml", stack.environ)
+    return why_unusable(file, stack.environ)
 
 
 def _expect_stack_file(project: Project, stack: str, command: str) -> None:

@@ -71,6 +71,14 @@ def shell(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
+def asking_first(project: Project) -> str:
+    """A function `pulumi` for bash and zsh: it looks at the stack's Vault first, for the engine would not; see `by_hand`."""
+    root, python = shlex.quote(str(project.root)), shlex.quote(str(project.python))
+    ask = f'(CDPATH= cd -- {root} && exec {python} -m bootstrap.by_hand "$OLDPWD" "$@")'
+    # "function", for an alias of that name would be put in the place of a word that is followed by parentheses.
+    return f'function pulumi {{ {ask} && command pulumi "$@"; }}'
+
+
 def mark(new: Mapping[str, str]) -> str:
     return " ".join(f"{name}={_digest(value)}" for name, value in new.items() if name != "PATH")
 

@@ -4,6 +4,7 @@ import pytest
 
 from bootstrap import __main__ as command
 from bootstrap.project import BootstrapError, Project
+from bootstrap.stack import Stack
 
 
 @pytest.mark.parametrize("step", ["up", "preview", "drift"])
@@ -15,3 +16,16 @@ def test_a_stack_without_a_file_is_refused(project: Project, monkeypatch: pytest
     with pytest.raises(BootstrapError, match=told):
         command.main(["--stack", "ordres", step])
     assert not project.local.exists()
+
+
+def test_a_destroy_that_cannot_use_the_vault_is_told_so_at_once(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its refresh would fail once for each resource; a stack whose Vault is the embedded one starts that instead."""
+    (project.root / "stacks" / "Pulumi.orders.yaml").touch()
+    monkeypatch.setattr(command, "why_unusable", lambda *_: "it is sealed")
+    away = Stack(project, "orders", {}, embedded_vault=False)
+    with pytest.raises(BootstrapError, match=r"it is sealed \(where it is gone for good: docs/teardown\.md\)"):
+        command._perform("destroy", [], away, {}, own_backend=True)
+    assert command._why_unusable(Stack(project, "orders", {}, embedded_vault=True), "destroy") is None
+    assert command._why_unusable(Stack(project, "gone", {}, embedded_vault=False), "destroy") is None

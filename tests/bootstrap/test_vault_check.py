@@ -79,3 +79,37 @@ def test_a_sealed_one_that_the_stack_file_names(file: Path, sealed: str, line: s
 def test_an_encrypted_address_is_left_to_the_program(file: Path, text: str) -> None:
     file.write_text(text)
     assert why_unusable(file, {"VAULT_ADDR": "https://127.0.0.1:1"}) is None
+
+
+class Denies(Sealed):
+    def do_GET(self) -> None:
+        self.seen.append(str(self.headers))
+        health = self.path.startswith("/v1/sys/health")
+        self.send_response(200 if health else 403)
+        self.end_headers()
+        self.wfile.write(b"{}" if health else b'{"errors": ["permission denied"]}')
+
+
+@pytest.fixture
+def denying() -> Iterator[str]:
+    Sealed.seen = []
+    with HTTPServer(("127.0.0.1", 0), Denies) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_token_that_is_not_known_there(file: Path, denying: str) -> None:
+    told = why_unusable(file, {"VAULT_ADDR": denying, "VAULT_TOKEN": "hvs.secret"})
+    assert told
+    assert told.startswith(f"the Vault at {denying} does not let your token look itself up")
+    assert "hvs.secret" not in told
+
+
+def test_the_environments_token_goes_to_its_own_address_alone(file: Path, denying: str) -> None:
+    file.write_text(f"config:\n  vault:address: {denying}\n")
+    assert why_unusable(file, {"VAULT_ADDR": "https://vault.example.net:8200", "VAULT_TOKEN": "hvs.secret"}) is None
+    assert Sealed.seen
+    assert "hvs.secret" not in "".join(Sealed.seen)

@@ -39,6 +39,8 @@ def running(
     for n in range(2):
         (place / f"test_{n}.py").write_text(TEST % (server, waits))
     command = [
+        "env",
+        "--default-signal=INT",  # a job in the background of a script ignores it, and all that it starts
         sys.executable,
         "-m",
         "pytest",
@@ -81,7 +83,7 @@ def nothing_stays(place: Path, run: "subprocess.Popen[str]", number: signal.Sign
     while len(chain) < 3:
         chain += [one for one in chain[-1].children() if "tests.conftest" in one.cmdline()]
     os.kill(chain[victim].pid, number)
-    output, _ = run.communicate(timeout=60)
+    output, _ = run.communicate(timeout=120)
     assert run.returncode != 0, output
     assert psutil.wait_procs([*chain, *told], timeout=30)[1] == []
 
@@ -106,7 +108,7 @@ def test_what_does_not_mind_being_told_to_end_does_not_stay(tmp_path: Path) -> N
 
 def test_nothing_stays_after_a_run_to_its_end_and_its_status_is_kept(tmp_path: Path) -> None:
     with running(tmp_path, waits=False) as run:
-        output, _ = run.communicate(timeout=60)
+        output, _ = run.communicate(timeout=120)
         assert (run.returncode, "2 passed" in output) == (0, True), output
         assert len(list(tmp_path.glob("*.server"))) == 2
         assert read(tmp_path) == []

@@ -25,7 +25,8 @@ import sys
 
 import docker
 
-fcntl.flock(open(__file__), fcntl.LOCK_EX)
+lock = open(__file__)  # held as long as it is open
+fcntl.flock(lock, fcntl.LOCK_EX)
 keys = {keys}
 pool = [docker.from_env().containers.get(name) for name in keys]
 

@@ -12,7 +12,8 @@ from tde_replication.errors import UserError
 from tde_replication.hosts.account import PROJECT
 from tde_replication.hosts.ssh.login import Login, connection_settings, known_host_keys
 
-DIAL_ATTEMPTS = 3
+DIAL_ATTEMPTS = 6
+"""A default sshd drops some of ten logins at once (MaxStartups), in a few cases three times in a row."""
 
 
 HOST_KEYS = ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa", "ssh-ed25519")

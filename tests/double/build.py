@@ -1,8 +1,8 @@
 """Build the contract double of pg_tde (``src/``), installed in a private copy of a PostgreSQL server.
 
 Tests only. The server it is built for is never touched: the double exists in the copy and nowhere else, so nobody can
-load it by accident. It encrypts nothing; ``SELECT pg_tde_version()`` says so. What it imitates is measured in
-facts/pg_tde.md.
+load it by accident. It encrypts nothing; ``SELECT pg_tde_version()`` says so. What it imitates was measured on a real
+pg_tde, and test_contract.py holds both to it.
 """
 
 import hashlib

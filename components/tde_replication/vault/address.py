@@ -105,7 +105,8 @@ class VaultAddress:
         state knew of it. Vault would refuse to make it again."""
         try:
             return self.made_for(mount, name) and set(self.names(mount)) <= {f"{CREDENTIALS}/"}
-        except Unavailable:
+        except Unavailable as why:
+            could_not_ask(f"whether a killed `up` has left {mount}", why)
             return False
 
     def names(self, mount: str) -> list[str]:

@@ -161,7 +161,7 @@ class Provider(ResourceProvider):
             try:
                 self.take_away(last)
             except (Unavailable, AccessDenied) as error:
-                # What another cluster holds is none of this: the one that had it is gone, or elsewhere.
+                # Another cluster is there now: the one that this resource was in is gone, or on another machine.
                 if not self.leave_unreachable and not isinstance(error, AnotherCluster):
                     raise type(error)(
                         f"{thing} was not removed: {str(error).rstrip('.')}. Make it reachable and run this again; or leave "

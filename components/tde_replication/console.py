@@ -15,7 +15,7 @@ from tde_replication.errors import escaped
 
 
 def say(text: str, *, urn: str = "", ephemeral: bool = False) -> None:
-    """Show `text` in the row of the resource `urn` (the stack's where there is none); what is ephemeral is not kept."""
+    """Show `text` in the row of the resource `urn` (default: the stack); an ephemeral text is not kept."""
     engine = _engine()
     if engine is None:
         return

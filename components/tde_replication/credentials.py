@@ -14,5 +14,5 @@ def configure(ask: Callable[[str], str | None]) -> None:
 
 
 def configured(key: str) -> str | None:
-    """The value of a key ("sudoPassword", "vault:token"); None where there is none."""
+    """The value of a key ("sudoPassword", "vault:token"); None if it is not set."""
     return _Configuration.ask(key) or None

@@ -137,7 +137,7 @@ class Host(ABC):
 
     @abstractmethod
     def read(self, path: PurePosixPath, *, follow: bool = False) -> bytes | None:
-        """The content of a regular file, or None where there is none. A link is only followed where that is said."""
+        """The content of a regular file; None if there is no such file. A link is followed only with `follow`."""
 
     @abstractmethod
     def real(self, path: PurePosixPath) -> PurePosixPath:

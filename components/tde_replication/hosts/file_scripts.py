@@ -8,7 +8,7 @@ ABSENT, EXISTS, NOT_A_FILE, OTHER_DEVICE, NOT_OURS, UNKNOWN = 44, 45, 46, 47, 48
 """Exit statuses. `NOT_OURS`: owner, group or mode could not be kept. `UNKNOWN`: a process cannot be looked at."""
 ANSWERS = frozenset({0, ABSENT, EXISTS, NOT_A_FILE, OTHER_DEVICE, NOT_OURS, UNKNOWN})
 
-# "No such file" is an answer; a directory that may not be entered is none.
+# "No such file" is an answer. That a directory may not be entered is an error.
 PRELUDE = """
 export LC_ALL=C
 umask 077

@@ -105,7 +105,7 @@ _counting = threading.Lock()
 
 @contextmanager
 def helper(place: ContainerSpec, account: str) -> Iterator[str]:
-    """The id of the helper of `place`, started where there is none."""
+    """The id of the helper container of `place`, which is started if it is not there."""
     with _counting:
         mine = _helpers.setdefault(place.name, _Helper(place))
         mine.users += 1

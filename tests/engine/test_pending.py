@@ -1,6 +1,8 @@
 """What Pulumi was just making when it was killed: nothing of it is left in the state of a stack that was taken away."""
 
 import json
+import os
+import signal
 from typing import Any
 
 from bootstrap.project import Project
@@ -16,8 +18,17 @@ def pending(workspace: Workspace) -> list[Any]:
 
 
 def kill_when_noted(cluster: Cluster, engine: int) -> None:
-    """Once the state says what is being made."""
-    eventually(lambda: '"creating"' in cluster.workspace.state())
+    """Once the state says what is being made: it is looked at while the engine stands still, and cannot go on to the next."""
+    stacks = cluster.workspace.directory / "state" / ".pulumi" / "stacks"
+
+    def stopped_while_noted() -> bool:
+        os.kill(engine, signal.SIGSTOP)
+        if any('"creating"' in path.read_text() for path in stacks.rglob("*.json")):
+            return True
+        os.kill(engine, signal.SIGCONT)
+        return False
+
+    eventually(stopped_while_noted)
     kill_engine(cluster, engine)
 
 

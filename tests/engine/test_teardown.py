@@ -23,6 +23,7 @@ from tests.engine.interruption import (
     strays_gone,
 )
 from tests.engine.workspace import Output, eventually
+from tests.removal import removed_under_its_server
 
 MOUNT = "tde-down"
 LEAVE = "TDE_REPLICATION_LEAVE_UNREACHABLE"
@@ -89,7 +90,7 @@ STATES = [
     State("standby stopped", lambda cluster: cluster.stop("db2")),
     State("standby killed", lambda cluster: cluster.kill("db2")),
     State("standby promoted", lambda cluster: cluster.sql("db2", "SELECT pg_promote()")),
-    State("standby's data directory removed under it", lambda cluster: shutil.rmtree(cluster.data("db2"))),
+    State("standby's data directory removed under it", lambda cluster: removed_under_its_server(cluster.data("db2"))),
     State("standby's data directory gone", lambda cluster: _gone(cluster, "db2")),
     State("slot dropped", _drop_slot),
     State("role dropped", lambda cluster: cluster.sql("db1", "DROP ROLE replicator")),

@@ -32,6 +32,7 @@ from tde_replication.postgres.upstream import passfile
 from tde_replication.progress import reported_to
 from tde_replication.waiting import until
 from tests.providers.servers import PASSWORD, STACK, Node, Servers
+from tests.removal import removed_under_its_server
 
 
 def follows(clone: ClonedDirectory) -> str:
@@ -737,7 +738,7 @@ def test_a_directory_that_is_removed_under_its_server_is_cloned_again(
     assert isinstance(clone, ClonedDirectory)
     running = made.host.postmaster(made.data)
     assert running
-    shutil.rmtree(made.data)
+    removed_under_its_server(Path(made.data))
     if replaced:
         made.host.make_directory(made.data)
     assert clone.read() is None

@@ -22,13 +22,13 @@ def preview(root: Path, machines: Machines, table: Table) -> None:
     booted = machines.laboratory.boot(*(f"db{n}" for n in range(SERVERS)))
     known_hosts = root / "known_hosts"
     with ExitStack() as lines:
-        ways: dict[float, list[dict[str, Any]]] = {}
+        ways: dict[float, dict[str, Any]] = {}
         for network, delay in enumerate((ONE_WAY, 0.0), start=1):
-            ways[delay] = []
+            ways[delay] = {}
             for n, one in enumerate(booted):
                 here = f"127.0.{network}.{n + 1}"  # a machine has a name of its own
                 port = lines.enter_context(slow_line(one.address, SSH_PORT, here=here, way=delay))
-                ways[delay].append(on_machine(one, f"db{n}", ssh=here, port=port, knownHosts=str(known_hosts)))
+                ways[delay][f"db{n}"] = on_machine(one, ssh=here, port=port, knownHosts=str(known_hosts))
                 with known_hosts.open("a") as known:
                     keys = one.root("cat /etc/ssh/ssh_host_*_key.pub").splitlines()
                     known.writelines(f"[{here}]:{port} {key}\n" for key in keys)
@@ -36,8 +36,7 @@ def preview(root: Path, machines: Machines, table: Table) -> None:
         stack.vault()
         stack.init()
         for delay, row in ((0.0, near), (ONE_WAY, far)):
-            primary, *standbys = ways[delay]
-            stack.write({"disposable": True, "primary": primary, "standbys": standbys})
+            stack.write({"disposable": True, "primary": "db0", "servers": ways[delay]})
             stack.up()
             for _ in table.pairs(f"j ({row.what})"):
                 row.ours.append(cost(stack.preview).seconds)

@@ -51,8 +51,8 @@ class Machines:
         return self._made.enter_context(lab(self.daemon))
 
 
-def on_machine(machine: Booted, name: str, **more: Any) -> dict[str, Any]:
+def on_machine(machine: Booted, **more: Any) -> dict[str, Any]:
     """A server on a booted machine, as the stack file declares it."""
     known = {"key": str(machine.home / "id"), "knownHosts": str(machine.home / "known_hosts")}
     host = {"ssh": machine.address, "user": USER, "packages": "none", **known, **more}
-    return {"name": name, "host": host, "address": f"{machine.address}/32"}
+    return {"host": host, "address": f"{machine.address}/32"}

@@ -26,12 +26,12 @@ class Ours(Stack):
         """Write the stack file: the primary and these standbys, at ports that nobody else has now."""
 
         def server(name: str, port: int) -> dict[str, object]:
-            return {"name": name, "port": port, "dataDirectory": str(self.directory(name)), "binaries": self._binaries}
+            return {"port": port, "dataDirectory": str(self.directory(name)), "binaries": self._binaries}
 
         ports = free_ports(len(standbys)) if standbys else []
-        places = zip(standbys, ports, strict=True)
-        primary = server("primary", self.port) | {"settings": ROOM if len(standbys) > SENDERS // 2 else {}}
-        self.write({"primary": primary, "standbys": [server(*place) for place in places]})
+        servers = {name: server(name, port) for name, port in zip(standbys, ports, strict=True)}
+        servers["primary"] = server("primary", self.port) | {"settings": ROOM if len(standbys) > SENDERS // 2 else {}}
+        self.write({"primary": "primary", "servers": servers})
 
     def from_nothing(self) -> None:
         self.vault()

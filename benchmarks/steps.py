@@ -44,8 +44,8 @@ def from_nothing(root: Path, machines: Machines, table: Table) -> None:
     one, two = machines.laboratory.boot("steps1", "steps2")
     server = {"host": {"docker": machines.image}, "binaries": str(IN_CONTAINER)}
     clusters: dict[str, dict[str, Any]] = {
-        "docker": {"primary": {"name": "db1", **server}, "standbys": [{"name": "db2", **server}]},
-        "ssh": {"disposable": True, "primary": on_machine(one, "db1"), "standbys": [on_machine(two, "db2")]},
+        "docker": {"primary": "db1", "servers": {"db1": server, "db2": server}},
+        "ssh": {"disposable": True, "primary": "db1", "servers": {"db1": on_machine(one), "db2": on_machine(two)}},
     }
     ssh = _ssh(str(one.home))
     for kind, row in (("docker", containers), ("ssh", booted)):

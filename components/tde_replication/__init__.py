@@ -1,7 +1,7 @@
 """A PostgreSQL primary and its streaming standbys, encrypted by pg_tde, as one Pulumi component.
 
 >>> from tde_replication import Cluster, EncryptedReplication, Server
->>> EncryptedReplication("orders", Cluster(primary=Server(name="db1"), standbys=[Server(name="db2")]))
+>>> EncryptedReplication("orders", Cluster(primary="db1", servers={"db1": Server(), "db2": Server()}))
 """
 
 from importlib import import_module

@@ -23,34 +23,53 @@ CLONES_AT_ONCE = 4
 def contradictions(cluster: Cluster) -> list[str]:
     """Mistakes that no field has alone."""
     found = _used_twice(cluster)
-    for place, server in zip(cluster.places, cluster.servers, strict=True):
-        found += [f"{place}.{mistake}" for mistake in _of_server(server)]
-        found += [f"{place}.{mistake}" for mistake in _too_low(server, cluster.primary)]
-        if server.adopt and server is not cluster.primary:
-            found.append(f"{place}.adopt: only a primary is adopted; a standby is always made by a base backup")
-        elif server.adopt and server.kind == "docker":
-            found.append(f"{place}.adopt: only a server on a machine is adopted; the stack always makes its containers")
-    if cluster.primary.adopt and not cluster.primary.data_directory:
-        found.append("cluster.primary.dataDirectory: missing; it says which server is adopted")
-    if cluster.primary.adopt and cluster.primary.port is None:
-        found.append("cluster.primary.port: missing; standbys must know where the adopted server listens")
-    found += _too_few(cluster) + _between_kinds(cluster)
-    if not cluster.primary.adopt and (why := unreached(cluster, cluster.primary.listens)):
-        found.append(f"cluster.primary.listen: {why}: name an address of its network, or *")
+    for server in cluster.servers.values():
+        found += [f"{server.place}.{mistake}" for mistake in _of_server(server)]
+    if why := _no_primary(cluster):
+        found.append(f"cluster.primary: {why}: {', '.join(cluster.servers)}")
+    else:
+        found += _of_primary(cluster)
     replication = cluster.replication
-    if (
-        replication.encrypted
-        and not cluster.primary.adopt
-        and switch(cluster.primary.settings.get("ssl", "off")) != "on"
-    ):
-        found.append(
-            f'cluster.replication.tls: "{replication.tls}" needs a primary that speaks TLS: set ssl: on, ssl_cert_file and '
-            "ssl_key_file in primary.settings"
-        )
     if replication.tls.startswith("verify") and not replication.root_certificate:
         found.append(f'cluster.replication.rootCertificate: missing, and tls is "{replication.tls}"')
     if cluster.wal_encryption and "server" not in cluster.key.scope:
         found.append('cluster.walEncryption: WAL is encrypted with the server key: add "server" to key.scope')
+    return found
+
+
+def _no_primary(cluster: Cluster) -> str | None:
+    if "servers" in cluster.model_fields_set and "primary" not in cluster.model_fields_set:
+        return "missing; write the name of one of the servers"
+    return None if cluster.primary in cluster.servers else f'there is no server "{cluster.primary}"; write one of'
+
+
+def _of_primary(cluster: Cluster) -> list[str]:
+    """What is wrong with it, or with a standby of it."""
+    primary, tls = cluster.primary_server, cluster.replication.tls
+    found = [f"{standby.place}.{mistake}" for standby in cluster.standbys for mistake in _too_low(standby, primary)]
+    found += [
+        f"{standby.place}.adopt: only a primary is adopted; a standby is always made by a base backup"
+        for standby in cluster.standbys
+        if standby.adopt
+    ]
+    if primary.adopt and primary.kind == "docker":
+        found.append(
+            f"{primary.place}.adopt: only a server on a machine is adopted; the stack always makes its containers"
+        )
+    if primary.adopt and not primary.data_directory:
+        found.append(f"{primary.place}.dataDirectory: missing; it says which server is adopted")
+    if primary.adopt and primary.port is None:
+        found.append(f"{primary.place}.port: missing; standbys must know where the adopted server listens")
+    found += _too_few(cluster) + _between_kinds(cluster)
+    if primary.adopt:
+        return found
+    if why := unreached(cluster, primary.listens):
+        found.append(f"{primary.place}.listen: {why}: name an address of its network, or *")
+    if cluster.replication.encrypted and switch(primary.settings.get("ssl", "off")) != "on":
+        found.append(
+            f'cluster.replication.tls: "{tls}" needs a primary that speaks TLS: set ssl: on, ssl_cert_file and ssl_key_file in '
+            f"servers.{primary.name}.settings"
+        )
     return found
 
 
@@ -66,7 +85,7 @@ def _too_low(standby: Server, primary: Server) -> list[str]:
 
 def _too_few(cluster: Cluster) -> list[str]:
     """Connections and slots that a primary of the stack has not for all its standbys: an adopted one has its own values."""
-    count, primary = len(cluster.standbys), cluster.primary
+    count, primary = len(cluster.standbys), cluster.primary_server
     if primary.adopt:
         return []
     needed = {
@@ -75,7 +94,7 @@ def _too_few(cluster: Cluster) -> list[str]:
     }
     values = {name: primary.settings.get(name, "10") for name in needed}
     return [
-        f"cluster.primary.settings.{name}: {values[name]} is too low for {count} standbys: set it to {least} or more ({why})"
+        f"{primary.place}.settings.{name}: {values[name]} is too low for {count} standbys: set it to {least} or more ({why})"
         for name, (least, why) in needed.items()
         if values[name].isdecimal() and 0 < int(values[name]) < least
     ]
@@ -90,19 +109,19 @@ REACHED = {
 
 def _between_kinds(cluster: Cluster) -> list[str]:
     """What a standby on another kind of host than the primary's cannot do, or must say."""
-    primary = cluster.primary
+    primary = cluster.primary_server
     found = []
-    for place, standby in zip(cluster.places[1:], cluster.standbys, strict=True):
+    for standby in cluster.standbys:
         if standby.kind == primary.kind:
             continue
         if why := REACHED.get(primary.kind):
             found.append(
-                f"{place}.host: {why}: put {primary.name} on a machine that is reached by ssh, or both on one kind"
+                f"{standby.place}.host: {why}: put {primary.name} on a machine that is reached by ssh, or both on one kind"
             )
         elif not standby.network:
             found.append(
-                f"{place}.address: missing; for pg_hba.conf, name where its connections come from as {primary.machine} sees "
-                "them: this machine, as 192.0.2.7/32"
+                f"{standby.place}.address: missing; for pg_hba.conf, name where its connections come from as {primary.machine} "
+                "sees them: this machine, as 192.0.2.7/32"
             )
     return found
 
@@ -113,7 +132,7 @@ def unreached(cluster: Cluster, listen: Sequence[str]) -> str | None:
         return None
     if not listen:
         return "no address, and standbys connect by TCP"
-    primary = cluster.primary
+    primary = cluster.primary_server
     elsewhere = [
         server.name
         for server in cluster.standbys
@@ -127,33 +146,29 @@ def unreached(cluster: Cluster, listen: Sequence[str]) -> str | None:
 
 def _used_twice(cluster: Cluster) -> list[str]:
     """What each server must have for itself."""
-    found = []
-    names = [server.name for server in cluster.servers]
-    # Default ports go by the name: two servers of one name are one mistake.
-    ports = [cluster.port(one) if one.port or names.count(one.name) == 1 else None for one in cluster.servers]
+    found, servers = [], list(cluster.servers.values())
     values_of: dict[str, list[Any]] = {
-        "name": names,
-        "port": ports,
-        "dataDirectory": [server.data_directory for server in cluster.servers],
+        "port": [cluster.port(server) for server in servers],
+        "dataDirectory": [server.data_directory for server in servers],
     }
     for field, values in values_of.items():
         seen: Counter[Any] = Counter()
-        for place, server, value in zip(cluster.places, cluster.servers, values, strict=True):
-            where = None if field == "name" else server.machine
-            seen[where, value] += value is not None
-            if seen[where, value] > 1:
+        for server, value in zip(servers, values, strict=True):
+            where = server.machine, value
+            seen[where] += value is not None
+            if seen[where] > 1:
                 shown = f'"{value}"' if isinstance(value, str) else value
                 default = field == "port" and not server.port
                 why = f"missing; the default for its name is {value}, which another server has" if default else ""
-                found.append(f"{place}.{field}: {why or f'{shown} is used twice'}")
+                found.append(f"{server.place}.{field}: {why or f'{shown} is used twice'}")
     above = [
         (server.machine, PurePosixPath(server.data_directory).parent) if server.data_directory else None
-        for server in cluster.servers
+        for server in servers
     ]
     found += [
-        f"{place}.dataDirectory: {parent[1]} holds another server's directory too; each needs a parent directory of its own for "
-        "its token and log"
-        for place, parent in zip(cluster.places, above, strict=True)
+        f"{server.place}.dataDirectory: {parent[1]} holds another server's directory too; each needs a parent directory of its "
+        "own for its token and log"
+        for server, parent in zip(servers, above, strict=True)
         if parent and above.count(parent) > 1
     ]
     return found

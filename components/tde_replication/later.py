@@ -69,9 +69,9 @@ def placeholders(document: Mapping[str, Any]) -> dict[Path, str]:
     names: dict[int, str] = {}
     found: dict[Path, str] = {}
     for path, output in outputs(document):
-        server = document["primary"] if path[0] == "primary" else document["standbys"][path[1]]
+        _, server, *_ = path  # below `servers`
         key = next(part for part in reversed(path) if isinstance(part, str))
-        of = server["name"] if key == "ssh" else f"{key.lower()}.{server['name']}"
+        of = str(server) if key == "ssh" else f"{key.lower()}.{server}"
         found[path] = names.setdefault(id(output), placeholder(of))
     return found
 

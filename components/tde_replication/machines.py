@@ -15,7 +15,7 @@ def machines(
 ) -> list[resources.Machine]:
     """One for each server whose way there is an output in `declared`; `found` has the values."""
     made = []
-    for server, with_values in zip(declared.servers, found.servers, strict=True):
+    for server, with_values in zip(declared.members, found.members, strict=True):
         if not isinstance(server.host, Ssh) or not isinstance(with_values.host, Ssh):
             continue
         if outputs := later.outputs_of(server.host):

@@ -194,7 +194,7 @@ class Member:
             needed["pg_tde.cipher"] = cluster.cipher
         if any(libraries):
             needed["shared_preload_libraries"] = ",".join(filter(None, libraries))
-        primary = cluster.primary
+        primary = cluster.primary_server
         if self.declared is primary:
             return self.declared.settings | needed
         followed = {n: value for n, value in primary.settings.items() if n in settings.FOLLOWED_PARAMETERS}

@@ -150,7 +150,7 @@ def _placed(cluster: settings.Cluster, context: PlacementContext, source: str) -
         except UserError as problem:
             return problem
 
-    found = parallel_map(place, cluster.servers)
+    found = parallel_map(place, cluster.members)
     mistakes = [f"{key}: {one}" for key, one in zip(cluster.places, found, strict=True) if isinstance(one, UserError)]
     if mistakes:
         raise StackFileError(source, mistakes)
@@ -172,8 +172,7 @@ def _asked(plan: ClusterPlan, source: str) -> tuple[list[str], list[str]]:
     cluster, primary, address, in_force = plan.cluster, plan.primary, plan.vault_address, plan.in_force
     refusal, cost = _of_adopted(plan)
     told = parallel_map(
-        lambda each: check_server(each[0], each[1].declared, each[1].placement, plan.stack),
-        zip(cluster.places, plan.members, strict=True),
+        lambda one: check_server(one.declared, one.placement, plan.stack, is_primary=one is primary), plan.members
     )
     found = [line for lines in told for line in lines]
     placements = [member.placement for member in plan.members]
@@ -202,7 +201,7 @@ def _asked(plan: ClusterPlan, source: str) -> tuple[list[str], list[str]]:
     found += lost
     found += check_dependents(cluster, primary.placement, token, in_force=in_force)
     if refusal:
-        found.append(f"cluster.primary: {refusal}")
+        found.append(f"{cluster.primary_server.place}: {refusal}")
     if cluster.encryption == "required" and plan.reason:
         found.append(f"cluster.encryption: required, and {plan.reason} (see docs/encryption.md)")
     return found, [*([cost] if cost else []), *notices]

@@ -7,7 +7,7 @@ import re
 import zlib
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, StringConstraints, field_validator, model_validator
 
 from tde_replication.host_settings import SSH_PORT, Docker, HostKind, Settings, Ssh
 from tde_replication.later import Later, known
@@ -30,10 +30,9 @@ from tde_replication.values import (
 )
 
 LOCAL_PORT = 54321
+"""The default of db1."""
 PORTS_OF_A_FAMILY, FAMILIES = 100, 900
 STANDARD_PORT = 5432
-PRIMARY = "primary"
-"""The primary's default name."""
 
 
 class Vault(Settings):
@@ -107,11 +106,13 @@ def _text(value: Any) -> Any:
 
 
 class Server(Settings):
-    name: Label
+    """One server of the cluster; its name is its key in `servers`."""
+
+    _name: str = PrivateAttr("")
     host: HostKind = "local"
     port: Port | None = None
     """Default by ssh: 5432. By docker, where it is the port of dockerd's machine that leads to the server: one that is free.
-    On this machine: 54321 for ``primary``, 54322 for ``standby1``, 54323 for ``standby2``; for any other name, a number from
+    On this machine: 54321 for ``db1``, 54322 for ``db2``, 54323 for ``db3``; for any other name, a number from
     54421 to 55419 that is made of the name, and counts on with a number at its end. No other server changes it."""
     data_directory: DataPath | None = None
     """Default: a directory of the project's own."""
@@ -129,6 +130,21 @@ class Server(Settings):
     """Whether `up` may restart it, for parameters that can only change at start; default under `adopt`: refused."""
     settings: dict[str, str] = {}
     """More parameters for postgresql.conf; their names count in any case."""
+
+    @property
+    def name(self) -> str:
+        """Its key in the cluster's `servers`."""
+        return self._name
+
+    @property
+    def place(self) -> str:
+        """Where it stands in the stack file."""
+        return f"cluster.servers.{self.name}"
+
+    def named(self, name: str) -> "Server":
+        made = self.model_copy()
+        made._name = name  # noqa: SLF001 - of this class
+        return made
 
     @property
     def listens(self) -> list[str]:
@@ -189,7 +205,7 @@ class Server(Settings):
 
 
 class Cluster(Settings):
-    """``tde-replication:cluster``: one primary and its standbys."""
+    """``tde-replication:cluster``: a primary and its standbys."""
 
     encryption: Literal["required", "if-available", "off"] = "required"
     cipher: Cipher = "aes_128"
@@ -205,17 +221,36 @@ class Cluster(Settings):
     vault: Vault = Vault()
     key: Key = Key()
     replication: Replication = Replication()
-    primary: Server = Server(name=PRIMARY)
-    standbys: list[Server] = [Server(name="standby1")]
+    primary: Label = "db1"
+    """The name of the one of `servers` that takes writes; all others are its standbys. Required where `servers` is given."""
+    servers: Annotated[dict[Label, Server], Field(validate_default=True)] = {"db1": Server(), "db2": Server()}
+    """Each server's settings below its name, in any order: ports, directories and slots go by the name."""
+
+    @field_validator("servers")
+    @classmethod
+    def _named(cls, servers: dict[str, Server]) -> dict[str, Server]:
+        if not servers:
+            raise ValueError("there is none: name at least one (write {db1: {}})")
+        return {name: server.named(name) for name, server in sorted(servers.items())}
 
     @property
-    def servers(self) -> list[Server]:
-        return [self.primary, *self.standbys]
+    def primary_server(self) -> Server:
+        return self.servers[self.primary]
+
+    @property
+    def standbys(self) -> list[Server]:
+        """By their names: a stack file's own order does not get through Pulumi."""
+        return [server for name, server in self.servers.items() if name != self.primary]
+
+    @property
+    def members(self) -> list[Server]:
+        """The primary, then its standbys."""
+        return [self.primary_server, *self.standbys]
 
     @property
     def places(self) -> list[str]:
-        """Where each of `servers` stands in the stack file."""
-        return ["cluster.primary", *(f"cluster.standbys[{n}]" for n in range(len(self.standbys)))]
+        """Where each of `members` stands in the stack file."""
+        return [server.place for server in self.members]
 
     def port(self, server: Server, name: str | None = None) -> int:
         """Its port; the default is made of `name`, where that is another than the server's own."""
@@ -227,8 +262,8 @@ def default_port(name: str) -> int:
     port of the name without it, so that db1 and db2 never meet."""
     found = re.fullmatch(r"(.*?)(?<!\d)(\d{0,2})", name)
     family, number = (found[1], int(found[2] or 0)) if found else (name, 0)
-    if family in {PRIMARY, "standby"}:
-        return LOCAL_PORT + number
+    if family == "db":
+        return LOCAL_PORT - 1 + number
     return LOCAL_PORT + PORTS_OF_A_FAMILY + zlib.crc32(family.encode()) % FAMILIES + number
 
 

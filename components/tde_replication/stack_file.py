@@ -8,7 +8,7 @@ import pulumi
 from pulumi.runtime import is_config_secret
 from pydantic import ValidationError
 
-from tde_replication import credentials, later
+from tde_replication import credentials, former_form, later
 from tde_replication.contradictions import contradictions, shown
 from tde_replication.errors import UserError
 from tde_replication.host_settings import KINDS
@@ -60,6 +60,8 @@ def _validated(file: str, document: Any, besides: Sequence[str]) -> Cluster:
         json.dumps(later.filled(document, dict.fromkeys(later.paths(document))), ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError):  # of half a character, too
         raise StackFileError(file, ["cluster: must be a mapping of settings", *besides]) from None
+    if told := former_form.sentence(document):
+        raise StackFileError(file, [f"cluster: {told}", *besides])
     try:
         return Cluster.model_validate(document, by_name=False)
     except ValidationError as error:
@@ -99,8 +101,8 @@ def resolved(file: str, cluster: Cluster, values: Sequence[Value]) -> Cluster:
 def _left(document: Any, details: Sequence[Any]) -> list[str]:
     """Contradictions in what is left without the sections that are wrong in themselves; defaults stand in for those, so
     servers are compared only where all of them are readable."""
-    wrong = {detail["loc"][0] if detail["loc"] else "primary" for detail in details}
-    if wrong & {"primary", "standbys"}:
+    wrong = {detail["loc"][0] if detail["loc"] else "servers" for detail in details}
+    if wrong & {"primary", "servers"}:
         return []
     rest = {key: value for key, value in document.items() if key not in wrong}
     return contradictions(_assumed(Cluster.model_validate(rest, by_name=False)))
@@ -115,6 +117,8 @@ def _mistake(detail: Any) -> str:
     parts = detail["loc"]
     # After "host" comes the kind that it was read as, which is no key of the stack file.
     path = [part for before, part in zip((None, *parts), parts, strict=False) if before != "host" or part not in KINDS]
+    if path[2:] == ["[key]"]:  # the name of a server
+        path.pop()
     return f"{_place(path)}: {later.WHICH if later.is_output(detail['input']) else _sentence(detail)}"
 
 

@@ -11,7 +11,6 @@ config = pulumi.Config()
 def server(name: str) -> Server:
     machine = Machine(name, config.require("command"))
     return Server(
-        name=name,
         host=Ssh(
             ssh=machine.address,
             host_keys=[machine.host_keys],
@@ -28,8 +27,8 @@ orders = EncryptedReplication(
         encryption="off" if config.get_bool("unencrypted") else "required",
         disposable=True,  # for a trial: destroy removes the data
         vault=Vault(address_from_servers=config.get("vaultFromServers")),
-        primary=server("db1"),
-        standbys=[server("db2")],
+        primary="db1",
+        servers={name: server(name) for name in ("db1", "db2")},
     ),
 )
 

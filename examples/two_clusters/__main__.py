@@ -9,13 +9,13 @@ config = pulumi.Config()
 binaries = config.get("binaries")
 
 
-def cluster(*standbys: str) -> Cluster:
+def cluster(primary: str, *standbys: str) -> Cluster:
     """Servers of this machine, for a trial: `disposable` lets destroy remove their data."""
     return Cluster(
         encryption="if-available",
         disposable=True,
-        primary=Server(name="primary", binaries=binaries),
-        standbys=[Server(name=name, binaries=binaries) for name in standbys],
+        primary=primary,
+        servers={name: Server(binaries=binaries) for name in (primary, *standbys)},
     )
 
 
@@ -24,11 +24,13 @@ class Shop(pulumi.ComponentResource):
 
     def __init__(self, name: str) -> None:
         super().__init__("example:index:Shop", name)
-        self.database = EncryptedReplication(f"{name}-orders", cluster("standby1"), pulumi.ResourceOptions(parent=self))
+        self.database = EncryptedReplication(
+            f"{name}-orders", cluster("db1", "db2"), pulumi.ResourceOptions(parent=self)
+        )
         self.register_outputs({})
 
 
-ledger = EncryptedReplication("ledger", cluster("standby1", "standby2"))
+ledger = EncryptedReplication("ledger", cluster("db1", "db2", "db3"))
 shop = Shop("shop")
 
 pulumi.export("ledger", ledger.summary)

@@ -24,10 +24,10 @@ def clone() -> Iterator[Clone]:
 def declare_ports(clone: Clone) -> list[int]:
     """Leave the stack file as it comes, but for its ports: those may be in use here."""
     file = clone.project.root / "stacks" / "Pulumi.local.yaml"
-    text, shipped = file.read_text(), "standbys: [{name: standby1}]"
+    text, shipped = file.read_text(), "servers: {db1: {}, db2: {}}"
     assert shipped in text
     one, other = free_ports(2)
-    ports = f"primary: {{name: primary, port: {one}}}\n    standbys: [{{name: standby1, port: {other}}}]"
+    ports = f"servers: {{db1: {{port: {one}}}, db2: {{port: {other}}}}}"
     file.write_text(text.replace(shipped, ports))
     return [one, other]
 

@@ -24,7 +24,7 @@ from tests.engine.workspace import eventually
 from tests.openbao import private_directory
 
 STACK = "STACK=docker"
-PRIMARY, STANDBY = "tde-docker-primary", "tde-docker-standby1"
+PRIMARY, STANDBY = "tde-docker-db1", "tde-docker-db2"
 VAULT = ContainerVault.name
 
 
@@ -35,8 +35,7 @@ def perconas(daemon: docker.DockerClient, image: str) -> Iterator[None]:
         pytest.skip("`make up STACK=docker` DID NOT RUN: this dockerd has such a cluster already")
     file = HERE.root / "stacks" / "Pulumi.docker.yaml"
     cluster = yaml.safe_load(file.read_text())["config"]["tde-replication:cluster"]
-    name = cluster["primary"]["host"]["docker"]
-    assert [one["host"]["docker"] for one in cluster["standbys"]] == [name]
+    [name] = {one["host"]["docker"] for one in cluster["servers"].values()}
     try:
         daemon.images.get(name)
     except ImageNotFound:

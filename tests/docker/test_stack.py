@@ -35,9 +35,9 @@ class Containers:
     ) -> None:
         self.workspace = workspace
         self.daemon = daemon
-        servers = [{"name": f"db{n + 1}", "host": {"docker": image}, "binaries": binaries} for n in range(count)]
+        servers = {f"db{n + 1}": {"host": {"docker": image}, "binaries": binaries} for n in range(count)}
         vault = {"network": OwnVault.name, "addressFromServers": Contained.seen_from_servers}
-        workspace.write({"disposable": True, "vault": vault, "primary": servers[0], "standbys": servers[1:]})
+        workspace.write({"disposable": True, "vault": vault, "primary": "db1", "servers": servers})
 
     def name(self, server: str) -> str:
         return f"tde-{self.workspace.stack}-{server}"
@@ -172,7 +172,7 @@ def test_docker_stops_it_as_postgresql_wants(raised: Containers) -> None:
 
 def test_a_standby_that_is_added_is_told_before_its_container_is_there(raised: Containers) -> None:
     workspace = raised.workspace
-    workspace.write(edited(workspace.cluster, lambda c: c.update(standbys=[{**c["primary"], "name": "db2"}])))
+    workspace.write(edited(workspace.cluster, lambda c: c["servers"].update(db2=c["servers"]["db1"])))
     shown = workspace.preview()
     assert shown.code == 0, shown.errors
     assert shown.plan["BaseBackup db2"] == "create"
@@ -203,7 +203,7 @@ def test_a_network_that_is_cut_without_a_word_during_the_clone(raised: Container
     workspace = raised.workspace
     raised.sql("db1", "CREATE TABLE big AS SELECT repeat('x', 7000) FROM generate_series(1, 20000)")
     raised.sql("db1", "ALTER TABLE big ALTER COLUMN repeat SET STORAGE EXTERNAL; UPDATE big SET repeat = repeat || 'y'")
-    workspace.write(edited(workspace.cluster, lambda c: c.update(standbys=[{**c["primary"], "name": "db2"}])))
+    workspace.write(edited(workspace.cluster, lambda c: c["servers"].update(db2=c["servers"]["db1"])))
 
     def cloning() -> list[psutil.Process]:
         found = []
@@ -257,7 +257,7 @@ def test_a_tag_that_moves_is_shown_and_replaces_around_the_data(
     cluster = make(1)
     workspace = cluster.workspace
     try:
-        workspace.write(edited(workspace.cluster, lambda c: c["primary"].update(host={"docker": tag})))
+        workspace.write(edited(workspace.cluster, lambda c: c["servers"]["db1"].update(host={"docker": tag})))
         workspace.up_well()
         workspace.unchanged()
         assert cluster.container("db1").attrs["Config"]["Image"] == before
@@ -303,11 +303,11 @@ def test_another_network_to_the_vault_and_another_major_version(
         declared, before = workspace.cluster, cluster.container("db1").attrs["State"]["StartedAt"]
         repository, _, tag = newer.partition(":")
         cluster.container("db1").commit(repository=repository, tag=tag, changes="ENV PG_MAJOR=19")
-        workspace.write(edited(declared, lambda c: c["standbys"][0].update(host={"docker": newer})))
+        workspace.write(edited(declared, lambda c: c["servers"]["db2"].update(host={"docker": newer})))
         refused = workspace.preview()
         assert refused.code != 0
         assert (
-            f"cluster.standbys[0].host.docker: this is PostgreSQL 19, and the data in {DATA} is of 18" in refused.text
+            f"cluster.servers.db2.host.docker: this is PostgreSQL 19, and the data in {DATA} is of 18" in refused.text
         )
         workspace.write(declared)
         workspace.unchanged()
@@ -387,12 +387,12 @@ def test_mistakes_are_told_at_preview(make: Callable[[int], Containers], monkeyp
     cluster = make(1)
     workspace = cluster.workspace
     declared = workspace.cluster
-    bare = {key: value for key, value in declared["primary"].items() if key != "binaries"}
-    workspace.write(declared | {"primary": bare})
-    assert "cluster.primary: binaries is missing: name the directory of postgres" in workspace.preview().text
-    workspace.write(declared | {"primary": bare | {"host": {"docker": "No Image"}}})
+    bare = {key: value for key, value in declared["servers"]["db1"].items() if key != "binaries"}
+    workspace.write(declared | {"servers": {"db1": bare}})
+    assert "cluster.servers.db1: binaries is missing: name the directory of postgres" in workspace.preview().text
+    workspace.write(declared | {"servers": {"db1": bare | {"host": {"docker": "No Image"}}}})
     done = workspace.preview()
-    assert "cluster.primary.host.docker:" in done.text
+    assert "cluster.servers.db1.host.docker:" in done.text
     workspace.write(declared)
     monkeypatch.setitem(workspace.environment, "DOCKER_HOST", "unix:///no/such/socket")
     assert "docker does not answer at unix:///no/such/socket" in workspace.preview().text

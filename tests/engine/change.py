@@ -37,8 +37,7 @@ def _settings(server: str, **values: str | None) -> Callable[[Document], object]
     """Set parameters of db1 (the primary), db2 or db3; None takes one out."""
 
     def edit(cluster: Document) -> None:
-        [found] = [one for one in (cluster["primary"], *cluster["standbys"]) if one["name"] == server]
-        settings = found.setdefault("settings", {})
+        settings = cluster["servers"][server].setdefault("settings", {})
         for name, value in values.items():
             if value is None:
                 del settings[name]
@@ -49,9 +48,13 @@ def _settings(server: str, **values: str | None) -> Callable[[Document], object]
 
 
 def _server(server: str, **values: Any) -> Callable[[Document], object]:
+    return lambda cluster: cluster["servers"][server].update(values)
+
+
+def _rename(server: str, name: str) -> Callable[[Document], object]:
     def edit(cluster: Document) -> None:
-        [found] = [one for one in (cluster["primary"], *cluster["standbys"]) if one["name"] == server]
-        found.update(values)
+        cluster["servers"][name] = cluster["servers"].pop(server)
+        cluster["primary"] = name if cluster["primary"] == server else cluster["primary"]
 
     return edit
 
@@ -253,12 +256,17 @@ REFUSED: list[tuple[str, Callable[[Document], object], str]] = [
     (
         "a standby with less than its primary has",
         _settings("db2", max_connections="20"),
-        "cluster.standbys[0].settings.max_connections: 20 is lower than the primary's 90",
+        "cluster.servers.db2.settings.max_connections: 20 is lower than the primary's 90",
     ),
     (
         "the primary renamed with its directory",
-        _server("db1", name="db9"),
+        _rename("db1", "db9"),
         "is that of server db1, and a server is not renamed with its data",
+    ),
+    (
+        "another primary",
+        lambda cluster: cluster.update(primary="db2"),
+        "server db2 is declared as the primary and is a standby now: nothing is changed",
     ),
     (
         "the primary elsewhere",
@@ -272,7 +280,7 @@ REFUSED: list[tuple[str, Callable[[Document], object], str]] = [
     ),
     (
         "a standby renamed with its directory",
-        _server("db3", name="db4"),
+        _rename("db3", "db4"),
         "is that of server db3, and a server is not renamed with its data",
     ),
 ]

@@ -33,18 +33,16 @@ class Cluster:
         self.base = base
         self.names = [f"db{n + 1}" for n in range(standbys + 1)]
         self.ports = dict(zip(self.names, free_ports(len(self.names)), strict=True))
-        declared = [
-            {"name": name, "port": port, "dataDirectory": str(self.data(name))} for name, port in self.ports.items()
-        ]
-        for server in declared:
+        declared = {name: {"port": port, "dataDirectory": str(self.data(name))} for name, port in self.ports.items()}
+        for server in declared.values():
             if binaries := cluster.get("binaries"):
                 server["binaries"] = str(binaries)
         more = {key: value for key, value in cluster.items() if key != "binaries"}
-        workspace.write({"primary": declared[0], "standbys": declared[1:], "disposable": True, **more})
+        workspace.write({"primary": "db1", "servers": declared, "disposable": True, **more})
 
     @property
     def binaries(self) -> PurePosixPath:
-        return PurePosixPath(self.workspace.cluster["primary"]["binaries"])
+        return PurePosixPath(self.workspace.cluster["servers"]["db1"]["binaries"])
 
     def start(self, name: str) -> None:
         """Start a server as a DBA would, and wait until it answers."""
@@ -75,9 +73,8 @@ class Cluster:
 
     def sockets(self, name: str) -> Path:
         """The directory of its socket, which goes with its data where that is declared elsewhere by now."""
-        declared = self.workspace.cluster
-        moved = {one["name"]: one.get("dataDirectory") for one in (declared["primary"], *declared["standbys"])}
-        return Path(socket_directory(PurePosixPath(moved.get(name) or self.place(name))))
+        declared = self.workspace.cluster["servers"].get(name, {})
+        return Path(socket_directory(PurePosixPath(declared.get("dataDirectory") or self.place(name))))
 
     def file(self, name: str, suffix: str) -> Path:
         return self.base / name / f"{self.workspace.stack}.{suffix}"

@@ -44,9 +44,8 @@ class Adopted:
         self._sql("ALTER SYSTEM SET maintenance_work_mem = '70MB'; ALTER SYSTEM SET max_wal_size = '2GB'")
         self._sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'; SELECT pg_reload_conf()")
         self._sql("CREATE TABLE public.t AS SELECT 42 AS a; CREATE ROLE elder WITH REPLICATION LOGIN PASSWORD 'old'")
-        declared = cluster.workspace.cluster
-        primary = {**declared["primary"], "adopt": True, "restart": "refused"}
-        declare(cluster, 1, primary=primary, encryption="required" if encryption else "off")
+        db1 = {**cluster.workspace.cluster["servers"]["db1"], "adopt": True, "restart": "refused"}
+        declare(cluster, 1, db1=db1, encryption="required" if encryption else "off")
         self.before = self.look()
 
     def _sql(self, query: str) -> list[tuple[Any, ...]]:
@@ -101,7 +100,8 @@ def test_a_primary_that_is_encrypted_already_is_not_adopted_with_keys_of_its_own
     done = cluster.workspace.preview()
     assert done.code != 0
     assert (
-        'cluster.primary.adopt: the server has key provider "vault", server key "elder-key" of its own: ' in done.text
+        'cluster.servers.db1.adopt: the server has key provider "vault", server key "elder-key" of its own: '
+        in done.text
     )
     assert adopted.look() == before
     cluster.stop("db1")
@@ -121,12 +121,12 @@ def test_an_adopted_primary_comes_back_as_it_was(cluster: Cluster, encryption: b
     assert cluster.streaming() == ["tde_db2"]
     assert adopted.look()["pid"] == adopted.before["pid"]
     cluster.workspace.unchanged()
-    declared = cluster.workspace.cluster["primary"]
+    declared = cluster.workspace.cluster["servers"]["db1"]
     for changed in (
         {"maintenance_work_mem": "80MB", "max_wal_size": "3GB", "wal_keep_size": "16MB"},
         {"maintenance_work_mem": "90MB", "wal_keep_size": "16MB"},
     ):
-        declare(cluster, 1, primary={**declared, "settings": changed})
+        declare(cluster, 1, db1={**declared, "settings": changed})
         cluster.workspace.up_well()
         cluster.workspace.unchanged()
     assert cluster.sql("db1", "SELECT current_setting('maintenance_work_mem'), current_setting('max_wal_size')") == [
@@ -146,13 +146,13 @@ def test_an_adopted_primary_comes_back_as_it_was(cluster: Cluster, encryption: b
 
 def test_a_restart_of_a_primary_that_is_to_be_adopted_is_told_at_preview(cluster: Cluster) -> None:
     adopted = Adopted(cluster, encryption=False)
-    primary = cluster.workspace.cluster["primary"] | {"settings": {"max_connections": "130"}}
-    del primary["restart"]
-    declare(cluster, 1, primary=primary)
+    db1 = cluster.workspace.cluster["servers"]["db1"] | {"settings": {"max_connections": "130"}}
+    del db1["restart"]
+    declare(cluster, 1, db1=db1)
     refused = cluster.workspace.preview()
     assert refused.code != 0
-    assert "cluster.primary: server db1 must be restarted for max_connections" in refused.text, refused.text
-    declare(cluster, 1, primary=primary | {"restart": "allowed"})
+    assert "cluster.servers.db1: server db1 must be restarted for max_connections" in refused.text, refused.text
+    declare(cluster, 1, db1=db1 | {"restart": "allowed"})
     allowed = cluster.workspace.preview()
     assert allowed.code == 0, allowed.errors
     assert "server db1 will be restarted: max_connections can only change at start" in allowed.text
@@ -229,15 +229,15 @@ def test_all_that_an_adopted_primary_has_against_a_standby_is_told_together(clus
     shutil.chown(fast, service_account().name)
     cluster.sql("db1", f"CREATE TABLESPACE fast LOCATION '{fast}'")
     port = cluster.ports["db1"]
-    declared = cluster.workspace.cluster
+    db1 = cluster.workspace.cluster["servers"]["db1"]
     with socket.create_server(("127.0.0.1", cluster.ports["db2"])):
-        declare(cluster, 1, primary={**declared["primary"], "port": port + 1})
+        declare(cluster, 1, db1={**db1, "port": port + 1})
         refused = cluster.workspace.preview()
     assert refused.code != 0
     for told in (
-        f"cluster.primary.port: the server on {cluster.data('db1')} listens on {port}, and the stack file says {port + 1}",
-        f"cluster.standbys[0].host: db1 has tablespaces outside of its data directory (fast in {fast}), and a standby on the ",
-        f"cluster.standbys[0].port: {cluster.ports['db2']} is in use on 127.0.0.1, by ",
+        f"cluster.servers.db1.port: the server on {cluster.data('db1')} listens on {port}, and the stack file says {port + 1}",
+        f"cluster.servers.db2.host: db1 has tablespaces outside of its data directory (fast in {fast}), and a standby on the ",
+        f"cluster.servers.db2.port: {cluster.ports['db2']} is in use on 127.0.0.1, by ",
     ):
         assert told in refused.text, refused.text
     cluster.sql("db1", "DROP TABLESPACE fast")

@@ -46,21 +46,24 @@ def whole(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
         cluster.workspace.up()
 
 
-def servers(cluster: Cluster) -> list[dict[str, Any]]:
-    return [cluster.workspace.cluster["primary"], *cluster.workspace.cluster["standbys"]]
+def servers(cluster: Cluster) -> dict[str, dict[str, Any]]:
+    """As they are declared, by their names."""
+    found: dict[str, dict[str, Any]] = cluster.workspace.cluster["servers"]
+    return found
 
 
 def made_at(cluster: Cluster) -> dict[str, str]:
     """When each data directory was made."""
     return {
-        one["name"]: json.loads((Path(one["dataDirectory"]) / "tde-replication.json").read_text())["madeAt"]
-        for one in servers(cluster)
+        name: json.loads((Path(one["dataDirectory"]) / "tde-replication.json").read_text())["madeAt"]
+        for name, one in servers(cluster).items()
     }
 
 
 def pids(cluster: Cluster) -> dict[str, int]:
     """The process of each server, found by its declared directory."""
-    found = {one["name"]: LocalHost().postmaster(PurePosixPath(one["dataDirectory"])) for one in servers(cluster)}
+    declared = servers(cluster).items()
+    found = {name: LocalHost().postmaster(PurePosixPath(one["dataDirectory"])) for name, one in declared}
     return {name: running.pid for name, running in found.items() if running}
 
 
@@ -75,7 +78,7 @@ def change(
     workspace = cluster.workspace
     before, directories = pids(cluster), made_at(cluster)
     workspace.write(edited(workspace.cluster, edit))
-    cluster.ports.update({one["name"]: one["port"] for one in servers(cluster)})
+    cluster.ports.update({name: one["port"] for name, one in servers(cluster).items()})
     preview = workspace.preview()
     assert preview.code == 0, preview.errors
     assert preview.plan == plan, preview.changes
@@ -84,7 +87,7 @@ def change(
     after = pids(cluster)
     assert sorted(name for name in after if name in before and before[name] != after[name]) == restarts
     assert {name: made for name, made in made_at(cluster).items() if directories.get(name, made) != made} == {}
-    slots = sorted(f"tde_{one['name']}" for one in workspace.cluster["standbys"])
+    slots = sorted(f"tde_{name}" for name in servers(cluster) if name != "db1")
     eventually(lambda: cluster.streaming() == slots)
     workspace.unchanged()
 
@@ -149,8 +152,8 @@ def test_a_restart_that_is_refused_is_told_at_preview_and_nothing_is_set(cluster
     declared, before = workspace.cluster, pids(cluster)
 
     def edit(document: dict[str, Any]) -> None:
-        document["primary"] |= {"restart": "refused"}
-        document["primary"]["settings"] |= {"max_prepared_transactions": "3"}
+        document["servers"]["db1"] |= {"restart": "refused"}
+        document["servers"]["db1"]["settings"] |= {"max_prepared_transactions": "3"}
 
     workspace.write(edited(declared, edit))
     for done in (workspace.preview(), workspace.up()):
@@ -239,7 +242,6 @@ def test_a_key_is_not_rotated_during_a_base_backup(cluster: Cluster) -> None:
 
 def new_standby(cluster: Cluster, name: str, like: dict[str, Any]) -> dict[str, Any]:
     return {
-        "name": name,
         "port": free_ports(1)[0],
         "dataDirectory": str(cluster.data(name)),
         "binaries": like["binaries"],
@@ -250,27 +252,23 @@ def test_ports_change_and_everybody_finds_the_primary(cluster: Cluster) -> None:
     ports = free_ports(2)
 
     def edit(document: dict[str, Any]) -> None:
-        document["primary"]["port"], document["standbys"][0]["port"] = ports
+        document["servers"]["db1"]["port"], document["servers"]["db2"]["port"] = ports
 
     plan = dict.fromkeys(("Server db1", "Server db2", "Server db3", "BaseBackup db2", "BaseBackup db3"), "update")
     change(cluster, edit, plan, ["db1", "db2"])
 
 
 def test_standbys_come_and_go_without_touching_the_others(cluster: Cluster) -> None:
-    [db2, db3] = cluster.workspace.cluster["standbys"]
-    more = [new_standby(cluster, "db4", db2), new_standby(cluster, "db5", db2)]
-    change(cluster, lambda c: c["standbys"].extend(more), of_standby("db4", "create") | of_standby("db5", "create"), [])
-    renamed = new_standby(cluster, "db6", db2)
-    change(
-        cluster,
-        lambda c: c.update(standbys=[db2, db3, renamed, more[1]]),
-        of_standby("db6", "create") | of_standby("db4", "delete"),
-        [],
-    )
+    declared = servers(cluster)
+    db4, db5, db6 = (new_standby(cluster, name, declared["db2"]) for name in ("db4", "db5", "db6"))
+
+    def become(**more: dict[str, Any]) -> Callable[[Document], object]:
+        return lambda document: document.update(servers=more | declared)  # in any order
+
+    change(cluster, become(db4=db4, db5=db5), of_standby("db4", "create") | of_standby("db5", "create"), [])
+    change(cluster, become(db6=db6, db5=db5), of_standby("db6", "create") | of_standby("db4", "delete"), [])
     assert not cluster.data("db4").exists()
-    change(
-        cluster, lambda c: c.update(standbys=[db2, db3]), of_standby("db5", "delete") | of_standby("db6", "delete"), []
-    )
+    change(cluster, become(), of_standby("db5", "delete") | of_standby("db6", "delete"), [])
     assert cluster.sql("db1", "SELECT count(*) FROM pg_replication_slots") == [(2,)]
 
 
@@ -284,10 +282,9 @@ def test_replication_by_tls(cluster: Cluster) -> None:
     speaks = {"ssl": True, "ssl_cert_file": str(certificate), "ssl_key_file": str(key)}
 
     def edit(document: dict[str, Any]) -> None:
-        document["primary"]["settings"] |= speaks
+        document["servers"]["db1"]["settings"] |= speaks
         document["replication"] |= {"tls": "verify-full", "rootCertificate": str(authority.file)}
 
-    [db2, db3] = workspace.cluster["standbys"]
     role = workspace.cluster["replication"]["role"]
     plan = dict.fromkeys(("Server db1", "Server db2", "Server db3", "BaseBackup db2", "BaseBackup db3"), "update")
     plan |= {f"HbaRule {role} from {address}": "update" for address in ("127.0.0.0/8", "127.0.0.1/32")}
@@ -297,7 +294,7 @@ def test_replication_by_tls(cluster: Cluster) -> None:
 
     def misled(document: dict[str, Any]) -> None:
         document["replication"] |= {"rootCertificate": str(stranger.file)}
-        document["standbys"] = [db2, db3, new_standby(cluster, "db7", db2)]
+        document["servers"]["db7"] = new_standby(cluster, "db7", document["servers"]["db2"])
 
     declared = workspace.cluster
     workspace.write(edited(declared, misled))
@@ -318,7 +315,7 @@ def test_the_vault_by_another_name_and_another_file_of_its_ca(cluster: Cluster) 
     ca = cluster.base / "ca.pem"
     ca.write_text(f"# the same, in another file\n{cluster.bao.ca.read_text()}")
     address = cluster.bao.address.replace("127.0.0.1", "localhost")
-    plan = {f"HostFile {one['name']}-vault-ca": "update" for one in servers(cluster)}
+    plan = {f"HostFile {name}-vault-ca": "update" for name in servers(cluster)}
     plan[f"KeyProvider {cluster.workspace.cluster['vault']['provider']}"] = "update"
     plan |= CHECKS  # each standby is proved to open the key by it
     # The tokens themselves stay. How to reach them is stored, and until then Pulumi cannot say that they do.
@@ -332,7 +329,7 @@ def test_binaries_by_another_path_are_used_the_next_time(cluster: Cluster) -> No
     link = cluster.base / "bin"
     link.symlink_to(cluster.binaries)
     noted = ("CleanupRecord db1", "DataDirectory db1", "Server db1", "WalEncryption WAL of db1")
-    change(cluster, lambda c: c["primary"].update(binaries=str(link)), dict.fromkeys(noted, "update"), [])
+    change(cluster, lambda c: c["servers"]["db1"].update(binaries=str(link)), dict.fromkeys(noted, "update"), [])
 
 
 def test_binaries_of_another_major_version_are_refused(cluster: Cluster) -> None:
@@ -343,12 +340,12 @@ def test_binaries_of_another_major_version_are_refused(cluster: Cluster) -> None
     (programs / "postgres").write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 17.4'\n")
     (programs / "postgres").chmod(0o755)
     declared, before = cluster.workspace.cluster, pids(cluster)
-    cluster.workspace.write(edited(declared, lambda c: c["primary"].update(binaries=str(programs))))
+    cluster.workspace.write(edited(declared, lambda c: c["servers"]["db1"].update(binaries=str(programs))))
     refused = cluster.workspace.preview()
     cluster.workspace.write(declared)
     assert refused.code != 0
-    assert "cluster.primary.binaries: this is PostgreSQL 17, and the data in " in refused.text
-    assert "cluster.standbys[0].binaries: this is PostgreSQL 18, and the primary's is 17" in refused.text
+    assert "cluster.servers.db1.binaries: this is PostgreSQL 17, and the data in " in refused.text
+    assert "cluster.servers.db2.binaries: this is PostgreSQL 18, and the primary's is 17" in refused.text
     assert pids(cluster) == before
 
 
@@ -356,7 +353,7 @@ def test_the_table_finds_a_restart_that_nobody_told(cluster: Cluster) -> None:
     """Proof that `change` can fail: a server restarted by hand during it is found."""
 
     def edit(document: dict[str, Any]) -> None:
-        document["primary"].setdefault("settings", {})["work_mem"] = "7MB"
+        document["servers"]["db1"].setdefault("settings", {})["work_mem"] = "7MB"
         cluster.stop("db3")
         cluster.start("db3")
 
@@ -373,7 +370,9 @@ def test_a_standby_moves_to_another_directory(cluster: Cluster) -> None:
     before = pids(cluster)
     former = cluster.data("db3")
     workspace.write(
-        edited(workspace.cluster, lambda c: c["standbys"][1].update(dataDirectory=str(cluster.base / "moved" / "data")))
+        edited(
+            workspace.cluster, lambda c: c["servers"]["db3"].update(dataDirectory=str(cluster.base / "moved" / "data"))
+        )
     )
     preview = workspace.preview()
     gone = of_standby("db3", "replace").keys() - {"Token db3-token", "ReplicationSlot tde_db3", "CleanupRecord db3"}

@@ -35,7 +35,7 @@ def cluster(openbao: OpenBao, encrypted_binaries: Path, tmp_path_factory: pytest
     base = base_directory()
     workspace = Workspace(tmp_path_factory.mktemp("drift"), "drift", openbao.environment)
     made = Cluster(workspace, base, 2, openbao, binaries=encrypted_binaries)
-    made.workspace.cluster["primary"]["settings"] = {"wal_level": "logical", **SPELLINGS}
+    made.workspace.cluster["servers"]["db1"]["settings"] = {"wal_level": "logical", **SPELLINGS}
     workspace.write(made.workspace.cluster)
     workspace.init()
     workspace.up_well()

@@ -31,7 +31,7 @@ def cluster(not_there_yet: Cluster) -> Cluster:
 
 def settings(cluster: Cluster, **values: Any) -> None:
     """Declare other parameters of the primary."""
-    declare(cluster, 1, primary={**cluster.workspace.cluster["primary"], "settings": values}, encryption="off")
+    declare(cluster, 1, db1={**cluster.workspace.cluster["servers"]["db1"], "settings": values}, encryption="off")
 
 
 def runs_well(cluster: Cluster) -> None:
@@ -59,8 +59,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize("adopt", [False, True])
 def test_values_with_which_the_primary_does_not_start(cluster: Cluster, *, adopt: bool) -> None:
     adopted = Adopted(cluster, encryption=False) if adopt else None
-    primary = cluster.workspace.cluster["primary"] | {"restart": "allowed"}
-    declare(cluster, 1, primary=primary, encryption="off")
+    db1 = cluster.workspace.cluster["servers"]["db1"] | {"restart": "allowed"}
+    declare(cluster, 1, db1=db1, encryption="off")
     cluster.workspace.up_well()
     pid, file = cluster.pid("db1"), cluster.data("db1") / "postgresql.auto.conf"
     before = sorted(file.read_text().splitlines())
@@ -111,8 +111,8 @@ def test_somebodys_server_gets_its_values_back_from_a_destroy_after_a_killed_upd
     cluster: Cluster, kill: Kill
 ) -> None:
     adopted = Adopted(cluster, encryption=False)
-    primary = cluster.workspace.cluster["primary"] | {"restart": "allowed"}
-    declare(cluster, 1, primary=primary, encryption="off")
+    db1 = cluster.workspace.cluster["servers"]["db1"] | {"restart": "allowed"}
+    declare(cluster, 1, db1=db1, encryption="off")
     file = cluster.data("db1") / "postgresql.auto.conf"
     before = values_in(file.read_text())
     cluster.workspace.up_well()

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,16 +65,17 @@ def cluster(openbao: OpenBao, encrypted_binaries: Path, tmp_path: Path) -> Itera
     assert done.code == 0, done.errors
 
 
-def _standbys(cluster: Cluster, count: int, **changes: object) -> None:
-    """Declare so many of the standbys, and other settings."""
+def _standbys(cluster: Cluster, count: int, *, parameters: dict[str, Any] | None = None, **changes: object) -> None:
+    """Declare so many of the standbys, `parameters` of the primary, and other settings."""
     names = ["db1", "db2", "db3"][: count + 1]
-    binaries = cluster.workspace.cluster["primary"]["binaries"]
-    declared = [
-        {"name": name, "port": cluster.ports[name], "dataDirectory": str(cluster.data(name)), "binaries": binaries}
-        for name in names[1:]
-    ]
+    binaries = str(cluster.binaries)
+    declared: dict[str, dict[str, Any]] = {
+        name: {"port": cluster.ports[name], "dataDirectory": str(cluster.data(name)), "binaries": binaries}
+        for name in names
+    }
+    declared["db1"]["settings"] = parameters or {}
     cluster.names = names
-    cluster.workspace.write({**cluster.workspace.cluster, "standbys": declared, **changes})
+    cluster.workspace.write({**cluster.workspace.cluster, "servers": declared, **changes})
 
 
 @_ways("Mount|ReplicationSlot|BaseBackup|Server db2", lose_state)
@@ -90,14 +92,10 @@ def _destroyed(cluster: Cluster) -> None:
 
 @_ways("ReplicationRole|BaseBackup", lose_state)
 def test_up_that_changes(cluster: Cluster, kill: Kill, among: str) -> None:
-    primary = cluster.workspace.cluster["primary"]
-
     def begin() -> None:
-        _standbys(cluster, 1, primary=primary, replication={"passwordVersion": 1})
+        _standbys(cluster, 1, replication={"passwordVersion": 1})
         cluster.workspace.up_well()
-        _standbys(
-            cluster, 2, primary={**primary, "settings": {"max_connections": 77}}, replication={"passwordVersion": 2}
-        )
+        _standbys(cluster, 2, parameters={"max_connections": 77}, replication={"passwordVersion": 2})
 
     steps = at_every_step(cluster, UP, kill, begin, among)
     assert len(steps) > (5 if among == EVERY else 1), steps

@@ -97,7 +97,7 @@ def test_two_clusters_in_one_stack(
 
     # One is changed by hand, and the other one has nothing to do.
     with psycopg.connect(workspace.output("ordersDsn"), autocommit=True) as session:
-        assert session.execute("SHOW cluster_name").fetchone() == ("primary",)
+        assert session.execute("SHOW cluster_name").fetchone() == ("db1",)
         session.execute("ALTER ROLE replicator NOLOGIN")
     preview = workspace.preview()
     assert set(preview.plan) == {"ReplicationRole shop-orders-replicator"}, preview.changes
@@ -117,10 +117,12 @@ def test_two_clusters_in_one_stack(
 
 def test_what_two_clusters_would_both_have_is_told_at_preview(workspace: Workspace) -> None:
     program = workspace.directory / "__main__.py"
-    program.write_text(program.read_text().replace('name="primary", ', 'name="primary", port=24680, '))
+    program.write_text(
+        program.read_text().replace("Server(binaries", 'Server(port=24680 if name == "db1" else None, binaries')
+    )
     done = workspace.preview()
     assert done.code != 0
     assert 'EncryptedReplication "shop-orders" has 1 mistake; nothing was touched:' in done.text, done.text
     assert (
-        'cluster.primary.port: 24680 is primary\'s of EncryptedReplication "ledger" too: name another one' in done.text
+        'cluster.servers.db1.port: 24680 is db1\'s of EncryptedReplication "ledger" too: name another one' in done.text
     )

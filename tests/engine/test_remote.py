@@ -44,7 +44,7 @@ def cluster(openbao: OpenBao, encrypted_binaries: Path, tmp_path: Path) -> Itera
 
 def test_a_cluster_is_made_repaired_and_removed(cluster: Cluster) -> None:
     workspace = cluster.workspace
-    workspace.cluster["primary"]["settings"] = {"max_connections": 50}
+    workspace.cluster["servers"]["db1"]["settings"] = {"max_connections": 50}
     workspace.write(workspace.cluster)
     workspace.up_well()
     assert workspace.output("summary").startswith("trial: 1 primary, 1 standby, streaming")
@@ -69,16 +69,17 @@ def test_the_schema_has_the_settings_as_types(cluster: Cluster) -> None:
     resource = schema["resources"]["tde:index:EncryptedReplication"]
     assert resource["inputProperties"]["cluster"]["$ref"] == "#/types/tde:index:Cluster"
     assert resource["requiredInputs"] == ["cluster"]
-    server = schema["types"]["tde:index:Server"]
-    assert server["required"] == ["name"]
+    cluster_type, server, ssh = (schema["types"][f"tde:index:{name}"] for name in ("Cluster", "Server", "Ssh"))
+    assert cluster_type["properties"]["servers"]["additionalProperties"]["$ref"] == "#/types/tde:index:Server"
+    assert ssh["required"] == ["ssh"]
     assert {"$ref": "#/types/tde:index:Ssh"} in server["properties"]["host"]["oneOf"]
 
 
 def test_all_mistakes_of_a_cluster_are_told(cluster: Cluster) -> None:
     workspace = cluster.workspace
-    workspace.write({"primary": {"name": "db1", "port": 99998}, "standbys": [{"name": "db2", "port": 99999}]})
+    workspace.write({"primary": "db1", "servers": {"db1": {"port": 99998}, "db2": {"port": 99999}}})
     done = workspace.preview()
     assert done.code != 0
     assert 'EncryptedReplication "trial" has 2 mistakes; nothing was touched:' in done.text, done.text
-    assert "cluster.primary.port: " in done.text
-    assert "cluster.standbys[0].port: " in done.text
+    assert "cluster.servers.db1.port: " in done.text
+    assert "cluster.servers.db2.port: " in done.text

@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from tde_replication import stack_file
+from tde_replication.contradictions import shown
 from tests.engine.certificates import Authority
 from tests.engine.change import edited
 from tests.engine.cluster import Cluster, base_directory
@@ -58,7 +59,7 @@ def cluster(openbao: OpenBao, encrypted_binaries: Path, tmp_path_factory: pytest
     workspace = Workspace(tmp_path_factory.mktemp("security"), "security", openbao.environment)
     made = Secured(workspace, base, 1, openbao, binaries=encrypted_binaries, replication={"role": ROLE})
     document = workspace.cluster
-    document["primary"]["settings"] = document["standbys"][0]["settings"] = LOUD
+    document["servers"]["db1"]["settings"] = document["servers"]["db2"]["settings"] = LOUD
     workspace.write(document)
     workspace.init()
     try:
@@ -381,6 +382,10 @@ def test_the_replication_role_may_do_nothing_but_replicate(cluster: Secured) -> 
     cluster.sql("db1", "DROP TABLE theirs", DATABASE)
 
 
+def of_db1(**settings: Any) -> dict[str, Any]:
+    return {"primary": "db1", "servers": {"db1": settings}}
+
+
 BAD: list[tuple[str, dict[str, Any]]] = [
     ("cluster.replication.role", {"replication": {"role": "two\nlines"}}),
     ("cluster.replication.role", {"replication": {"role": "ü" * 32}}),
@@ -398,20 +403,20 @@ BAD: list[tuple[str, dict[str, Any]]] = [
         for value in ("A", "a b", "a'", "a\nb", "ü", "x" * 64, "a\n")
     ),
     *(
-        ("cluster.standbys[0].name", {"standbys": [{"name": value}]})
+        (f"cluster.servers.{shown(value)}", {"primary": "db1", "servers": {"db1": {}, value: {}}})
         for value in ("a b", "a'b", "A", "a_b", "$(id)", "a\n", "a/b", "..", "x" * 60, "")
     ),
     *(
-        ("cluster.primary.dataDirectory", {"primary": {"name": "db1", "dataDirectory": value}})
+        ("cluster.servers.db1.dataDirectory", of_db1(dataDirectory=value))
         for value in ("relative", "/a/../b", "/a\nb", "~/x")
     ),
-    ("cluster.primary.settings.work_mem", {"primary": {"name": "db1", "settings": {"work_mem": "1\n2"}}}),
-    ("cluster.primary.settings.a b", {"primary": {"name": "db1", "settings": {"a b": "1"}}}),
-    ("cluster.primary.settings.x'; y", {"primary": {"name": "db1", "settings": {"x'; y": "1"}}}),
-    ("cluster.primary.settings.port", {"primary": {"name": "db1", "settings": {"port": "1"}}}),
-    ("cluster.primary.listen[0]", {"primary": {"name": "db1", "listen": ["a'b\n"]}}),
-    ("cluster.primary.address", {"primary": {"name": "db1", "address": "10.0.0.0/8 trust\nhost all all all trust"}}),
-    ("cluster.primary.address", {"primary": {"name": "db1", "address": "all"}}),
+    ("cluster.servers.db1.settings.work_mem", of_db1(settings={"work_mem": "1\n2"})),
+    ("cluster.servers.db1.settings.a b", of_db1(settings={"a b": "1"})),
+    ("cluster.servers.db1.settings.x'; y", of_db1(settings={"x'; y": "1"})),
+    ("cluster.servers.db1.settings.port", of_db1(settings={"port": "1"})),
+    ("cluster.servers.db1.listen[0]", of_db1(listen=["a'b\n"])),
+    ("cluster.servers.db1.address", of_db1(address="10.0.0.0/8 trust\nhost all all all trust")),
+    ("cluster.servers.db1.address", of_db1(address="all")),
     ("cluster.vault.namespace", {"vault": {"namespace": "a\nb"}}),
     ("cluster.vault.tokenPeriod", {"vault": {"tokenPeriod": "1h\n"}}),
     ("cluster.replication.maxSlotWalKeepSize", {"replication": {"maxSlotWalKeepSize": "1GB\n"}}),

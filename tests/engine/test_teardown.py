@@ -34,10 +34,12 @@ def cluster(not_there_yet: Cluster) -> Cluster:
     return not_there_yet
 
 
-def declare(cluster: Cluster, standbys: int, **changes: Any) -> None:
+def declare(cluster: Cluster, standbys: int, *, db1: dict[str, Any] | None = None, **changes: Any) -> None:
+    """So many of the standbys, another primary `db1`, and other settings."""
     declared = cluster.workspace.cluster
     cluster.names = cluster.names[: standbys + 1]
-    cluster.workspace.write({**declared, "standbys": declared["standbys"][:standbys], **changes})
+    servers = {name: declared["servers"][name] for name in cluster.names}
+    cluster.workspace.write({**declared, "servers": {**servers, "db1": db1 or servers["db1"]}, **changes})
 
 
 def _up(cluster: Cluster, **changes: Any) -> None:
@@ -233,7 +235,7 @@ def test_a_standby_that_never_came_is_removed_from_the_stack_file(cluster: Clust
     _up(cluster)
     cluster.names = ["db1", "db2", "db3"]
     alone = cluster.workspace.cluster
-    cluster.workspace.write({**alone, "standbys": [*alone["standbys"], _third(cluster)]})
+    cluster.workspace.write({**alone, "servers": {**alone["servers"], "db3": _third(cluster)}})
     output, _ = interrupted(cluster, ["up"], kill_engine, lambda step: step.startswith("BaseBackup"))
     assert output.code != 0
     strays_gone(cluster)
@@ -253,8 +255,8 @@ def test_a_standby_that_never_came_is_removed_from_the_stack_file(cluster: Clust
 
 
 def _third(cluster: Cluster) -> dict[str, Any]:
-    [db2] = cluster.workspace.cluster["standbys"]
-    return {**db2, "name": "db3", "port": cluster.ports["db3"], "dataDirectory": str(cluster.data("db3"))}
+    db2 = cluster.workspace.cluster["servers"]["db2"]
+    return {**db2, "port": cluster.ports["db3"], "dataDirectory": str(cluster.data("db3"))}
 
 
 def test_the_vault_sealed(cluster: Cluster) -> None:

@@ -33,7 +33,7 @@ def cluster(
     base = base_directory()
     workspace = Workspace(tmp_path, "drift", openbao.environment)
     made = Cluster(workspace, base, 2, openbao, binaries=encrypted_binaries, disposable=request.param)
-    workspace.cluster["primary"]["settings"] = {"wal_level": "logical"}
+    workspace.cluster["servers"]["db1"]["settings"] = {"wal_level": "logical"}
     workspace.write(workspace.cluster)
     workspace.init()
     workspace.up_well()

@@ -17,7 +17,7 @@ from tests.engine.workspace import Workspace, eventually
 from tests.openbao import OpenBao
 
 PLAIN = [setting for setting in SETTINGS if not setting.encrypted]
-ALONE = {"standby.name", "standby.dataDirectory", "standbys", "vault.mount", "protect", "primary.restart"}
+ALONE = {"standby.dataDirectory", "servers", "vault.mount", "protect", "primary.restart"}
 """Which are not changed together with others: they make a server anew, or keep one from going or from being restarted."""
 TOGETHER = [setting for setting in PLAIN if setting.key not in ALONE]
 
@@ -85,7 +85,7 @@ def places(cluster: Cluster) -> dict[str, Any]:
     if not link.exists():
         link.symlink_to(cluster.binaries)
     ports = free_ports(3)
-    standby = {"name": "db8", "port": ports[2], "dataDirectory": str(base / "db8" / "data"), "binaries": str(link)}
+    standby = {"port": ports[2], "dataDirectory": str(base / "another" / "data"), "binaries": str(link)}
     return {
         "ca": str(ca),
         "binaries": str(link),
@@ -102,14 +102,12 @@ def there_and_back(cluster: Cluster, settings: list[Setting]) -> None:
     changed = copy.deepcopy(former)
     for setting in settings:
         setting.edit(changed, found)
-        if setting.key == "standby.name":  # whose directory, port and slot are its own
-            changed["standbys"][0] |= {"dataDirectory": str(cluster.base / "db9" / "data"), "port": found["ports"][1]}
     for document in (changed, former):
         workspace.write(document)
-        cluster.ports.update({one["name"]: one["port"] for one in (document["primary"], *document["standbys"])})
+        cluster.ports.update({name: one["port"] for name, one in document["servers"].items()})
         workspace.up_well()
         workspace.unchanged()
-        slots = sorted(f"tde_{one['name']}" for one in document["standbys"])
+        slots = sorted(f"tde_{name}" for name in document["servers"] if name != "db1")
         eventually(partial(_streams, cluster, slots))
 
 

@@ -31,10 +31,15 @@ def _put(section: str, name: str, value: Any) -> Setting:
 
 def _of(server: str, name: str, value: Any) -> Setting:
     def edit(cluster: Document, places: Places) -> None:
-        found = cluster["primary"] if server == "primary" else cluster["standbys"][0]
+        found = cluster["servers"]["db1" if server == "primary" else "db2"]
         found[name] = value(places) if callable(value) else value
 
     return Setting(f"{server}.{name}", edit)
+
+
+def _another_name(cluster: Document, places: Places) -> None:
+    del cluster["servers"]["db2"]
+    cluster["servers"]["db9"] = places["standby"]
 
 
 def _top(**values: Any) -> Setting:
@@ -57,13 +62,13 @@ SETTINGS = [
     _put("replication", "passwordVersion", 2),
     _top(protect=True),
     _top(disposable=False),
-    Setting("standbys", lambda cluster, places: cluster["standbys"].append(places["standby"])),
+    Setting("servers", lambda cluster, places: cluster["servers"].update(db8=places["standby"])),
+    Setting("servers", _another_name),
     _of("primary", "port", lambda places: places["ports"][0]),
     _of("primary", "listen", ["127.0.0.1", "localhost"]),
     _of("primary", "restart", "refused"),
     _of("primary", "settings", {"work_mem": "5MB", "max_connections": "90"}),
     _of("primary", "binaries", lambda places: places["binaries"]),
-    _of("standby", "name", "db9"),
     _of("standby", "port", lambda places: places["ports"][1]),
     _of("standby", "dataDirectory", lambda places: places["directory"]),
     _of("standby", "address", "127.0.0.0/8"),
@@ -96,7 +101,7 @@ NEVER = {
     "vault": "a section",
     "key": "a section",
     "replication": "a section",
-    "primary": "a section",
+    "primary": "refused: tests/engine/change.py",
     "vault.existing": "tests/engine/change.py: refused on a mount of the stack's own",
     "vault.network": "of containers: tests/docker/test_stack.py",
     "vault.namespace": "tests/engine/test_namespace.py",

@@ -152,15 +152,15 @@ class Place:
         self._numbers = iter(range(1000))
 
     def cluster(self, *standbys: str, pg_tde: bool = True, **declared: Any) -> settings.Cluster:
-        """A cluster of primary db1 and `standbys`, and whatever else is declared."""
+        """A cluster of primary db1, of which more may be declared, and `standbys`; and whatever else is declared."""
         names = ["db1", *standbys]
         programs = str(installation(self.root / f"server {next(self._numbers)}", pg_tde=pg_tde))
-        servers = [
-            {"name": name, "port": port, "binaries": programs, "dataDirectory": str(self.root / name / "data")}
+        servers = {
+            name: {"port": port, "binaries": programs, "dataDirectory": str(self.root / name / "data")}
             for name, port in zip(names, free_ports(len(names)), strict=True)
-        ]
-        servers[0] |= declared.pop("primary", {})
-        return stack_file.parse("test", {"primary": servers[0], "standbys": servers[1:], **declared})
+        }
+        servers["db1"] |= declared.pop("db1", {})
+        return stack_file.parse("test", {"primary": "db1", "servers": servers, **declared})
 
     def build_two(self, *clusters: settings.Cluster) -> Graph:
         """In one program: "orders", as the stack is called, and "ledger", …"""

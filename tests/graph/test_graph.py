@@ -85,19 +85,19 @@ def test_another_standby_adds_its_own_and_touches_nothing_else(place: Place) -> 
 
 
 def test_a_standby_that_goes_touches_nothing_of_the_others(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also the first of two, with ports and directories by default."""
+    """Also the first of three, with ports and directories by default; and in any order."""
     monkeypatch.setattr(settings, "LOCAL_PORT", 19000)  # where no `make up` of somebody's is
     programs = str(graphs.installation(place.root / "server", pg_tde=True))
 
     def built(*standbys: str) -> dict[str, Any]:
-        declared = [{"name": name, "binaries": programs} for name in ("primary", *standbys)]
-        cluster = stack_file.parse("test", {"primary": declared[0], "standbys": declared[1:]})
+        declared = {name: {"binaries": programs} for name in (*standbys, "db1")}
+        cluster = stack_file.parse("test", {"primary": "db1", "servers": declared})
         # Keys are only set while every standby can open them: which ones there are is no property of theirs.
         made = [one for one in place.build(cluster).resources if one.kind != "KeyBinding"]
         return {str(one): one.inputs for one in made}
 
-    both = built("standby1", "standby2")
-    assert built("standby2") == {label: inputs for label, inputs in both.items() if "standby1" not in label}
+    whole = built("db2", "db3", "db4")
+    assert built("db4", "db3") == {label: inputs for label, inputs in whole.items() if "db2" not in label}
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -113,7 +113,7 @@ def test_progress_is_shown_in_the_row_of_the_resource_wherever_the_cluster_is(pl
 
 
 def test_standbys_come_from_where_they_find_a_primary_on_their_machine(place: Place) -> None:
-    graph = place.build(place.cluster("db2", primary={"listen": ["::1"]}))
+    graph = place.build(place.cluster("db2", db1={"listen": ["::1"]}))
     assert [rule.inputs["address"] for rule in graph.of("HbaRule")] == ["::1/128"]
     assert graph["BaseBackup db2"].inputs["upstream"]["host"] == "::1"
 
@@ -121,7 +121,7 @@ def test_standbys_come_from_where_they_find_a_primary_on_their_machine(place: Pl
 def test_one_rule_for_each_address_that_standbys_come_from(place: Place) -> None:
     cluster = place.cluster("db2", "db3", "db4")
     declared = cluster.model_dump(by_alias=True)
-    declared["standbys"][2]["address"] = "10.0.0.0/8"
+    declared["servers"]["db4"]["address"] = "10.0.0.0/8"
     made = place.build(type(cluster).model_validate(declared))
     # Resources are registered side by side: in no order.
     assert {rule.name for rule in made.of("HbaRule")} == {"replicator from 127.0.0.1/32", "replicator from 10.0.0.0/8"}
@@ -201,12 +201,12 @@ def test_a_parameter_that_the_stack_sets_is_refused_in_the_stack_file_or_is_the_
 ) -> None:
     """None is overwritten in silence."""
     primary = {"adopt": adopt} | ({"dataDirectory": "/srv/elsewhere"} if adopt else {})
-    made = place.build(place.cluster("db2", walEncryption=True, primary=primary))
+    made = place.build(place.cluster("db2", walEncryption=True, db1=primary))
     ours = {name for label in ("Server db1", "Server db2") for name in made[label].inputs["settings"]}
     persons = ours - MANAGED_PARAMETERS - {"shared_preload_libraries"}  # to whose value the stack adds pg_tde
     assert persons == {"wal_retrieve_retry_interval"}
     cluster = place.cluster("db2")
-    cluster.standbys[0].settings.update(dict.fromkeys(persons, "7s"))
+    cluster.servers["db2"].settings.update(dict.fromkeys(persons, "7s"))
     settings = place.build(cluster)["Server db2"].inputs["settings"]
     assert {name: settings[name] for name in persons} == dict.fromkeys(persons, "7s")
 
@@ -233,7 +233,7 @@ def test_pulumi_vault_and_pg_tde_ask_in_one_namespace(
 
 
 def test_preload_is_there_before_the_first_start_of_primary_and_clone(place: Place) -> None:
-    made = place.build(place.cluster("db2", primary={"settings": {"shared_preload_libraries": "auto_explain"}}))
+    made = place.build(place.cluster("db2", db1={"settings": {"shared_preload_libraries": "auto_explain"}}))
     assert made["Server db1"].inputs["settings"]["shared_preload_libraries"] == "auto_explain,pg_tde"
     assert made["Server db2"].inputs["settings"]["shared_preload_libraries"] == "pg_tde"
 
@@ -308,9 +308,8 @@ def test_connection_strings_trust_the_servers_account_alone(place: Place) -> Non
 def test_a_standby_that_synchronizes_slots_logs_in_to_a_database(place: Place, switch: str) -> None:
     """PostgreSQL documentation, *sync_replication_slots*: dbname in primary_conninfo. Rule and passfile must have it, too."""
     cluster = place.cluster("db2", database="orders")
-    [standby] = cluster.standbys
-    standby = standby.model_copy(update={"settings": {"sync_replication_slots": switch, "hot_standby_feedback": "on"}})
-    made = place.build(cluster.model_copy(update={"standbys": [standby]}))
+    cluster.servers["db2"].settings.update({"sync_replication_slots": switch, "hot_standby_feedback": "on"})
+    made = place.build(cluster)
     databases = ["orders"] if switch == "on" else []
     settings = made["Server db2"].inputs["settings"]
     assert settings["sync_replication_slots"] == switch
@@ -460,7 +459,7 @@ def test_a_data_directory_of_somebody_else_is_refused(place: Place) -> None:
     data.mkdir(parents=True)
     (data / "precious").touch()
     text = refused(place)
-    assert f"cluster.primary.dataDirectory: {data} is not empty and was not made by this stack" in text
+    assert f"cluster.servers.db1.dataDirectory: {data} is not empty and was not made by this stack" in text
     assert [entry.name for entry in data.iterdir()] == ["precious"]
 
 
@@ -470,7 +469,7 @@ def test_a_data_directory_of_another_stack_is_refused(place: Place) -> None:
     (data / "tde-replication.json").write_text('{"stack": "tde-replication/other/orders", "madeAt": "x"}')
     text = refused(place)
     assert (
-        f'cluster.primary.dataDirectory: {data} is of stack "other" (tde-replication/other/orders), and this one is '
+        f'cluster.servers.db1.dataDirectory: {data} is of stack "other" (tde-replication/other/orders), and this one is '
         in text
     )
     assert "Where the stack was renamed, give it its name back: `pulumi stack rename other`" in text
@@ -494,8 +493,8 @@ def test_a_data_directory_of_this_stack_is_no_mistake(place: Place) -> None:
 def test_a_port_in_use_is_refused_for_each_server_that_has_one(place: Place) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        text = refused(place, primary={"port": port, "listen": ["localhost"]})
-    assert f"cluster.primary.port: {port} is in use on 127.0.0.1, by " in text
+        text = refused(place, db1={"port": port, "listen": ["localhost"]})
+    assert f"cluster.servers.db1.port: {port} is in use on 127.0.0.1, by " in text
     assert re.search(rf"by (python\S* \(process {os.getpid()} of \w+\)|a process of the account \w+): stop that", text)
 
 
@@ -503,21 +502,21 @@ def test_mistakes_that_only_the_machines_know_are_told_together(place: Place) ->
     (place.root / "db2" / "data").mkdir(parents=True)
     (place.root / "db2" / "data" / "x").touch()
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        text = refused(place, standbys=("db2",), pg_tde=False, primary={"port": taken.getsockname()[1]})
+        text = refused(place, standbys=("db2",), pg_tde=False, db1={"port": taken.getsockname()[1]})
     assert "has 3 mistakes" in text
-    for key in ("cluster.primary.port", "cluster.standbys[0].dataDirectory", "cluster.encryption"):
+    for key in ("cluster.servers.db1.port", "cluster.servers.db2.dataDirectory", "cluster.encryption"):
         assert f"  {key}: " in text
 
 
 def test_a_server_that_is_too_old_is_a_mistake_at_its_key(place: Place) -> None:
     old = str(graphs.installation(place.root / "old", pg_tde=False, version="16.9"))
-    text = refused(place, primary={"binaries": old})
-    assert f"  cluster.primary: {old} holds PostgreSQL 16.9: version 17 or newer is needed" in text
+    text = refused(place, db1={"binaries": old})
+    assert f"  cluster.servers.db1: {old} holds PostgreSQL 16.9: version 17 or newer is needed" in text
 
 
 def test_binaries_that_hold_no_server_are_a_mistake_at_their_key(place: Place) -> None:
-    text = refused(place, primary={"binaries": str(place.root)})
-    assert f"  cluster.primary: {place.root} holds no PostgreSQL server" in text
+    text = refused(place, db1={"binaries": str(place.root)})
+    assert f"  cluster.servers.db1: {place.root} holds no PostgreSQL server" in text
 
 
 def test_the_same_cluster_gives_the_same_graph_and_outputs(place: Place) -> None:
@@ -595,8 +594,8 @@ def test_what_two_clusters_would_both_occupy_is_refused(place: Place) -> None:
         place.build_two(one, one)
     data = place.root / "db1" / "data"
     assert refused.value.mistakes[:2] == [
-        f'cluster.primary.port: {one.primary.port} is db1\'s of EncryptedReplication "orders" too: name another one',
-        f'cluster.primary.dataDirectory: {data} is db1\'s of EncryptedReplication "orders" too: name another one',
+        f'cluster.servers.db1.port: {one.primary_server.port} is db1\'s of EncryptedReplication "orders" too: name another one',
+        f'cluster.servers.db1.dataDirectory: {data} is db1\'s of EncryptedReplication "orders" too: name another one',
     ]
     assert len(refused.value.mistakes) == 4
 
@@ -607,6 +606,4 @@ def elsewhere(place: Place, cluster: settings.Cluster) -> settings.Cluster:
     def moved(server: settings.Server) -> settings.Server:
         return server.model_copy(update={"data_directory": str(place.root / f"other {server.name}" / "data")})
 
-    return cluster.model_copy(
-        update={"primary": moved(cluster.primary), "standbys": [moved(one) for one in cluster.standbys]}
-    )
+    return cluster.model_copy(update={"servers": {name: moved(one) for name, one in cluster.servers.items()}})

@@ -50,12 +50,12 @@ def unknown(_: str) -> Any:
 
 def cluster(of: Of) -> Cluster:
     """Two machines whose addresses `of` makes of plain ones."""
-    primary, standby = (
-        Server(name=name, host=Ssh(ssh=of(address), port=CLOSED, host_keys=[KEY]))
+    servers = {
+        name: Server(host=Ssh(ssh=of(address), port=CLOSED, host_keys=[KEY]))
         for name, address in (("db1", "127.0.0.1"), ("db2", "127.0.0.2"))
-    )
+    }
     return Cluster(
-        primary=primary, standbys=[standby], vault=Vault(address_from_servers="https://vault.example.net"), protect=True
+        primary="db1", servers=servers, vault=Vault(address_from_servers="https://vault.example.net"), protect=True
     )
 
 
@@ -161,7 +161,7 @@ def test_who_depends_on_the_component_waits_for_all_of_it() -> None:
 
 
 def server(**fields: Any) -> dict[str, Any]:
-    return {"name": "db1", "host": {"ssh": "127.0.0.1", "port": CLOSED, **fields.pop("host", {})}, **fields}
+    return {"host": {"ssh": "127.0.0.1", "port": CLOSED, **fields.pop("host", {})}, **fields}
 
 
 FIELDS: dict[str, tuple[Callable[[Any], Any], str, str]] = {
@@ -186,10 +186,10 @@ WRONG = {
 
 
 def as_mapping(value: Any, setting: str) -> dict[str, Any]:
-    standby = {"name": "db2", "host": {"ssh": "127.0.0.2", "port": CLOSED}, "port": 5433}
+    standby = {"host": {"ssh": "127.0.0.2", "port": CLOSED}, "port": 5433}
     return {
-        "primary": FIELDS[setting][0](value),
-        "standbys": [standby],
+        "primary": "db1",
+        "servers": {"db1": FIELDS[setting][0](value), "db2": standby},
         "vault": {"addressFromServers": "https://vault.example.net"},
     }
 
@@ -228,7 +228,7 @@ def test_what_is_wrong_in_an_output_ends_the_program_with_the_sentence_that_a_va
 
 def test_what_a_machine_has_against_it_ends_the_program_before_anything_is_registered() -> None:
     told, registered = refused(lambda: as_mapping(known("no-such.invalid"), "ssh"), pulumi.RunError)
-    assert "cluster.primary: db1: the name no-such.invalid is not known here" in told
+    assert "cluster.servers.db1: db1: the name no-such.invalid is not known here" in told
     assert registered == {"Machine db1", "tde:index:EncryptedReplication orders"}
 
 
@@ -246,16 +246,17 @@ def test_what_a_machine_has_against_it_ends_the_program_before_anything_is_regis
 )
 def test_an_output_that_is_no_address(output: Callable[[], Any], sentence: str) -> None:
     told, registered = refused(lambda: as_mapping(output(), "ssh"), pulumi.RunError)
-    assert told.splitlines()[1:] == [f"  cluster.primary.host.ssh: {sentence}"]
+    assert told.splitlines()[1:] == [f"  cluster.servers.db1.host.ssh: {sentence}"]
     assert registered <= {"tde:index:EncryptedReplication orders"}
 
 
 @pytest.mark.parametrize(
     ("document", "place"),
     [
-        (lambda out: {"primary": {"name": out}}, "cluster.primary.name"),
-        (lambda out: {"primary": {"name": "db1", "host": out}}, "cluster.primary.host"),
-        (lambda out: {"standbys": out}, "cluster.standbys"),
+        (lambda out: {"primary": out}, "cluster.primary"),
+        (lambda out: {"primary": "db1", "servers": {"db1": {"host": out}}}, "cluster.servers.db1.host"),
+        (lambda out: {"servers": out}, "cluster.servers"),
+        (lambda out: {"primary": "db1", "servers": {"db1": out}}, "cluster.servers.db1"),
         (lambda out: {"vault": {"mount": out}}, "cluster.vault.mount"),
         (lambda out: out, "cluster"),
     ],
@@ -272,9 +273,8 @@ def test_servers_with_one_output_are_on_one_machine() -> None:
 
     def declare() -> Mapping[str, Any]:
         address = unknown("127.0.0.1")
-        primary, standby = ({"name": name, "host": {"ssh": address}} for name in ("db1", "db2"))
-        return {"primary": primary, "standbys": [standby]}
+        return {"primary": "db1", "servers": {name: {"host": {"ssh": address}} for name in ("db1", "db2")}}
 
     told, registered = refused(declare, UserError, preview=True)
-    assert "cluster.standbys[0].port: missing; the default for its name is 5432, which another server has" in told
+    assert "cluster.servers.db2.port: missing; the default for its name is 5432, which another server has" in told
     assert registered == set()

@@ -162,9 +162,9 @@ class Everywhere(Cluster):
         self.places = kind.places
         self.names = list(NAMES)
         self.clients = kind.places["db2"].client
-        primary, *standbys = [{"name": name, **place.declared} for name, place in kind.places.items()]
-        primary["settings"] = {"log_statement": "all"}
-        workspace.write({"disposable": True, "vault": kind.vault, "primary": primary, "standbys": standbys})
+        servers = {name: dict(place.declared) for name, place in kind.places.items()}
+        servers["db1"]["settings"] = {"log_statement": "all"}
+        workspace.write({"disposable": True, "vault": kind.vault, "primary": "db1", "servers": servers})
 
     def host(self, name: str) -> Host:
         return hosts.host(self.places[name].address)

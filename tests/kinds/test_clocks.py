@@ -76,9 +76,9 @@ def test_clocks_that_are_off_by_an_hour(cluster: Everywhere) -> None:
         eventually(lambda: cluster.streaming() == SLOTS)
     workspace.unchanged()
     # A standby that comes again is cloned again.
-    workspace.write(edited(workspace.cluster, lambda c: c["standbys"].pop(0)))
+    workspace.write(edited(workspace.cluster, lambda c: c["servers"].pop("db2")))
     workspace.up_well()
-    workspace.write(edited(whole, lambda c: c.update(workspace.cluster | {"standbys": whole["standbys"]})))
+    workspace.write(edited(whole, lambda c: c.update(workspace.cluster | {"servers": whole["servers"]})))
     workspace.up_well()
     eventually(lambda: cluster.streaming() == SLOTS)
     workspace.unchanged()

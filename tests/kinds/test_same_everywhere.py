@@ -166,9 +166,9 @@ def started(cluster: Everywhere) -> dict[str, Any]:
 def test_changes_touch_what_they_name(cluster: Everywhere) -> None:
     """A standby goes, and a setting that is reloaded and one that needs a restart; then it comes again, with a new password."""
     workspace, before, whole = cluster.workspace, started(cluster), cluster.workspace.cluster
-    loud = whole["primary"]["settings"] | {"work_mem": "7MB", "shared_buffers": "100MB"}
-    changed = edited(whole, lambda c: c["primary"].update(settings=loud))
-    workspace.write(edited(changed, lambda c: c["standbys"].pop()))
+    loud = whole["servers"]["db1"]["settings"] | {"work_mem": "7MB", "shared_buffers": "100MB"}
+    changed = edited(whole, lambda c: c["servers"]["db1"].update(settings=loud))
+    workspace.write(edited(changed, lambda c: c["servers"].pop("db3")))
     preview = workspace.preview()
     gone = of_standby("db3", "delete") | dict.fromkeys(cluster.places["db3"].makes, "delete")
     assert preview.plan == {"Server db1": "update", **gone}, preview.changes
@@ -215,16 +215,21 @@ IMPOSSIBLE: list[tuple[str, str, Callable[[dict[str, Any]], object], str]] = [
     (
         "local",
         "a standby elsewhere",
-        lambda c: c["standbys"][1].update(host=MACHINE),
+        lambda c: c["servers"]["db3"].update(host=MACHINE),
         "reached on this machine's loopback",
     ),
-    ("docker", "a standby elsewhere", lambda c: c["standbys"][1].update(host=MACHINE), "reached on its docker network"),
-    ("docker", "adopted", lambda c: c["primary"].update(adopt=True), "the stack always makes its containers"),
+    (
+        "docker",
+        "a standby elsewhere",
+        lambda c: c["servers"]["db3"].update(host=MACHINE),
+        "reached on its docker network",
+    ),
+    ("docker", "adopted", lambda c: c["servers"]["db1"].update(adopt=True), "the stack always makes its containers"),
     ("docker", "Vault on its loopback", lambda c: c.pop("vault"), "addressFromServers: missing"),
     ("ssh", "Vault on its loopback", lambda c: c.pop("vault"), "addressFromServers: missing"),
-    ("ssh", "jump hosts", lambda c: c["standbys"][0]["host"].update(jump=["a", "b"]), "goes through one jump host"),
-    ("ssh", "a login that is not let in", lambda c: c["standbys"][0]["host"].update(user="nobody"), "nobody"),
-    ("mixed", "no address", lambda c: c["standbys"][0].pop("address"), "standbys[0].address: missing"),
+    ("ssh", "jump hosts", lambda c: c["servers"]["db2"]["host"].update(jump=["a", "b"]), "goes through one jump host"),
+    ("ssh", "a login that is not let in", lambda c: c["servers"]["db2"]["host"].update(user="nobody"), "nobody"),
+    ("mixed", "no address", lambda c: c["servers"]["db2"].pop("address"), "servers.db2.address: missing"),
 ]
 
 

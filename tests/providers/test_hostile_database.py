@@ -117,7 +117,8 @@ class Cluster:
         node = self.primary
         document = {
             "database": "app",
-            "primary": {"name": "db1", "adopt": True, "dataDirectory": str(node.data), "port": node.port},
+            "primary": "db1",
+            "servers": {"db1": {"adopt": True, "dataDirectory": str(node.data), "port": node.port}, "db2": {}},
         }
         cluster = settings.Cluster.model_validate(document)
         site, new = (
@@ -135,11 +136,10 @@ class Cluster:
             preflight.check_keys(cluster, site, NAMES, "", in_force=True)
             preflight_adoption.check_dependents(cluster, site, token, in_force=True)
             preflight.check_failover(cluster.places, [site, new], ["db1", "db2"])
-            preflight_adoption.adoption(cluster.primary, site, {"work_mem": "5MB"})
+            preflight_adoption.adoption(cluster.primary_server, site, {"work_mem": "5MB"})
             preflight_ports.of_adopted(cluster, site)
-            preflight_clone.check_clones(
-                ("cluster.primary", cluster.primary, site), [("cluster.standbys[0]", cluster.standbys[0], new)]
-            )
+            db1, db2 = cluster.members
+            preflight_clone.check_clones((db1.place, db1, site), [(db2.place, db2, new)])
             preflight_keys.check_keys_in_use(cluster, site, "another")
             preflight_keys.check_cipher(cluster, cluster.places, [site, new])
             preflight_keys.check_weaker_cipher(cluster, site, token)

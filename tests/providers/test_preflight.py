@@ -36,8 +36,8 @@ def site(data: PurePath, port: int) -> Placement:
 
 def declared(primary: Node, standby: Path, **settings: dict[str, str]) -> tuple[Any, Any]:
     """The primary, and a standby that is not there yet, as a stack file declares them."""
-    db1, db2 = (Server(name=name, settings=settings.get(name, {})) for name in ("db1", "db2"))
-    return ("cluster.primary", db1, site(primary.data, primary.port)), ("cluster.standbys[0]", db2, site(standby, 1))
+    db1, db2 = (Server(settings=settings.get(name, {})).named(name) for name in ("db1", "db2"))
+    return (db1.place, db1, site(primary.data, primary.port)), (db2.place, db2, site(standby, 1))
 
 
 @pytest.fixture
@@ -53,35 +53,36 @@ def fast(primary: Node) -> Iterator[str]:
 
 
 def test_the_port_of_another_cluster_is_told_with_its_directory(primary: Node, servers: Servers) -> None:
-    server = Server(name="db9", port=primary.port)
-    [told] = taken("cluster.primary", server, site(servers.place("nowhere"), primary.port), STACK)
+    server = Server(port=primary.port).named("db9")
+    [told] = taken(server, site(servers.place("nowhere"), primary.port), STACK, is_primary=True)
     found = primary.host.postmaster(primary.data)
     assert found
     by = f"postgres (process {found.pid} of {primary.host.account}, data directory {primary.data})"
     assert (
-        told == f"cluster.primary.port: {primary.port} is in use on 127.0.0.1, by {by}: stop that, or name another port"
+        told
+        == f"cluster.servers.db9.port: {primary.port} is in use on 127.0.0.1, by {by}: stop that, or name another port"
     )
-    [told] = taken("cluster.primary", server, site(servers.place("nowhere"), primary.port), "tde-replication/new/new")
+    [told] = taken(server, site(servers.place("nowhere"), primary.port), "tde-replication/new/new", is_primary=True)
     assert f'by {by}, which is of stack "test" ({STACK}), and this one is tde-replication/new/new: ' in told
     assert told.endswith("give it its name back: `pulumi stack rename test`")
-    assert taken("cluster.primary", server, site(primary.data, primary.port), STACK) == []
-    assert taken("cluster.primary", server, site(servers.place("nowhere"), free_ports(1)[0]), STACK) == []
+    assert taken(server, site(primary.data, primary.port), STACK, is_primary=True) == []
+    assert taken(server, site(servers.place("nowhere"), free_ports(1)[0]), STACK, is_primary=True) == []
 
 
 def test_where_an_adopted_server_listens(primary: Node) -> None:
-    def told(port: int, replication_host: str, *standbys: Server) -> list[str]:
-        there = Server(name="db1", adopt=True, port=port)
-        cluster = Cluster(primary=there, standbys=list(standbys))
+    def told(port: int, replication_host: str) -> list[str]:
+        there = Server(adopt=True, port=port)
+        cluster = Cluster(primary="db1", servers={"db1": there, "db2": Server()})
         return of_adopted(cluster, replace(site(primary.data, port), replication_host=replication_host))
 
-    assert told(primary.port, "127.0.0.1", Server(name="db2")) == []
-    port, listen = told(5433, "::1", Server(name="db2"))
+    assert told(primary.port, "127.0.0.1") == []
+    port, listen = told(5433, "::1")
     assert port == (
-        f"cluster.primary.port: the server on {primary.data} listens on {primary.port}, and the stack file says 5433"
+        f"cluster.servers.db1.port: the server on {primary.data} listens on {primary.port}, and the stack file says 5433"
     )
     assert listen == (
-        f"cluster.primary.listen: the server on {primary.data} listens on 127.0.0.1, and standbys would look for it on ::1: name "
-        "here where it listens"
+        f"cluster.servers.db1.listen: the server on {primary.data} listens on 127.0.0.1, and standbys would look for it on "
+        "::1: name here where it listens"
     )
 
 
@@ -91,7 +92,7 @@ def test_tablespaces_are_refused_for_a_standby_on_the_same_machine(primary: Node
         one, other = declared(primary, place)
         [told], _ = check_clones(one, [other])
         assert told == (
-            f"cluster.standbys[0].host: db1 has tablespaces outside of its data directory (fast in {fast}), and a standby on the "
+            f"cluster.servers.db2.host: db1 has tablespaces outside of its data directory (fast in {fast}), and a standby on the "
             "same machine would write into the same directories. Put db2 on another machine, or move what is in the tablespaces "
             "to pg_default and drop them"
         )

@@ -191,20 +191,20 @@ def workspace(openbao: OpenBao) -> Iterator[Workspace]:  # noqa: F811
     made.close()
 
 
-def server(machine: Booted, name: str, **more: Any) -> dict[str, Any]:
+def server(machine: Booted, **more: Any) -> dict[str, Any]:
     known = {"key": str(machine.home / "id"), "knownHosts": str(machine.home / "known_hosts")}
-    return {"name": name, "host": {"ssh": machine.address, "user": USER, "packages": "none", **known, **more}}
+    return {"host": {"ssh": machine.address, "user": USER, "packages": "none", **known, **more}}
+
+
+def unencrypted(**servers: dict[str, Any]) -> dict[str, Any]:
+    """A cluster of db1 (the primary) and other servers."""
+    return {"encryption": "off", "disposable": True, "primary": "db1", "servers": servers}
 
 
 def test_from_nothing_to_streaming_and_back(machines: list[Booted], workspace: Workspace) -> None:
     before = [machine.found() for machine in machines]
     one, two = machines
-    cluster = {
-        "encryption": "if-available",
-        "disposable": True,
-        "primary": server(one, "db1"),
-        "standbys": [server(two, "db2")],
-    }
+    cluster = unencrypted(db1=server(one), db2=server(two)) | {"encryption": "if-available"}
     workspace.write(cluster)
     first = workspace.preview()
     assert first.code == 0, first.errors or first.text
@@ -221,7 +221,7 @@ def test_from_nothing_to_streaming_and_back(machines: list[Booted], workspace: W
     # Another way to the same machine moves nothing.
     shutil.copy(one.home / "known_hosts", one.home / "known_too")
     known = str(one.home / "known_too")
-    workspace.write({**cluster, "standbys": [server(two, "db2", knownHosts=known)]})
+    workspace.write({**cluster, "servers": {"db1": server(one), "db2": server(two, knownHosts=known)}})
     plan = workspace.preview().plan
     assert plan
     assert set(plan.values()) == {"update"}
@@ -248,9 +248,8 @@ def test_a_disk_that_is_full_in_a_clone(machines: list[Booted], workspace: Works
     one, two = machines
     two.root("mkdir /small; mount -t tmpfs -o size=30m,mode=700 tmpfs /small; chown postgres: /small")
     room = PurePosixPath("/small")
-    standby = server(two, "db2") | {"dataDirectory": str(room / "data")}
-    cluster = {"encryption": "off", "disposable": True, "primary": server(one, "db1"), "standbys": [standby]}
-    workspace.write(cluster)
+    standby = server(two) | {"dataDirectory": str(room / "data")}
+    workspace.write(unencrypted(db1=server(one), db2=standby))
     for _ in range(2):  # the second is no other
         failed = workspace.up()
         assert failed.code != 0
@@ -283,9 +282,7 @@ def test_a_standby_that_cannot_be_reached_at_destroy(
     """Without the word, destroy stops and says why; with it, each thing that stays is named, and the primary keeps nothing."""
     one, two = machines
     before = one.found()
-    workspace.write(
-        {"encryption": "off", "disposable": True, "primary": server(one, "db1"), "standbys": [server(two, "db2")]}
-    )
+    workspace.write(unencrypted(db1=server(one), db2=server(two)))
     workspace.up_well()
     with laboratory.unplugged(two):
         stopped = workspace.destroy()
@@ -343,13 +340,13 @@ def test_a_primary_that_is_there_is_adopted_and_left(machines: list[Booted], wor
     target.start(PurePosixPath(BINARIES), data)
     assert until(lambda: answers(target, data), seconds=60)
     running = target.postmaster(data)
-    primary = server(one, "db1", unit="orders") | {
+    primary = server(one, unit="orders") | {
         "adopt": True,
         "restart": "refused",
         "port": 5555,
         "dataDirectory": str(data),
     }
-    workspace.write({"encryption": "off", "disposable": True, "primary": primary, "standbys": [server(two, "db2")]})
+    workspace.write(unencrypted(db1=primary, db2=server(two)))
     workspace.up_well()
     workspace.unchanged()
     assert answers(host(two), ABOVE / "tde-staging-db2/data")
@@ -370,20 +367,21 @@ def test_debians_own_primary_is_restarted_where_that_is_allowed(machines: list[B
     one.root("pg_createcluster 17 main -- --data-checksums; pg_conftool 17 main set listen_addresses '*'")
     one.root("systemctl start postgresql@17-main")
     before = state_of_debians(one)
-    primary = server(one, "db1", version=17) | {
+    primary = server(one, version=17) | {
         "adopt": True,
         "port": 5432,
         "dataDirectory": "/var/lib/postgresql/17/main",
         "settings": {"max_connections": 130, "work_mem": "7MB"},
     }
-    cluster = {"encryption": "off", "disposable": True, "standbys": [server(two, "db2", version=17)]}
+    standby = server(two, version=17)
     told = "server db1 will be restarted: max_connections can only change at start"
-    workspace.write({**cluster, "primary": primary})
+    workspace.write(unencrypted(db1=primary, db2=standby))
     refused = workspace.up()
     assert refused.code != 0
     assert "server db1 must be restarted for max_connections, and the stack says restart: refused" in refused.text
     assert state_of_debians(one) == before
-    workspace.write({**cluster, "primary": primary | {"restart": "allowed"}})
+    primary |= {"restart": "allowed"}
+    workspace.write(unencrypted(db1=primary, db2=standby))
     started = unit_of_debians(one)
     preview = workspace.preview()
     assert preview.code == 0, preview.errors
@@ -401,13 +399,11 @@ def test_debians_own_primary_is_restarted_where_that_is_allowed(machines: list[B
     assert two.root("pgrep -c walreceiver || pgrep -fc 'walreceiver streaming'").strip() != "0"
     # A later one is previewed too; what is only reloaded restarts nothing.
     settings = {"max_connections": 140, "work_mem": "8MB"}
-    workspace.write(
-        {**cluster, "primary": primary | {"restart": "allowed", "settings": settings | {"max_connections": 130}}}
-    )
+    workspace.write(unencrypted(db1=primary | {"settings": settings | {"max_connections": 130}}, db2=standby))
     assert "will be restarted" not in workspace.preview().text
     workspace.up_well()
     assert unit_of_debians(one) == restarted
-    workspace.write({**cluster, "primary": primary | {"restart": "allowed", "settings": settings}})
+    workspace.write(unencrypted(db1=primary | {"settings": settings}, db2=standby))
     assert told in workspace.preview().text
     workspace.up_well()
     workspace.unchanged()
@@ -451,21 +447,14 @@ def test_debians_own_primary_is_adopted_over_tls(machines: list[Booted], workspa
         one.root('pg_conftool 17 main set "$1" "$2"', parameter, value)
     one.root("systemctl start postgresql@17-main")
     before = state_of_debians(one)
-    primary = server(one, "db1", version=17) | {
+    primary = server(one, version=17) | {
         "adopt": True,
         "restart": "refused",
         "port": 5432,
         "dataDirectory": "/var/lib/postgresql/17/main",
     }
-    workspace.write(
-        {
-            "encryption": "off",
-            "disposable": True,
-            "replication": {"tls": "verify-full", "rootCertificate": "/etc/ssl/ca.pem"},
-            "primary": primary,
-            "standbys": [server(two, "db2", version=17)],
-        }
-    )
+    replication = {"tls": "verify-full", "rootCertificate": "/etc/ssl/ca.pem"}
+    workspace.write({**unencrypted(db1=primary, db2=server(two, version=17)), "replication": replication})
     refused = workspace.up()
     assert refused.code != 0
     assert any("certificate verify failed. Nothing of it is left" in line for line in refused.errors), refused.errors

@@ -12,7 +12,7 @@ from tests.engine.change import edited
 from tests.engine.workspace import Workspace
 from tests.openbao import openbao  # noqa: F401 - a fixture
 from tests.ssh.booted import USER, Booted, Lab
-from tests.ssh.test_booted import ABOVE, add_user, answers, host, server, unit_text, workspace  # noqa: F401 - a fixture
+from tests.ssh.test_booted import ABOVE, add_user, answers, host, server, unencrypted, unit_text, workspace  # noqa: F401 - a fixture
 
 PORT = 2222
 
@@ -30,7 +30,7 @@ def started(machine: Booted) -> str:
 
 
 def of_db1(**changes: Any) -> Callable[[dict[str, Any]], object]:
-    return lambda cluster: cluster["primary"]["host"].update(changes)
+    return lambda cluster: cluster["servers"]["db1"]["host"].update(changes)
 
 
 def test_settings_of_a_machine(  # noqa: PLR0915 - each goes on where the last one ended
@@ -41,8 +41,8 @@ def test_settings_of_a_machine(  # noqa: PLR0915 - each goes on where the last o
     one, two = machines
     before = [machine.found() for machine in machines]
     one.root("install -d -o postgres /srv/db1")
-    primary = server(one, "db1") | {"dataDirectory": "/srv/db1/data"}
-    workspace.write({"encryption": "off", "disposable": True, "primary": primary, "standbys": [server(two, "db2")]})
+    primary = server(one) | {"dataDirectory": "/srv/db1/data"}
+    workspace.write(unencrypted(db1=primary, db2=server(two)))
     workspace.up_well()
     running = [started(machine) for machine in machines]
     add_user(one, "ops", sudoers="ALL=(ALL) NOPASSWD: ALL")
@@ -72,15 +72,15 @@ def test_settings_of_a_machine(  # noqa: PLR0915 - each goes on where the last o
     refused: list[tuple[dict[str, Any], str]] = [
         (
             {"version": 17},
-            "cluster.primary.host.version: this is PostgreSQL 17, and the data in /srv/db1/data is of 18",
+            "cluster.servers.db1.host.version: this is PostgreSQL 17, and the data in /srv/db1/data is of 18",
         ),
-        ({"version": 17}, "cluster.standbys[0].host.version: this is PostgreSQL 18, and the primary's is 17"),
-        ({"system": "redhat"}, f"cluster.primary: there is no /usr/pgsql-18/bin/postgres on {one.address}: set"),
+        ({"version": 17}, "cluster.servers.db2.host.version: this is PostgreSQL 18, and the primary's is 17"),
+        ({"system": "redhat"}, f"cluster.servers.db1: there is no /usr/pgsql-18/bin/postgres on {one.address}: set"),
         (
             {"version": 19},
-            f"cluster.primary: there is no /usr/lib/postgresql/19/bin/postgres on {one.address}: set",
+            f"cluster.servers.db1: there is no /usr/lib/postgresql/19/bin/postgres on {one.address}: set",
         ),
-        ({"account": "nobody"}, "cluster.primary.dataDirectory: nobody cannot look into /srv/db1/data ("),
+        ({"account": "nobody"}, "cluster.servers.db1.dataDirectory: nobody cannot look into /srv/db1/data ("),
         ({"unit": "postgresql@18-main"}, "postgresql@18-main runs a server that pg_createcluster made"),
     ]
     for changes, says in refused:
@@ -88,7 +88,7 @@ def test_settings_of_a_machine(  # noqa: PLR0915 - each goes on where the last o
         done = workspace.preview()
         assert done.code, changes
         assert says in done.text, (changes, done.errors or done.text)
-    workspace.write(edited(declared, lambda cluster: cluster["primary"].update(server(two, "db1"), port=5433)))
+    workspace.write(edited(declared, lambda cluster: cluster["servers"]["db1"].update(server(two), port=5433)))
     assert "the primary's data is in /srv/db1/data of" in workspace.preview().text
     workspace.write(declared)
     workspace.unchanged()
@@ -106,8 +106,8 @@ def test_settings_of_a_machine(  # noqa: PLR0915 - each goes on where the last o
     workspace.unchanged()
     assert [started(machine) for machine in machines] == running
     # A standby moves: to the primary's machine, where it is the second.
-    moved = server(one, "db2", user="ops", port=PORT) | {"port": 5433}
-    workspace.write(edited(declared, lambda cluster: cluster.update(standbys=[moved])))
+    moved = server(one, user="ops", port=PORT) | {"port": 5433}
+    workspace.write(edited(declared, lambda cluster: cluster["servers"].update(db2=moved)))
     preview = workspace.preview()
     plan = preview.plan
     assert plan["BaseBackup db2"] == "replace"

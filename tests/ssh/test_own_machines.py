@@ -109,7 +109,7 @@ def test_from_no_machine_to_streaming_and_back(pool: list[Booted], workspace: Wo
     assert refused.code != 0
     assert 'EncryptedReplication "orders" has 1 mistake; nothing was touched:' in refused.text, refused.text
     assert (
-        f"cluster.standbys[0].dataDirectory: {FOREIGN} is not empty and was not made by this stack" in refused.text
+        f"cluster.servers.db2.dataDirectory: {FOREIGN} is not empty and was not made by this stack" in refused.text
     ), refused.text
     assert "Traceback" not in refused.text
     machines = running(pool)

@@ -8,7 +8,7 @@ import pytest
 from tests.engine.workspace import Workspace
 from tests.openbao import openbao  # noqa: F401 - a fixture
 from tests.ssh.booted import USER, Booted, Lab
-from tests.ssh.test_booted import server, workspace  # noqa: F401 - a fixture
+from tests.ssh.test_booted import server, unencrypted, workspace  # noqa: F401 - a fixture
 
 PLACE = f"/home/{USER}/.cache/tde-replication/tde-staging-db1"
 FACTS = (
@@ -46,8 +46,7 @@ def test_they_are_copied_installed_and_followed(
     directory.mkdir()
     package(directory, "1")
     before = machine.found()
-    primary = server(machine, "db1", packages=str(directory))
-    workspace.write({"encryption": "off", "disposable": True, "primary": primary, "standbys": []})
+    workspace.write(unencrypted(db1=server(machine, packages=str(directory))))
     assert workspace.preview().code == 0
     assert installed(machine) == ""  # a preview does nothing
     workspace.up_well()

@@ -24,9 +24,10 @@ ADDRESS = {"address": "192.0.2.11/32"}
 def declared(host: dict[str, Any], **server: Any) -> Placement:
     from tde_replication.hosts.ssh import placement  # noqa: PLC0415 - importing pulumi-command warns
 
-    document = {"primary": {"name": "db1", "host": host, **ADDRESS, **server}, "standbys": []}
+    document = {"primary": "db1", "servers": {"db1": {"host": host, **ADDRESS, **server}}}
     cluster = stack_file.parse("x.yaml", json.dumps(document))
-    return placement.declare(cluster.primary, cluster.port(cluster.primary), PlacementContext("orders", "orders"))
+    db1 = cluster.primary_server
+    return placement.declare(db1, cluster.port(db1), PlacementContext("orders", "orders"))
 
 
 def test_the_defaults() -> None:
@@ -203,7 +204,7 @@ def test_the_stack_files_are_right(stack: str, kind: str, encryption: str, reque
     file = request.config.rootpath / "stacks" / f"Pulumi.{stack}.yaml"
     document = yaml.safe_load(file.read_text())["config"]["tde-replication:cluster"]
     cluster = stack_file.parse(file.name, json.dumps(document))
-    assert {server.kind for server in cluster.servers} == {kind}
+    assert {server.kind for server in cluster.members} == {kind}
     assert cluster.encryption == encryption
     assert cluster.standbys
 

@@ -17,7 +17,7 @@ from tests.engine.workspace import Workspace
 from tests.openbao import OpenBao, openbao  # noqa: F401 - a fixture
 from tests.ssh.booted import BINARIES, Booted, Lab
 from tests.ssh.sshd import generate
-from tests.ssh.test_booted import add_user, host, server, unit_text, workspace  # noqa: F401 - fixtures
+from tests.ssh.test_booted import add_user, host, server, unencrypted, unit_text, workspace  # noqa: F401 - fixtures
 
 PASSWORD = 'it\'s a $(secret) %s \\ "tde" é'
 PASSWD = PurePosixPath("/etc/passwd")
@@ -134,19 +134,11 @@ def test_a_stack_from_nothing_and_back(
     workspace: Workspace,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def declared(name: str, **more: Any) -> dict[str, Any]:
-        made = server(machine, name, **more)
-        return {**made, "host": {**made["host"], "user": "asked"}}
+    def declared(port: int) -> dict[str, Any]:
+        return server(machine, user="asked") | {"port": port}
 
     before = machine.found()
-    workspace.write(
-        {
-            "encryption": "off",
-            "disposable": True,
-            "primary": declared("db1") | {"port": 5501},
-            "standbys": [declared("db2") | {"port": 5502}],
-        }
-    )
+    workspace.write(unencrypted(db1=declared(5501), db2=declared(5502)))
     refused = workspace.up()
     assert refused.code != 0
     assert refused.text.count("asks asked for a password") >= 2, refused.text

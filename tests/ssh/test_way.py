@@ -16,7 +16,7 @@ from tests.engine.workspace import Workspace
 from tests.openbao import openbao  # noqa: F401 - a fixture
 from tests.ssh.booted import USER, Booted, Lab
 from tests.ssh.sshd import generated, own_configuration, running_agent, signed
-from tests.ssh.test_booted import ABOVE, answers, workspace  # noqa: F401 - a fixture
+from tests.ssh.test_booted import ABOVE, answers, unencrypted, workspace  # noqa: F401 - a fixture
 
 PORT = 2222
 
@@ -84,7 +84,7 @@ def test_through_a_jump_host_by_certificate_on_another_port_and_by_ipv6(
     learn(bastion.home, six, addresses[1])
     files = {"key": str(key), "certificate": str(certificate), "knownHosts": str(known)}
     direct: dict[str, Any] = {"ssh": behind.address, "port": PORT, "user": USER, "packages": "none", **files}
-    primary = {"name": "db1", "address": f"{addresses[0]}/128", "host": direct | {"jump": f"{USER}@{bastion.address}"}}
+    primary = {"address": f"{addresses[0]}/128", "host": direct | {"jump": f"{USER}@{bastion.address}"}}
     host = {
         "ssh": addresses[1],
         "user": USER,
@@ -92,13 +92,12 @@ def test_through_a_jump_host_by_certificate_on_another_port_and_by_ipv6(
         "key": str(six.home / "id"),
         "knownHosts": str(known),
     }
-    cluster = {"encryption": "off", "disposable": True, "primary": primary, "standbys": [{"name": "db2", "host": host}]}
     before = [machine.found() for machine in machines]
     with running_agent(tmp_path) as agent:
         monkeypatch.setenv("SSH_AUTH_SOCK", agent)
         workspace.environment["SSH_AUTH_SOCK"] = agent
         subprocess.run(["ssh-add", "-q", key], check=True)
-        workspace.write(cluster)
+        workspace.write(unencrypted(db1=primary, db2={"host": host}))
         workspace.up_well()
         workspace.unchanged()
         standby = SshHost(Login(addresses[1], user=USER, key=host["key"], known_hosts=str(known)).address(unit="none"))
@@ -116,7 +115,7 @@ def test_through_a_jump_host_by_certificate_on_another_port_and_by_ipv6(
             f"Host {behind.address}\n ProxyJump {USER}@{bastion.address}\n"
             f"Host {bastion.address}\n UserKnownHostsFile {known}\n StrictHostKeyChecking yes\n CertificateFile {certificate}\n"
         )
-        workspace.write({**cluster, "primary": primary | {"host": direct}})
+        workspace.write(unencrypted(db1=primary | {"host": direct}, db2={"host": host}))
         preview = workspace.preview()
         assert preview.code == 0, preview.errors or preview.text
         assert set(preview.plan.values()) == {"update"}, preview.text

@@ -24,7 +24,7 @@ SECTIONS: list[tuple[str, str, type[host_settings.Settings]]] = [
     ("vault", "vault.", settings.Vault),
     ("key", "key.", settings.Key),
     ("replication", "replication.", settings.Replication),
-    ("primary, and each of standbys", "server.", settings.Server),
+    ("each of servers", "server.", settings.Server),
     ("host: a machine reached by ssh", "host.", host_settings.Ssh),
     ("host: a container", "host.", host_settings.Docker),
 ]
@@ -44,8 +44,9 @@ COSTS = {
     "vault": "see below",
     "key": "see below",
     "replication": "see below",
-    "primary": "see below",
-    "standbys": "only those that come (a base backup) or go; the others are not touched",
+    "primary": "refused",
+    "servers": "only those that come (a base backup) or go; the others are not touched. By another name, a standby is a new one, "
+    "with a dataDirectory and port of its own, and the former one goes",
     "vault.mount": "refused on a running encrypted cluster: its keys are there",
     "vault.existing": "false → true: new policies and tokens; the former mount stays; refused where it is disposable. true → "
     "false: refused, for Vault has that mount",
@@ -63,7 +64,6 @@ COSTS = {
     "replication.maxSlotWalKeepSize": RELOAD,
     "replication.rootCertificate": "in place, reload; standbys reconnect",
     "replication.passwordVersion": "in place; streaming goes on",
-    "server.name": "of a standby: a new one is made, then the former one goes; it needs a dataDirectory and port of its own",
     "server.host": ANOTHER,
     "server.port": "restart of that server; of the primary: standbys follow by reload",
     "server.dataDirectory": ANOTHER,
@@ -124,9 +124,10 @@ def _section(title: str, prefix: str, model: type[host_settings.Settings]) -> st
 def _default(value: Any) -> str:
     if value is None or isinstance(value, host_settings.Settings):
         return ""
-    if isinstance(value, list) and value and isinstance(value[0], host_settings.Settings):
-        return "one, `standby1`"
-    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
+    text = (
+        value if isinstance(value, str) else json.dumps(value, default=lambda one: one.model_dump(exclude_unset=True))
+    )
+    return f"`{text}`"
 
 
 def _type(schema: dict[str, Any], whole: dict[str, Any]) -> str:

@@ -65,7 +65,7 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
 
 def ports(*names: str, port: int | None = None) -> list[int | None]:
     context = PlacementContext("test", "test")
-    servers = [Server(name=name, host=IMAGE, port=port) for name in names]
+    servers = [Server(host=IMAGE, port=port).named(name) for name in names]
     return [declare(server, port or default_port(server.name), context).published for server in servers]
 
 

@@ -337,7 +337,7 @@ def test_an_address_of_a_host(address: str) -> None:
 
 
 document = json_values | st.dictionaries(
-    st.sampled_from(["primary", "standbys", "vault", "key", "replication", "encryption", "database"]),
+    st.sampled_from(["primary", "servers", "standbys", "vault", "key", "replication", "encryption", "database"]),
     json_values,
     max_size=4,
 )
@@ -355,7 +355,6 @@ def test_a_stack_file(declared: Any) -> None:
     st.fixed_dictionaries(
         {},
         optional={
-            "name": texts,
             "host": json_values | st.fixed_dictionaries({"ssh": texts}) | st.fixed_dictionaries({"docker": texts}),
             **dict.fromkeys(("port", "listen", "settings", "adopt"), json_values),
             **dict.fromkeys(("dataDirectory", "binaries", "address"), texts),
@@ -364,7 +363,7 @@ def test_a_stack_file(declared: Any) -> None:
 )
 def test_a_server_of_a_stack_file(server: Mapping[str, Any]) -> None:
     with refused_in_a_sentence():
-        stack_file.parse("stacks/Pulumi.x.yaml", {"primary": {"name": "db1", **server}, "standbys": [server]})
+        stack_file.parse("stacks/Pulumi.x.yaml", {"primary": "db1", "servers": {"db1": server, "db2": server}})
 
 
 def test_the_marker_is_not_read_without_an_end() -> None:

@@ -102,18 +102,18 @@ def test_the_holder_of_a_port_is_told_by_ssh_too(
 ) -> None:
     host = machine(f"postgres\n71\npostgres\n{directory}\n", marker)
     monkeypatch.setattr(hosts, "host", lambda _: host)
-    server = Server(name="db2", host=Ssh(ssh="db2"), listen=["*"])
+    server = Server(host=Ssh(ssh="db2"), listen=["*"]).named("db2")
     by = f"postgres (process 71 of postgres, data directory {directory})"
-    told = f"cluster.standbys[0].port: {0xD431} is in use on 127.0.0.1, by {by}: stop that, or name another port"
-    assert taken("cluster.standbys[0]", server, site(), "s") == [told] * refused
+    told = f"cluster.servers.db2.port: {0xD431} is in use on 127.0.0.1, by {by}: stop that, or name another port"
+    assert taken(server, site(), "s", is_primary=False) == [told] * refused
 
 
 def test_the_same_stack_of_another_checkout_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its markers say the same as ours would."""
     host = machine("postgres\n71\npostgres\n/srv/theirs\n", b'{"stack": "s", "name": "db1"}')
     monkeypatch.setattr(hosts, "host", lambda _: host)
-    [told] = taken("cluster.primary", Server(name="db1", host=Ssh(ssh="db2"), listen=["*"]), site(), "s")
+    [told] = taken(Server(host=Ssh(ssh="db2"), listen=["*"]).named("db1"), site(), "s", is_primary=True)
     assert told.startswith(
-        f"cluster.primary.port: {0xD431} is in use on 127.0.0.1, by postgres (process 71 of postgres, data "
+        f"cluster.servers.db1.port: {0xD431} is in use on 127.0.0.1, by postgres (process 71 of postgres, data "
     )
     assert "which is db1 of a stack with the same name: another checkout's (destroy that, or name another port)" in told

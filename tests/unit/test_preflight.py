@@ -19,8 +19,8 @@ def test_a_container_is_not_asked_who_has_a_port_of_this_machine(monkeypatch: py
     """A look into a container that is down starts a helper."""
     host = Mock(listing=Mock(return_value=[]), read=Mock(return_value=None))
     monkeypatch.setattr(hosts, "host", lambda _: host)
-    server = Server(name="db2", host=Docker(docker="postgres"))
-    assert check_server("cluster.standbys[0]", server, container(18), "stack") == []
+    server = Server(host=Docker(docker="postgres")).named("db2")
+    assert check_server(server, container(18), "stack", is_primary=False) == []
     assert {call.args[0].parent for call in host.read.call_args_list} == {DATA}
 
 
@@ -42,11 +42,11 @@ def test_values_that_no_parameter_takes_are_told_before_the_server_is_made(monke
     monkeypatch.setattr(hosts, "host", lambda _: host)
     settings = {"no_such_thing": "1", "work_mem": "lots", "jit": "off", "temp_buffers": "lots"}
     site = replace(container(18), in_container=False)
-    server = Server(name="db2", host=Ssh(ssh="db2"), settings=settings)
-    assert sorted(check_server("cluster.standbys[0]", server, site, "stack")) == [
-        'cluster.standbys[0].settings: invalid value for parameter "temp_buffers": "lots" (None)',
-        'cluster.standbys[0].settings: invalid value for parameter "work_mem": "lots" (None)',
-        'cluster.standbys[0].settings: unrecognized configuration parameter "no_such_thing"',
+    server = Server(host=Ssh(ssh="db2"), settings=settings).named("db2")
+    assert sorted(check_server(server, site, "stack", is_primary=False)) == [
+        'cluster.servers.db2.settings: invalid value for parameter "temp_buffers": "lots" (None)',
+        'cluster.servers.db2.settings: invalid value for parameter "work_mem": "lots" (None)',
+        'cluster.servers.db2.settings: unrecognized configuration parameter "no_such_thing"',
     ]
 
     def missing(command: list[str], **_: object) -> str:
@@ -55,7 +55,7 @@ def test_values_that_no_parameter_takes_are_told_before_the_server_is_made(monke
         return ""
 
     host.run = missing
-    assert check_server("cluster.standbys[0]", server, site, "stack") == []
+    assert check_server(server, site, "stack", is_primary=False) == []
 
 
 def test_where_a_file_system_is_mounted() -> None:
@@ -95,19 +95,19 @@ def test_programs_that_cannot_read_the_data_are_refused(
 ) -> None:
     files = {"tde-replication.json": b'{"stack": "stack", "name": "db2"}', "PG_VERSION": holds}
     monkeypatch.setattr(hosts, "host", lambda _: Mock(read=lambda path: files[path.name]))
-    server = Server(name="db2", host=Docker(docker="postgres"))
+    server = Server(host=Docker(docker="postgres")).named("db2")
     told = (
-        "cluster.standbys[0].host.docker: this is PostgreSQL 18, and the data in /data is of 17, which it cannot read: set it "
+        "cluster.servers.db2.host.docker: this is PostgreSQL 18, and the data in /data is of 17, which it cannot read: set it "
         "back. A stack upgrades no server to another major version"
     )
-    assert check_server("cluster.standbys[0]", server, container(version), "stack") == [told] * refused
+    assert check_server(server, container(version), "stack", is_primary=False) == [told] * refused
 
 
 def test_a_standby_is_of_its_primarys_version() -> None:
     sites = [container(version) for version in (17, 18, None, 17)]
-    [told] = check_versions(["cluster.primary", "cluster.standbys[0]", "a", "b"], sites)
+    [told] = check_versions(["cluster.servers.db1", "cluster.servers.db2", "a", "b"], sites)
     assert told == (
-        "cluster.standbys[0].host.docker: this is PostgreSQL 18, and the primary's is 17: a standby needs its primary's major "
+        "cluster.servers.db2.host.docker: this is PostgreSQL 18, and the primary's is 17: a standby needs its primary's major "
         "version"
     )
-    assert check_versions(["cluster.primary", "a"], [container(None), container(18)]) == []
+    assert check_versions(["cluster.servers.db1", "a"], [container(None), container(18)]) == []

@@ -31,7 +31,7 @@ class Answers:
 
 
 def cluster(**declared: Any) -> settings.Cluster:
-    return stack_file.parse("test", {"standbys": [{"name": "standby1"}], **declared})
+    return stack_file.parse("test", declared)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         monkeypatch.setattr(preflight_keys, "server_session", session)
         monkeypatch.setattr("tde_replication.hosts.host", lambda _: Mock(status=lambda _: None))
-        return [Mock(data=PurePosixPath(f"/srv/{name}")) for name in ("primary", "standby1")]
+        return [Mock(data=PurePosixPath(f"/srv/{name}")) for name in ("db1", "db2")]
 
     return serve
 
@@ -56,10 +56,10 @@ OLD, NEW = Answers(wal_encrypt="off"), Answers(wal_encrypt="off", cipher="aes_12
 @pytest.mark.parametrize(
     ("servers", "told"),
     [
-        ({"primary": OLD, "standby1": NEW}, ["cluster.primary"]),
-        ({"primary": NEW, "standby1": OLD}, ["cluster.standbys[0]"]),
-        ({"primary": NEW}, []),
-        ({"primary": Answers()}, []),
+        ({"db1": OLD, "db2": NEW}, ["cluster.servers.db1"]),
+        ({"db1": NEW, "db2": OLD}, ["cluster.servers.db2"]),
+        ({"db1": NEW}, []),
+        ({"db1": Answers()}, []),
     ],
     ids=["the primary", "a standby", "none, and one is down", "pg_tde is not loaded yet"],
 )
@@ -75,8 +75,9 @@ def test_a_pg_tde_before_2_2_has_no_choice(serve: Any, servers: dict[str, Answer
 
 
 def test_the_default_weakens_no_server_that_is_adopted(serve: Any) -> None:
-    adopted = {"primary": {"name": "db1", "adopt": True, "dataDirectory": "/srv/primary", "port": 5432}}
-    site, _ = serve(primary=Answers(wal_encrypt="off", cipher="aes_256"))
+    there = {"adopt": True, "dataDirectory": "/srv/db1", "port": 5432}
+    adopted = {"primary": "db1", "servers": {"db1": there, "db2": {}}}
+    site, _ = serve(db1=Answers(wal_encrypt="off", cipher="aes_256"))
     [told] = check_weaker_cipher(cluster(**adopted), site, "/srv/token")
     assert told == (
         "cluster.cipher: missing; pg_tde.cipher is aes_256 on the server that is to be adopted, and the default is aes_128: "

@@ -21,13 +21,13 @@ from tests.unit.test_preflight import container
 
 GONE = Unavailable("db1 cannot be reached")
 SITE = container(18)
-ADOPTED = Server(name="db1", host=Docker(docker="postgres"), adopt=True)
-STANDBY = Server(name="db2", host=Docker(docker="postgres"))
-CLUSTER = Cluster.model_construct(primary=ADOPTED, standbys=[STANDBY])
+ADOPTED = Server(host=Docker(docker="postgres"), adopt=True)
+CLUSTER = Cluster(primary="db1", servers={"db1": ADOPTED, "db2": Server(host=Docker(docker="postgres"))})
+STANDBY = CLUSTER.servers["db2"]
 NAMES = VaultNames("trial", "project/trial/trial", "tde-trial", shared=False, role="replicator", keys=("key",))
 
 CHECKS: dict[str, Callable[[], object]] = {
-    "data directory and port": lambda: preflight.check_server("cluster.standbys[0]", STANDBY, SITE, "stack"),
+    "data directory and port": lambda: preflight.check_server(STANDBY, SITE, "stack", is_primary=False),
     "failover": lambda: preflight.check_failover(["a", "b"], [SITE, SITE], ["db1", "db2"]),
     "adoption": lambda: preflight_adoption.adoption(ADOPTED, SITE, {}),
     "keys of an adopted server": lambda: preflight_adoption.check_adoption(CLUSTER, SITE, "/token", in_force=True),
@@ -36,7 +36,7 @@ CHECKS: dict[str, Callable[[], object]] = {
     "dependents": lambda: preflight_adoption.check_dependents(CLUSTER, SITE, "/token", in_force=True),
     "listens": lambda: preflight_ports.of_adopted(CLUSTER, SITE),
     "clones": lambda: preflight_clone.check_clones(
-        ("cluster.primary", ADOPTED, SITE), [("cluster.standbys[0]", STANDBY, SITE)]
+        ("cluster.servers.db1", ADOPTED, SITE), [("cluster.servers.db2", STANDBY, SITE)]
     ),
 }
 

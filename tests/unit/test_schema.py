@@ -37,7 +37,7 @@ def test_a_setting_as_its_model_has_it(schema: dict[str, Any]) -> None:
     cluster, key = (schema["types"][f"tde:index:{name}"] for name in ("Cluster", "Key"))
     assert cluster["properties"]["cipher"]["type"] == "string"
     assert cluster["properties"]["cipher"]["description"].endswith("One of: aes_128, aes_256.")
-    assert cluster["properties"]["standbys"]["items"] == {"$ref": "#/types/tde:index:Server"}
+    assert cluster["properties"]["servers"]["additionalProperties"] == {"$ref": "#/types/tde:index:Server"}
     assert key["properties"]["name"] == {
         "type": "string",
         "description": "The principal key; default the stack's name and `-principal-key`. Another name is a rotation.",

@@ -27,8 +27,18 @@ def mistakes(document: Any) -> list[str]:
     return told.value.mistakes
 
 
+def servers(**declared: Any) -> dict[str, Any]:
+    """These servers, of which the first is the primary."""
+    return {"primary": next(iter(declared)), "servers": declared}
+
+
 def primary(**fields: Any) -> dict[str, Any]:
-    return {"primary": {"name": "db1", **fields}}
+    """db1 with these settings, and db2 as its standby."""
+    return servers(db1=fields, db2={})
+
+
+def alone(**fields: Any) -> dict[str, Any]:
+    return servers(db1=fields)
 
 
 A_TEXT = "this must be a text"
@@ -71,7 +81,7 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
         ({"vault": {"mount": "a{b}"}}, f'cluster.vault.mount: "a{{b}}" {VAULT}'),
         (
             primary(host={"ssh": "db1", "packages": "debs"}),
-            'cluster.primary.host.packages: "debs" is neither percona, none, nor a directory (write ./debs)',
+            'cluster.servers.db1.host.packages: "debs" is neither percona, none, nor a directory (write ./debs)',
         ),
         ({"vault": {"ca": "ca.pem"}}, f'cluster.vault.ca: "ca.pem" {ABSOLUTE}'),
         ({"key": {"name": "k 1"}}, f'cluster.key.name: "k 1" {VAULT}'),
@@ -114,90 +124,101 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
             {"replication": {"tls": "require"}},
             (
                 'cluster.replication.tls: "require" needs a primary that speaks TLS: set ssl: on, ssl_cert_file and '
-                "ssl_key_file in primary.settings"
+                "ssl_key_file in servers.db1.settings"
             ),
         ),
         (
             {"replication": {"tls": "verify-ca"}, **primary(settings={"ssl": True})},
             'cluster.replication.rootCertificate: missing, and tls is "verify-ca"',
         ),
-        ({"standbys": {"name": "db2"}}, "cluster.standbys: this must be a list"),
-        ({"standbys": ["db2"]}, f"cluster.standbys[0]: {A_MAPPING}"),
-        ({"standbys": [{"name": "db2"}, {}]}, "cluster.standbys[1].name: this is missing"),
-        ({"standbys": [{"name": "db2"}, {"name": "db2"}]}, 'cluster.standbys[1].name: "db2" is used twice'),
-        ({"standbys": [{"name": "primary"}]}, 'cluster.standbys[0].name: "primary" is used twice'),
-        ({"standbys": [{"name": "db_2"}]}, f'cluster.standbys[0].name: "db_2" {NAME}'),
-        ({"standbys": [{"name": "-"}]}, f'cluster.standbys[0].name: "-" {NAME}'),
+        ({"servers": ["db1"]}, f"cluster.servers: {A_MAPPING}"),
+        ({"servers": {}}, "cluster.servers: there is none: name at least one (write {db1: {}})"),
+        (servers(db1={}, db2=None), f"cluster.servers.db2: {A_MAPPING}"),
+        (servers(db1={}, db2={"name": "db2"}), "cluster.servers.db2.name: there is no such setting"),
+        ({"primary": ["db1"]}, f"cluster.primary: {A_TEXT}"),
+        ({"primary": "DB1"}, f'cluster.primary: "DB1" {NAME}'),
+        ({"primary": "db3"}, 'cluster.primary: there is no server "db3"; write one of: db1, db2'),
         (
-            {"standbys": [{"name": LONG}]},
-            f'cluster.standbys[0].name: "{LONG}" is 60 characters long; its slot "tde_…" leaves room for 59',
+            servers(db1={}, db2={}) | {"primary": "db3"},
+            'cluster.primary: there is no server "db3"; write one of: db1, db2',
         ),
-        (primary(port="5432"), f"cluster.primary.port: {A_NUMBER}"),
+        ({"servers": {"db1": {}}}, "cluster.primary: missing; write the name of one of the servers: db1"),
+        (
+            {"servers": {"db2": {}, "db1": {}}},
+            "cluster.primary: missing; write the name of one of the servers: db1, db2",
+        ),
+        (servers(db1={}, db_2={}), f'cluster.servers.db_2: "db_2" {NAME}'),
+        (servers(db1={}, **{"-": {}}), f'cluster.servers.-: "-" {NAME}'),
+        (servers(db1={}, **{"a\nb": {}}), f'cluster.servers."a\\nb": "a\nb" {NAME}'),
+        (
+            servers(db1={}, **{LONG: {}}),
+            f'cluster.servers.{LONG}: "{LONG}" is 60 characters long; its slot "tde_…" leaves room for 59',
+        ),
+        (primary(port="5432"), f"cluster.servers.db1.port: {A_NUMBER}"),
         (
             primary(port=54322),
-            "cluster.standbys[0].port: missing; the default for its name is 54322, which another server has",
+            "cluster.servers.db2.port: missing; the default for its name is 54322, which another server has",
         ),
-        (primary(port=0), "cluster.primary.port: input should be greater than or equal to 1"),
-        (primary(port=65536), "cluster.primary.port: input should be less than or equal to 65535"),
+        (primary(port=0), "cluster.servers.db1.port: input should be greater than or equal to 1"),
+        (primary(port=65536), "cluster.servers.db1.port: input should be less than or equal to 65535"),
         (
             primary(host="moon"),
-            "cluster.primary.host: this must be local, or a mapping such as {ssh: db1.example.net} or {docker: IMAGE}",
+            "cluster.servers.db1.host: this must be local, or a mapping such as {ssh: db1.example.net} or {docker: IMAGE}",
         ),
-        (primary(dataDirectory="data"), f'cluster.primary.dataDirectory: "data" {ABSOLUTE}'),
-        (primary(dataDirectory="/a/../b"), f'cluster.primary.dataDirectory: "/a/../b" {ABSOLUTE}'),
-        (primary(dataDirectory="/a\nb"), f'cluster.primary.dataDirectory: "/a\nb" {ABSOLUTE}'),
-        (primary(binaries="bin"), f'cluster.primary.binaries: "bin" {ABSOLUTE}'),
-        (primary(listen="*"), "cluster.primary.listen: this must be a list"),
+        (primary(dataDirectory="data"), f'cluster.servers.db1.dataDirectory: "data" {ABSOLUTE}'),
+        (primary(dataDirectory="/a/../b"), f'cluster.servers.db1.dataDirectory: "/a/../b" {ABSOLUTE}'),
+        (primary(dataDirectory="/a\nb"), f'cluster.servers.db1.dataDirectory: "/a\nb" {ABSOLUTE}'),
+        (primary(binaries="bin"), f'cluster.servers.db1.binaries: "bin" {ABSOLUTE}'),
+        (primary(listen="*"), "cluster.servers.db1.listen: this must be a list"),
         (
             primary(address="10.0.0.1/8"),
-            'cluster.primary.address: "10.0.0.1/8" has bits set right of its mask (write 10.0.0.0/8)',
+            'cluster.servers.db1.address: "10.0.0.1/8" has bits set right of its mask (write 10.0.0.0/8)',
         ),
-        (primary(address="10.0.0.300/32"), f'cluster.primary.address: "10.0.0.300/32" {NETWORK}'),
-        (primary(address="10.0.0.1/33"), f'cluster.primary.address: "10.0.0.1/33" {NETWORK}'),
-        (primary(address="10.0.0.300"), f'cluster.primary.address: "10.0.0.300" {NETWORK}'),
-        (primary(address='db1" trust #'), f'cluster.primary.address: "db1" trust #" {NETWORK}'),
-        (primary(settings={"Port": 1}), f"cluster.primary.settings.port: {OWN}"),
+        (primary(address="10.0.0.300/32"), f'cluster.servers.db1.address: "10.0.0.300/32" {NETWORK}'),
+        (primary(address="10.0.0.1/33"), f'cluster.servers.db1.address: "10.0.0.1/33" {NETWORK}'),
+        (primary(address="10.0.0.300"), f'cluster.servers.db1.address: "10.0.0.300" {NETWORK}'),
+        (primary(address='db1" trust #'), f'cluster.servers.db1.address: "db1" trust #" {NETWORK}'),
+        (primary(settings={"Port": 1}), f"cluster.servers.db1.settings.port: {OWN}"),
         (
             primary(settings={"wal_level": "Minimal"}),
-            "cluster.primary.settings.wal_level: Minimal: streaming replication needs replica or logical",
+            "cluster.servers.db1.settings.wal_level: Minimal: streaming replication needs replica or logical",
         ),
         (
             primary(settings={"Max_wal_senders": 0}),
-            f"cluster.primary.settings.max_wal_senders: 0: {SENDERS}",
+            f"cluster.servers.db1.settings.max_wal_senders: 0: {SENDERS}",
         ),
         (
             primary(settings={"max_replication_slots": "00"}),
-            f"cluster.primary.settings.max_replication_slots: 00: {SENDERS}",
+            f"cluster.servers.db1.settings.max_replication_slots: 00: {SENDERS}",
         ),
         (
             primary(settings={"hot_standby": "OF"}),
-            "cluster.primary.settings.hot_standby: OF: a standby that takes no connections cannot be checked",
+            "cluster.servers.db1.settings.hot_standby: OF: a standby that takes no connections cannot be checked",
         ),
         (
             primary(settings={"allow_alter_system": "off"}),
-            "cluster.primary.settings.allow_alter_system: off: the stack sets parameters by ALTER SYSTEM",
+            "cluster.servers.db1.settings.allow_alter_system: off: the stack sets parameters by ALTER SYSTEM",
         ),
         (
             primary(settings={"recovery_target_lsn": "0/1"}),
-            "cluster.primary.settings.recovery_target_lsn: 0/1: a standby would end its recovery there, and stop following",
+            "cluster.servers.db1.settings.recovery_target_lsn: 0/1: a standby would end its recovery there, and stop following",
         ),
         (
             primary(settings={"SHARED_preload_libraries": "pg_tde"}),
-            "cluster.primary.settings.shared_preload_libraries: pg_tde is added by the stack itself: leave it out",
+            "cluster.servers.db1.settings.shared_preload_libraries: pg_tde is added by the stack itself: leave it out",
         ),
         (
             primary(settings={"work_mem": "1MB", "Work_mem": "2MB"}),
-            'cluster.primary.settings: "work_mem" has two spellings: write one',
+            'cluster.servers.db1.settings: "work_mem" has two spellings: write one',
         ),
         (
-            primary(settings={"Max_Connections": 200})
-            | {"standbys": [{"name": "db2", "settings": {"max_connections": 100}}]},
-            "cluster.standbys[0].settings.max_connections: 100 is lower than the primary's 200: the standby would stop replaying",
+            servers(db1={"settings": {"Max_Connections": 200}}, db2={"settings": {"max_connections": 100}}),
+            "cluster.servers.db2.settings.max_connections: 100 is lower than the primary's 200: the standby would stop replaying",
         ),
-        (primary(settings={"pg_tde.wal_encrypt": True}), f"cluster.primary.settings.pg_tde.wal_encrypt: {OWN}"),
-        (primary(settings={"work mem": 1}), f"cluster.primary.settings.work mem: {NO_PARAMETER}"),
+        (primary(settings={"pg_tde.wal_encrypt": True}), f"cluster.servers.db1.settings.pg_tde.wal_encrypt: {OWN}"),
+        (primary(settings={"work mem": 1}), f"cluster.servers.db1.settings.work mem: {NO_PARAMETER}"),
         *(
-            (primary(settings={name: "/tmp/mine"}), f"cluster.primary.settings.{shown}: {NO_PARAMETER}")
+            (primary(settings={name: "/tmp/mine"}), f"cluster.servers.db1.settings.{shown}: {NO_PARAMETER}")
             for name, shown in {
                 "include": "include",
                 "Include_If_Exists": "include_if_exists",
@@ -207,28 +228,28 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
             }.items()
         ),
         ({"x\ny": 1}, r'cluster."x\ny": there is no such setting'),
-        (primary(settings={"x": "1\nport = 1"}), f"cluster.primary.settings.x: {TWO_LINES}"),
-        (primary(settings={"x": "1\0"}), f"cluster.primary.settings.x: {TWO_LINES}"),
-        (primary(settings={"x": [1]}), f"cluster.primary.settings.x: {A_TEXT}"),
-        (primary(settings={"x": None}), f"cluster.primary.settings.x: {A_TEXT}"),
+        (primary(settings={"x": "1\nport = 1"}), f"cluster.servers.db1.settings.x: {TWO_LINES}"),
+        (primary(settings={"x": "1\0"}), f"cluster.servers.db1.settings.x: {TWO_LINES}"),
+        (primary(settings={"x": [1]}), f"cluster.servers.db1.settings.x: {A_TEXT}"),
+        (primary(settings={"x": None}), f"cluster.servers.db1.settings.x: {A_TEXT}"),
         (
             primary(settings={"shared_preload_libraries": "auto_explain,pg_tde"}),
-            "cluster.primary.settings.shared_preload_libraries: pg_tde is added by the stack itself: leave it out",
+            "cluster.servers.db1.settings.shared_preload_libraries: pg_tde is added by the stack itself: leave it out",
         ),
         (
-            primary(host=CONTAINER, adopt=True, dataDirectory="/srv/db/data", port=5432) | {"standbys": []},
-            "cluster.primary.adopt: only a server on a machine is adopted; the stack always makes its containers",
+            alone(host=CONTAINER, adopt=True, dataDirectory="/srv/db/data", port=5432),
+            "cluster.servers.db1.adopt: only a server on a machine is adopted; the stack always makes its containers",
         ),
         (
-            primary(host=CONTAINER, dataDirectory="/data") | {"standbys": []},
-            f'cluster.primary.dataDirectory: "/data" {BELOW_ROOT}',
+            alone(host=CONTAINER, dataDirectory="/data"),
+            f'cluster.servers.db1.dataDirectory: "/data" {BELOW_ROOT}',
         ),
-        (primary(dataDirectory="/etc"), f'cluster.primary.dataDirectory: "/etc" {BELOW_ROOT}'),
+        (primary(dataDirectory="/etc"), f'cluster.servers.db1.dataDirectory: "/etc" {BELOW_ROOT}'),
         *(
             (
                 primary(dataDirectory=path),
                 (
-                    f'cluster.primary.dataDirectory: "{path}" lies in /{path.split("/")[1]}, which belongs to the operating '
+                    f'cluster.servers.db1.dataDirectory: "{path}" lies in /{path.split("/")[1]}, which belongs to the operating '
                     "system (write /srv/pg/data)"
                 ),
             )
@@ -238,18 +259,18 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
             (
                 primary(address=address),
                 (
-                    f'cluster.primary.address: "{address}" would let in far more than one server (write 192.0.2.7/32, or a '
+                    f'cluster.servers.db1.address: "{address}" would let in far more than one server (write 192.0.2.7/32, or a '
                     f"network of at most /{least})"
                 ),
             )
             for address, least in (("0.0.0.0/0", 8), ("128.0.0.0/1", 8), ("::/0", 16), ("2000::/3", 16))
         ),
         (
-            primary(host=MACHINE | {"jump": ["one", "two"]}) | {"standbys": []},
-            "cluster.primary.host.jump: pulumi-command, which prepares the machine, goes through one jump host",
+            alone(host=MACHINE | {"jump": ["one", "two"]}),
+            "cluster.servers.db1.host.jump: pulumi-command, which prepares the machine, goes through one jump host",
         ),
         *(
-            (primary(host=MACHINE | {"hostKeys": keys}), f"cluster.primary.host.hostKeys[{n}]: {told} {HOST_KEY}")
+            (primary(host=MACHINE | {"hostKeys": keys}), f"cluster.servers.db1.host.hostKeys[{n}]: {told} {HOST_KEY}")
             for n, keys, told in (
                 (0, "ssh-ed25519 AAAA", '"ssh-ed25519 AAAA" is not a host key'),
                 (1, [KEY, f"@cert-authority * {KEY}"], f'"{f"@cert-authority * {KEY}"[:80]}" is not a host key'),
@@ -258,16 +279,16 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
             )
         ),
         (
-            primary(host=CONTAINER) | {"standbys": [{"name": "db2", "host": MACHINE}]},
-            f"cluster.standbys[0].host: a primary in a container is reached on its docker network alone: {ELSEWHERE}",
+            servers(db1={"host": CONTAINER}, db2={"host": MACHINE}),
+            f"cluster.servers.db2.host: a primary in a container is reached on its docker network alone: {ELSEWHERE}",
         ),
         (
-            primary() | {"standbys": [{"name": "db2", "host": CONTAINER}]},
-            f"cluster.standbys[0].host: a local primary is reached on this machine's loopback alone: {ELSEWHERE}",
+            servers(db1={}, db2={"host": CONTAINER}),
+            f"cluster.servers.db2.host: a local primary is reached on this machine's loopback alone: {ELSEWHERE}",
         ),
         (
-            primary(host=MACHINE) | {"standbys": [{"name": "db2", "host": CONTAINER}]},
-            f"cluster.standbys[0].address: missing; for pg_hba.conf, name where its connections come from {SEEN}",
+            servers(db1={"host": MACHINE}, db2={"host": CONTAINER}),
+            f"cluster.servers.db2.address: missing; for pg_hba.conf, name where its connections come from {SEEN}",
         ),
     ],
 )
@@ -305,22 +326,22 @@ def test_no_other_does(spelling: Any) -> None:
 
 def test_a_primary_by_ssh_has_standbys_on_any_kind_of_host() -> None:
     kinds = {"db2": "local", "db3": CONTAINER, "db4": {"ssh": "192.0.2.2"}}
-    standbys = [{"name": name, "host": host, "address": "192.0.2.7/32"} for name, host in kinds.items()]
-    stack_file.parse(FILE, json.dumps(primary(host=MACHINE) | {"standbys": standbys}))
+    standbys = {name: {"host": host, "address": "192.0.2.7/32"} for name, host in kinds.items()}
+    stack_file.parse(FILE, json.dumps(servers(db1={"host": MACHINE}, **standbys)))
 
 
 def test_an_adopted_server_may_be_behind_several_machines() -> None:
     adopted = {"adopt": True, "dataDirectory": "/srv/db/data", "port": 5432}
-    document = primary(host=MACHINE | {"jump": ["one", "two"]}, **adopted) | {"standbys": []}
+    document = alone(host=MACHINE | {"jump": ["one", "two"]}, **adopted)
     stack_file.parse(FILE, json.dumps(document))
 
 
 @pytest.mark.parametrize(
     ("document", "address", "told"),
     [
-        (primary(host=CONTAINER) | {"standbys": []}, "https://127.0.0.1:8200", ["db1"]),
-        (primary(host=MACHINE), "http://localhost:8200", ["db1"]),
-        (primary(host=CONTAINER) | {"standbys": []}, "https://vault.example.net:8200", []),
+        (alone(host=CONTAINER), "https://127.0.0.1:8200", ["db1"]),
+        (servers(db1={"host": MACHINE}, db2={"address": "192.0.2.7/32"}), "http://localhost:8200", ["db1"]),
+        (alone(host=CONTAINER), "https://vault.example.net:8200", []),
         (primary(), "https://127.0.0.1:8200", []),
     ],
 )
@@ -328,9 +349,8 @@ def test_a_vault_on_this_machines_loopback_is_none_for_servers_elsewhere(
     document: dict[str, Any], address: str, told: list[str]
 ) -> None:
     seen = {"addressFromServers": "https://vault:8200"}
-    standbys = [{"name": "db2", "address": "192.0.2.7/32"}] if document.get("standbys") is None else []
     for vault, expected in (({}, told), (seen, [])):
-        cluster = stack_file.parse(FILE, json.dumps(document | {"standbys": standbys, "vault": vault}))
+        cluster = stack_file.parse(FILE, json.dumps(document | {"vault": vault}))
         found = check_vault_from_servers(cluster, address)
         assert len(found) == len(expected)
         assert all(f"vault:address {address} is a loopback address, and db1 would" in line for line in found)
@@ -342,16 +362,13 @@ def test_what_is_no_mapping_at_all() -> None:
 
 
 def test_all_mistakes_are_told_at_once_under_one_heading() -> None:
-    document = {
-        "standbys": [{"name": "db2"}, {"name": "db2"}],
-        "replication": {"maxSlotWalKeepSize": "64 gigs"},
-    }
+    document = {"primary": "db3", "replication": {"maxSlotWalKeepSize": "64 gigs"}}
     with pytest.raises(StackFileError) as told:
         stack_file.parse(FILE, json.dumps(document))
     assert str(told.value) == (
         f"{FILE} has 2 mistakes; nothing was touched:\n"
         '  cluster.replication.maxSlotWalKeepSize: "64 gigs" is not a size (write 64GB)\n'
-        '  cluster.standbys[1].name: "db2" is used twice'
+        '  cluster.primary: there is no server "db3"; write one of: db1, db2'
     )
 
 
@@ -451,58 +468,126 @@ def test_a_wrong_section_brings_no_mistakes_that_follow_from_it() -> None:
 
 
 def test_directories_that_share_a_parent() -> None:
-    document = primary(dataDirectory="/pg/a") | {"standbys": [{"name": "db2", "dataDirectory": "/pg/b"}]}
+    document = servers(db1={"dataDirectory": "/pg/a"}, db2={"dataDirectory": "/pg/b"})
     reason = "/pg holds another server's directory too; each needs a parent directory of its own for its token and log"
     assert mistakes(document) == [
-        f"cluster.primary.dataDirectory: {reason}",
-        f"cluster.standbys[0].dataDirectory: {reason}",
+        f"cluster.servers.db1.dataDirectory: {reason}",
+        f"cluster.servers.db2.dataDirectory: {reason}",
     ]
 
 
 def test_a_default_port_goes_by_the_name_alone() -> None:
-    """Whoever takes the first of two standbys out changes nothing of the other."""
+    """Whoever takes the first of three standbys out changes nothing of the others."""
 
     def ports(*standbys: str) -> dict[str, int]:
-        cluster = stack_file.parse(FILE, json.dumps({"standbys": [{"name": name} for name in standbys]}))
-        return {server.name: cluster.port(server) for server in cluster.servers}
+        cluster = stack_file.parse(FILE, servers(db1={}, **{name: {} for name in standbys}))
+        return {server.name: cluster.port(server) for server in cluster.members}
 
-    both = ports("standby1", "standby2")
-    assert both == {"primary": 54321, "standby1": 54322, "standby2": 54323}
-    assert ports("standby2") == {name: both[name] for name in ("primary", "standby2")}
-    names = ("orders", "orders1", "orders-2", "db1", "db2", "db-007", "db100", "7", "x" * 59)
+    whole = ports("db2", "db3", "orders")
+    assert whole == {"db1": 54321, "db2": 54322, "db3": 54323, "orders": default_port("orders")}
+    assert ports("db3", "orders") == {name: whole[name] for name in ("db1", "db3", "orders")}
+    names = ("orders", "orders1", "orders-2", "primary", "standby1", "db-007", "db100", "7", "x" * 59)
     assert all(54421 <= default_port(name) <= 55419 for name in names)
     assert len({default_port(name) for name in names}) == len(names)
-    assert default_port("db2") == default_port("db1") + 1
+    assert default_port("orders2") == default_port("orders1") + 1
+    assert {default_port(f"db{number}") for number in range(1, 100)} == set(range(54321, 54420))
 
 
 def test_a_default_port_that_two_names_have_is_told_with_what_to_set() -> None:
-    document = json.dumps({"standbys": [{"name": "db1"}, {"name": "db01"}]})
+    assert mistakes(servers(db2={}, db1={}, db01={})) == [
+        "cluster.servers.db1.port: missing; the default for its name is 54321, which another server has"
+    ]
+
+
+def test_the_order_of_the_mapping_means_nothing() -> None:
+    """A stack file's own gets lost on its way through Pulumi."""
+    declared = {f"db{n}": {"settings": {"work_mem": f"{n}MB"}} for n in (3, 1, 2)}
+    cluster = stack_file.parse(FILE, {"primary": "db2", "servers": declared})
+    again = stack_file.parse(FILE, {"primary": "db2", "servers": dict(sorted(declared.items()))})
+    for one in (cluster, again):
+        assert [server.name for server in one.members] == ["db2", "db1", "db3"]
+        assert [server.settings["work_mem"] for server in one.members] == ["2MB", "1MB", "3MB"]
+        assert one.places == ["cluster.servers.db2", "cluster.servers.db1", "cluster.servers.db3"]
+    assert cluster == again
+
+
+DEEP = json.loads("[" * 400 + "]" * 400)
+FORMER = "cluster: the servers are one mapping now, and primary names one of them; "
+UNSHOWN = (
+    "write each server's settings below its name in servers, and the name of one in primary (see docs/settings.md)"
+)
+
+
+@pytest.mark.parametrize(
+    ("document", "shown"),
+    [
+        ({"standbys": []}, "primary: primary, servers: {primary: {}}"),
+        ({"standbys": [{"name": "db2"}]}, "primary: primary, servers: {primary: {}, db2: {}}"),
+        ({"primary": {"name": "db1"}}, "primary: db1, servers: {db1: {}, standby1: {}}"),
+        (
+            {
+                "primary": {"name": "db1", "host": {"ssh": "192.0.2.1", "user": "deploy"}, "adopt": True, "port": 5432},
+                "standbys": [{"name": "db3", "settings": {"jit": "off"}}, {"listen": ["*"], "name": "db2"}],
+            },
+            (
+                'primary: db1, servers: {db1: {host: {ssh: "192.0.2.1", user: deploy}, adopt: true, port: 5432}, '
+                "db3: {settings: {jit: 'off'}}, db2: {listen: [\"*\"]}}"
+            ),
+        ),
+        (
+            {
+                "primary": {"name": "7", "host": {"ssh": "a\nb"}},
+                "standbys": [{"name": "x", "port": None, "settings": {}}],
+            },
+            'primary: "7", servers: {"7": {host: {ssh: "a\\nb"}}, x: {port: null, settings: {}}}',
+        ),
+    ],
+)
+def test_the_former_form_is_told_with_its_content_in_the_new_one(document: dict[str, Any], shown: str) -> None:
+    assert mistakes(document | {"encription": "off"}) == [f"{FORMER}write: {shown}"]
+    former = [document.get("primary", {"name": "primary"}), *document.get("standbys", [{"name": "standby1"}])]
+    assert yaml.safe_load(f"{{{shown}}}") == {
+        "primary": former[0]["name"],
+        "servers": {one["name"]: {key: one[key] for key in one if key != "name"} for one in former},
+    }
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"primary": {}},
+        {"primary": {"name": 1}},
+        {"primary": {"name": "db1"}, "standbys": None},
+        {"primary": {"name": "db1"}, "standbys": ["db2"]},
+        {"primary": {"name": "db1"}, "standbys": [{"name": "db1"}]},
+        {"primary": "db1", "standbys": [{"name": "db2"}]},
+        {"primary": {"name": "db1"}, "servers": {"db1": {}}},
+        {"standbys": [{"name": "db2", "host": DEEP}]},
+        {"standbys": [{"name": "db2", "host": {"ssh": pulumi.Output.from_input("192.0.2.1")}}]},
+    ],
+)
+def test_what_cannot_be_read_of_the_former_form_is_not_guessed(document: dict[str, Any]) -> None:
     with pytest.raises(StackFileError) as told:
         stack_file.parse(FILE, document)
-    assert told.value.mistakes == [
-        f"cluster.standbys[1].port: missing; the default for its name is {default_port('db1')}, which another server has"
-    ]
+    assert told.value.mistakes == [FORMER + UNSHOWN]
 
 
 @pytest.mark.parametrize("host", ["local", {"ssh": "db1"}, {"docker": "postgres"}])
 def test_a_primary_that_no_standby_can_reach_is_told(host: Any) -> None:
     def mistakes(listen: list[str]) -> list[str]:
         other = "local" if host == "local" else {"ssh": "db2"} if "ssh" in host else host
-        servers = {
-            "primary": {"name": "db1", "host": host, "listen": listen},
-            "standbys": [{"name": "db2", "host": other, "address": "192.0.2.2/32"}],
-        }
+        standby = {"host": other, "address": "192.0.2.2/32"}
         try:
-            stack_file.parse(FILE, json.dumps(servers))
+            stack_file.parse(FILE, json.dumps(servers(db1={"host": host, "listen": listen}, db2=standby)))
         except StackFileError as error:
             return error.mistakes
         return []
 
     assert mistakes([]) == [
-        "cluster.primary.listen: no address, and standbys connect by TCP: name an address of its network, or *"
+        "cluster.servers.db1.listen: no address, and standbys connect by TCP: name an address of its network, or *"
     ]
     told = (
-        "cluster.primary.listen: 127.0.0.1, localhost can be reached on its own machine alone, and db2 is on another "
+        "cluster.servers.db1.listen: 127.0.0.1, localhost can be reached on its own machine alone, and db2 is on another "
         "machine: name an address of its network, or *"
     )
     assert mistakes(["127.0.0.1", "localhost"]) == [told] * (host != "local")
@@ -512,9 +597,9 @@ def test_a_primary_that_no_standby_can_reach_is_told(host: Any) -> None:
 def test_defaults() -> None:
     cluster = stack_file.parse(FILE, "{}")
     assert cluster.encryption == "required"
-    assert [server.name for server in cluster.servers] == ["primary", "standby1"]
-    assert [cluster.port(server) for server in cluster.servers] == [54321, 54322]
-    assert cluster.places == ["cluster.primary", "cluster.standbys[0]"]
+    assert [server.name for server in cluster.members] == ["db1", "db2"]
+    assert [cluster.port(server) for server in cluster.members] == [54321, 54322]
+    assert cluster.places == ["cluster.servers.db1", "cluster.servers.db2"]
     assert not cluster.disposable
     assert cluster.replication.max_slot_wal_keep_size == "4GB"
     assert not cluster.replication.encrypted
@@ -522,13 +607,18 @@ def test_defaults() -> None:
 
 
 def test_no_standby() -> None:
-    cluster = stack_file.parse(FILE, '{"standbys": []}')
-    assert [server.name for server in cluster.servers] == ["primary"]
+    cluster = stack_file.parse(FILE, alone())
+    assert [server.name for server in cluster.members] == ["db1"]
+
+
+def test_the_other_of_the_two_by_default_as_the_primary() -> None:
+    cluster = stack_file.parse(FILE, {"primary": "db2"})
+    assert (cluster.primary_server.name, [server.name for server in cluster.standbys]) == ("db2", ["db1"])
 
 
 @pytest.mark.parametrize("host", ["local", {"docker": "postgres:18"}, {"ssh": "db1.example.net"}])
 def test_nothing_is_disposable_that_does_not_say_so(host: Any) -> None:
-    assert not stack_file.parse(FILE, json.dumps(primary(host=host) | {"standbys": []})).disposable
+    assert not stack_file.parse(FILE, json.dumps(alone(host=host))).disposable
 
 
 @pytest.mark.parametrize("stack", ["local", "docker", "staging"])
@@ -543,12 +633,12 @@ def test_stacks_that_are_made_and_removed_often_say_that_they_are_disposable(sta
     [("10.0.0.7", "10.0.0.7/32"), ("10.0.0.0/255.0.0.0", "10.0.0.0/8"), ("::1", "::1/128"), ("db1.example", "db1.example")],
 )  # fmt: skip
 def test_networks_are_kept_in_one_spelling(given_: str, kept: str) -> None:
-    assert stack_file.parse(FILE, json.dumps(primary(address=given_))).primary.address == kept
+    assert stack_file.parse(FILE, json.dumps(primary(address=given_))).primary_server.address == kept
 
 
 def test_numbers_and_switches_become_texts() -> None:
     declared = {"work_mem": "8MB", "jit": False, "ssl": True, "max_connections": 50, "seq_page_cost": 1.5}
-    assert stack_file.parse(FILE, json.dumps(primary(settings=declared))).primary.settings == {
+    assert stack_file.parse(FILE, json.dumps(primary(settings=declared))).primary_server.settings == {
         "work_mem": "8MB",
         "jit": "off",
         "ssl": "on",
@@ -565,13 +655,13 @@ labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,57}[a-z0-9])?", fullmatch=True)
 clusters = st.fixed_dictionaries(
     {
         "encryption": st.sampled_from(["required", "if-available", "off"]),
-        "standbys": st.lists(labels.filter("primary".__ne__), unique_by=default_port, max_size=5).map(
-            lambda names: [{"name": name} for name in names]
+        "servers": st.lists(labels.filter("primary".__ne__), unique_by=default_port, max_size=5).map(
+            lambda names: {"primary": {"port": 1}, **{name: {} for name in names}}
         ),
         "replication": st.fixed_dictionaries(
             {"maxSlotWalKeepSize": st.from_regex(r"-1|[0-9]{1,6}(kB|MB|GB|TB)", fullmatch=True)}
         ),
-        "primary": st.fixed_dictionaries({"name": st.just("primary"), "port": st.integers(1, 54321)}),
+        "primary": st.just("primary"),
     }
 )
 
@@ -607,17 +697,17 @@ def test_whatever_is_written_is_valid_or_told_as_mistakes_with_their_place(docum
 def test_an_adopted_primary_is_not_restarted_unless_the_stack_file_says_so() -> None:
     there = {"adopt": True, "dataDirectory": "/srv/pg", "port": 5432}
     for declared, restart in (({}, "allowed"), (there, "refused"), (there | {"restart": "allowed"}, "allowed")):
-        assert stack_file.parse(FILE, json.dumps(primary(**declared))).primary.restart == restart
+        assert stack_file.parse(FILE, json.dumps(primary(**declared))).primary_server.restart == restart
 
 
 def test_what_another_port_of_one_name_leads_to_is_another_machine() -> None:
     def cluster(*ports: int | None) -> str:
         hosts = [{"ssh": "gate"} | ({"port": port} if port else {}) for port in ports]
-        one, two = [
-            {"name": f"db{n}", "host": host, "address": f"192.0.2.{n}", "dataDirectory": "/srv/pg/data"}
+        declared = {
+            f"db{n}": {"host": host, "address": f"192.0.2.{n}", "dataDirectory": "/srv/pg/data"}
             for n, host in enumerate(hosts)
-        ]
-        return json.dumps({"primary": one, "standbys": [two]})
+        }
+        return json.dumps(servers(**declared))
 
     assert len(stack_file.parse("x.yaml", cluster(2201, 2202)).standbys) == 1
     for ports in ((None, None), (None, 22), (2201, 2201)):
@@ -636,36 +726,37 @@ def test_a_private_network_may_hold_the_servers(address: str) -> None:
 
 
 def test_a_program_names_settings_as_python_does_and_a_stack_file_by_their_keys() -> None:
-    declared = Cluster(wal_encryption=True, primary=Server(name="db1", data_directory="/srv/db1/data"), standbys=[])
+    server = Server(data_directory="/srv/db1/data")
+    declared = Cluster(wal_encryption=True, primary="db1", servers={"db1": server})
     assert stack_file.parse("a program", declared) is declared
-    document = {"walEncryption": True, "primary": {"name": "db1", "dataDirectory": "/srv/db1/data"}, "standbys": []}
-    assert stack_file.parse(FILE, document) == declared
+    assert declared.primary_server.name == "db1"
+    assert stack_file.parse(FILE, {"walEncryption": True, **alone(dataDirectory="/srv/db1/data")}) == declared
     with pytest.raises(StackFileError) as refused:
-        stack_file.parse(FILE, {"wal_encryption": True, "primary": {"data_directory": "/srv/db1/data", "name": "db1"}})
+        stack_file.parse(FILE, {"wal_encryption": True, **alone(data_directory="/srv/db1/data")})
     assert refused.value.mistakes == [
-        "cluster.primary.data_directory: there is no such setting",
+        "cluster.servers.db1.data_directory: there is no such setting",
         "cluster.wal_encryption: there is no such setting",
     ]
 
 
 def test_a_contradiction_in_a_program_is_told_as_in_a_stack_file() -> None:
-    twice = Cluster(primary=Server(name="db1"), standbys=[Server(name="db1")])
+    one = Server(port=5432)
     with pytest.raises(
-        StackFileError, match=r'^a program has 1 mistake; .*\n  cluster.standbys\[0\].name: "db1" is used twice$'
+        StackFileError, match=r"^a program has 1 mistake; .*\n  cluster\.servers\.db2\.port: 5432 is used twice$"
     ):
-        stack_file.parse("a program", twice)
+        stack_file.parse("a program", Cluster(primary="db1", servers={"db1": one, "db2": one}))
 
 
 def test_a_typed_machine_of_its_own_listens_to_all_as_a_declared_one_does() -> None:
-    assert Server(name="db1", host=Ssh(ssh="db1.example.net")).listen == ["*"]
-    assert Server(name="db1", host=Docker(docker="image:1")).listen == ["*"]
-    assert Server(name="db1").listen == ["127.0.0.1"]
+    assert Server(host=Ssh(ssh="db1.example.net")).listen == ["*"]
+    assert Server(host=Docker(docker="image:1")).listen == ["*"]
+    assert Server().listen == ["127.0.0.1"]
 
 
 def test_host_keys_are_kept_without_comments() -> None:
     scanned = f"# db1:22 SSH-2.0\n[db1]:22 {KEY} comment\n\n"
     host = MACHINE | {"hostKeys": [f"{KEY} root@db1", scanned]}
-    found = stack_file.parse(FILE, primary(host=host) | {"standbys": []}).primary.host
+    found = stack_file.parse(FILE, alone(host=host)).primary_server.host
     assert isinstance(found, Ssh)
     assert found.own_keys == (KEY, f"[db1]:22 {KEY}")
     assert Ssh(ssh="db1", host_keys=[KEY]) == Ssh.model_validate({"ssh": "db1", "hostKeys": KEY})
@@ -673,10 +764,7 @@ def test_host_keys_are_kept_without_comments() -> None:
 
 def test_a_primary_has_slots_and_connections_for_all_its_standbys() -> None:
     def document(count: int, **parameters: Any) -> dict[str, Any]:
-        return {
-            "primary": {"name": "db0", "settings": parameters},
-            "standbys": [{"name": f"db{n + 1}"} for n in range(count)],
-        }
+        return servers(db1={"settings": parameters}, **{f"db{n + 2}": {} for n in range(count)})
 
     assert len(stack_file.parse(FILE, document(6)).standbys) == 6
     assert len(stack_file.parse(FILE, document(12, max_wal_senders=16, max_replication_slots=12)).standbys) == 12
@@ -684,7 +772,7 @@ def test_a_primary_has_slots_and_connections_for_all_its_standbys() -> None:
         stack_file.parse(FILE, document(12))
     slots, senders = told.value.mistakes
     low = "10 is too low for 12 standbys: set it to"
-    assert slots == f"cluster.primary.settings.max_replication_slots: {low} 12 or more (one for each)"
+    assert slots == f"cluster.servers.db1.settings.max_replication_slots: {low} 12 or more (one for each)"
     assert senders.startswith(
-        f"cluster.primary.settings.max_wal_senders: {low} 16 or more (one for each, and another for"
+        f"cluster.servers.db1.settings.max_wal_senders: {low} 16 or more (one for each, and another for"
     )

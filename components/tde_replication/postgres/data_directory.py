@@ -249,8 +249,8 @@ class AdoptedDirectory(DataDirectory):
             return f"the cluster in {live.data_directory} {former}"
         if live.origin != self.origin:
             return (
-                f"cluster.primary.adopt: the server in {live.data_directory} was made by this stack: leave adopt out. With "
-                "disposable: false its data outlives the stack"
+                f"cluster.servers.{self.name}.adopt: the server in {live.data_directory} was made by this stack: leave adopt "
+                "out. With disposable: false its data outlives the stack"
             )
         return self._wrong_cluster(live.holds)
 

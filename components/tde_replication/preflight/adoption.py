@@ -66,12 +66,12 @@ def check_adoption(cluster: settings.Cluster, primary: Placement, token: str, *,
     """What an encrypted server that is to be adopted has against it. Its provider, keys and WAL are what others depend on; where
     they are as declared, the stack's `token` file was put there for them, or by an earlier `up`: its resources then compare."""
     host = hosts.host(primary.address)
-    if not (cluster.primary.adopt and in_force):
+    if not (cluster.primary_server.adopt and in_force):
         return []
     try:
         if host.status(PurePosixPath(token)):
             return []
-        with server_session(host, primary.data, "cluster.primary.adopt", cluster.database) as server:
+        with server_session(host, primary.data, f"{cluster.primary_server.place}.adopt", cluster.database) as server:
             tde = PgTde(server)
             query = sql.SQL(
                 "SELECT current_setting('pg_tde.wal_encrypt', true), (SELECT key_name FROM {}), (SELECT key_name FROM {}), "
@@ -91,18 +91,20 @@ def check_adoption(cluster: settings.Cluster, primary: Placement, token: str, *,
     if not found:
         return []
     why = "they are not taken over, because others depend on them"
-    return [f"cluster.primary.adopt: the server has {', '.join(found)} of its own: {why} (see docs/encryption.md)"]
+    return [
+        f"{cluster.primary_server.place}.adopt: the server has {', '.join(found)} of its own: {why} (see docs/encryption.md)"
+    ]
 
 
 def check_dependents(cluster: settings.Cluster, primary: Placement, token: str, *, in_force: bool) -> list[str]:
     """Who else depends on a server that is to be adopted, and would not outlive what the stack does to it."""
     host = hosts.host(primary.address)
-    if not cluster.primary.adopt:
+    if not cluster.primary_server.adopt:
         return []
     try:
         if host.status(PurePosixPath(token)):
             return []  # it was adopted by an earlier `up`
-        with server_session(host, primary.data, "cluster.primary.adopt") as server:
+        with server_session(host, primary.data, f"{cluster.primary_server.place}.adopt") as server:
             kept = cluster.replication.max_slot_wal_keep_size
             slots = server.rows(
                 "SELECT slot_name, current_setting('max_slot_wal_keep_size') FROM pg_replication_slots "
@@ -123,8 +125,8 @@ def check_dependents(cluster: settings.Cluster, primary: Placement, token: str, 
         )
     if standbys and in_force:
         found.append(
-            f"cluster.primary.adopt: standbys that this stack did not make stream from the server ({standbys}): they would stop "
-            "at the first WAL of pg_tde, or at a key that they cannot open. Set encryption: off; or remove them, and declare "
-            "them here"
+            f"{cluster.primary_server.place}.adopt: standbys that this stack did not make stream from the server ({standbys}): "
+            "they would stop at the first WAL of pg_tde, or at a key that they cannot open. Set encryption: off; or remove "
+            "them, and declare them here"
         )
     return found

@@ -13,7 +13,7 @@ from tde_replication.postgres.session import server_session
 from tde_replication.unasked import could_not_ask
 
 Place = tuple[str, settings.Server, Placement]
-"""A key of the stack file ("cluster.standbys[0]"), and what is declared there."""
+"""A key of the stack file ("cluster.servers.db2"), and what is declared there."""
 
 
 def check_clones(primary: Place, standbys: Sequence[Place]) -> tuple[list[str], list[str]]:

@@ -71,12 +71,12 @@ def check_cipher(cluster: settings.Cluster, places: Sequence[str], placements: S
 def check_weaker_cipher(cluster: settings.Cluster, primary: Placement, token: str) -> list[str]:
     """A server that is to be adopted, and encrypts with more than the default that nobody wrote down."""
     host = hosts.host(primary.address)
-    if not cluster.primary.adopt or "cipher" in cluster.model_fields_set:
+    if not cluster.primary_server.adopt or "cipher" in cluster.model_fields_set:
         return []
     try:
         if host.status(PurePosixPath(token)):
             return []  # it was adopted by an earlier `up`
-        with server_session(host, primary.data, "cluster.primary.adopt") as server:
+        with server_session(host, primary.data, f"{cluster.primary_server.place}.adopt") as server:
             found = cipher_in_force(server)
     except UserError as unknown:
         could_not_ask("the cipher of the server that is to be adopted", unknown)

@@ -13,7 +13,7 @@ from tde_replication.postgres.session import server_session
 from tde_replication.unasked import could_not_ask
 
 
-def taken(place: str, server: settings.Server, placement: Placement, stack: str) -> list[str]:
+def taken(server: settings.Server, placement: Placement, stack: str, *, is_primary: bool) -> list[str]:
     """Whether something else listens where `server` is to; of a server that was adopted or is in a container, nothing."""
     if server.adopt or placement.in_container:
         return []
@@ -32,7 +32,7 @@ def taken(place: str, server: settings.Server, placement: Placement, stack: str)
     what = "stop that, or name another port"
     if maker == stack and made.get("name") == server.name:
         # A standby that moves elsewhere goes before the new one starts; so does one whose directory was removed under it.
-        if place != "cluster.primary":
+        if not is_primary:
             return []
         what = (
             f"which is {server.name} of a stack with the same name: another checkout's (destroy that, or name another port), or "
@@ -41,12 +41,12 @@ def taken(place: str, server: settings.Server, placement: Placement, stack: str)
     elif maker != stack and (former := of_another_stack(maker, stack)):
         what = f"which {former}"
     joint = "," if what.startswith("which") else ":"
-    return [f"{place}.port: {placement.port} is in use on {found.address}, by {who}{joint} {what}"]
+    return [f"{server.place}.port: {placement.port} is in use on {found.address}, by {who}{joint} {what}"]
 
 
 def of_adopted(cluster: settings.Cluster, placement: Placement) -> list[str]:
     """Where an adopted server listens is its own affair, and standbys must find it there."""
-    primary = cluster.primary
+    primary = cluster.primary_server
     if not primary.adopt:
         return []
     host = hosts.host(placement.address)
@@ -54,7 +54,7 @@ def of_adopted(cluster: settings.Cluster, placement: Placement) -> list[str]:
         running = host.postmaster(placement.data)
         if not running or running.lost:
             return []
-        with server_session(host, placement.data, "cluster.primary.adopt") as session:
+        with server_session(host, placement.data, f"{primary.place}.adopt") as session:
             listen = str(session.value("SHOW listen_addresses"))
     except UserError as unknown:
         could_not_ask("where the server that is to be adopted listens", unknown)
@@ -62,19 +62,19 @@ def of_adopted(cluster: settings.Cluster, placement: Placement) -> list[str]:
     found = []
     if running.port != placement.port:
         found.append(
-            f"cluster.primary.port: the server on {placement.data} listens on {running.port}, and the stack file says "
+            f"{primary.place}.port: the server on {placement.data} listens on {running.port}, and the stack file says "
             f"{placement.port}"
         )
     names = [name for name in elements(listen) if name]
     if why := unreached(cluster, names):
         found.append(
-            f"cluster.primary.adopt: the server's listen_addresses: {why}: set them by ALTER SYSTEM, and restart it"
+            f"{primary.place}.adopt: the server's listen_addresses: {why}: set them by ALTER SYSTEM, and restart it"
         )
     elif (
         primary.kind == "local" and cluster.standbys and not listener(host, [placement.replication_host], running.port)
     ):
         found.append(
-            f"cluster.primary.listen: the server on {placement.data} listens on {listen}, and standbys would look for it on "
+            f"{primary.place}.listen: the server on {placement.data} listens on {listen}, and standbys would look for it on "
             f"{placement.replication_host}: name here where it listens"
         )
     return found

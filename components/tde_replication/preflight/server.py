@@ -23,9 +23,9 @@ from tde_replication.vault.names import VaultNames
 STAT_DEADLINE = 30.0
 
 
-def check_server(place: str, server: settings.Server, placement: Placement, stack: str) -> list[str]:
-    """Mistakes in `place` ("cluster.primary") that only its host can tell; none where it cannot be asked now."""
-    host, data = hosts.host(placement.address), placement.data
+def check_server(server: settings.Server, placement: Placement, stack: str, *, is_primary: bool) -> list[str]:
+    """Mistakes that only its host can tell; none where it cannot be asked now."""
+    place, host, data = server.place, hosts.host(placement.address), placement.data
     try:
         host.look(
             statuses=[data, data.parent, data / "backup_label"],
@@ -58,7 +58,7 @@ def check_server(place: str, server: settings.Server, placement: Placement, stac
             found += [
                 f"{place}.settings: {wrong}" for wrong in refused_values(host, placement.binaries, server.settings)
             ]
-        found += taken(place, server, placement, stack)
+        found += taken(server, placement, stack, is_primary=is_primary)
     except Unavailable as why:
         could_not_ask(f"{place}: its data directory and port", why)
         return []
@@ -157,7 +157,7 @@ def check_keys(
             ).format(tde.table(PROVIDERS), tde.table(SERVER_KEY), tde.table(DEFAULT_KEY))
             used = server.rows(query)
     except NoDatabase as missing:
-        if cluster.primary.adopt and in_force:
+        if cluster.primary_server.adopt and in_force:
             found = [f"{missing}: create it there, or name another one"]
     except UserError as unknown:  # no pg_tde is an answer, and told as one
         unless_new(host, primary.data, "where the keys of the running cluster are", unknown)
@@ -188,7 +188,7 @@ def check_mount_exists(
     host, data = hosts.host(primary.address), primary.data
     try:
         # One that is to be adopted may have keys of its own elsewhere.
-        ours = not cluster.primary.adopt or host.status(PurePosixPath(token)) is not None
+        ours = not cluster.primary_server.adopt or host.status(PurePosixPath(token)) is not None
     except UserError as unknown:
         could_not_ask("whether the keys of the running cluster are still in Vault", unknown)
         return []

@@ -113,7 +113,7 @@ def _of_policies(client: Client, names: VaultNames, *, ours: bool) -> list[str]:
 
 def check_vault_from_servers(cluster: settings.Cluster, address: str) -> list[str]:
     """Whether servers elsewhere are told to look for Vault on their own loopback, and would not start."""
-    elsewhere = [server.name for server in cluster.servers if server.kind != "local"]
+    elsewhere = [server.name for server in cluster.members if server.kind != "local"]
     if cluster.vault.address_from_servers or not elsewhere or not on_loopback(address):
         return []
     where = f"vault:address {address} is a loopback address, and {', '.join(elsewhere)} would look for it on their own machines"

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pulumi
@@ -33,7 +33,7 @@ from tde_replication.errors import AccessDenied, AnotherCluster, Unavailable, Us
 from tde_replication.hosts.facts import Facts, InDoubt
 from tde_replication.progress import reported_to
 from tde_replication.reconciler import Resource
-from tde_replication.unasked import could_not_ask
+from tde_replication.unasked import could_not_ask, passed_to
 from tde_replication.unknown import as_input
 
 LEAVE_UNREACHABLE = "TDE_REPLICATION_LEAVE_UNREACHABLE"
@@ -144,7 +144,7 @@ class Provider(ResourceProvider):
         return ReadResult(id_, outputs, inputs)
 
     def _thing(self, one: Resource) -> str:
-        return f"{self.kind.called or self.kind.__name__} {one.identity}"
+        return f"{_called(type(one))} {one.identity}"
 
     def update(self, _id: str, olds: Properties, news: Properties) -> UpdateResult:
         old = self._known(olds)
@@ -215,9 +215,13 @@ def _readable(kind: type[Resource]) -> Iterator[None]:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
         raise UserError(
-            f"Pulumi's state holds a {kind.called or kind.__name__} that cannot be read ({wrong}): it was edited by hand, or "
+            f"Pulumi's state holds a {_called(kind)} that cannot be read ({wrong}): it was edited by hand, or "
             f"written by another version. Restore an earlier one with `pulumi stack import`"
         ) from None
+
+
+def _called(kind: type[Resource]) -> str:
+    return kind.called or kind.__name__
 
 
 def _alias(kind: type[Resource], name: str) -> str:
@@ -240,17 +244,12 @@ def _plain(props: Mapping[str, Any]) -> Properties:
 
 def _tell_cost(declared: Resource, live: Resource | None) -> None:
     try:
-        cost = declared.cost(live)
+        with passed_to(console.record_unasked):
+            cost = declared.cost(live)
     except UserError:
         return  # what cannot be asked now is told of where it is read
     if cost:
-        _say_once(cost)
-
-
-@cache
-def _say_once(text: str) -> None:
-    """The engine asks for a diff to refresh, and again to plan."""
-    console.say(text)
+        console.tell_cost(replace(cost, of=_called(type(declared))))
 
 
 def _dump(resource: Resource) -> Properties:
@@ -276,7 +275,8 @@ def _showable(live: Any, known: Any) -> Any:
 def _told(resource: Resource) -> Iterator[None]:
     """Show progress live; show a problem as its one sentence, any other error with its place in our code."""
     try:
-        with reported_to(lambda text, kept: console.say(text, urn=resource.row, ephemeral=not kept)):
+        said = reported_to(lambda text, kept: console.say(text, urn=resource.row, ephemeral=not kept))
+        with said, passed_to(console.record_unasked):
             yield
     except UserError:
         sys.tracebacklimit = 0

@@ -10,16 +10,36 @@ from functools import cache
 import grpc
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
 
-from tde_replication import engine_watch
+from tde_replication import engine_watch, records
 from tde_replication.errors import escaped
 
 
 def say(text: str, *, urn: str = "", ephemeral: bool = False) -> None:
     """Show `text` in the row of the resource `urn` (default: the stack); an ephemeral text is not kept."""
+    _log(engine_pb2.LogRequest(severity=engine_pb2.INFO, message=escaped(text), urn=urn, ephemeral=ephemeral))
+
+
+@cache
+def tell_cost(cost: records.Cost) -> None:
+    """Once: the engine asks for a diff to refresh, and again to plan."""
+    record(cost)
+    if cost.text:
+        say(cost.text)
+
+
+def record_unasked(what: str, why: str) -> None:
+    record(records.Unasked(what=what, why=why))
+
+
+def record(one: records.Record) -> None:
+    """Write it into the engine's event stream, where `review` finds it."""
+    _log(engine_pb2.LogRequest(severity=engine_pb2.DEBUG, message=records.written(one)))
+
+
+def _log(request: engine_pb2.LogRequest) -> None:
     engine = _engine()
     if engine is None:
         return
-    request = engine_pb2.LogRequest(severity=engine_pb2.INFO, message=escaped(text), urn=urn, ephemeral=ephemeral)
     try:
         engine.Log(request)
     except grpc.RpcError:

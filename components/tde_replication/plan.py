@@ -26,6 +26,7 @@ from tde_replication.preflight.server import (
     check_versions,
 )
 from tde_replication.preflight.vault import check_vault, check_vault_from_servers
+from tde_replication.records import Cost
 from tde_replication.stack_file import StackFileError
 from tde_replication.vault.address import VaultAddress
 from tde_replication.vault.names import VaultNames
@@ -50,6 +51,8 @@ class ClusterPlan:
     """Why pg_tde is not used; empty where it is."""
     notices: tuple[str, ...] = ()
     """What a person should know before an `up`."""
+    cost: Cost | None = None
+    """Of the adoption of the primary, which no resource knows yet."""
 
     @property
     def in_force(self) -> bool:
@@ -129,10 +132,11 @@ def plan(name: str, cluster: settings.Cluster, vault_address: VaultAddress, sour
         _why_not_encrypted(cluster, [primary, *standbys]),
     )
     with facts.shared():
-        mistakes, notices = _asked(found, source)
+        refusal, cost = _of_adopted(found)
+        mistakes, notices = _asked(found, source, refusal)
     if mistakes:
         raise StackFileError(source, mistakes)
-    return replace(found, notices=tuple(notices))
+    return replace(found, notices=tuple(notices), cost=cost)
 
 
 def context_of(name: str, cluster: settings.Cluster) -> PlacementContext:
@@ -167,10 +171,9 @@ def _why_not_encrypted(cluster: settings.Cluster, members: Iterable[Member]) -> 
     return ""
 
 
-def _asked(plan: ClusterPlan, source: str) -> tuple[list[str], list[str]]:
+def _asked(plan: ClusterPlan, source: str, refusal: str | None) -> tuple[list[str], list[str]]:
     """Mistakes, and notices."""
     cluster, primary, address, in_force = plan.cluster, plan.primary, plan.vault_address, plan.in_force
-    refusal, cost = _of_adopted(plan)
     told = parallel_map(
         lambda one: check_server(one.declared, one.placement, plan.stack, is_primary=one is primary), plan.members
     )
@@ -204,10 +207,10 @@ def _asked(plan: ClusterPlan, source: str) -> tuple[list[str], list[str]]:
         found.append(f"{cluster.primary_server.place}: {refusal}")
     if cluster.encryption == "required" and plan.reason:
         found.append(f"cluster.encryption: required, and {plan.reason} (see docs/encryption.md)")
-    return found, [*([cost] if cost else []), *notices]
+    return found, notices
 
 
-def _of_adopted(plan: ClusterPlan) -> tuple[str | None, str | None]:
+def _of_adopted(plan: ClusterPlan) -> tuple[str | None, Cost | None]:
     primary = plan.primary
     if not primary.declared.adopt:
         return None, None

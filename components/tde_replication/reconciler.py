@@ -7,6 +7,8 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, PlainSerializer, SecretStr
 from pydantic.alias_generators import to_camel
 
+from tde_replication.records import Cost
+
 Secret = Annotated[SecretStr, PlainSerializer(SecretStr.get_secret_value)]
 """A value that is shown nowhere; its field's name is in the resource's `secrets` too."""
 
@@ -81,9 +83,8 @@ class Resource(BaseModel, ABC):
         del live, fields
         return None
 
-    def cost(self, live: Self | None) -> str | None:
-        """Side effects of the update that the diff does not show (a restart, a full copy), for the preview; `live` is None
-        for a create."""
+    def cost(self, live: Self | None) -> Cost | None:
+        """The side effect of the change (a restart, a full copy), for the preview; `live` is None for a create."""
         del live
         return None
 

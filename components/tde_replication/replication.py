@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import pulumi
 from pulumi import Output, Resource, ResourceOptions
 
-from tde_replication import later, settings, stack_file, unasked
+from tde_replication import later, records, settings, stack_file, unasked
 from tde_replication.build import Results, build
 from tde_replication.errors import UserError, escaped
 from tde_replication.machines import machines
@@ -88,7 +88,9 @@ class EncryptedReplication(pulumi.ComponentResource):
     def _context(self, planned: ClusterPlan, made: Sequence[Resource] = ()) -> ClusterContext:
         if planned.reason:
             pulumi.log.warn(escaped(f"NOT ENCRYPTED: {planned.reason}"), self)
-        for notice in planned.notices:
+        if planned.cost:
+            pulumi.log.debug(records.written(planned.cost))
+        for notice in [*([planned.cost.text] if planned.cost else []), *planned.notices]:
             pulumi.log.warn(escaped(notice), self)
         return ClusterContext(planned, self, tuple(made))
 

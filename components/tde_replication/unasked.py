@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FILE = "TDE_REPLICATION_UNASKED"
 """An environment variable with the path of a file. Each question that got no answer appends a line: what, a tab, why."""
 
-_asking: ContextVar[list[tuple[str, str]] | None] = ContextVar("asking", default=None)
+_listener: ContextVar[Callable[[str, str], object] | None] = ContextVar("listener", default=None)
 
 
 def could_not_ask(what: str, why: UserError | OSError) -> None:
@@ -29,8 +29,8 @@ def could_not_ask(what: str, why: UserError | OSError) -> None:
     if isinstance(why, NotMadeYet):
         what = f"all on {why.machine}"
     line = what, " ".join(str(why).rstrip(".").split())
-    if (asking := _asking.get()) is not None:
-        asking.append(line)
+    if listener := _listener.get():
+        listener(*line)
     if path := os.environ.get(FILE):
         with Path(path).open("a") as file:
             file.write("\t".join(line) + "\n")  # in one piece: several processes write
@@ -45,14 +45,23 @@ def unless_new(host: "Host", data: PurePosixPath, what: str, why: UserError) -> 
 
 
 @contextmanager
-def told(tell: Callable[[str], object]) -> Iterator[None]:
-    """Have all that the work inside could not ask told at its end, however it ends; nothing where there was none."""
-    asking: list[tuple[str, str]] = []
-    token = _asking.set(asking)
+def passed_to(listener: Callable[[str, str], object]) -> Iterator[None]:
+    """Have each question that the work inside could not ask passed on: what, and why."""
+    token = _listener.set(listener)
     try:
         yield
     finally:
-        _asking.reset(token)
+        _listener.reset(token)
+
+
+@contextmanager
+def told(tell: Callable[[str], object]) -> Iterator[None]:
+    """Have all that the work inside could not ask told at its end, however it ends; nothing where there was none."""
+    asking: list[tuple[str, str]] = []
+    try:
+        with passed_to(lambda what, why: asking.append((what, why))):
+            yield
+    finally:
         if asking:
             tell(f"not everything could be checked, so this plan may miss something:\n{summary(asking)}")
 

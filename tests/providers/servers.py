@@ -24,11 +24,16 @@ from tde_replication.postgres.replication_role import ReplicationRole
 from tde_replication.postgres.replication_slot import ReplicationSlot
 from tde_replication.postgres.server import Server
 from tde_replication.postgres.upstream import Upstream, passfile
+from tde_replication.records import Cost
 
 STACK = "tde-replication/test/orders"
 PASSWORD = "correct:horse\\battery'staple"
 QUICK = {"fsync": "off", "shared_buffers": "8MB", "max_connections": "20", "autovacuum": "off", "wal_level": "replica"}
 """For servers that live for seconds."""
+
+
+def text_of(cost: Cost | None) -> str:
+    return cost.text if cost else ""
 
 
 def ground() -> Path:

@@ -19,7 +19,7 @@ from psycopg import sql
 from tde_replication.errors import Conflict, Unavailable, UserError
 from tde_replication.hosts.account import PROJECT
 from tde_replication.postgres import starting
-from tde_replication.postgres.base_backup import ClonedDirectory
+from tde_replication.postgres.base_backup import PRIMARY_ONCE, ClonedDirectory
 from tde_replication.postgres.cleanup_record import CleanupRecord
 from tde_replication.postgres.control import control_data
 from tde_replication.postgres.data_directory import InitializedDirectory
@@ -31,7 +31,7 @@ from tde_replication.postgres.replication_slot import ReplicationSlot
 from tde_replication.postgres.upstream import passfile
 from tde_replication.progress import reported_to
 from tde_replication.waiting import until
-from tests.providers.servers import PASSWORD, STACK, Node, Servers
+from tests.providers.servers import PASSWORD, STACK, Node, Servers, text_of
 from tests.removal import removed_under_its_server
 
 
@@ -129,11 +129,24 @@ def test_what_a_new_clone_costs_is_told_before(servers: Servers, standby: Node) 
     assert isinstance(there, ClonedDirectory)
     size = r"db2: a new base backup of db1, \d+\.\d MiB"
     for disposable, becomes in ((True, "removed"), (False, "set aside")):
-        told = there.replace(name="db2", disposable=disposable).cost(there)
-        assert re.fullmatch(f"{size}; the old data is {becomes}", told or ""), told
+        cost = there.replace(name="db2", disposable=disposable).cost(there)
+        assert cost
+        assert (cost.kind, cost.server, cost.loses) == ("clone", "db2", "")
+        assert re.fullmatch(f"{size}; the old data is {becomes}", cost.text), cost
     assert there.cost(None) is None  # taken over
     nowhere = there.replace(name="db2", data_directory=str(servers.place("nowhere")))
-    assert re.fullmatch(size, nowhere.cost(None) or "")
+    new = nowhere.cost(None)
+    assert new
+    assert re.fullmatch(size, new.text)
+    assert 0 < (new.size or 0) < (new.free or 0)
+
+
+def test_a_clone_over_data_that_the_primary_has_not_loses_it(standby: Node) -> None:
+    there = standby.directory
+    assert isinstance(there, ClonedDirectory)
+    promoted = there.replace(follows=PRIMARY_ONCE)
+    losses = [there.replace(disposable=disposable).cost(promoted) for disposable in (True, False)]
+    assert [PRIMARY_ONCE in cost.loses for cost in losses if cost] == [True, False]
 
 
 def test_a_clone_tells_its_progress(servers: Servers, primary: Node) -> None:
@@ -392,8 +405,11 @@ def test_a_clone_that_does_not_fit_leaves_the_old_data_where_it_is(
     assert re.search(told, kept.refusal(lost) or "")
     assert clone.refusal(lost) is None, "that of a disposable stack makes room"
     assert kept.refusal(kept) is None
-    assert "it will not fit" in (kept.cost(lost) or "")
-    assert "it will not fit" in (clone.replace(data_directory=str(clone.path.parent / "new" / "data")).cost(None) or "")
+    elsewhere = clone.replace(data_directory=str(clone.path.parent / "new" / "data"))
+    for cost in (kept.cost(lost), elsewhere.cost(None)):
+        assert cost
+        assert "it will not fit" in cost.text
+        assert (cost.free or 0) < (cost.size or 0)
     assert primary.running
 
 
@@ -520,7 +536,7 @@ def test_replay_that_paused_itself_for_a_higher_value_of_the_primary_goes_on(ser
     live = standby.server.read()
     assert live is not None
     assert standby.server.changed(live) == {"replay"}
-    assert "will be restarted: max_locks_per_transaction" in (standby.server.cost(live) or "")
+    assert "will be restarted: max_locks_per_transaction" in text_of(standby.server.cost(live))
     assert "restart: refused" in (standby.server.replace(restart="refused").refusal(live) or "")
     standby.server.update(live)
     assert standby.value("SHOW max_locks_per_transaction") == "80"
@@ -742,7 +758,7 @@ def test_a_directory_that_is_removed_under_its_server_is_cloned_again(
     if replaced:
         made.host.make_directory(made.data)
     assert clone.read() is None
-    assert "its former directory was removed under its server, which is stopped" in (clone.cost(None) or "")
+    assert "its former directory was removed under its server, which is stopped" in text_of(clone.cost(None))
     found = made.host.postmaster(made.data)
     assert found
     assert (found.pid, found.lost, made.running) == (running.pid, True, True)

@@ -14,6 +14,7 @@ from psycopg import sql
 
 from tde_replication.errors import Conflict, UserError
 from tde_replication.postgres.hba_rule import FIRST, HbaRule
+from tde_replication.records import Cost
 from tests.providers.servers import PASSWORD, Node
 
 ADDRESS = "127.0.0.1/32"
@@ -107,16 +108,18 @@ def test_a_file_of_another_account_is_not_taken_from_it(primary: Node, hba: HbaF
     declared = rule(primary)
     line = "host replication tested 127.0.0.1/32 scram-sha-256"
     try:
-        told = declared.cost(None)
+        cost = declared.cost(None)
+        assert cost
+        assert cost.kind == "by hand"
         with pytest.raises(Conflict, match=r"pg_hba.conf belongs to root, and .* could not keep that owner") as refused:
             declared.create()
-        for text in (told, str(refused.value)):
-            assert line in " ".join((text or "").split())
+        for text in (cost.text, str(refused.value)):
+            assert line in " ".join(text.split())
         assert hba.path.read_bytes() == hba.original
         after = hba.path.stat()
         assert (after.st_ino, after.st_uid, after.st_gid, after.st_mode) == (before.st_ino, 0, before.st_gid, 0o100640)
         hba.path.write_bytes(f"{line} # tde-replication\n".encode() + hba.original)
-        assert declared.cost(None) is None
+        assert declared.cost(None) == Cost(kind="reload")
         assert drift(declared.create()) == set()
         assert hba.path.stat().st_ino == before.st_ino
     finally:

@@ -18,8 +18,9 @@ from tde_replication.postgres import parameters, starting
 from tde_replication.postgres.server import Server
 from tde_replication.postgres.session import Session
 from tde_replication.progress import reported_to
+from tde_replication.records import Cost
 from tde_replication.waiting import until
-from tests.providers.servers import Node, Servers
+from tests.providers.servers import Node, Servers, text_of
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +170,7 @@ def test_a_setting_changed_by_hand_is_shown_and_put_back(
     else:
         assert running.server.changed(found) == {"pending_restart"}
         assert found.pending_restart == [name]
-    assert running.server.cost(found) is None
+    assert running.server.cost(found) == Cost(kind="reload", server=running.server.name)
     running.server.update(found)
     assert drift(running.server) == set()
     assert pid(running) == before
@@ -207,7 +208,7 @@ def test_a_list_that_can_only_be_set_back_in_another_spelling_is_told_to_restart
         parameters.reload_configuration(Session(session, "test"))
     found = live(running.server)
     told = "server db3 will be restarted: unix_socket_directories can only change at start"
-    assert (running.server.cost(found) or "").startswith(told)
+    assert text_of(running.server.cost(found)).startswith(told)
     running.server.update(found)
     assert drift(running.server) == set()
     assert pid(running) != before
@@ -273,7 +274,7 @@ def test_a_setting_on_the_command_line_goes_with_a_restart(running: Node) -> Non
     found = live(running.server)
     assert found.settings["work_mem"] == "1024kB"
     assert found.pending_restart == ["work_mem"]
-    assert "will be restarted: work_mem" in (running.server.cost(found) or "")
+    assert "will be restarted: work_mem" in text_of(running.server.cost(found))
     running.server.update(found)
     assert running.value("SHOW work_mem") == "8MB"
     assert drift(running.server) == set()
@@ -615,7 +616,7 @@ def test_a_socket_that_was_removed_is_told_and_made_again(servers: Servers) -> N
     assert live
     assert live.socket == "removed"
     assert node.server.changed(live) == {"socket"}
-    assert "only a restart creates it again: it will be restarted" in (node.server.cost(live) or "")
+    assert "only a restart creates it again: it will be restarted" in text_of(node.server.cost(live))
     refused = node.server.replace(restart="refused")
     assert "the stack says restart: refused: nothing is changed" in (refused.refusal(live) or "")
     with pytest.raises(Conflict, match="the socket of server unsocketed was removed"):

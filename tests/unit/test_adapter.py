@@ -17,6 +17,8 @@ from tde_replication.errors import AccessDenied, AnotherCluster, Unavailable, Us
 from tde_replication.hosts import facts
 from tde_replication.progress import progress
 from tde_replication.reconciler import Resource, Secret
+from tde_replication.records import Cost, Record, Unasked
+from tde_replication.unasked import could_not_ask
 
 PASSWORD = "pass:word's"
 UNKNOWN = Unknown()  # type: ignore[no-untyped-call]
@@ -32,6 +34,8 @@ class World:
         """The same, and whether answers were shared."""
         self.doubt = False
         self.said: list[tuple[str, bool]] = []
+        self.recorded: list[Record] = []
+        """For programs."""
         self.error: Exception | None = None
 
     def touch(self, what: str) -> None:
@@ -73,6 +77,12 @@ class Thing(Resource):
     def refusal_while_unknown(self, live: Self, fields: Collection[str]) -> str | None:
         return f"{live.name} needs {', '.join(sorted(fields))}" if "size_limit" in fields else None
 
+    def cost(self, live: Self | None) -> Cost | None:
+        if live is None:
+            return Cost(kind="reload")
+        could_not_ask("how long it takes", Unavailable("no server runs"))
+        return Cost(kind="restart", server="t", text="t will be restarted")
+
     def create(self) -> Self:
         world.touch("create")
         progress("half of it")
@@ -105,6 +115,8 @@ def _new_world(monkeypatch: pytest.MonkeyPatch) -> None:
         world.said.append((text, ephemeral))
 
     monkeypatch.setattr(console, "say", say)
+    monkeypatch.setattr(console, "record", world.recorded.append)
+    console.tell_cost.cache_clear()
 
 
 @pytest.fixture
@@ -117,6 +129,17 @@ def test_check_takes_what_is_right(provider: ThingProvider) -> None:
     assert {name: result.inputs[name] for name in DECLARED} == DECLARED
     assert result.failures == []
     assert world.done == []
+
+
+def test_a_cost_is_told_to_people_and_recorded_for_programs_once(provider: ThingProvider) -> None:
+    for _ in range(2):
+        provider.check({}, dict(DECLARED))
+        provider.diff("thing t", STATE, {**DECLARED, "sizeLimit": 3})
+    assert world.said == [("t will be restarted", False)]
+    reload, restart = (record for record in world.recorded if isinstance(record, Cost))
+    assert reload == Cost(kind="reload", of="Thing")
+    assert restart == Cost(kind="restart", server="t", text="t will be restarted", of="Thing")
+    assert Unasked(what="how long it takes", why="no server runs") in world.recorded
 
 
 def test_check_tells_each_mistake_at_its_property_and_holds_no_value(provider: ThingProvider) -> None:

@@ -15,6 +15,7 @@ from google.protobuf import empty_pb2  # type: ignore[import-untyped]
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc
 
 from tde_replication import console
+from tde_replication.records import Cost, read
 from tde_replication.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,11 +54,14 @@ def test_with_an_engine_it_is_told_in_the_resources_row(monkeypatch: pytest.Monk
     server.start()
     monkeypatch.setattr(sys, "argv", ["provider", f"127.0.0.1:{port}"])
     console.say("half of it", urn="urn:it", ephemeral=True)
-    [said] = engine.told
+    said = engine.told[0]
     assert (said.message, said.urn, said.ephemeral) == ("half of it", "urn:it", True)
+    console.record(Cost(kind="reload"))
+    message, severity = engine.told[1].message, engine.told[1].severity
+    assert (read(message), severity) == (Cost(kind="reload"), engine_pb2.DEBUG), "shown to nobody"
     server.stop(None).wait()
     console.say("the engine is gone: no error")
-    assert len(engine.told) == 1
+    assert len(engine.told) == 2
 
 
 WATCHER = "import sys, time; from tde_replication import console; console.end_with_engine(); time.sleep(60)"

@@ -13,7 +13,7 @@ from tde_replication.errors import CommandFailed, Unavailable, UserError
 from tde_replication.postgres.cipher import OLDEST
 from tde_replication.postgres.control import ControlData
 from tde_replication.postgres.data_directory import DataDirectory
-from tde_replication.postgres.following import IN_CLEAR, Clone
+from tde_replication.postgres.following import IN_CLEAR, WAL_GONE, Clone
 from tde_replication.postgres.inheritance import (
     ACCESS,
     AUTO_CONF,
@@ -28,6 +28,7 @@ from tde_replication.postgres.inheritance import (
 from tde_replication.postgres.session import Session, server_session
 from tde_replication.postgres.upstream import Upstream
 from tde_replication.progress import note, progress
+from tde_replication.records import Cost
 from tde_replication.unasked import could_not_ask
 from tde_replication.values import Cipher
 from tde_replication.waiting import until
@@ -103,20 +104,28 @@ class ClonedDirectory(DataDirectory):
             return self.replace(follows="nothing: it is not a data directory")
         return self.replace(follows=self._hindrance(clone) or "the primary")
 
-    def cost(self, live: Self | None) -> str | None:
+    def cost(self, live: Self | None) -> Cost | None:
         """How much has to be copied, and what becomes of what is there."""
         if live is None and self.machine.listing(self.path):
             return None  # it replaces `live`, of which that is told; or it is taken over
-        size, free = self._needed(), self._free()
+        size, free = self._needed(), None if live and self.disposable else self._free()
         told = f"{self.name}: a new {self.origin}, {_size(size)}"
-        if free is not None and free < size and not (live and self.disposable):
+        if free is not None and free < size:
             told += f" (only {_size(free)} are free there: it will not fit)"
-        if live is None:
-            running = self.machine.postmaster(self.path)
-            return f"{told}; its former directory was removed under its server, which is stopped" if running else told
-        told += f"; the old data is {'removed' if self.disposable else 'set aside'}"
-        moves = live.machine.leftovers and self._differs("host", live)
-        return f"{told}; {live.machine.leftovers}" if moves else told
+        if live is None and self.machine.postmaster(self.path):
+            told += "; its former directory was removed under its server, which is stopped"
+        if live:
+            told += f"; the old data is {'removed' if self.disposable else 'set aside'}"
+            told += f"; {live.machine.leftovers}" if live.machine.leftovers and self._differs("host", live) else ""
+        own = live.follows if live and self.disposable and live.follows not in {self.follows, WAL_GONE} else ""
+        return Cost(
+            kind="clone",
+            server=self.name,
+            text=told,
+            size=int(size),
+            free=None if free is None else int(free),
+            loses=f"what {self.name} has and the primary has not ({own})" if own else "",
+        )
 
     def refusal(self, live: Self) -> str | None:
         """The old data, which may be the only copy that can still be read, is not set aside for a clone that cannot be made."""

@@ -15,6 +15,7 @@ from tde_replication.postgres.hba_file import Line, first_rule, quoted, replicat
 from tde_replication.postgres.parameters import reload_configuration
 from tde_replication.postgres.resource import OnServer
 from tde_replication.postgres.session import Session, session
+from tde_replication.records import Cost
 
 FIRST = "before other replication rules"
 MARK = "# tde-replication"
@@ -81,16 +82,17 @@ class HbaRule(OnServer):
     def refusal(self, live: Self) -> str | None:
         return _rejected(live.wrong, "nothing is changed") if live.wrong else None
 
-    def cost(self, live: Self | None) -> str | None:
+    def cost(self, live: Self | None) -> Cost | None:
         """Of a file that the server's account may not give back to its owner, a person should know before anything is made."""
         if live is not None:
-            return None
+            return Cost(kind="reload")
         with session(self, self._purpose) as server:
             path = self.machine.real(PurePosixPath(server.value("SHOW hba_file")))
             found = self.machine.status(path)
             if not found or found.owner == self.machine.account or any(map(self._is_ours, replication_rules(server))):
-                return None
-        return f"{self._purpose}: {path} belongs to {found.owner}: `up` will not change it. {self._by_hand}"
+                return Cost(kind="reload")
+        told = f"{self._purpose}: {path} belongs to {found.owner}: `up` will not change it. {self._by_hand}"
+        return Cost(kind="by hand", text=told)
 
     def create(self) -> Self:
         return self._put()

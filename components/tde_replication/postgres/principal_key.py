@@ -20,6 +20,7 @@ from tde_replication.postgres.pg_tde import DEFAULT_KEY, SERVER_KEY, PgTde
 from tde_replication.postgres.replication_slot import others_streaming
 from tde_replication.postgres.resource import OnServer
 from tde_replication.postgres.session import Session, server_session, session
+from tde_replication.records import Cost
 from tde_replication.values import Cipher
 
 LOST = ("P0002", "XX001")
@@ -194,6 +195,9 @@ class KeyBinding(OnServer):
     def _live(self, tde: PgTde) -> Self | None:
         bound = SCOPES[self.scope].bound(tde)
         return self.replace(key=bound[0], provider=bound[1]) if bound else None
+
+    def cost(self, live: Self | None) -> Cost | None:
+        return Cost(kind="rotation") if live else None
 
     def create(self) -> Self:
         with session(self, self.identity, self.database) as server:

@@ -13,8 +13,9 @@ from tde_replication.postgres.parameters import parameters
 from tde_replication.postgres.resource import OnServer
 from tde_replication.postgres.session import Session, session
 from tde_replication.postgres.settings_checks import unchangeable, without_standbys
-from tde_replication.postgres.starting import restart_objected, restart_told
+from tde_replication.postgres.starting import restart_cost, restart_objected
 from tde_replication.postgres.trial import refused_values
+from tde_replication.records import Cost
 from tde_replication.unasked import could_not_ask
 
 
@@ -156,11 +157,13 @@ class ServerState(OnServer):
     def _no_socket(self) -> str:
         return f"the socket of server {self.name} was removed, and only a restart creates it again"
 
-    def cost(self, live: Self | None) -> str | None:
+    def cost(self, live: Self | None) -> Cost | None:
         if live and live.socket == "removed":
-            return f"{self._no_socket}: it will be restarted"
-        late = self._late(live)
-        return restart_told(self.name, late, self.restart) if late else None
+            return Cost(kind="restart", server=self.name, text=f"{self._no_socket}: it will be restarted")
+        if late := self._late(live):
+            return restart_cost(self.name, late, self.restart)
+        reloads = live and live.running and self.changed(live) & {"settings", "pending_reload", "pending_restart"}
+        return Cost(kind="reload", server=self.name) if reloads else None
 
     def _late(self, live: Self | None) -> list[str]:
         """The changed parameters that can only change at start, or were given at it; those that are set back to what the server

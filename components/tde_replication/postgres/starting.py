@@ -10,6 +10,7 @@ from tde_replication.hosts.base import Postmaster
 from tde_replication.postgres.resource import OnServer
 from tde_replication.postgres.session import Session, session
 from tde_replication.progress import progress
+from tde_replication.records import Cost
 from tde_replication.waiting import until
 
 START_DEADLINE = 3600.0
@@ -165,12 +166,13 @@ def wrong_file(server: Session, name: str) -> str | None:
     )
 
 
-def restart_told(name: str, parameters: Sequence[str], allowed: str) -> str:
-    """What a person is told at preview of a change that takes a restart."""
+def restart_cost(name: str, parameters: Sequence[str], allowed: str) -> Cost:
+    """That of a change that takes a restart."""
     late = f"{', '.join(parameters)} can only change at start"
     if allowed == "refused":
-        return f"server {name} would have to be restarted ({late}), and the stack says restart: refused: `up` will fail"
-    return f"server {name} will be restarted: {late}"
+        objection = "and the stack says restart: refused: `up` will fail"
+        return Cost(kind="by hand", server=name, text=f"server {name} would have to be restarted ({late}), {objection}")
+    return Cost(kind="restart", server=name, text=f"server {name} will be restarted: {late}")
 
 
 def restart_objected(name: str, parameters: Sequence[str]) -> str:

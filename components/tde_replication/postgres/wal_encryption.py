@@ -7,8 +7,9 @@ from tde_replication.postgres.parameters import parameters, reload_configuration
 from tde_replication.postgres.resource import OnServer
 from tde_replication.postgres.rollback import rolled_back
 from tde_replication.postgres.session import session
-from tde_replication.postgres.starting import restart, restart_objected, restart_told
+from tde_replication.postgres.starting import restart, restart_cost, restart_objected
 from tde_replication.progress import note
+from tde_replication.records import Cost
 
 
 class WalEncryption(OnServer):
@@ -31,10 +32,8 @@ class WalEncryption(OnServer):
     def identity(self) -> str:
         return f"WAL of {self.name}"
 
-    def cost(self, live: Self | None) -> str | None:
-        if not self._restarts(live):
-            return None
-        return restart_told(self.name, ["pg_tde.wal_encrypt"], self.restart)
+    def cost(self, live: Self | None) -> Cost | None:
+        return restart_cost(self.name, ["pg_tde.wal_encrypt"], self.restart) if self._restarts(live) else None
 
     def refusal(self, live: Self) -> str | None:
         if self.restart == "refused" and self._restarts(live):

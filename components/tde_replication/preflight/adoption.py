@@ -12,6 +12,7 @@ from tde_replication.postgres.pg_tde import DEFAULT_KEY, PROVIDERS, SERVER_KEY, 
 from tde_replication.postgres.replication_slot import others_streaming
 from tde_replication.postgres.server import Server
 from tde_replication.postgres.session import server_session
+from tde_replication.records import Cost
 from tde_replication.unasked import could_not_ask
 from tde_replication.values import SLOT_PREFIX
 
@@ -20,7 +21,7 @@ OWN_SLOTS = SLOT_PREFIX.replace("_", r"\_") + "%"
 
 def adoption(
     primary: settings.Server, placement: Placement, parameters: dict[str, str]
-) -> tuple[str | None, str | None]:
+) -> tuple[str | None, Cost | None]:
     """What the primary that is to be adopted has against these parameters, and what they cost it: so told before it is in any
     state. Nothing where it does not answer now."""
     try:

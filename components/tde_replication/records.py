@@ -1,0 +1,65 @@
+"""What a preview finds out and no diff shows, as data: a line of JSON behind a mark, among the engine's debug messages.
+
+Pulumi writes those into its event stream (``--event-log``, and ``preview --json`` with PULUMI_ENABLE_STREAMING_JSON_PREVIEW) and
+shows them to nobody: a person is told the sentence, `review` reads the record.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from tde_replication.errors import escaped
+
+MARK = "tde-replication record: "
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """A side effect of a change to one resource."""
+
+    kind: Literal["restart", "reload", "clone", "rotation", "switchover", "by hand"]
+    """"by hand": a person has to do what the change needs."""
+    server: str = ""
+    """Its name; empty where the resource does not know it."""
+    text: str = ""
+    """The sentence for a person; empty where the diff says enough."""
+    size: int | None = None
+    """Bytes to be copied."""
+    free: int | None = None
+    """Bytes that are free at the target; None where that is unknown, or where room is made."""
+    seconds: float | None = None
+    """How long writes wait; None where that is unknown."""
+    loses: str = ""
+    """Data that is lost by it; empty: none."""
+    of: str = ""
+    """The Pulumi type of the resource, without its module. The adapter knows it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unasked:
+    """A question that got no answer."""
+
+    what: str
+    why: str
+
+
+Record = Cost | Unasked
+
+_KINDS: dict[str, type[Cost] | type[Unasked]] = {"cost": Cost, "unasked": Unasked}
+
+
+def written(record: Record) -> str:
+    """As a message of the engine."""
+    name = next(name for name, kind in _KINDS.items() if isinstance(record, kind))
+    values = {key: escaped(value) if isinstance(value, str) else value for key, value in asdict(record).items()}
+    return MARK + json.dumps({name: values})
+
+
+def read(message: str) -> Record | None:
+    """The record in a message of the engine; None where it holds none."""
+    _, mark, text = message.partition(MARK)
+    try:
+        [(name, values)] = json.loads(text).items() if mark else []
+        return _KINDS[name](**values)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None

@@ -49,7 +49,8 @@ class Stack:
             say('try:   . ./env.sh; psql "$(pulumi stack output primaryDsn --show-secrets)"')
         stack = "" if self.name == LOCAL else f" STACK={self.name}"
         say(
-            f"then:  make drift{stack} · edit stacks/Pulumi.{self.name}.yaml and make preview{stack} · make destroy{stack}"
+            f"then:  make status{stack} · make drift{stack} · edit stacks/Pulumi.{self.name}.yaml and make preview{stack} · "
+            f"make destroy{stack}"
         )
 
     def preview(self) -> int:

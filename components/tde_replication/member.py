@@ -13,7 +13,7 @@ from tde_replication.hosts.placement import Placement
 from tde_replication.placeholders import is_placeholder
 from tde_replication.postgres import resources
 from tde_replication.postgres.host_file import CA, PASSFILE
-from tde_replication.values import SLOT_PREFIX
+from tde_replication.values import slot_name
 
 if TYPE_CHECKING:
     from tde_replication.plan import ClusterPlan
@@ -86,8 +86,8 @@ class Member:
 
     @property
     def slot(self) -> str:
-        """Its slot on the primary: PostgreSQL allows lower-case letters, digits and underscores."""
-        return f"{SLOT_PREFIX}{self.name.replace('-', '_')}"
+        """Its slot on the primary."""
+        return slot_name(self.name)
 
     @property
     def occupies(self) -> list[tuple[str, str, object]]:

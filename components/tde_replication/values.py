@@ -20,6 +20,12 @@ NAME_BYTES = 63
 SLOT_PREFIX = "tde_"
 """What the name of a standby's slot begins with."""
 
+
+def slot_name(server: str) -> str:
+    """The name of a server's slot: PostgreSQL allows lower-case letters, digits and underscores."""
+    return f"{SLOT_PREFIX}{server.replace('-', '_')}"
+
+
 TLS_REQUIRED = {"require", "verify-ca", "verify-full"}
 """The values of libpq's sslmode that do not go on without TLS."""
 

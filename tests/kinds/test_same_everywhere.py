@@ -13,6 +13,7 @@ from tests.engine.counting import counted, is_little
 from tests.engine.drift import ROWS, Row, batches, shown_and_repaired
 from tests.engine.interruption import interrupted
 from tests.engine.leaks import Processes, leaked, watched
+from tests.engine.status import WELL, expect, status
 from tests.engine.workspace import Output, eventually
 from tests.kinds.places import KINDS, Everywhere, declared
 from tests.providers.traps import GRANTS, OF_OWNER, RAN
@@ -133,6 +134,11 @@ def test_a_table_is_encrypted_on_every_server(cluster: Everywhere) -> None:
     for name in cluster.names:
         eventually(lambda name=name: cluster.sql(name, "SELECT to_regclass('public.t') IS NOT NULL") == [(True,)])  # type: ignore[misc]
         assert cluster.sql(name, "SELECT a, public.pg_tde_is_encrypted('public.t') FROM public.t") == [(42, True)]
+
+
+def test_its_status_is_told(cluster: Everywhere) -> None:
+    text = expect(cluster, WELL, "primary db1", "├─ db2   streaming from db1", "└─ db3   streaming from db1", ": opens")
+    assert not leaked(secrets(cluster), text + status(cluster, "--json").text)
 
 
 OFTEN = {

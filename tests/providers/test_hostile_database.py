@@ -5,7 +5,7 @@ what is added to the code later is tried too.
 """
 
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import psycopg
@@ -31,9 +31,22 @@ from tde_replication.preflight import (
     ports as preflight_ports,
     server as preflight,
 )
+from tde_replication.status.declared import Declared, DeclaredServer
+from tde_replication.status.model import Database
+from tde_replication.status.observation import observe
+from tde_replication.status.queries import of_database
 from tests.providers.encrypted import NAMES, KeyStore, binding, check, key, provider
 from tests.providers.servers import PASSWORD, STACK, Node, Servers
 from tests.providers.traps import OF_OWNER, OPTIONS, RAN, Attacker
+
+PROOF = EncryptionProof("tde_status")
+
+
+def place(data: PurePosixPath, binaries: PurePosixPath | str, port: int) -> Placement:
+    return Placement(
+        address="local", data=data, binaries=PurePosixPath(binaries), port=port, replication_host="127.0.0.1",
+        replication_sources=(), dsn="", server="", has_pg_tde=True, version=18, version_setting="binaries", parameters={},
+    )  # fmt: skip
 
 
 class Cluster:
@@ -104,13 +117,35 @@ class Cluster:
         refused = node.server.replace(settings=node.server.settings | {"work_mem": "lots"})
         with pytest.raises(UserError, match="work_mem"):
             refused.update(node.server.replace(settings={}))
-        self.preflight()
+        self.asked()
         wal = WalEncryption.model_validate(
             {**node.inside, "name": "db1", "binaries": str(node.server.binaries), "wal_encrypt": "off"}
         )
         assert wal.create().read() == wal
         vault.delete()
         extension.replace(ours=False).delete()
+
+    def asked(self) -> None:
+        """What only asks."""
+        self.preflight()
+        self.status()
+
+    def status(self) -> None:
+        """The live state of both servers, and of each database, while it has an encrypted table."""
+        document = {"database": "app", "encryption": "required"}
+        servers = [
+            DeclaredServer(name, name == "db1", place(node.data, node.server.binaries, node.port))
+            for name, node in (("db1", self.primary), ("db2", self.standby))
+        ]
+        declared = Declared(
+            Path("/"), "orders", settings.Cluster.model_validate(document), tuple(servers), None, "no Vault is asked"
+        )
+        with server_session(self.primary.host, self.primary.data, "test", "app") as session, PROOF.made(session):
+            snapshot = observe(declared)
+        assert [server.problem or server.encryption_problem for server in snapshot.servers] == ["", ""]
+        [app, postgres] = snapshot.databases
+        assert (app.problem, postgres.problem) == ("", "")
+        assert app.encrypted_bytes > 0
 
     def preflight(self) -> None:
         """What is asked before a plan, of a server that is to be adopted and of a standby that is to be cloned."""
@@ -122,13 +157,8 @@ class Cluster:
         }
         cluster = settings.Cluster.model_validate(document)
         site, new = (
-            Placement(
-                address="local", data=data, binaries=PurePosixPath(node.server.binaries), port=node.port,
-                replication_host="127.0.0.1",
-                replication_sources=(), dsn="", server="", has_pg_tde=True, version=18, version_setting="binaries", parameters={},
-            )
-            for data in (node.data, node.data.parent / "new" / "data")
-        )  # fmt: skip
+            place(data, node.server.binaries, node.port) for data in (node.data, node.data.parent / "new" / "data")
+        )
         token = "/nosuch"
         with unasked.told(self.missed.append):
             told = preflight_adoption.check_adoption(cluster, site, token, in_force=True)
@@ -238,7 +268,11 @@ def test_what_arrives_on_the_standby_is_looked_at_before_it_is_read(trapped: Clu
 def test_a_schema_that_is_swapped_for_another_between_look_and_call(trapped: Cluster) -> None:
     """The owner of the schema that the extension is in may rename it, and put another in its place."""
     node, before = trapped.primary, trapped.log().count(RAN)
-    with trapped.attacker("app") as owner, server_session(node.host, node.data, "test", "app") as server:
+    with (
+        trapped.attacker("app") as owner,
+        server_session(node.host, node.data, "test", "app") as server,
+        PROOF.made(server),
+    ):
         tde = PgTde(server)
         owner.does("ALTER SCHEMA public RENAME TO was", "CREATE SCHEMA public")
         owner.plants_pg_tde("public")
@@ -253,6 +287,8 @@ def test_a_schema_that_is_swapped_for_another_between_look_and_call(trapped: Clu
                     tde.call(name, arguments)
             query = psycopg.sql.SQL("SELECT name FROM {}").format(tde.table(PROVIDERS))
             assert server.rows(query) == []
+            live = Database.model_validate_json(server.value(of_database(tde)))
+            assert (live.encrypted_bytes, live.unknown_bytes > 0) == (0, True)
             found = PgTde(server)  # which looks where it is now
             assert server.rows(psycopg.sql.SQL("SELECT name FROM {}").format(found.table(PROVIDERS))) != []
         finally:

@@ -78,6 +78,14 @@ class PgTde:
             if not self.server.rows(query, arguments):
                 raise self._changed(name)
 
+    def encrypted(self, relation: sql.Composable) -> sql.Composed:
+        """An expression of whether the files of a relation (a column with its oid) are encrypted; NULL where the function was
+        changed meanwhile, and did not run."""
+        function = self._function("pg_tde_is_encrypted", "regclass")
+        return sql.SQL("CASE WHEN {} THEN {}({}::regclass) END").format(
+            function.unchanged, function.identifier, relation
+        )
+
     def is_encrypted(self, relation: int) -> bool:
         """Whether the files of a relation (its oid) are encrypted."""
         function = self._function("pg_tde_is_encrypted", "regclass")

@@ -1,0 +1,243 @@
+"""A cluster for a person at a terminal: the verdict first, then the servers as a tree, then what is wrong and what to do."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+from tde_replication.errors import escaped
+from tde_replication.status.encryption_checks import is_encrypted, not_encrypted
+from tde_replication.status.faults import known_faults
+from tde_replication.status.finding import Verdict
+from tde_replication.status.model import Database, Encryption, Instance, Key, Server, Slot, Snapshot
+from tde_replication.status.topology import Link, links, others, tree
+from tde_replication.status.words import duration, size
+
+GAP = "   "
+TABLES_NAMED = 5
+NOT_PROTECTED = "never encrypted by pg_tde: system catalogs, sort and other temporary files, server logs"
+
+
+def text(snapshot: Snapshot, verdict: Verdict) -> str:
+    known = links(snapshot)
+    lines = [*_head(snapshot, verdict), *_servers(snapshot, known), *_databases(snapshot)]
+    lines += [
+        f"{finding.level.word}  {finding.server or snapshot.stack}: {finding.text}" for finding in verdict.findings
+    ]
+    return escaped("\n".join([*lines, *_faults(snapshot)])) + "\n"
+
+
+def _head(snapshot: Snapshot, verdict: Verdict) -> Iterator[str]:
+    writers = snapshot.writers
+    names = " and ".join(server.name for server in writers)
+    yield _row(
+        snapshot.stack,
+        verdict.level.word,
+        f"primary {names}" if len(writers) == 1 else f"{len(writers)} PRIMARIES: {names}" if writers else "NO PRIMARY",
+        ", ".join(_versions(snapshot)),
+        *([] if not_encrypted(snapshot) else [_encrypted(snapshot)]),
+    )
+    if why := not_encrypted(snapshot):
+        yield f"NOT ENCRYPTED: {why}"
+
+
+def _versions(snapshot: Snapshot) -> list[str]:
+    running = [server for server in snapshot.servers if server.instance]
+    found = {f"PostgreSQL {server.instance.version}": None for server in running if server.instance}
+    tde = {server.encryption.version: None for server in running if server.encryption}
+    return [*found, *tde]
+
+
+def _encrypted(snapshot: Snapshot) -> str:
+    asked = [database for database in snapshot.databases if not database.problem]
+    if not asked or is_encrypted(snapshot) is None:
+        return "whether it is encrypted is not known"
+    encrypted = sum(database.encrypted_bytes for database in asked)
+    whole = encrypted + sum(database.clear_bytes + database.unknown_bytes for database in asked)
+    running = [server.instance for server in snapshot.servers if server.instance]
+    count = sum(instance.wal_encrypted for instance in running)
+    wal = (
+        "WAL too" if count == len(running) else f"WAL on {count} of {len(running)} servers" if count else "WAL in clear"
+    )
+    return f"encrypted: {size(encrypted)} of {size(whole)}, {wal}"
+
+
+def _servers(snapshot: Snapshot, known: Mapping[str, Link]) -> Iterator[str]:
+    open_branches: dict[int, bool] = {}
+    for depth, last, server in tree(snapshot, dict(known)):
+        open_branches[depth] = not last
+        before = "".join("│  " if open_branches[level] else "   " for level in range(1, depth))
+        branch = before + ("└─ " if last else "├─ ") if depth else ""
+        below = before + ("   " if last else "│  ") if depth else ""
+        first, *more = _server(server, snapshot, known.get(server.name), dict(known))
+        yield branch + first
+        yield from (f"{below}{GAP}{line}" for line in more)
+
+
+def _server(server: Server, snapshot: Snapshot, link: Link | None, known: dict[str, Link]) -> Iterator[str]:
+    instance = server.instance
+    if instance is None:
+        word = "CANNOT BE ASKED" if server.state == "unknown" else server.state.upper()
+        yield _row(server.name, word, server.address, *_slots(server, snapshot))
+        return
+    if server.writes:
+        yield _row(
+            server.name, "primary", server.address, f"timeline {instance.timeline}", f"up {duration(instance.uptime)}"
+        )
+    else:
+        yield _row(server.name, _streaming(instance, link), *_lag(link), *_slots(server, snapshot))
+        yield _row(
+            server.address, f"timeline {instance.timeline}", f"up {duration(instance.uptime)}", *_replay(instance)
+        )
+    if line := _row(*_keys(server, snapshot), _token(server)):
+        yield line
+    if line := _row(*_keeping(instance)):
+        yield line
+    for sender in others(server, known):
+        yield f"also streams: {sender.application_name} from {sender.client or 'a socket'} ({sender.state})"
+
+
+def _streaming(instance: Instance, link: Link | None) -> str:
+    if link:
+        kind = {"async": "asynchronous", "sync": "synchronous", "quorum": "synchronous (quorum)"}
+        return (
+            f"{link.sender.state} from {link.upstream.name}, {kind.get(link.sender.sync_state, link.sender.sync_state)}"
+        )
+    if instance.receiver and instance.receiver.status == "streaming":
+        return f"standby, streams from {instance.receiver.host}:{instance.receiver.port}"
+    return "standby, NOT STREAMING"
+
+
+def _lag(link: Link | None) -> Iterator[str]:
+    if not link:
+        return
+    lags = {"write": link.sender.write, "flush": link.sender.flush, "replay": link.sender.replay}
+    told = {name: f"{size(lag.bytes)} ({_seconds(lag.seconds, lag.bytes)})" for name, lag in lags.items()}
+    each = f"{', '.join(f'{name} {lag}' for name, lag in told.items())}"
+    yield f"{told['write'] if len(set(told.values())) == 1 else each} behind"
+
+
+def _seconds(seconds: float | None, number: int | None) -> str:
+    """The server measures none of a standby that has everything."""
+    return "0.0 s" if seconds is None and number == 0 else duration(seconds)
+
+
+def _slots(server: Server, snapshot: Snapshot) -> Iterator[str]:
+    for other in snapshot.servers:
+        for slot in other.instance.slots if other.instance else ():
+            if slot.name == server.slot and other.name != server.name:
+                yield _slot(slot, other)
+
+
+def _slot(slot: Slot, other: Server) -> str:
+    left = "no limit" if slot.safe_wal_bytes is None else f"{size(max(slot.safe_wal_bytes, 0))} left"
+    held = "" if slot.active else f", holds back {size(slot.held_back_bytes)}"
+    return f"slot {slot.name} on {other.name}: {slot.wal_status or 'reserves nothing'}, {left}{held}"
+
+
+def _replay(instance: Instance) -> Iterator[str]:
+    if not (replay := instance.replay):
+        return
+    if replay.paused != "not paused":
+        yield f"REPLAY {replay.paused.upper()}"
+    if replay.delay:
+        yield f"replays {duration(replay.delay)} late, as it is set"
+
+
+def _keys(server: Server, snapshot: Snapshot) -> Iterator[str]:
+    """All of them of the server that takes writes; of another one, whether it opens the same."""
+    if server.encryption is None:
+        if server.encryption_unknown:
+            yield "its keys cannot be looked at"
+        return
+    reference = next((one.encryption for one in snapshot.writers if one.encryption), None)
+    if not server.writes and reference and _names(server.encryption) == _names(reference):
+        problems = [key.problem for key in server.encryption.keys]
+        yield f"same keys: {_verified(next((one for one in problems if one != ''), ''))}"
+        return
+    scopes: dict[tuple[str, str, str, str], list[str]] = {}
+    for key in server.encryption.keys:
+        told = key.name, _provider(server.encryption, key.provider), _day(key.since), _verified(key.problem)
+        scopes.setdefault(told, []).append(key.scope)
+    for (name, provider, since, verified), names in scopes.items():
+        yield f"{' and '.join(names)} key {name} of {provider} since {since}: {verified}"
+
+
+def _names(encryption: Encryption) -> list[tuple[str, str, str]]:
+    return [(key.scope, key.name, key.provider) for key in encryption.keys]
+
+
+def _verified(problem: str | None) -> str:
+    return "not verified" if problem is None else "DOES NOT OPEN" if problem else "opens"
+
+
+def _provider(encryption: Encryption, name: str) -> str:
+    found = next((one for one in encryption.providers if one.name == name), None)
+    where = f", {found.address}" if found and found.address else ""
+    return f"{name} ({found.type}{where})" if found else name
+
+
+def _day(since: datetime | None) -> str:
+    return since.strftime("%Y-%m-%d") if since else "an unknown time"
+
+
+def _token(server: Server) -> str:
+    token = server.token
+    if token is None:
+        return ""
+    if token.gone:
+        return "Vault token GONE"
+    return "Vault token: not known" if token.problem else f"Vault token: {duration(token.seconds_left)} left"
+
+
+def _keeping(instance: Instance) -> Iterator[str]:
+    """What the server does for its data besides."""
+    if not instance.checksums:
+        yield "no checksums"
+    elif instance.checksum_failures:
+        yield f"{instance.checksum_failures} CHECKSUM FAILURES"
+    archiver = instance.archiver
+    if archiver.mode != "off" and (archiver.archived or archiver.failed):
+        yield f"archived {duration(archiver.last_archived_age)} ago, {archiver.failed} failures in all"
+
+
+def _databases(snapshot: Snapshot) -> Iterator[str]:
+    if not_encrypted(snapshot):
+        return
+    for database in snapshot.databases:
+        if database.problem:
+            continue  # a finding says so
+        yield _row(f"database {database.name}:", *_database(database))
+        if database.clear_tables:
+            named = ", ".join(f"{table.name} {size(table.bytes)}" for table in database.clear_tables[:TABLES_NAMED])
+            more = database.clear_table_count - TABLES_NAMED
+            count = database.clear_table_count
+            yield f"{GAP}{count} table{'s' if count > 1 else ''} in clear: {named}{f' and {more} more' if more > 0 else ''}"
+    if snapshot.databases:
+        yield NOT_PROTECTED
+
+
+def _database(database: Database) -> Iterator[str]:
+    yield f"{size(database.encrypted_bytes)} encrypted, {size(database.clear_bytes)} in clear"
+    if database.unknown_bytes:
+        yield f"{size(database.unknown_bytes)} not known, because the tables are locked"
+    if database.extension is None:
+        yield "no extension pg_tde"
+    if database.key:
+        yield _own_key(database.key)
+
+
+def _own_key(key: Key) -> str:
+    return f"key {key.name} of {key.provider} since {_day(key.since)}"
+
+
+def _faults(snapshot: Snapshot) -> Iterator[str]:
+    found: dict[str, list[str]] = {}
+    for server in snapshot.servers:
+        if server.encryption and server.instance and not server.encryption.stand_in:
+            for fault in known_faults(server.encryption.version, server.instance.version_number):
+                found.setdefault(fault, []).append(server.name)
+    for fault, names in found.items():
+        yield f"known fault of pg_tde on {', '.join(names)}: {fault}"
+
+
+def _row(*parts: str) -> str:
+    return GAP.join(part for part in parts if part)

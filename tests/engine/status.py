@@ -1,0 +1,32 @@
+"""Asks for the status of a cluster under test as a person does."""
+
+import subprocess
+import sys
+
+from tests.engine.cluster import Cluster
+from tests.engine.workspace import Output
+
+WELL, DEGRADED, BROKEN, UNKNOWN = 0, 1, 2, 3
+WORDS = {WELL: "WELL", DEGRADED: "DEGRADED", BROKEN: "BROKEN", UNKNOWN: "CANNOT TELL"}
+
+
+def status(cluster: Cluster, *arguments: str) -> Output:
+    done = subprocess.run(
+        [sys.executable, "-m", "tde_replication.status", "--stack", cluster.workspace.stack, *arguments],
+        cwd=cluster.workspace.directory,
+        env=cluster.workspace.environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return Output(done.returncode, done.stdout + done.stderr)
+
+
+def expect(cluster: Cluster, code: int, *words: str) -> str:
+    """It says so in its first line, with its exit status, and in these words."""
+    done = status(cluster)
+    assert (done.code, WORDS[code] in done.text.splitlines()[0]) == (code, True), done.text
+    for word in words:
+        assert word in done.text, done.text
+    return done.text

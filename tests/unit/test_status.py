@@ -1,0 +1,554 @@
+"""How a cluster is judged and shown, on facts that are made up: each degradation with its exit status and its words."""
+
+import json
+import re
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tde_replication.status.__main__ import TIMES
+from tde_replication.status.document import document
+from tde_replication.status.faults import FAULTS, known_faults
+from tde_replication.status.finding import Finding, Level, Verdict
+from tde_replication.status.metrics import HELP, metrics
+from tde_replication.status.model import (
+    Archiver,
+    Database,
+    Encryption,
+    Instance,
+    Key,
+    Lag,
+    Provider,
+    Receiver,
+    Replay,
+    Sender,
+    Server,
+    Slot,
+    Snapshot,
+    Table,
+    Token,
+)
+from tde_replication.status.text import text
+from tde_replication.status.verdict import judge
+from tde_replication.status.words import duration, size
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "status.md").read_text()
+STATUS = ROOT / "components" / "tde_replication" / "status"
+CHECKS = [STATUS / "verdict.py", STATUS / "replication_checks.py", STATUS / "encryption_checks.py"]
+GIB = 2**30
+HOUR = 3600
+SINCE = datetime(2026, 11, 17, 12, tzinfo=UTC)
+TIME = datetime(2026, 11, 29, 12, tzinfo=UTC)
+NONE = Lag(bytes=0)
+CLUSTER = "7301"
+
+
+def encryption(**changed: Any) -> Encryption:
+    keys = tuple(
+        Key(scope=scope, name="orders-2026", provider="vault", since=SINCE, problem="")
+        for scope in ("server", "default")
+    )
+    provider = Provider(name="vault", type="vault-v2", address="https://vault.example.net:8200", mount="tde-orders")
+    return Encryption(**{"version": "pg_tde 2.2.2", "providers": (provider,), "keys": keys} | changed)
+
+
+def instance(**changed: Any) -> Instance:
+    common: dict[str, Any] = {
+        "version": "18.6",
+        "version_number": 180006,
+        "system_identifier": CLUSTER,
+        "in_recovery": False,
+        "timeline": 3,
+        "uptime": 7200.0,
+        "archiver": Archiver(mode="off"),
+        "checksums": True,
+        "checksum_failures": 0,
+        "tde_loaded": True,
+        "wal_encrypted": True,
+    }
+    return Instance(**common | changed)
+
+
+def server(name: str, **changed: Any) -> Server:
+    common: dict[str, Any] = {
+        "name": name,
+        "declared": "primary" if name == "db1" else "standby",
+        "address": f"{name}.example.net:5432",
+        "slot": f"tde_{name}",
+        "state": "running",
+        "encryption": encryption(),
+        "token": Token(seconds_left=700 * HOUR, period=768 * HOUR),
+    }
+    return Server(**common | changed)
+
+
+def sender(name: str, **changed: Any) -> Sender:
+    common: dict[str, Any] = {
+        "application_name": name,
+        "client": "192.0.2.7",
+        "slot": f"tde_{name}",
+        "state": "streaming",
+    }
+    return Sender(**common | {"write": NONE, "flush": NONE, "replay": NONE} | changed)
+
+
+def slot(name: str, **changed: Any) -> Slot:
+    common: dict[str, Any] = {"name": f"tde_{name}", "active": True, "wal_status": "reserved"}
+    return Slot(**common | {"safe_wal_bytes": 63 * GIB, "held_back_bytes": 2**20} | changed)
+
+
+def standby(name: str, upstream: str = "db1", **changed: Any) -> Server:
+    receiver = Receiver(status="streaming", host=f"{upstream}.example.net", port=5432, slot=f"tde_{name}")
+    common: dict[str, Any] = {
+        "in_recovery": True,
+        "receiver": receiver,
+        "replay": Replay(paused="not paused", delay=0.0),
+    }
+    return server(name, instance=instance(**common | changed))
+
+
+def healthy() -> Snapshot:
+    """db2 streams from db1, db3 from db2."""
+    primary = server("db1", instance=instance(senders=(sender("db2", sync_state="sync"),), slots=(slot("db2"),)))
+    middle = standby("db2", senders=(sender("db3"),), slots=(slot("db3"),))
+    table = Table(name="public.notes", bytes=GIB)
+    return Snapshot(
+        stack="orders",
+        time=TIME,
+        encryption="required",
+        wal_encryption=True,
+        primary="db1",
+        servers=(primary, middle, standby("db3", "db2")),
+        databases=(
+            Database(
+                name="orders",
+                total_bytes=414 * GIB,
+                encrypted_bytes=412 * GIB,
+                clear_bytes=GIB,
+                clear_tables=(table,),
+                clear_table_count=1,
+                extension="2.2",
+            ),
+        ),
+        databases_of="db1",
+    )
+
+
+def changed(name: str, **fields: Any) -> Snapshot:
+    """The healthy one, with another server of this name; fields of its instance go into that."""
+    snapshot = healthy()
+    servers = []
+    for one in snapshot.servers:
+        if one.name == name:
+            own = {key: value for key, value in fields.items() if key in Server.model_fields}
+            within = {key: value for key, value in fields.items() if key not in own}
+            running = one.instance.model_copy(update=within) if one.instance else None
+            servers.append(one.model_copy(update={"instance": running} | own))
+        else:
+            servers.append(one)
+    return snapshot.model_copy(update={"servers": tuple(servers)})
+
+
+def gone(name: str, state: str = "down", **others: Any) -> Snapshot:
+    snapshot = changed(name, instance=None, encryption=None, token=None, state=state, problem="no server runs on /data")
+    return snapshot.model_copy(update=others)
+
+
+def key(**fields: Any) -> Encryption:
+    return encryption(keys=(encryption().keys[0].model_copy(update=fields),))
+
+
+BROKEN, DEGRADED, UNKNOWN = Level.BROKEN, Level.DEGRADED, Level.UNKNOWN
+PAUSED = Replay(paused="paused", delay=0.0)
+LATE = Lag(bytes=GIB, seconds=90.0)
+TABLE: dict[str, tuple[Snapshot, Level, str]] = {
+    "two primaries": (
+        changed("db3", in_recovery=False, receiver=None, replay=None),
+        BROKEN,
+        "BROKEN  orders: db1 and db3 both take writes",
+    ),
+    "primary down": (gone("db1"), BROKEN, "BROKEN  orders: no server takes writes: start the former primary"),
+    "primary not to be asked": (
+        gone("db1", "unknown"),
+        UNKNOWN,
+        "CANNOT TELL  orders: no server takes writes; db1 cannot be asked",
+    ),
+    "nothing made": (
+        healthy().model_copy(update={"servers": tuple(gone(n, "absent").named(n) for n in ("db1", "db2", "db3"))}),
+        BROKEN,
+        "none of its servers is there: `make up` makes them",
+    ),
+    "another primary": (
+        healthy().model_copy(update={"primary": "db2"}),
+        DEGRADED,
+        "DEGRADED  db1: it takes writes, and the stack file names db2 as the primary",
+    ),
+    "standby down": (gone("db3"), DEGRADED, "DEGRADED  db3: down: no server runs on /data; `make up` starts it"),
+    "standby not to be asked": (
+        gone("db3", "unknown"),
+        UNKNOWN,
+        "CANNOT TELL  db3: it cannot be asked: no server runs",
+    ),
+    "standby starting": (gone("db3", "not accepting connections"), DEGRADED, "db3: not accepting connections"),
+    "another cluster": (
+        changed("db3", system_identifier="1"),
+        DEGRADED,
+        "its data are another cluster's (system identifier 1,",
+    ),
+    "not streaming": (changed("db3", receiver=None), DEGRADED, "DEGRADED  db3: it is in recovery and receives nothing"),
+    "streams from elsewhere": (
+        changed("db3", receiver=Receiver(status="streaming", host="192.0.2.99", port=5432, slot="other")),
+        DEGRADED,
+        "it streams from 192.0.2.99:5432, which is no server of the stack file",
+    ),
+    "catching up": (
+        changed("db2", senders=(sender("db3", state="catchup"),)),
+        DEGRADED,
+        "db3: catchup: it is 0 B behind db2",
+    ),
+    "replay paused": (changed("db3", replay=PAUSED), DEGRADED, "DEGRADED  db3: replay is paused"),
+    "lag": (
+        changed("db2", senders=(sender("db3", replay=LATE),)),
+        DEGRADED,
+        "db3: it replays 1 min and 1.0 GiB behind db2",
+    ),
+    "timeline": (changed("db3", timeline=2), DEGRADED, "db3: it is on timeline 2, db2 on 3"),
+    "slot lost": (
+        changed("db1", slots=(slot("db2", wal_status="lost", invalidation_reason="wal_removed"),)),
+        DEGRADED,
+        "db2: slot tde_db2 on db1 is lost (wal_removed): its WAL is gone",
+    ),
+    "slot unreserved": (
+        changed("db1", slots=(slot("db2", wal_status="unreserved"),)),
+        DEGRADED,
+        "its WAL goes with the next",
+    ),
+    "slot missing": (
+        changed("db3", receiver=None).model_copy(
+            update={"servers": (*healthy().servers[:1], standby("db2"), standby("db3", receiver=None))}
+        ),
+        DEGRADED,
+        "db3: slot tde_db3 is on no server",
+    ),
+    "no slot": (
+        changed("db2", senders=(sender("db3", slot=None),)).model_copy(
+            update={
+                "servers": (
+                    healthy().servers[0],
+                    standby("db2", senders=(sender("db3", slot=None),)),
+                    standby("db3", receiver=Receiver(status="streaming", host="db2", port=5432)),
+                )
+            }
+        ),
+        DEGRADED,
+        "db3: it streams from db2 without a slot",
+    ),
+    "foreign slot": (
+        changed("db1", slots=(slot("db2"), slot("gone", active=False))),
+        DEGRADED,
+        "db1: slot tde_gone belongs to no server of the stack file, nobody reads it, and it holds back 1.0 MiB",
+    ),
+    "unused slot": (
+        changed("db1", slots=(slot("db2"), slot("db3", active=False))),
+        DEGRADED,
+        "db1: slot tde_db3 holds back 1.0 MiB of WAL for db3, which streams from elsewhere: drop it",
+    ),
+    "commits wait": (
+        changed("db1", synchronous_standby_names="ANY 2 (db2, db3)"),
+        BROKEN,
+        "BROKEN  db1: commits wait for 2 synchronous standbys, and 1 streams",
+    ),
+    "checksums": (changed("db2", checksum_failures=3), DEGRADED, "DEGRADED  db2: 3 checksum failures"),
+    "archiver": (
+        changed(
+            "db1", archiver=Archiver(mode="on", failed=4, failing=True, last_failed_wal="000000030000000000000009")
+        ),
+        DEGRADED,
+        "db1: archiving fails at 000000030000000000000009 (4 failures)",
+    ),
+    "pg_tde not loaded on a standby": (
+        changed("db3", tde_loaded=False, encryption=None, encryption_problem="this server has no pg_tde"),
+        BROKEN,
+        "BROKEN  db3: it runs without pg_tde and replays in clear what is encrypted on db1",
+    ),
+    "required and not encrypted": (
+        changed("db1", tde_loaded=False, encryption=None, encryption_problem="this server has no pg_tde"),
+        BROKEN,
+        "db1: the stack file says encryption: required, and nothing is encrypted: this server has no pg_tde",
+    ),
+    "keys not to be looked at": (
+        changed("db1", encryption=None, encryption_unknown=True, encryption_problem="no token file"),
+        UNKNOWN,
+        "CANNOT TELL  db1: its keys cannot be looked at: no token file",
+    ),
+    "key lost": (
+        changed("db1", encryption=key(problem="not found.", lost=True)),
+        BROKEN,
+        "server key orders-2026 is lost",
+    ),
+    "key does not open": (
+        changed("db2", encryption=key(problem="sealed")),
+        DEGRADED,
+        "db2: it cannot open its server key orders-2026 now, so that it would not start again: sealed",
+    ),
+    "WAL in clear": (changed("db2", wal_encrypted=False), DEGRADED, "db2: the stack file says walEncryption: true"),
+    "token gone": (changed("db2", token=Token(gone=True)), DEGRADED, "db2: its Vault token was revoked or has expired"),
+    "token about to end": (
+        changed("db2", token=Token(seconds_left=100 * HOUR, period=768 * HOUR)),
+        DEGRADED,
+        "db2: its Vault token ends in 4 days",
+    ),
+    "token not to be asked for": (
+        changed("db2", token=Token(problem="VAULT_ADDR is not set")),
+        UNKNOWN,
+        "CANNOT TELL  db2: the time left of its Vault token is not known: VAULT_ADDR is not set",
+    ),
+    "database not to be asked": (
+        healthy().model_copy(update={"databases": (Database(name="x", problem="it takes no connections"),)}),
+        UNKNOWN,
+        "CANNOT TELL  orders: what of database x is encrypted: it takes no connections",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TABLE)
+def test_each_thing_that_is_wrong_has_its_status_and_its_words(case: str) -> None:
+    snapshot, level, words = TABLE[case]
+    verdict = judge(snapshot)
+    assert verdict.level is level, verdict
+    shown = text(snapshot, verdict)
+    assert words in shown, shown
+    assert level.word in shown.splitlines()[0]
+
+
+def test_every_check_has_a_row_above_and_one_in_the_page() -> None:
+    """A check that never says anything is not written down, and the other way round."""
+    found = {finding.check for snapshot, _, _ in TABLE.values() for finding in judge(snapshot).findings}
+    section = PAGE.partition("## What is checked")[2].partition("\n## ")[0]
+    assert found == set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE))
+    written = "".join(path.read_text() for path in CHECKS)
+    assert found == {
+        one or other for one, other in re.findall(r'Level\.[A-Z]+,\s*"([^"]+)"|_degraded\(\s*\w+,\s*"([^"]+)"', written)
+    }
+
+
+def test_one_that_is_well_is_shown_like_this() -> None:
+    snapshot = healthy()
+    verdict = judge(snapshot)
+    assert verdict.level is Level.WELL, verdict
+    assert text(snapshot, verdict) == (
+        "orders   WELL   primary db1   PostgreSQL 18.6, pg_tde 2.2.2   encrypted: 412.0 GiB of 413.0 GiB, WAL too\n"
+        "db1   primary   db1.example.net:5432   timeline 3   up 2 h\n"
+        "   server and default key orders-2026 of vault (vault-v2, https://vault.example.net:8200) since 2026-11-17: opens   "
+        "Vault token: 29 days left\n"
+        "└─ db2   streaming from db1, synchronous   0 B (0.0 s) behind   slot tde_db2 on db1: reserved, 63.0 GiB left\n"
+        "      db2.example.net:5432   timeline 3   up 2 h\n"
+        "      same keys: opens   Vault token: 29 days left\n"
+        "   └─ db3   streaming from db2, asynchronous   0 B (0.0 s) behind   slot tde_db3 on db2: reserved, 63.0 GiB left\n"
+        "         db3.example.net:5432   timeline 3   up 2 h\n"
+        "         same keys: opens   Vault token: 29 days left\n"
+        "database orders:   412.0 GiB encrypted, 1.0 GiB in clear\n"
+        "   1 table in clear: public.notes 1.0 GiB\n"
+        "never encrypted by pg_tde: system catalogs, sort and other temporary files, server logs\n"
+        "known fault of pg_tde on db1, db2, db3: mlock may fail on Rocky Linux 8 on ARM (not repaired yet; known issues in the "
+        "release notes of pg_tde 2.2.2, 2026-08)\n"
+    )
+
+
+def test_the_worst_comes_first_and_what_cannot_be_told_does_not_hide_what_is_wrong() -> None:
+    """In the order of Nagios plugins."""
+    findings = [Finding(level, "x", "", "") for level in (UNKNOWN, DEGRADED, BROKEN)]
+    assert [one.level for one in Verdict.of(findings).findings] == [BROKEN, DEGRADED, UNKNOWN]
+    assert [level.value for level in (Level.WELL, DEGRADED, BROKEN, UNKNOWN)] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "words"),
+    [
+        (
+            changed("db1", tde_loaded=False, encryption=None, encryption_problem="this server has no pg_tde"),
+            "NOT ENCRYPTED: this server has no pg_tde",
+        ),
+        (
+            changed("db1", encryption=encryption(version="pg_tde contract double (NOT ENCRYPTED)", stand_in=True)),
+            "NOT ENCRYPTED: pg_tde contract double (NOT ENCRYPTED) is a stand-in for tests, and encrypts nothing",
+        ),
+        (changed("db1", encryption_problem="no principal key is set"), "NOT ENCRYPTED: no principal key is set"),
+    ],
+)
+def test_what_is_not_encrypted_says_so_in_its_first_lines(snapshot: Snapshot, words: str) -> None:
+    lines = text(snapshot, judge(snapshot)).splitlines()
+    assert lines[1] == words
+    assert "encrypted:" not in lines[0]
+    assert json.loads(document(snapshot, judge(snapshot)))["encrypted"] is False
+
+
+def test_a_delay_that_is_declared_is_no_lag() -> None:
+    late = Lag(bytes=GIB, seconds=3590.0)
+    snapshot = changed("db2", senders=(sender("db3", replay=late),))
+    delayed = standby("db3", "db2", replay=Replay(paused="not paused", delay=3600.0))
+    snapshot = snapshot.model_copy(update={"servers": (*snapshot.servers[:2], delayed)})
+    assert judge(snapshot).level is Level.WELL
+    assert "replays 1 h late, as it is set" in text(snapshot, judge(snapshot))
+    assert "write 0 B (0.0 s), flush 0 B (0.0 s), replay 1.0 GiB (59 min) behind" in text(snapshot, judge(snapshot))
+
+
+def test_slots_of_one_name_on_two_servers_are_told_apart_by_the_port() -> None:
+    snapshot = changed("db1", senders=(sender("db2"), sender("db3")))
+    servers = [one.model_copy(update={"address": f"127.0.0.1:{5431 + n}"}) for n, one in enumerate(snapshot.servers)]
+    receiver = Receiver(status="streaming", host="127.0.0.1", port=5432, slot="tde_db3")
+    servers[2] = servers[2].model_copy(update={"instance": standby("db3", "db2", receiver=receiver).instance})
+    shown = document(snapshot.model_copy(update={"servers": tuple(servers)}), Verdict(()))
+    assert [one["upstream"] for one in json.loads(shown)["servers"]] == [None, "db1", "db2"]
+
+
+def test_others_that_stream_are_named() -> None:
+    backup = sender("pg_basebackup", slot=None, state="backup")
+    snapshot = changed("db1", senders=(sender("db2", sync_state="sync"), backup))
+    assert "also streams: pg_basebackup from 192.0.2.7 (backup)" in text(snapshot, judge(snapshot))
+
+
+HOSTILE = 'x"\\\n\x1b[31m\u202e##[error]\n::set-output'
+
+
+def test_texts_of_machines_are_shown_and_not_obeyed() -> None:
+    table = Table(name=HOSTILE, bytes=1)
+    database = Database(name=HOSTILE, clear_tables=(table,), clear_table_count=1)
+    snapshot = changed("db1", senders=(sender("db2", sync_state="sync"), sender(HOSTILE, slot=None)), version=HOSTILE)
+    snapshot = snapshot.model_copy(update={"databases": (database,)})
+    verdict = judge(snapshot)
+    for form in (text, document, metrics):
+        shown = form(snapshot, verdict)
+        assert not re.search(r"[\x1b\u202e]|##\[|^\s*::", shown, re.MULTILINE), shown
+    assert json.loads(document(snapshot, verdict))["databases"][0]["name"] == HOSTILE
+
+
+def keys(document: Any) -> set[str]:
+    if isinstance(document, dict):
+        return set(document) | {key for value in document.values() for key in keys(value)}
+    return {key for value in document for key in keys(value)} if isinstance(document, list) else set()
+
+
+def test_json_has_the_keys_that_the_page_has() -> None:
+    with_all = changed("db1", slots=(slot("db2"),))
+    shown = json.loads(document(with_all, judge(TABLE["two primaries"][0])))
+    section = PAGE.partition("## `--json`")[2].partition("\n## ")[0]
+    assert keys(shown) - set(re.findall(r"`(?:…|[a-z]+\[\])?\.?([a-zA-Z]+)(?:\[\])?`", section)) == set()
+    assert shown["servers"][0]["instance"]["slots"][0]["safeWalBytes"] == 63 * GIB
+    assert shown["servers"][1]["upstream"] == "db1"
+
+
+def samples(shown: str) -> dict[str, float]:
+    """By name and labels, as Prometheus reads the format."""
+    value = r'"(?:[^"\\\n]|\\["\\n])*"'
+    line = re.compile(rf"([a-z_]+)\{{((?:[a-z_]+={value},?)*)\}} (\S+)")
+    found: dict[str, float] = {}
+    typed = ""
+    for one in shown.splitlines():
+        if one.startswith("#"):
+            kind, name = one.split()[1:3]
+            typed = name if kind == "TYPE" else typed
+            continue
+        read = line.fullmatch(one)
+        assert read, one
+        assert read[1] == typed, "samples of one metric stand together, below its type"
+        assert f"{read[1]}{{{read[2]}}}" not in found, "a sample that is there twice is refused"
+        found[f"{read[1]}{{{read[2]}}}"] = float(read[3])
+    return found
+
+
+def test_metrics_are_readable_and_say_what_is() -> None:
+    snapshot = changed("db1", slots=(slot("db2"), slot("gone", active=False)), version=HOSTILE)
+    found = samples(metrics(snapshot, judge(snapshot)))
+    assert found['tde_status{stack="orders"}'] == 1
+    assert found['tde_finding{stack="orders",level="degraded",check="foreign slot",server="db1"}'] == 1
+    assert found['pg_replication_is_replica{stack="orders",server="db2"}'] == 1
+    lag = 'tde_replication_lag_bytes{stack="orders",server="db2",upstream="db1",step="replay"}'
+    assert found[lag] == 0
+    assert found['tde_vault_token_seconds{stack="orders",server="db1"}'] == 700 * HOUR
+    opens = 'tde_key_opens{stack="orders",server="db1",scope="server",key="orders-2026",provider="vault"}'
+    assert found[opens] == 1
+
+
+def test_every_metric_is_explained_and_used() -> None:
+    archiver = Archiver(mode="on", archived=3, last_archived_age=2.0)
+    replay = Replay(paused="not paused", delay=0.0, last_transaction_age=3.0)
+    snapshot = changed("db1", archiver=archiver, slots=(slot("db2"), slot("gone", active=False)))
+    servers = (*snapshot.servers[:2], standby("db3", "db2", replay=replay))
+    snapshot = snapshot.model_copy(update={"servers": servers})
+    shown = metrics(snapshot, judge(snapshot))
+    assert {one.partition("{")[0] for one in samples(shown)} == set(HELP)
+
+
+ALERTS = ROOT / "examples" / "prometheus" / "alerts.yaml"
+
+
+def test_alerts_are_about_metrics_that_there_are() -> None:
+    [group] = yaml.safe_load(ALERTS.read_text())["groups"]
+    for rule in group["rules"]:
+        assert set(re.findall(r"\b(?:tde|pg)_[a-z_]+", rule["expr"])) <= set(HELP), rule["alert"]
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+        assert rule["labels"]["severity"] in {"info", "warning", "critical"}
+        assert set(rule["annotations"]) == {"summary", "description"}
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool (Debian package prometheus) is not installed")
+def test_promtool_takes_alerts_and_metrics() -> None:
+    subprocess.run(["promtool", "check", "rules", str(ALERTS)], check=True)
+    shown = metrics(healthy(), judge(healthy()))
+    done = subprocess.run(["promtool", "check", "metrics"], input=shown, text=True, capture_output=True, check=False)
+    complaints = [line for line in done.stderr.splitlines() if not line.startswith("pg_stat_archiver_")]
+    assert complaints == [], "those are postgres_exporter's names"
+
+
+def test_faults_are_those_of_a_version() -> None:
+    def repaired(version: str) -> list[bool]:
+        told = " ".join(known_faults(version, 180006))
+        return [fault.text not in told for fault in FAULTS]
+
+    assert repaired("pg_tde 2.1.2") == [False, False, False, False]
+    assert repaired("pg_tde 2.2.0") == [True, False, False, False]
+    assert repaired("pg_tde 2.2.1") == [True, True, False, False]
+    assert repaired("pg_tde 2.2.2") == [True, True, True, False]
+    assert known_faults("something else", 180006) == []
+    assert any(
+        "needs Percona Server 18.4 or newer, and this is 18.3" in one for one in known_faults("pg_tde 2.2.0", 180003)
+    )
+    assert not any("needs Percona" in one for one in known_faults("pg_tde 2.1.2", 180003))
+
+
+def test_that_time_passes_is_no_change_to_watch() -> None:
+    now, later, paused = healthy(), changed("db1", uptime=9.5), changed("db3", replay=PAUSED)
+    shown = [TIMES.sub("", text(one, judge(one))) for one in (now, later, paused)]
+    assert text(now, judge(now)) != text(later, judge(later))
+    assert shown[0] == shown[1] != shown[2]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (63 * GIB, "63.0 GiB"), (None, "an unknown amount")],
+)
+def test_sizes(number: int | None, words: str) -> None:
+    assert size(number) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.24, "0.2 s"),
+        (59, "59 s"),
+        (60, "1 min"),
+        (7199, "1 h"),
+        (90000, "25 h"),
+        (12 * 86400, "12 days"),
+        (None, "an unknown time"),
+    ],
+)
+def test_durations(seconds: float | None, words: str) -> None:
+    assert duration(seconds) == words

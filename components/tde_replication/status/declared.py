@@ -16,7 +16,7 @@ from tde_replication import credentials, hosts, stack_file
 from tde_replication.errors import UserError
 from tde_replication.hosts.placement import Placement, PlacementContext
 from tde_replication.parallel import parallel_map
-from tde_replication.settings import Cluster
+from tde_replication.settings import Cluster, Server
 from tde_replication.vault.address import VaultAddress
 
 DEADLINE = 30.0
@@ -43,10 +43,6 @@ class Declared:
     vault: VaultAddress | None
     vault_problem: str = ""
     """Why no token may be sent to the Vault, or it cannot be asked."""
-
-    @property
-    def primary(self) -> str:
-        return next(server.name for server in self.servers if server.is_primary)
 
 
 def declared(stack: str, directory: Path) -> Declared:
@@ -123,15 +119,15 @@ def _decrypted(root: Path, stack: str, secret: set[str]) -> dict[str, str]:
 def _servers(cluster: Cluster, stack: str) -> tuple[DeclaredServer, ...]:
     context = PlacementContext(stack, stack, cluster.vault.network)
 
-    def place(index: int) -> DeclaredServer:
-        server = cluster.servers[index]
+    def place(server: Server) -> DeclaredServer:
+        is_primary = server.name == cluster.primary
         try:
             found = hosts.resolve_placement(server, cluster.port(server), context)
         except UserError as why:
-            return DeclaredServer(server.name, index == 0, None, str(why))
-        return DeclaredServer(server.name, index == 0, found)
+            return DeclaredServer(server.name, is_primary, None, str(why))
+        return DeclaredServer(server.name, is_primary, found)
 
-    return tuple(parallel_map(place, range(len(cluster.servers))))
+    return tuple(parallel_map(place, cluster.members))
 
 
 def _vault(cluster: Cluster, problem: str) -> tuple[VaultAddress | None, str]:

@@ -52,7 +52,7 @@ def observe(declared: Declared) -> Snapshot:
         time=datetime.now(UTC),
         encryption=declared.cluster.encryption,
         wal_encryption=declared.cluster.wal_encryption,
-        primary=declared.primary,
+        primary=declared.cluster.primary,
         servers=tuple(servers),
         databases=tuple(databases),
         databases_of=source,

@@ -399,6 +399,12 @@ def test_a_delay_that_is_declared_is_no_lag() -> None:
     assert "write 0 B (0.0 s), flush 0 B (0.0 s), replay 1.0 GiB (59 min) behind" in text(snapshot, judge(snapshot))
 
 
+def test_a_slot_that_somebody_reads_is_nobodys_leftover() -> None:
+    """Nor is a copy of the primary's slot on a standby."""
+    assert judge(changed("db1", slots=(slot("db2"), slot("report")))).level is Level.WELL
+    assert judge(changed("db2", slots=(slot("db3"), slot("db9", active=False, synced=True)))).level is Level.WELL
+
+
 def test_slots_of_one_name_on_two_servers_are_told_apart_by_the_port() -> None:
     snapshot = changed("db1", senders=(sender("db2"), sender("db3")))
     servers = [one.model_copy(update={"address": f"127.0.0.1:{5431 + n}"}) for n, one in enumerate(snapshot.servers)]

@@ -414,6 +414,14 @@ def test_slots_of_one_name_on_two_servers_are_told_apart_by_the_port() -> None:
     assert [one["upstream"] for one in json.loads(shown)["servers"]] == [None, "db1", "db2"]
 
 
+def test_standbys_side_by_side_are_branches_of_one_tree() -> None:
+    snapshot = changed("db1", senders=(sender("db2"), sender("db3")), slots=(slot("db2"), slot("db3")))
+    servers = (snapshot.servers[0], standby("db2"), standby("db3"))
+    shown = text(snapshot.model_copy(update={"servers": servers}), Verdict(()))
+    lines = [line for line in shown.splitlines() if "db2" in line or "db3" in line][:4]
+    assert [line[:6] for line in lines] == ["├─ db2", "│     ", "└─ db3", "      "]
+
+
 def test_others_that_stream_are_named() -> None:
     backup = sender("pg_basebackup", slot=None, state="backup")
     snapshot = changed("db1", senders=(sender("db2", sync_state="sync"), backup))

@@ -414,6 +414,17 @@ def test_slots_of_one_name_on_two_servers_are_told_apart_by_the_port() -> None:
     assert [one["upstream"] for one in json.loads(shown)["servers"]] == [None, "db1", "db2"]
 
 
+def test_tables_in_clear_are_counted_and_a_few_are_named() -> None:
+    [database] = healthy().databases
+    tables = tuple(Table(name=f"public.t{number}", bytes=number) for number in range(7))
+    many = database.model_copy(update={"clear_tables": tables, "clear_table_count": 107})
+    shown = text(healthy().model_copy(update={"databases": (many,)}), Verdict(()))
+    assert "   107 tables in clear: public.t0 0 B, public.t1 1 B" in shown
+    assert "public.t4 4 B and 102 more\n" in shown
+    exact = database.model_copy(update={"clear_tables": tables[:5], "clear_table_count": 5})
+    assert "more" not in text(healthy().model_copy(update={"databases": (exact,)}), Verdict(()))
+
+
 def test_standbys_side_by_side_are_branches_of_one_tree() -> None:
     snapshot = changed("db1", senders=(sender("db2"), sender("db3")), slots=(slot("db2"), slot("db3")))
     servers = (snapshot.servers[0], standby("db2"), standby("db3"))

@@ -177,7 +177,7 @@ TABLE: dict[str, tuple[Snapshot, Level, str]] = {
     "primary not to be asked": (
         gone("db1", "unknown"),
         UNKNOWN,
-        "CANNOT TELL  orders: no server takes writes; db1 cannot be asked",
+        "CANNOT TELL  orders: db1 cannot be asked, and no other server takes writes: find out",
     ),
     "nothing made": (
         healthy().model_copy(update={"servers": tuple(gone(n, "absent").named(n) for n in ("db1", "db2", "db3"))}),

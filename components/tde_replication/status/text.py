@@ -26,17 +26,24 @@ def text(snapshot: Snapshot, verdict: Verdict) -> str:
 
 
 def _head(snapshot: Snapshot, verdict: Verdict) -> Iterator[str]:
-    writers = snapshot.writers
-    names = " and ".join(server.name for server in writers)
     yield _row(
         snapshot.stack,
         verdict.level.word,
-        f"primary {names}" if len(writers) == 1 else f"{len(writers)} PRIMARIES: {names}" if writers else "NO PRIMARY",
+        _primary(snapshot),
         ", ".join(_versions(snapshot)),
         *([] if not_encrypted(snapshot) else [_encrypted(snapshot)]),
     )
     if why := not_encrypted(snapshot):
         yield f"NOT ENCRYPTED: {why}"
+
+
+def _primary(snapshot: Snapshot) -> str:
+    names = [server.name for server in snapshot.writers]
+    if len(names) > 1:
+        return f"{len(names)} PRIMARIES: {' and '.join(names)}"
+    if any(server.state == "unknown" for server in snapshot.servers) and not names:
+        return "primary not known"
+    return f"primary {names[0]}" if names else "NO PRIMARY"
 
 
 def _versions(snapshot: Snapshot) -> list[str]:

@@ -27,6 +27,7 @@ def judge(snapshot: Snapshot) -> Verdict:
 
 def _writers(snapshot: Snapshot) -> Iterator[Finding]:
     writers = [server.name for server in snapshot.writers]
+    silent = [server.name for server in snapshot.servers if server.state == "unknown"]
     if len(writers) > 1:
         yield Finding(
             Level.BROKEN,
@@ -37,14 +38,20 @@ def _writers(snapshot: Snapshot) -> Iterator[Finding]:
         )
     elif all(server.state == "absent" for server in snapshot.servers):
         yield Finding(Level.BROKEN, "no primary", "", "none of its servers is there: `make up` makes them")
-    elif not writers:
-        silent = [server.name for server in snapshot.servers if server.state == "unknown"]
-        why = f"; {', '.join(silent)} cannot be asked" if silent else ""
+    elif not writers and silent:
         yield Finding(
-            Level.UNKNOWN if silent else Level.BROKEN,
+            Level.UNKNOWN,
             "no primary",
             "",
-            f"no server takes writes{why}: start the former primary, or promote a standby (docs/failover.md)",
+            f"{' and '.join(silent)} cannot be asked, and no other server takes writes: find out about the former primary before "
+            "anything is promoted, or there may be two",
+        )
+    elif not writers:
+        yield Finding(
+            Level.BROKEN,
+            "no primary",
+            "",
+            "no server takes writes: start the former primary, or promote a standby (docs/failover.md)",
         )
     elif writers != [snapshot.primary]:
         yield Finding(

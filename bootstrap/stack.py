@@ -11,13 +11,15 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from bootstrap import embedded, private
-from bootstrap.project import Project, say
-from tde_replication import unasked
+from bootstrap.project import BootstrapError, Project, say
+from tde_replication import review, unasked
+from tde_replication.errors import UserError
 
 LOCAL = "local"
 VAULTS = {LOCAL: "bootstrap.vault", "docker": "bootstrap.vault_container"}
@@ -38,7 +40,7 @@ class Stack:
     """Whether this project's own Vault serves it."""
 
     def up(self) -> int:
-        code = self._ready() or self._pulumi("up", "--suppress-outputs", *self._confirmed())
+        code = self._ready() or self._agreed() or self._pulumi("up", "--suppress-outputs", "--yes", "--skip-preview")
         code = code or self._pulumi("stack", "output", "summary")
         if code == 0:
             self._tell_what_next()
@@ -54,7 +56,38 @@ class Stack:
         )
 
     def preview(self) -> int:
-        return self._ready() or self._pulumi("preview")
+        return self._ready() or self._reviewed()
+
+    def _reviewed(self) -> int:
+        """A preview, and what it means in a few lines. That is read from Pulumi's own events, which hold no secret in clear."""
+        with tempfile.TemporaryDirectory() as directory:
+            log = Path(directory) / "events"
+            self.environ["PULUMI_DEBUG_COMMANDS"] = "true"  # without it, Pulumi has no --event-log
+            code = self._pulumi("preview", "--event-log", str(log))
+            del self.environ["PULUMI_DEBUG_COMMANDS"]
+            try:
+                found = review.review(review.read(log.read_text(), "the event log of `pulumi preview`"))
+            except (OSError, UserError):
+                return code  # it said itself what is wrong
+        say(review.as_text([found]))
+        return code
+
+    def _agreed(self) -> int:
+        """Show what an update means, and ask whether to make it; this project's own stacks are updated without a word."""
+        if self.name in VAULTS:
+            return 0
+        if code := self._reviewed():
+            return code
+        if self.environ.get("PULUMI_SKIP_CONFIRMATIONS", "").lower() in {"true", "1"}:
+            return 0
+        if not sys.stdin.isatty():
+            raise BootstrapError(
+                f"stack {self.name} is updated only after a yes: run this on a terminal, or set PULUMI_SKIP_CONFIRMATIONS=true"
+            )
+        if input(f"Update stack {self.name}? Only yes goes on: ").strip().lower() == "yes":
+            return 0
+        say("nothing was changed")
+        return 1
 
     def drift(self) -> int:
         self.environ.pop("PULUMI_SKIP_CONFIRMATIONS", None)  # Pulumi refuses it beside --expect-no-changes

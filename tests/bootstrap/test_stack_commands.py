@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import socket
@@ -7,9 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from bootstrap.project import Project
+from bootstrap.project import BootstrapError, Project
 from bootstrap.stack import Stack
+from tde_replication.records import Cost
 from tests.bootstrap.commands import Commands
+from tests.unit.previews import Stream, changed
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
 
 PULUMI = 'echo "$*" >> "$0.calls"'
 
@@ -29,6 +38,12 @@ class Trial:
     def stack(self, name: str = "local", *, embedded_vault: bool = True, **more: str) -> Stack:
         backend = {"PULUMI_BACKEND_URL": self.project.backend, **more}
         return Stack(self.project, name, self.commands.environ(**backend), embedded_vault)
+
+    def previews(self, events: str) -> None:
+        """Have `pulumi preview` write them where it is told to."""
+        file = self.commands.directory / "events"
+        file.write_text(events)
+        self.pulumi(f'{PULUMI}; [ "$1" != preview ] || {{ [ "$PULUMI_DEBUG_COMMANDS" ] && cp "{file}" "$3"; }}')
 
     def exists(self) -> None:
         path = self.project.state / ".pulumi" / "stacks" / "trial" / "local.json"
@@ -75,13 +90,50 @@ def test_a_failed_up_shows_no_summary(trial: Trial, capsys: pytest.CaptureFixtur
     assert trial.asked[-1].startswith("up ")
 
 
-def test_a_stack_that_is_not_ours_is_never_confirmed_for_the_user(
-    trial: Trial, capsys: pytest.CaptureFixture[str]
+UPDATE = "up --suppress-outputs --yes --skip-preview --stack production"
+EVENTS = changed(Stream("production").record(Cost(kind="restart", server="db1", of="Server")), max_connections="9").text
+
+
+@pytest.mark.parametrize(("answer", "goes_on"), [("yes", True), ("no", False), ("", False), ("y", False)])
+def test_a_stack_that_is_not_ours_is_updated_after_a_yes_to_its_review(
+    trial: Trial, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, answer: str, *, goes_on: bool
 ) -> None:
-    stack = trial.stack("production", embedded_vault=False)
-    assert (stack.up(), stack.destroy()) == (0, 0)
-    assert "up --suppress-outputs --stack production" in trial.asked
-    assert "make preview STACK=production" in capsys.readouterr().err
+    trial.previews(EVENTS)
+    monkeypatch.setattr(sys, "stdin", Terminal(f"{answer}\n"))
+    assert (trial.stack("production", embedded_vault=False).up() == 0) == goes_on
+    said = capsys.readouterr()
+    assert "production: interrupts db1 (primary)" in said.err
+    assert "Update stack production?" in said.out
+    assert (UPDATE in trial.asked) == goes_on
+    assert ("make preview STACK=production" in said.err) == goes_on
+    assert trial.vault == []
+
+
+def test_where_nobody_can_be_asked_a_stack_that_is_not_ours_is_not_updated(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("yes\n"))
+    with pytest.raises(BootstrapError, match="only after a yes: run this on a terminal, or set PULUMI_SKIP_CONFIRM"):
+        trial.stack("production", embedded_vault=False).up()
+    assert UPDATE not in trial.asked
+    assert trial.stack("production", embedded_vault=False, PULUMI_SKIP_CONFIRMATIONS="true").up() == 0
+    assert trial.asked[-2:] == [UPDATE, "stack output summary --stack production"]
+
+
+def test_a_failed_preview_updates_nothing(trial: Trial) -> None:
+    trial.pulumi(f'{PULUMI}; [ "$1" != preview ]')
+    assert trial.stack("production", embedded_vault=False, PULUMI_SKIP_CONFIRMATIONS="true").up() == 1
+    assert UPDATE not in trial.asked
+
+
+def test_a_preview_ends_with_its_review(trial: Trial, capsys: pytest.CaptureFixture[str]) -> None:
+    trial.previews(EVENTS)
+    assert trial.stack().preview() == 0
+    assert capsys.readouterr().err.startswith("production: interrupts db1 (primary); loses nothing\n")
+
+
+def test_a_stack_that_is_not_ours_is_destroyed_as_pulumi_asks(trial: Trial) -> None:
+    assert trial.stack("production", embedded_vault=False).destroy() == 0
     assert trial.asked[-2:] == ["destroy --stack production", "stack export --stack production"]
     assert trial.vault == []
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tde_replication import unasked
+from tde_replication.review import as_text, read, review
 from tests.engine.cluster import Cluster, base_directory
 from tests.engine.drift import NO_DRIFT, REFUSALS, ROWS, Refusal, Row, batches, shown_and_repaired, started
 from tests.engine.drift_actions import bounce, lose_wal, restart_primary
@@ -116,11 +117,28 @@ def reviewed(preview: Output) -> str:
     return "".join(sorted(found))
 
 
-def test_the_preview_of_a_pull_request(cluster: Cluster) -> None:
+REVIEW = """\
+drift: interrupts db3 (standby); loses nothing
+  db3  a new base backup of db1, … MiB; the old data is removed
+  db3  is stopped and started again on its new data directory
+changed behind Pulumi's back (found → declared):
+  ReplicationRole replicator  passwordMatches: false → true
+  ReplicationSlot tde_db3  walStatus: lost → reserved
+  BaseBackup db3  follows: its WAL is gone from the primary → the primary
+  Server db3  running: false → true
+  ReplicationCheck db3  streaming: no: nothing reads its slot → from its slot
+"""
+
+
+def test_the_preview_of_a_pull_request(cluster: Cluster, tmp_path: Path) -> None:
     """The product: somebody changed the password, and db3 was away until its WAL was gone."""
     cluster.sql("db1", "ALTER ROLE replicator PASSWORD 'changed by hand'")
     lose_wal(cluster)
-    assert reviewed(cluster.workspace.preview()) == PULL_REQUEST
+    cluster.workspace.environment["PULUMI_DEBUG_COMMANDS"] = "true"
+    assert reviewed(cluster.workspace.preview("--event-log", str(tmp_path / "events"))) == PULL_REQUEST
+    del cluster.workspace.environment["PULUMI_DEBUG_COMMANDS"]
+    found = as_text([review(read((tmp_path / "events").read_text()))])
+    assert re.sub(r"[\d.]+ MiB", "… MiB", found.partition("not known:")[0]) == REVIEW
     cluster.workspace.up_well()
     cluster.workspace.unchanged()
 

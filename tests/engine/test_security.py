@@ -18,6 +18,7 @@ import pytest
 
 from tde_replication import stack_file
 from tde_replication.contradictions import shown
+from tde_replication.review import as_json, as_markdown, as_text, read, review
 from tests.engine.certificates import Authority
 from tests.engine.change import edited
 from tests.engine.cluster import Cluster, base_directory
@@ -154,7 +155,7 @@ def test_no_output_of_pulumi_holds_a_secret(cluster: Secured) -> None:
     }
 
 
-def test_the_plan_of_a_repair_holds_no_secret(cluster: Secured) -> None:
+def test_the_plan_of_a_repair_holds_no_secret(cluster: Secured, tmp_path: Path) -> None:
     workspace = cluster.workspace
     cluster.file("db2", "pgpass").write_text("*:*:*:*:by hand\n")
     cluster.file("db1", "vault-token").write_text("hvs.by-hand")
@@ -167,8 +168,14 @@ def test_the_plan_of_a_repair_holds_no_secret(cluster: Secured) -> None:
     line = "host replication all 127.0.0.1/32 radius radiusservers=192.0.2.1 radiussecrets=hunter3-by-hand\n"
     cluster.edit("db1", "pg_hba.conf", lambda text: line + text)
     cluster.sql("db1", "SELECT pg_reload_conf()")
-    texts = [workspace.preview().text, workspace.run("preview", "--json", "--diff").text, workspace.up("--debug").text]
-    texts += [workspace.state()]
+    workspace.environment["PULUMI_DEBUG_COMMANDS"] = "true"
+    texts = [workspace.preview("--event-log", str(tmp_path / "events")).text]
+    del workspace.environment["PULUMI_DEBUG_COMMANDS"]
+    texts += [workspace.run("preview", "--json", "--diff").text, workspace.up("--debug").text, workspace.state()]
+    texts += [
+        review_in([review(read((tmp_path / "events").read_text()))]) for review_in in (as_text, as_json, as_markdown)
+    ]
+    assert ["contentMatches" in text for text in texts[-3:]] == [True] * 3
     workspace.unchanged()
     assert "password=(hidden)" in texts[0]
     assert "radius with options" in texts[0]

@@ -1,0 +1,90 @@
+"""A review for a terminal, and as JSON."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import groupby
+
+from tde_replication.errors import escaped
+from tde_replication.review.findings import Change, Effect, Review
+
+LINES = 20
+"""As many of one kind are shown on a terminal."""
+WIDTH = 160
+"""A longer value is cut."""
+
+
+def as_text(reviews: Sequence[Review]) -> str:
+    """The worst first."""
+    return "\n\n".join("\n".join(_stack(one)) for one in worst_first(reviews))
+
+
+def as_json(reviews: Sequence[Review]) -> str:
+    return json.dumps([{**asdict(one), "verdict": one.verdict.name.lower()} for one in worst_first(reviews)], indent=2)
+
+
+def worst_first(reviews: Sequence[Review]) -> list[Review]:
+    return sorted(reviews, key=lambda one: (-one.verdict, one.stack))
+
+
+def by_server(effects: Sequence[Effect]) -> list[tuple[str, list[Effect]]]:
+    """In the order of their first effects."""
+    order = list(dict.fromkeys(one.server for one in effects))
+    ordered = sorted(effects, key=lambda one: order.index(one.server))
+    return [(server, list(of)) for server, of in groupby(ordered, key=lambda one: one.server)]
+
+
+def gathered(changes: Sequence[Change]) -> list[Change]:
+    """What is new or taken away as a whole, as one line of names each."""
+    whole = [one for one in changes if not one.what and one.found != "gone"]
+    lines = [
+        Change(f"{len(names)} {state}", "", None, ", ".join(names))
+        for state in dict.fromkeys(one.declared or "" for one in whole)
+        if (names := [one.resource for one in whole if one.declared == state])
+    ]
+    return [one for one in changes if one not in whole] + lines
+
+
+def _stack(review: Review) -> Iterator[str]:
+    yield _line(f"{review.stack or 'the stack'}: {review.sentence}")
+    servers = by_server(review.effects)
+    width = max((len(server) for server, _ in servers), default=0)
+    for server, effects in servers:
+        for effect in effects:
+            yield f"  {_line(server):<{width}}  {_indented(effect.text, width + 4)}"
+    yield from _section("changed behind Pulumi's back (found → declared)", [*map(_change, review.drift)])
+    yield from _section("the stack file changes", [*map(_change, gathered(review.declared))])
+    yield from _section("not known", review.unknown)
+    yield from _section("said by the preview", review.notes)
+    if review.diff:
+        count = len(review.diff)
+        yield f"{count} resource{'s' if count > 1 else ''} in all; each value: pulumi preview --diff"
+
+
+def _section(title: str, lines: Sequence[str]) -> Iterator[str]:
+    if lines:
+        yield f"{title}:"
+        yield from (f"  {_indented(one, 4)}" for one in lines[:LINES])
+    if len(lines) > LINES:
+        yield f"  … and {len(lines) - LINES} more"
+
+
+def _change(change: Change) -> str:
+    if not change.what:
+        arrow = " → " if change.found else ""
+        return f"{change.resource}: {change.found or ''}{arrow}{change.declared}"
+    return f"{change.resource}  {change.what}: {cut(change.found)} → {cut(change.declared)}"
+
+
+def cut(value: str | None, width: int = WIDTH) -> str:
+    if value is None:
+        return "(none)"
+    return value if len(value) <= width else f"{value[:width]}…"
+
+
+def _line(text: str) -> str:
+    return escaped(text).replace("\n", "\\n")
+
+
+def _indented(text: str, depth: int) -> str:
+    return escaped(text).replace("\n", "\n" + " " * depth)

@@ -1,0 +1,195 @@
+"""What a review makes of a preview: the verdict, what each server goes through, drift apart from declared change."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tde_replication.errors import UserError
+from tde_replication.records import Cost, Unasked
+from tde_replication.review import Review, as_json, as_text, read, review
+from tde_replication.review.__main__ import main
+from tde_replication.review.findings import Change, Effect, Verdict
+from tests.unit.previews import SECRET, UNKNOWN, Stream, changed, server
+
+RESTART = Cost(kind="restart", server="db1", text="server db1 will be restarted: max_connections", of="Server")
+CLONE = Cost(kind="clone", server="db2", text="db2: a new base backup of db1", size=2**30, free=2**31, of="BaseBackup")
+
+
+def reviewed(stream: Stream) -> Review:
+    return review(read(stream.text))
+
+
+def test_nothing_to_do() -> None:
+    same = server("db1")
+    found = reviewed(Stream().refresh("Server", "db1", same, same).plan("same", "Server", "db1", same, same))
+    assert (found.stack, found.verdict, found.sentence) == ("orders", Verdict.NOTHING, "nothing to do")
+    assert as_text([found]) == "orders: nothing to do"
+
+
+def test_a_reload_interrupts_nobody() -> None:
+    found = reviewed(changed(Stream().record(Cost(kind="reload", server="db1", of="Server")), work_mem="9MB"))
+    assert (found.verdict, found.effects[0].text) == (Verdict.CHANGES, "reloads its configuration")
+    assert found.declared == [Change("Server db1", "settings.work_mem", None, "9MB")]
+    assert found.drift == []
+
+
+def test_a_restart_interrupts_and_says_whom() -> None:
+    found = reviewed(changed(Stream().record(RESTART), max_connections="200"))
+    assert (found.verdict, found.sentence) == (Verdict.INTERRUPTS, "interrupts db1 (primary); loses nothing")
+    assert found.effects == [Effect("db1", "restart", RESTART.text)]
+
+
+def test_a_cost_of_what_is_not_planned_does_not_count() -> None:
+    """As the refresh told it of drift that the stack file has come to declare."""
+    other = Cost(kind="restart", server="db2", of="Server")
+    assert reviewed(changed(Stream().record(other, early=True), work_mem="9MB")).verdict == Verdict.CHANGES
+
+
+@pytest.mark.parametrize(("planned", "verdict"), [(False, Verdict.INTERRUPTS), (True, Verdict.CHANGES)])
+def test_what_the_plan_says_of_a_server_replaces_what_the_refresh_said(planned: bool, verdict: Verdict) -> None:  # noqa: FBT001
+    stream = Stream().record(RESTART, early=True)
+    if planned:
+        stream.record(Cost(kind="reload", server="db1", of="Server"))
+    assert reviewed(changed(stream, work_mem="9MB")).verdict == verdict
+
+
+@pytest.mark.parametrize("form", ["text", "digest"])
+def test_drift_is_told_apart_from_declared_change(form: str) -> None:
+    """Of one value each, and of one that was changed in both ways."""
+    recorded = {"work_mem": "4MB", "jit": "on", "port": "5432", "wal_level": "replica"}
+    found = {"work_mem": "1MB", "jit": "on", "port": "1", "wal_level": "replica"}
+    declared = {"work_mem": "4MB", "jit": "off", "port": "2", "wal_level": "replica"}
+    was, live, wanted = (server("db1", settings=one) for one in (recorded, found, declared))
+    made = review(read(getattr(Stream().change("Server", "db1", was, live, wanted), form)))
+    assert made.drift == [
+        Change("Server db1", "settings.work_mem", "1MB", "4MB"),
+        Change("Server db1", "settings.port", "1", "2"),
+    ]
+    assert made.declared == [
+        Change("Server db1", "settings.jit", "on", "off"),
+        Change("Server db1", "settings.port", "5432", "2"),
+    ]
+
+
+@pytest.mark.parametrize("form", ["text", "digest"])
+def test_what_is_gone_is_drift_and_what_is_new_is_declared(form: str) -> None:
+    file = {"host": "ssh://db1", "path": "/pg/pgpass", "content": SECRET}
+    stream = Stream().change("HostFile", "db2-pgpass", file, None, file)
+    stream.plan("create", "HostFile", "db3-pgpass", None, file)
+    made = review(read(getattr(stream, form)))
+    assert made.drift == [Change("HostFile db2-pgpass", "", "gone", "made again")]
+    assert made.declared == [Change("HostFile db3-pgpass", "", None, "new")]
+    assert "(secret)" in str(made.diff)
+
+
+def test_a_clone_says_how_much_and_whether_it_fits() -> None:
+    clone = {**server("db2"), "follows": "the primary"}
+    lost = {**clone, "follows": "its WAL is gone from the primary"}
+    stream = Stream().refresh("BaseBackup", "db2", clone, lost).record(CLONE)
+    for step in ("delete-replaced", "replace", "create-replacement"):
+        stream.plan(step, "BaseBackup", "db2", lost, None if step == "delete-replaced" else clone)
+        stream.plan(step, "Server", "db2", server("db2"), {**server("db2"), "madeAt": UNKNOWN})
+    made = reviewed(stream)
+    assert made.effects[0].text == "a new base backup of db1 (2.0 GiB are free: it fits)"
+    assert made.sentence == "interrupts db2 (standby); loses nothing"
+    assert made.drift == [Change("BaseBackup db2", "follows", "its WAL is gone from the primary", "the primary")]
+    assert made.declared == [], "what only follows from it is not the stack file's"
+    assert made.unknown == ["known during up: madeAt of Server db2"]
+    assert [one.operation for one in made.diff] == ["replace", "replace"]
+    assert "it does not fit" in str(reviewed(stream.record(Cost(kind="clone", server="db2", size=9, free=1))).effects)
+
+
+def test_what_is_lost_is_the_verdict() -> None:
+    mount = {"path": "tde-orders"}
+    stream = changed(Stream().record(RESTART), max_connections="200")
+    made = reviewed(stream.plan("delete", "vault:index/mount:Mount", "orders-mount", mount, None))
+    assert made.verdict == Verdict.LOSES
+    assert made.sentence == "loses the Vault mount orders-mount with every key in it; interrupts db1 (primary)"
+    made = reviewed(changed(Stream().record(Cost(kind="reload", loses="what db2 has", of="Server")), work_mem="9MB"))
+    assert made.sentence == "loses what db2 has"
+
+
+@pytest.mark.parametrize(("disposable", "verdict"), [(True, Verdict.LOSES), (False, Verdict.INTERRUPTS)])
+def test_data_that_is_set_aside_is_not_lost(disposable: bool, verdict: Verdict) -> None:  # noqa: FBT001
+    directory = {**server("db1"), "disposable": disposable}
+    made = reviewed(Stream().plan("delete", "DataDirectory", "db1", directory, None))
+    assert made.verdict == verdict
+
+
+def test_a_refusal_names_its_server_and_shows_the_drift_behind_it() -> None:
+    before, found = server("db1", replay="running"), server("db1", replay="paused")
+    stream = Stream(result="failed").refresh("Server", "db1", before, found)
+    problem = "pulumi-python:dynamic/postgres:Server resource 'db1' has a problem: restart: refused"
+    made = reviewed(stream.say(problem, "error", stream.urn("Server", "db1")))
+    assert made.verdict == Verdict.REFUSED
+    assert made.effects == [Effect("db1", "refused", "restart: refused")]
+    assert made.drift == [Change("Server db1", "replay", "paused", "running")]
+
+
+@pytest.mark.parametrize("form", ["text", "digest"])
+def test_mistakes_of_a_stack_file_are_told_together(form: str) -> None:
+    stream = Stream(result="failed").say("error: stacks/Pulumi.orders.yaml has 1 mistake:\n", "info#err")
+    stream.say("  cluster.port: 70000 is not a port\n", "info#err").say("warning: NOT ENCRYPTED", "info#err")
+    stream.say("a progress").say("careful", "warning")
+    made = review(read(getattr(stream, form)))
+    told = "stacks/Pulumi.orders.yaml has 1 mistake:\ncluster.port: 70000 is not a port"
+    assert made.effects == [Effect("cluster", "refused", told)]
+    assert made.notes == ["NOT ENCRYPTED", "careful"]
+
+
+def test_a_preview_that_was_interrupted_is_not_taken_for_a_whole_one() -> None:
+    events = changed(Stream(), work_mem="9MB").text.splitlines()
+    made = review(read("\n".join(line for line in events if "summaryEvent" not in line)))
+    assert (made.verdict, made.sentence.split(",")[0]) == (Verdict.REFUSED, "the preview did not come to its end")
+
+
+def test_without_costs_it_is_not_said_that_nobody_is_interrupted() -> None:
+    made = review(read(changed(Stream().record(RESTART), max_connections="200").digest))
+    assert made.sentence == "changes; whether it interrupts is not known"
+    assert "PULUMI_ENABLE_STREAMING_JSON_PREVIEW" in made.unknown[0]
+
+
+def test_what_could_not_be_asked_is_told_once_by_reason() -> None:
+    stream = changed(Stream(), work_mem="9MB").say("not checked: db2 is silent.", "warning")
+    for what in ("Server db2", "HostFile x", "Server db2"):
+        stream.record(Unasked(what=what, why="db2 is silent"))
+    made = reviewed(stream)
+    assert made.unknown == ["not asked: Server db2, HostFile x: db2 is silent"]
+    assert made.notes == []
+
+
+def test_the_json_is_for_programs_and_the_worst_comes_first() -> None:
+    calm, worse = reviewed(changed(Stream("a"), work_mem="1MB")), reviewed(changed(Stream("b").record(RESTART), x="1"))
+    first, second = json.loads(as_json([calm, worse]))
+    assert (first["stack"], first["verdict"], second["verdict"]) == ("b", "interrupts", "changes")
+    assert as_text([calm, worse]).startswith("b: interrupts")
+
+
+def test_a_text_from_a_machine_is_escaped_on_a_terminal() -> None:
+    text = as_text([reviewed(changed(Stream().say("\x1b[2J", "warning"), work_mem="\x1b]0;x\x07"))])
+    assert "\x1b" not in text
+    assert text.count(r"\x1b") == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "no json", '{"steps": 7}', '{"steps": [{}]}', '{"resourcePreEvent": 1}']
+)
+def test_what_is_no_preview_is_refused_in_a_sentence(text: str) -> None:
+    with pytest.raises(UserError, match=r"^orders\.json (is not the JSON|holds no event) of a Pulumi preview"):
+        read(text, "orders.json")
+
+
+def test_files_of_several_stacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / name for name in ("a", "b")]
+    for file in files:
+        file.write_text(changed(Stream(file.name), work_mem="9MB").text)
+    assert main(["--format", "markdown", *map(str, files)]) == 0
+    assert capsys.readouterr().out.startswith("| stack | verdict |")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(files[0].read_text()))
+    assert main([]) == 0
+    assert capsys.readouterr().out.startswith("a: changes")

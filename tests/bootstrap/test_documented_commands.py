@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import __main__ as benchmarks
 from bootstrap.project import HERE
+from tde_replication.review import __main__ as review
 from tde_replication.status import __main__ as status
 from tests.bootstrap import clone as clones
 from tests.bootstrap.clone import Clone
@@ -102,6 +103,8 @@ def test_a_module_takes_its_arguments(command: str) -> None:
     assert option == "-m"
     if module == "benchmarks":
         benchmarks.options(rest)
+    elif module == "tde_replication.review":
+        review.options(rest)
     elif module == "tde_replication.status":
         status.options(rest[: rest.index(">")] if ">" in rest else rest)
     elif module == "bootstrap":

@@ -138,7 +138,7 @@ def test_the_preview_of_a_pull_request(cluster: Cluster, tmp_path: Path) -> None
     assert reviewed(cluster.workspace.preview("--event-log", str(tmp_path / "events"))) == PULL_REQUEST
     del cluster.workspace.environment["PULUMI_DEBUG_COMMANDS"]
     found = as_text([review(read((tmp_path / "events").read_text()))])
-    assert re.sub(r"[\d.]+ MiB", "… MiB", found.partition("not known:")[0]) == REVIEW
+    assert re.sub(r"[\d.]+ MiB", "… MiB", found.partition("not known:")[0]) == REVIEW, found
     cluster.workspace.up_well()
     cluster.workspace.unchanged()
 

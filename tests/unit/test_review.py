@@ -44,8 +44,8 @@ def test_a_restart_interrupts_and_says_whom() -> None:
 
 def test_a_cost_of_what_is_not_planned_does_not_count() -> None:
     """As the refresh told it of drift that the stack file has come to declare."""
-    other = Cost(kind="restart", server="db2", of="Server")
-    assert reviewed(changed(Stream().record(other, early=True), work_mem="9MB")).verdict == Verdict.CHANGES
+    for other in (Cost(kind="restart", server="db2", of="Server"), Cost(kind="restart", of="WalEncryption")):
+        assert reviewed(changed(Stream().record(other, early=True), work_mem="9MB")).verdict == Verdict.CHANGES
 
 
 @pytest.mark.parametrize(("planned", "verdict"), [(False, Verdict.INTERRUPTS), (True, Verdict.CHANGES)])
@@ -127,6 +127,12 @@ def test_a_refusal_names_its_server_and_shows_the_drift_behind_it() -> None:
     assert made.verdict == Verdict.REFUSED
     assert made.effects == [Effect("db1", "refused", "restart: refused")]
     assert made.drift == [Change("Server db1", "replay", "paused", "running")]
+
+
+def test_an_error_in_a_preview_that_came_to_its_end_is_a_note() -> None:
+    """Such as of a plugin that ended while Pulumi took it down."""
+    made = reviewed(changed(Stream().say("a plugin exited prematurely", "error"), work_mem="9MB"))
+    assert (made.verdict, made.notes) == (Verdict.CHANGES, ["a plugin exited prematurely"])
 
 
 @pytest.mark.parametrize("form", ["text", "digest"])

@@ -1,24 +1,40 @@
-"""python -m tde_replication.review [--format text|markdown|json] [FILE…]: each file is the JSON of one stack's preview."""
+"""python -m tde_replication.review [--format text|markdown|json] [--comment] [FILE…]: a file is the JSON of a stack's preview."""
 
 import argparse
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from tde_replication.errors import UserError
 from tde_replication.review import as_json, as_markdown, as_text, read, review
+from tde_replication.review.forge import MARK, forge
+from tde_replication.review.markdown import LIMIT
 
 FORMATS = {"text": as_text, "markdown": as_markdown, "json": as_json}
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tde_replication.review", description=__doc__)
+def options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tde_replication.review", description="What does this preview mean?"
+    )
     parser.add_argument("--format", choices=FORMATS, default="text")
-    parser.add_argument("file", nargs="*", type=Path, help="without any: standard input")
-    options = parser.parse_args(arguments)
-    texts = [(str(file), file.read_text(errors="replace")) for file in options.file]
+    help_of_comment = "as a comment of this job's pull request (GitHub) or merge request (GitLab), too"
+    parser.add_argument("--comment", action="store_true", help=help_of_comment)
+    parser.add_argument(
+        "file", nargs="*", type=Path, help="the JSON of one stack's preview; without any: standard input"
+    )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str]) -> int:
+    given = options(arguments)
+    texts = [(str(file), file.read_text(errors="replace")) for file in given.file]
     texts = texts or [("standard input", sys.stdin.read())]
-    made = FORMATS[options.format]([review(read(text, source)) for source, text in texts])
-    sys.stdout.write(made.rstrip("\n") + "\n")
+    reviews = [review(read(text, source)) for source, text in texts]
+    sys.stdout.write(FORMATS[given.format](reviews).rstrip("\n") + "\n")
+    if given.comment:
+        forge(os.environ).comment(as_markdown(reviews, limit=LIMIT - len(MARK) - 1))
     return 0
 
 

@@ -96,7 +96,8 @@ def review(preview: Preview) -> Review:
     made.notes = [
         message.text
         for message in preview.messages
-        if message.severity == "warning" and not any(one and one in message.text for one in told)
+        if message.severity in {"warning", "error" if preview.complete else ""}
+        and not any(one and one in message.text for one in told)
     ]
     made.verdict, made.sentence = _verdict(preview, made, losses, servers)
     return made
@@ -131,7 +132,7 @@ def _place(inputs: Inputs) -> tuple[Any, Any]:
 
 
 def _refusals(preview: Preview, servers: _Servers) -> Iterator[Effect]:
-    for message in preview.messages:
+    for message in [] if preview.complete else preview.messages:
         if message.severity == "error" and message.text not in {"preview failed", "update failed"}:
             step = preview.steps.get(message.urn)
             yield Effect(servers.of(step) if step else CLUSTER, "refused", message.text)

@@ -13,7 +13,7 @@ from tde_replication.review.findings import Altered, Change, Review, Verdict
 from tde_replication.review.plain import by_server, cut, gathered, worst_first
 
 LIMIT = 65_536
-"""Characters that GitHub takes as a comment."""
+"""Characters that GitHub takes as a comment. Bytes are counted here: there are never less of them."""
 _WORD = re.compile(r"[(']?(?![0-9a-f]{7})[A-Za-z0-9]+(?:[._/'-][A-Za-z0-9]+)*[)']?[.,;:]?[)']?")
 """A word, number or path that no forge makes anything of; not the abbreviation of a commit."""
 _CODE = re.compile(r"`[A-Za-z]+`[.,;:]?")
@@ -21,7 +21,7 @@ _LINKED = re.compile(r"www\.|GH-|://", re.IGNORECASE)
 LONG = 1000
 """A longer sentence is cut."""
 _NOTICE = 100
-"""Characters at most of the line that says how many are left out."""
+"""Bytes at most of the line that says how many are left out."""
 _SIGNS = {"create": "+", "import": "+", "delete": "-", "replace": "±", "update": "~"}
 _MARKS = {
     Verdict.NOTHING: "⚪",
@@ -33,7 +33,7 @@ _MARKS = {
 
 
 def as_markdown(reviews: Sequence[Review], *, limit: int = LIMIT) -> str:
-    """The worst stack first. Never more than `limit` characters: what matters least is left out, and that is said."""
+    """The worst stack first. Never more than `limit` bytes: what matters least is left out, and that is said."""
     ordered = worst_first(reviews)
     alone = len(ordered) == 1
     rows = [] if alone else [f"| {_MARKS[one.verdict]} {code(cut(one.stack))} | {_sentence(one)} |" for one in ordered]
@@ -81,10 +81,10 @@ class _Part:
         return "\n".join(filter(None, [self.before, *self.lines, told, self.after]))
 
     def cut(self, excess: int) -> None:
-        """Leave out lines from its end until `excess` characters are saved, or nothing is left."""
+        """Leave out lines from its end until `excess` bytes are saved, or nothing is left."""
         saved = -_NOTICE
         while self.lines and saved < excess:
-            saved += len(self.lines.pop()) + 1
+            saved += _length(self.lines.pop()) + 1
             self.left_out += 1
 
 
@@ -105,10 +105,8 @@ def _parts(review: Review, *, alone: bool) -> list[_Part]:
     parts += [_Part(weight, lines, f"{name}\n" if lines else "") for weight, name, lines in sections]
     if review.diff:
         whole = [line for one in review.diff for line in _altered(one)]
-        fence = "`" * (max((len(run) for line in whole for run in re.findall("`+", line)), default=2) + 1)
-        fence = max(fence, "```", key=len)
-        before = f"<details><summary>{len(review.diff)} resources, with all values</summary>\n\n{fence}diff"
-        parts.append(_Part(5, whole, before, f"{fence}\n\n</details>"))
+        before = f"<details><summary>{len(review.diff)} resources, with all values</summary>\n\n```diff"
+        parts.append(_Part(5, whole, before, "```\n\n</details>"))
     if not alone:
         parts.append(_Part(0, [], "</details>"))
     return parts
@@ -138,9 +136,14 @@ def _value(value: str | None) -> str:
 
 
 def _altered(one: Altered) -> list[str]:
+    """Each line begins with a sign or four spaces, so that none ends the block of code."""
     lines = [f"{_SIGNS.get(one.operation, '~')} {one.resource} ({one.operation})"]
     lines += [f"    {change.what}: {cut(change.found)} → {cut(change.declared)}" for change in one.changes]
     return [escaped(line).replace("\n", "⏎") for line in lines]
+
+
+def _length(text: str) -> int:
+    return len(text.encode())
 
 
 def _joined(parts: Sequence[_Part]) -> str:
@@ -151,20 +154,20 @@ def _fit(table: _Part, stacks: list[list[_Part]], limit: int) -> None:
     """Lines first, from the least important and the best stack on; then whole stacks, and in the end rows of the table."""
 
     def excess() -> int:
-        return len(_joined([table, *(part for stack in stacks for part in stack)])) - limit
+        return _length(_joined([table, *(part for stack in stacks for part in stack)])) - limit
 
     over = excess()
     # The order of `stacks` decides between two parts of one weight.
     for part in sorted((part for stack in reversed(stacks) for part in stack), key=lambda part: -part.weight):
         if over <= 0:
             return
-        before = len(part.text)
+        before = _length(part.text)
         part.cut(over)
-        over -= before - len(part.text)
+        over -= before - _length(part.text)
     whole = len(stacks)
     over = excess() + _NOTICE
     while over > _NOTICE and len(stacks) > 1:
-        over -= len(_joined(stacks.pop()))
+        over -= _length(_joined(stacks.pop()))
     if whole > len(stacks):
         table.after = f"\n… what {whole - len(stacks)} more stacks do is left out, because a comment has a limit"
     if (over := excess()) > 0:

@@ -1,11 +1,14 @@
 """Which of Pulumi's own programs the tests run with, and how they end: those look for their engine every five minutes."""
 
+import os
 import shutil
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 from bootstrap.engine import LANGUAGE_HOST
-from bootstrap.project import is_script
+from bootstrap.plugins import Plugin, account_home
+from bootstrap.project import is_script, is_stand_in
 
 END_SECONDS, OFFICIAL_END_SECONDS = 20.0, 330.0
 
@@ -24,3 +27,16 @@ def end_seconds() -> float:
 def is_official(program: str) -> bool:
     """Whether a process is one of Pulumi's own that look for their engine themselves, by the name of its program."""
     return program.startswith(("pulumi-language-", "pulumi-resource-"))
+
+
+def plugin(name: str) -> Path | None:
+    """Pulumi's own plugin for the installed pulumi-… package, where the account has it."""
+    wanted = Plugin(name, version(f"pulumi-{name}"))
+    homes = [Path(home) for home in (os.environ.get("PULUMI_HOME"), account_home() / ".pulumi") if home]
+    found = (wanted.binary(home) for home in homes)
+    return next((binary for binary in found if binary.exists() and not is_stand_in(binary)), None)
+
+
+def programs(name: str) -> list[str]:
+    """What a test of a plugin's behaviour runs on: the stand-in, and the official one where it can be had."""
+    return ["stand-in", "official"] if plugin(name) else ["stand-in"]

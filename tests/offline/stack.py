@@ -1,4 +1,4 @@
-"""A stack under the real engine, in a Pulumi that knows of no plugins but the stand-ins."""
+"""A stack under the real engine, in a Pulumi that knows of no plugins but those of a test."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from tests import official
 from tests.offline.harness import PROJECT
 
 
@@ -19,9 +20,9 @@ class Failed(Exception):
 
 
 class Stack:
-    """`program` is Python text; it reads what a test `declares` as `declared`."""
+    """`program` is Python text; it reads what a test `declares` as `declared`. `whose` is one of `official.programs`."""
 
-    def __init__(self, place: Path, program: str, plugins: tuple[str, ...], environment: Mapping[str, str]) -> None:
+    def __init__(self, place: Path, program: str, plugin: str, whose: str, environment: Mapping[str, str]) -> None:
         assert shutil.which("pulumi"), "a Pulumi engine is needed on PATH: `make test` brings one"
         self._place = place
         self.environment = os.environ | {
@@ -38,12 +39,16 @@ class Stack:
         (place / "Pulumi.yaml").write_text(json.dumps({"name": "offline", "runtime": settings}))
         reading = "import json, pathlib\ndeclared = json.loads(pathlib.Path('declared.json').read_text())\n"
         (place / "__main__.py").write_text(reading + program)
-        for name in plugins:
-            launcher = place / f"pulumi-resource-{name}"
-            launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{PROJECT}/offline/plugins/{name}.py" "$@"\n')
-            launcher.chmod(0o755)
-            self.pulumi("plugin", "install", "resource", name, version(f"pulumi-{name}"), "--file", str(launcher))
+        binary = official.plugin(plugin) if whose == "official" else self._stand_in(plugin)
+        installed = version(f"pulumi-{plugin}")
+        self.pulumi("plugin", "install", "resource", plugin, installed, "--file", str(binary))
         self.pulumi("stack", "init", "dev")
+
+    def _stand_in(self, plugin: str) -> Path:
+        launcher = self._place / f"pulumi-resource-{plugin}"
+        launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{PROJECT}/offline/plugins/{plugin}.py" "$@"\n')
+        launcher.chmod(0o755)
+        return launcher
 
     def pulumi(self, *arguments: str) -> str:
         done = subprocess.run(

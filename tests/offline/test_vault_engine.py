@@ -1,4 +1,4 @@
-"""The stand-in for pulumi-vault under the real engine, with pulumi-vault's own classes."""
+"""The stand-in for pulumi-vault, and the official plugin where it can be had, under the real engine with its classes."""
 
 import re
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 import hvac.exceptions
 import pytest
 
+from tests.official import programs
 from tests.offline.stack import Failed, Stack
 from tests.openbao import OpenBao, openbao
 
@@ -36,9 +37,9 @@ path "engine/metadata/*" { capabilities = ["deny"] }
 """
 
 
-@pytest.fixture
-def stack(tmp_path: Path, openbao: OpenBao) -> Iterator[Stack]:
-    stack = Stack(tmp_path, PROGRAM, ("vault",), openbao.environment)
+@pytest.fixture(params=programs("vault"))
+def stack(request: pytest.FixtureRequest, tmp_path: Path, openbao: OpenBao) -> Iterator[Stack]:
+    stack = Stack(tmp_path, PROGRAM, "vault", request.param, openbao.environment)
     yield stack
     stack.destroy()
     client = openbao.client()

@@ -1,4 +1,4 @@
-"""The stand-in for pulumi-command under the real engine, with pulumi-command's own classes."""
+"""The stand-in for pulumi-command, and the official plugin where it can be had, under the real engine with its classes."""
 
 import getpass
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.official import programs
 from tests.offline.stack import Stack
 from tests.ssh.sshd import MISSING, Sshd
 
@@ -39,12 +40,13 @@ def sshd(tmp_path: Path) -> Iterator[Sshd]:
     started.stop()
 
 
-def test_life_of_a_stack(tmp_path: Path, sshd: Sshd) -> None:
+@pytest.mark.parametrize("whose", programs("command"))
+def test_life_of_a_stack(tmp_path: Path, sshd: Sshd, whose: str) -> None:
     place, target = tmp_path / "stack", tmp_path / "target" / "f"
     (place / "conf").mkdir(parents=True)
     source = place / "conf" / "f"
     source.write_text("1")
-    stack = Stack(place, PROGRAM, ("command",), {})
+    stack = Stack(place, PROGRAM, "command", whose, {})
     key = sshd.key.read_text()
     connection = {
         "host": sshd.address,

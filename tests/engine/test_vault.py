@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests import official
 from tests.engine.cluster import Cluster, base_directory
 from tests.engine.workspace import ROOT, Output, Workspace
 from tests.openbao import OpenBao
@@ -119,7 +120,7 @@ def test_without_the_vault_a_person_reads_why_once_and_soon(cluster: Cluster, aw
         cluster.bao.unseal()
     assert done.code != 0
     assert done.text.count(sentence) == 1, done.text
-    assert took < 20
+    assert took < (60 if official.plugin("vault") else 20)  # Pulumi's own asks anew for each resource, 4 s each
     cluster.workspace.unchanged()
 
 

@@ -103,9 +103,8 @@ class Provider(ResourceProvider):
         if changed:
             _tell_cost(new, old)
         replaces = sorted(changed & self.kind.replaced_by)
-        stored = any(new_value != old_value for new_value, old_value in _handling(self.kind, new, old))
         return DiffResult(
-            changes=bool(changed) or stored,
+            changes=bool(changed) or new.stores(old),
             replaces=[_alias(self.kind, name) for name in replaces],
             delete_before_replace=self.kind.delete_before_replace,
         )
@@ -230,11 +229,6 @@ def _alias(kind: type[Resource], name: str) -> str:
 
 def _aliases(kind: type[Resource], names: frozenset[str]) -> list[str]:
     return sorted(_alias(kind, name) for name in names)
-
-
-def _handling(kind: type[Resource], new: Resource, old: Resource) -> Iterator[tuple[Any, Any]]:
-    names = kind.not_compared | ({"host"} & kind.model_fields.keys())
-    return ((getattr(new, name), getattr(old, name)) for name in sorted(names))
 
 
 def _plain(props: Mapping[str, Any]) -> Properties:

@@ -1,23 +1,27 @@
 """One pass that registers the resources of a plan.
 
 KeyVault ─ mount, policies, a token per server, the role's secret
-└ Primary ─ CleanupRecord → DataDirectory + token file → Server
+└ Primary ─ CleanupRecord → Topology → DataDirectory + token file → Server
 ├ Extension → KeyProvider → PrincipalKey → KeyBinding (server, default) → WalEncryption
 ├ ReplicationRole → HbaRule
-└ for each standby: CleanupRecord → ReplicationSlot → BaseBackup + token file + passfile → Server → ReplicationCheck
+└ for each standby: CleanupRecord → ReplicationSlot → DataDirectory + token file + passfile → Server → WalEncryption
+  → ReplicationCheck
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
+from psycopg.conninfo import make_conninfo
 from pulumi import Output, Resource, ResourceOptions
 
 from tde_replication import report
 from tde_replication.keys import key_vault, keys
-from tde_replication.member import ClusterContext, after, as_primary
+from tde_replication.member import ClusterContext, after, alone, as_primary, urn_of_child
 from tde_replication.plan import ClusterPlan
 from tde_replication.postgres import resources
+from tde_replication.postgres.topology_server import Rule, TopologyServer
 from tde_replication.standby import standby
 from tde_replication.unknown import as_input
 
@@ -30,6 +34,8 @@ class Results:
     standbys: Output[list[dict[str, Any]]]
     primary_dsn: Output[str]
     standby_dsns: Output[list[str]]
+    read_write_dsn: Output[str]
+    read_only_dsn: Output[str]
     vault: Output[dict[str, str]]
     encryption: Output[dict[str, Any]]
     summary: Output[str]
@@ -48,10 +54,16 @@ def build(context: ClusterContext) -> Results:
     adopted = primary.declared.adopt
     if not adopted:
         primary.cleanup_record(context, context.token_file, context.ca_file)
-    kind = resources.AdoptedDirectory if adopted else resources.InitializedDirectory
-    opts = context.child(depends_on=list(primary.ready), protect=cluster.protect)
-    directory = kind(context.named(primary.name), opts, **primary.directory(context))
-    inside = {**primary.placement.location, "system_identifier": directory.system_identifier}
+    topology = _topology(context, context.child(depends_on=list(primary.ready)))
+    kind = resources.AdoptedDirectory if adopted else resources.ServerDirectory
+    opts = context.child(depends_on=[*primary.ready, topology], protect=cluster.protect)
+    of_kind: dict[str, Any] = {} if adopted else {"role": "primary", "others": plan.places_beside(primary)}
+    directory = kind(context.named(primary.name), opts, **primary.directory(context), **of_kind)
+    inside = {
+        **primary.placement.location,
+        "others": plan.places_beside(primary),
+        "system_identifier": directory.system_identifier,
+    }
     if adopted:
         known = {"role": cluster.replication.role, "clients": plan.clients, **as_primary(inside)}
         known["settings"] = primary.parameters(cluster, encrypted=plan.in_force) | (
@@ -59,7 +71,7 @@ def build(context: ClusterContext) -> Results:
         )
         primary.cleanup_record(context, context.token_file, context.ca_file, on_primary=known)
     vault_files = primary.vault_files(context, vault.tokens[primary.name])
-    opts = context.child(depends_on=[directory, *vault_files], protect=cluster.protect)
+    opts = context.child(depends_on=[directory, topology, *vault_files], protect=cluster.protect)
     server = primary.server(context, directory, opts, {})
     # Where the whole data directory goes, nothing in it has to be taken away first; one that is set aside or that stays
     # must not keep a slot, which would fill its disk, or a way in. With the claim, and not with the directory: that is in no
@@ -76,15 +88,48 @@ def build(context: ClusterContext) -> Results:
         stack=plan.stack,
     )
     rules = [_hba_rule(context, address, inside, after(on_primary, role)) for address in plan.clients]
+    # A former primary's directory may be replaced, and no other standby for that: it may be processed at the same time.
+    apart = {**inside, "system_identifier": alone(directory.system_identifier)}
     for member in plan.standbys:
-        slot = {"slot": member.slot, "primary_goes": goes, **as_primary(inside)}
+        slot = {"slot": member.slot, "primary_goes": goes, "others": inside["others"], **as_primary(apart)}
         files = (context.token_file, context.ca_file, context.passfile)
         member.cleanup_record(context, *files, after=[server], on_primary=slot)
     checks = [
-        standby(context, member, inside, on_primary, [*last_keys, *rules], vault.tokens[member.name], password)
+        standby(context, member, apart, on_primary, [*last_keys, *rules], vault.tokens[member.name], password)
         for member in plan.standbys
     ]
     return _results(plan, [server, *last_keys, role, *rules, *checks])
+
+
+def _topology(context: ClusterContext, opts: ResourceOptions) -> resources.Topology:
+    plan, cluster = context.plan, context.cluster
+    servers = [
+        TopologyServer(
+            name=member.name,
+            host=member.placement.address,
+            data_directory=str(member.placement.data),
+            binaries=str(member.placement.binaries),
+            slot=member.slot,
+            restart=member.declared.restart,
+        ).model_dump(by_alias=True)
+        for member in sorted(plan.members, key=attrgetter("name"))  # whoever of them is the primary
+    ]
+    return resources.Topology(
+        plan.name,
+        opts,
+        primary=plan.primary.name,
+        servers=servers,
+        role=cluster.replication.role,
+        rules=[
+            Rule(
+                connection_type=plan.connection_type, databases=plan.databases_from(address), address=address
+            ).model_dump(by_alias=True)
+            for address in plan.clients
+        ],
+        database=cluster.database,
+        encryption=plan.in_force,
+        urn=urn_of_child(context.parent, resources.Topology, plan.name),
+    )
 
 
 def _hba_rule(
@@ -95,13 +140,25 @@ def _hba_rule(
         context.named(f"{role} from {address}"),
         opts,
         **inside,
-        connection_type="hostssl" if plan.cluster.replication.encrypted else "host",
-        databases=[
-            "replication",
-            *plan.databases(*(n for n in plan.standbys if address in plan.clients_of(n))),
-        ],
+        connection_type=plan.connection_type,
+        databases=plan.databases_from(address),
         role=role,
         address=address,
+    )
+
+
+def _for_clients(plan: ClusterPlan, wanted: str) -> str:
+    """A libpq connection string with every server, which finds the one that is `wanted`, whoever is the primary.
+
+    (PostgreSQL documentation, *target_session_attrs*.) A machine that is dead costs each new connection five seconds.
+    """
+    places = [member.placement.seen_at for member in sorted(plan.members, key=attrgetter("name"))]
+    return make_conninfo(
+        host=",".join(host for host, _ in places),
+        port=",".join(str(port) for _, port in places),
+        dbname=plan.cluster.database,
+        target_session_attrs=wanted,
+        connect_timeout=5,
     )
 
 
@@ -123,6 +180,8 @@ def _results(plan: ClusterPlan, last: Sequence[Resource]) -> Results:
         standbys=after([line.output for line in standbys]),
         primary_dsn=Output.secret(after(plan.primary.placement.dsn)),
         standby_dsns=Output.secret(after([member.placement.dsn for member in plan.standbys])),
+        read_write_dsn=after(_for_clients(plan, "read-write")),
+        read_only_dsn=after(_for_clients(plan, "prefer-standby")),
         vault=after({"address": plan.vault_address.address, "mount": plan.mount}),
         encryption=after({"mode": plan.cluster.encryption, "inForce": plan.in_force} | state),
         summary=after(report.summary(plan.name, [primary, *standbys], cap, plan.reason)),

@@ -6,7 +6,7 @@ from typing import Any
 import pulumi_vault as vault
 from pulumi import Input, Output, Resource, ResourceOptions
 
-from tde_replication.member import ClusterContext, after
+from tde_replication.member import ClusterContext, Member, after
 from tde_replication.postgres import resources
 from tde_replication.vault.key_vault import KeyVault
 
@@ -82,14 +82,22 @@ def keys(
             slots=[member.slot for member in plan.standbys],
             adopted=primary.declared.adopt,
         )
-    last = resources.WalEncryption(
-        context.named(f"WAL of {primary.name}"),
-        after(opts, last),
-        **inside,
-        name=primary.name,
-        binaries=str(primary.placement.binaries),
-        wal_encrypt="on" if cluster.wal_encryption else "off",
-        restart=primary.declared.restart,
-        adopted=primary.declared.adopt,
-    )
+    last = wal_encryption(context, primary, inside["system_identifier"], after(opts, last))
     return [last]
+
+
+def wal_encryption(
+    context: ClusterContext, member: Member, identifier: Input[str], opts: ResourceOptions
+) -> resources.WalEncryption:
+    """Of each server: WAL is encrypted by whoever writes it, a standby too."""
+    return resources.WalEncryption(
+        context.named(f"WAL of {member.name}"),
+        opts,
+        **member.placement.location,
+        system_identifier=identifier,
+        name=member.name,
+        binaries=str(member.placement.binaries),
+        wal_encrypt="on" if context.cluster.wal_encryption else "off",
+        restart=member.declared.restart,
+        adopted=member.declared.adopt,
+    )

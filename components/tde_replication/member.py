@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pulumi
-from pulumi import Resource, ResourceOptions
+from pulumi import Output, Resource, ResourceOptions
 
 from tde_replication import settings
+from tde_replication.adapter import Managed
 from tde_replication.hosts.placement import Placement
 from tde_replication.placeholders import is_placeholder
 from tde_replication.postgres import resources
@@ -18,6 +19,7 @@ from tde_replication.values import slot_name
 if TYPE_CHECKING:
     from tde_replication.plan import ClusterPlan
 
+T = TypeVar("T")
 STANDBY_DEFAULTS = {"wal_retrieve_retry_interval": "1s"}
 """Parameters of a standby that a person's own value outranks: it follows again soon after its primary was restarted."""
 
@@ -194,11 +196,20 @@ class Member:
             needed["pg_tde.cipher"] = cluster.cipher
         if any(libraries):
             needed["shared_preload_libraries"] = ",".join(filter(None, libraries))
-        primary = cluster.primary_server
-        if self.declared is primary:
-            return self.declared.settings | needed
-        followed = {n: value for n, value in primary.settings.items() if n in settings.FOLLOWED_PARAMETERS}
-        return STANDBY_DEFAULTS | followed | self.declared.settings | needed
+        own = followed(cluster) | self.declared.settings | needed
+        return own if self.declared is cluster.primary_server else STANDBY_DEFAULTS | own
+
+
+def followed(cluster: settings.Cluster) -> dict[str, str]:
+    """What servers declare of the parameters that no standby may have lower than its primary: the highest of each. So a
+    switchover changes none of them."""
+    found: dict[str, str] = {}
+    for server in cluster.members:
+        for name in settings.FOLLOWED_PARAMETERS & server.settings.keys():
+            value, known = server.settings[name], found.get(name)
+            if known is None or (value.isdecimal() and known.isdecimal() and int(value) > int(known)):
+                found[name] = value
+    return found
 
 
 def after(opts: ResourceOptions, *before: Resource) -> ResourceOptions:
@@ -212,3 +223,20 @@ def as_primary(inside: Mapping[str, Any]) -> dict[str, Any]:
         "primary_directory": inside["data_directory"],
         "primary_identifier": inside["system_identifier"],
     }
+
+
+def alone(output: Output[T]) -> Output[T]:
+    """The same value, of which the engine does not know where it comes from: it replaces what depends on a replaced resource."""
+    return Output(set(), output.future(), output.is_known())  # type: ignore[arg-type]
+
+
+def urn_of_child(parent: Resource, kind: type[Managed], name: str) -> Output[str]:
+    """Its URN, whatever components this one is in. Without the dependency that the component's own URN has as an output:
+    who depends on a component depends on all its children."""
+    own: Output[str | None] = alone(parent.urn)
+
+    def below(urn: str | None) -> str:
+        stack, project, types, _ = (urn or "").split("::", 3)
+        return f"{stack}::{project}::{types}${kind.token()}::{name}"
+
+    return own.apply(below)

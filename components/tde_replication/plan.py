@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import pulumi
 
@@ -62,6 +63,10 @@ class ClusterPlan:
     def members(self) -> list[Member]:
         return [self.primary, *self.standbys]
 
+    def places_beside(self, member: Member) -> list[tuple[str, str]]:
+        """Host and data directory of each other server, the primary's first."""
+        return [(one.placement.address, str(one.placement.data)) for one in self.members if one is not member]
+
     @property
     def key(self) -> str:
         """The principal key."""
@@ -88,11 +93,24 @@ class ClusterPlan:
 
     @property
     def clients(self) -> list[str]:
-        """Where standbys connect from, each once."""
-        return list(dict.fromkeys(one for member in self.standbys for one in self.clients_of(member)))
+        """Where servers connect from, each once: any of them may be a standby, after a switchover."""
+        return list(dict.fromkeys(one for member in self._following for one in self.clients_of(member)))
 
-    def clients_of(self, standby: Member) -> Sequence[str]:
-        return standby.placement.replication_sources or networks(self.primary.placement.replication_host)
+    @property
+    def _following(self) -> list[Member]:
+        """In an order that a switchover does not change."""
+        return sorted(self.members, key=attrgetter("name")) if self.standbys else []
+
+    def clients_of(self, member: Member) -> Sequence[str]:
+        return member.placement.replication_sources or networks(self.primary.placement.replication_host)
+
+    def databases_from(self, address: str) -> list[str]:
+        """What pg_hba.conf lets servers at this address connect to."""
+        return ["replication", *self.databases(*(one for one in self._following if address in self.clients_of(one)))]
+
+    @property
+    def connection_type(self) -> str:
+        return "hostssl" if self.cluster.replication.encrypted else "host"
 
     def databases(self, *standbys: Member) -> list[str]:
         """The database that these log in to: those that synchronize the primary's slots need one."""

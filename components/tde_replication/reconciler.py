@@ -88,6 +88,11 @@ class Resource(BaseModel, ABC):
         del live
         return None
 
+    def stores(self, old: Self) -> bool:
+        """Whether what says how to reach or handle it is another than in `old`: Pulumi's state is to hold that."""
+        names = self.not_compared | ({"host"} & type(self).model_fields.keys()) - self.create_only
+        return any(getattr(self, name) != getattr(old, name) for name in names)
+
     def _differs(self, name: str, old: Self) -> bool:
         return bool(getattr(self, name) != getattr(old, name))
 

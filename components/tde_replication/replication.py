@@ -32,6 +32,12 @@ class EncryptedReplication(pulumi.ComponentResource):
     """The same, and slot, of each."""
     primary_dsn: Output[str]
     standby_dsns: Output[list[str]]
+    """These are the superuser's, on the server's own machine."""
+    read_write_dsn: Output[str]
+    """For clients: a connection string with all servers, which leads to the primary, whoever that is. The same after a
+    switchover; user and password are the client's own."""
+    read_only_dsn: Output[str]
+    """The same, which leads to a standby where there is one."""
     vault: Output[dict[str, str]]
     """address, mount."""
     encryption: Output[dict[str, Any]]
@@ -97,8 +103,9 @@ class EncryptedReplication(pulumi.ComponentResource):
     def _show(self, results: Results) -> None:
         self.primary, self.standbys, self.vault = results.primary, results.standbys, results.vault
         self.primary_dsn, self.standby_dsns = results.primary_dsn, results.standby_dsns
+        self.read_write_dsn, self.read_only_dsn = results.read_write_dsn, results.read_only_dsn
         self.encryption, self.summary = results.encryption, results.summary
-        names = ("primary", "standbys", "vault", "encryption", "summary")
+        names = ("primary", "standbys", "read_write_dsn", "read_only_dsn", "vault", "encryption", "summary")
         self.register_outputs({name: getattr(self, name) for name in names})
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pulumi
 from pulumi import Output, Resource, ResourceOptions
 
-from tde_replication.adapter import Managed
-from tde_replication.member import ClusterContext, Member, after, as_primary
+from tde_replication.keys import wal_encryption
+from tde_replication.member import ClusterContext, Member, after, as_primary, urn_of_child
 from tde_replication.postgres import resources
 from tde_replication.postgres.upstream import Upstream, passfile
 
@@ -50,10 +50,12 @@ def standby(
     )
     files = member.vault_files(context, token)
     encrypt_wal = context.cluster.wal_encryption and plan.in_force
-    directory = resources.ClonedDirectory(
+    directory = resources.ServerDirectory(
         context.named(member.name),
         context.child(depends_on=[slot, pgpass, *files, *ready]),
         **member.directory(context),
+        role="standby",
+        others=plan.places_beside(member),
         origin=f"base backup of {plan.primary.name}",
         upstream=upstream.model_dump(by_alias=True, exclude_none=True),
         slot=member.slot,
@@ -61,19 +63,25 @@ def standby(
         encrypt_wal=encrypt_wal,
         cipher=context.cluster.cipher,
         **as_primary(inside),
-        urn=_urn_of_child(context.parent, resources.ClonedDirectory, context.named(member.name)),
+        urn=urn_of_child(context.parent, resources.ServerDirectory, context.named(member.name)),
     )
     parameters = {
         "primary_conninfo": upstream.conninfo(member.name, *databases),
         "primary_slot_name": member.slot,
     }
-    if encrypt_wal:
-        parameters["pg_tde.wal_encrypt"] = "on"
     server = member.server(context, directory, context.child(depends_on=[directory, *files]), parameters)
+    last: Resource = server
+    if plan.in_force:
+        last = wal_encryption(
+            context,
+            member,
+            inside["system_identifier"],  # of the one cluster: a new clone is no new server
+            context.child(depends_on=[server], deleted_with=member.ready[0]),
+        )
     primary_place = {name: value for name, value in as_primary(inside).items() if name != "primary_identifier"}
     return resources.ReplicationCheck(
         context.named(member.name),
-        context.child(depends_on=[server]),
+        context.child(depends_on=[last]),
         **placement.location,
         system_identifier=directory.system_identifier,
         made_at=directory.made_at,
@@ -85,16 +93,3 @@ def standby(
         key=plan.key if plan.in_force else "",
         vault=plan.vault_url if plan.in_force else "",
     )
-
-
-def _urn_of_child(parent: Resource, kind: type[Managed], name: str) -> Output[str]:
-    """Its URN, whatever components this one is in. Without the dependency that the component's own URN has as an output:
-    who depends on a component depends on all its children."""
-    own = parent.urn
-    known: Output[str | None] = Output(set(), own.future(), own.is_known())
-
-    def below(urn: str | None) -> str:
-        stack, project, types, _ = (urn or "").split("::", 3)
-        return f"{stack}::{project}::{types}${kind.token()}::{name}"
-
-    return known.apply(below)

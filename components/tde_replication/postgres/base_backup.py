@@ -1,6 +1,5 @@
 """A standby's data directory: a clone of the primary by pg_basebackup, and whether it can still follow."""
 
-import re
 import time
 from contextlib import AbstractContextManager
 from pathlib import PurePosixPath
@@ -12,6 +11,7 @@ from tde_replication import hosts
 from tde_replication.errors import CommandFailed, Unavailable, UserError
 from tde_replication.postgres.cipher import OLDEST
 from tde_replication.postgres.control import ControlData
+from tde_replication.postgres.copying import amount, tell
 from tde_replication.postgres.data_directory import DataDirectory
 from tde_replication.postgres.following import IN_CLEAR, WAL_GONE, Clone
 from tde_replication.postgres.inheritance import (
@@ -27,13 +27,14 @@ from tde_replication.postgres.inheritance import (
 )
 from tde_replication.postgres.session import Session, server_session
 from tde_replication.postgres.upstream import Upstream
-from tde_replication.progress import note, progress
+from tde_replication.progress import note
 from tde_replication.records import Cost
 from tde_replication.unasked import could_not_ask
 from tde_replication.values import Cipher
 from tde_replication.waiting import until
 
 PRIMARY_ONCE = "it was promoted, or started without standby.signal"
+PRIMARY_UNTIL_ITS_END = "it was the primary, and did not stop cleanly: it may have WAL that no other server has"
 CLUSTER_SIZE = "SELECT sum(pg_database_size(oid)) FROM pg_database"
 TABLESPACE_FULL = (
     "A tablespace is cloned to where the primary has it, and what is there is never written over. Find out whose files these "
@@ -42,6 +43,7 @@ TABLESPACE_FULL = (
 CLONE_DEADLINE = 7 * 24 * 3600.0
 SLOT_DEADLINE = 10.0
 DF_DEADLINE = 10.0
+WAL_ENCRYPTED = b"pg_tde.wal_encrypt = 'on'\n"
 KEEPALIVE: dict[str, str | int] = {
     "keepalives_idle": 60,
     "keepalives_interval": 10,
@@ -68,11 +70,13 @@ class ClonedDirectory(DataDirectory):
     primary_directory: str
     primary_identifier: str
     """The primary's system identifier: a clone of any other is none of this cluster."""
+    demoted: bool = False
+    """Whether it was the primary before another server became it."""
     urn: str = ""
     """Its own, so that progress is shown in its row."""
     follows: str = "the primary"
     """Whom it can follow: "the primary"; else why it cannot, for which only a new clone helps (a diverged clone is never
-    rewound: see docs/failover.md)."""
+    rewound: see docs/topology.md)."""
 
     called: ClassVar[str] = "BaseBackup"
     replaced_by: ClassVar[frozenset[str]] = frozenset({"host", "data_directory", "primary_identifier", "follows"})
@@ -85,6 +89,7 @@ class ClonedDirectory(DataDirectory):
             "encrypt_wal",
             "cipher",
             "urn",
+            "demoted",
             "primary_host",
             "primary_directory",
         )
@@ -109,9 +114,9 @@ class ClonedDirectory(DataDirectory):
         if live is None and self.machine.listing(self.path):
             return None  # it replaces `live`, of which that is told; or it is taken over
         size, free = self._needed(), None if live and self.disposable else self._free()
-        told = f"{self.name}: a new {self.origin}, {_size(size)}"
+        told = f"{self.name}: a new {self.origin}, {amount(size)}"
         if free is not None and free < size:
-            told += f" (only {_size(free)} are free there: it will not fit)"
+            told += f" (only {amount(free)} are free there: it will not fit)"
         if live is None and self.machine.postmaster(self.path):
             told += "; its former directory was removed under its server, which is stopped"
         if live:
@@ -148,8 +153,8 @@ class ClonedDirectory(DataDirectory):
         if self.disposable or free is None or free >= needed:
             return None
         return (
-            f"{self.name} needs a new clone ({live.follows}): {_size(needed)} beside its old data in {self.path}, which is set "
-            f"aside, and only {_size(free)} are free there. Nothing is changed. Make room: what earlier clones left is in "
+            f"{self.name} needs a new clone ({live.follows}): {amount(needed)} beside its old data in {self.path}, which is set "
+            f"aside, and only {amount(free)} are free there. Nothing is changed. Make room: what earlier clones left is in "
             f"{self.path}.set-aside-*"
         )
 
@@ -174,8 +179,11 @@ class ClonedDirectory(DataDirectory):
         if clone.system_identifier != self.primary_identifier:
             return f"it is a clone of another cluster (system identifier {clone.system_identifier})"
         if clone.left_recovery and not self.machine.status(self.path / "backup_label"):
-            return PRIMARY_ONCE
-        found = Clone(self.machine, self.path, clone, self.slot, self._primary)
+            if not self.demoted:
+                return PRIMARY_ONCE
+            if clone.state != "shut down":
+                return PRIMARY_UNTIL_ITS_END
+        found = Clone(self.machine, self.path, clone, self.slot, self._primary, self.demoted and clone.left_recovery)
         try:
             return IN_CLEAR if self.encrypted and found.runs_without_pg_tde else found.missing()
         except Unavailable as why:
@@ -215,7 +223,7 @@ class ClonedDirectory(DataDirectory):
                 ],
                 deadline=CLONE_DEADLINE,
                 directory=target if self.encrypt_wal else None,
-                on_line=lambda line: _tell(self.origin, line, time.monotonic() - started),
+                on_line=lambda line: tell(self.origin, line, time.monotonic() - started),
             )
         except CommandFailed as failure:
             cause = next((line for line in failure.output.splitlines() if "error:" in line), failure.output.strip())
@@ -233,7 +241,10 @@ class ClonedDirectory(DataDirectory):
             left = left_out(found, lambda path: self.machine.status(path) is not None)
             settings = {name: value for name, value in found.items() if name not in left}
             self.machine.write(target / "postgresql.conf", conf(self._primary_name, settings), mode=0o600)
-            self.machine.write(target / "postgresql.auto.conf", AUTO_CONF, mode=0o600)
+            own = AUTO_CONF + (
+                WAL_ENCRYPTED if self.encrypt_wal else b""
+            )  # before its first start: its WAL is so already
+            self.machine.write(target / "postgresql.auto.conf", own, mode=0o600)
             for name, parameter in ACCESS.items():
                 place = PurePosixPath(primary.value("SELECT current_setting(%s)", [parameter]))
                 if place == PurePosixPath(self.primary_directory) / name:
@@ -266,27 +277,3 @@ class ClonedDirectory(DataDirectory):
     def _tool(self) -> str:
         names = self.machine.listing(PurePosixPath(self.binaries))
         return "pg_tde_basebackup" if "pg_tde_basebackup" in names else "pg_basebackup"
-
-
-def _tell(what: str, line: str, seconds: float) -> None:
-    """One progress line of pg_basebackup (" 1024/4096 kB (25%), 0/1 tablespace") in a person's units."""
-    if found := re.match(r"\s*(\d+)/(\d+) kB", line):
-        done, total = (int(number) * 1024 for number in found.groups())
-        rate = done / max(seconds, 0.001)
-        left = f", about {_duration((total - done) / rate)} left" if 0 < done < total and seconds > 2 else ""  # noqa: PLR2004
-        percent = min(100, done * 100 // max(total, 1))
-        progress(f"{what}: {_size(done)} of {_size(max(done, total))} ({percent} %), {_size(rate)}/s{left}")
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:  # noqa: PLR2004
-            return f"{count:.0f} {unit}" if unit in {"B", "KiB"} else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -7,7 +7,7 @@ would fill a disk. The record is there before all that and taken away after it, 
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import PurePosixPath
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import SecretStr
 
@@ -16,6 +16,7 @@ from tde_replication.hosts.base import LOG
 from tde_replication.postgres.data_directory import STOP_DEADLINE, InitializedDirectory
 from tde_replication.postgres.hba_rule import HbaRule
 from tde_replication.postgres.host_file import HostFile
+from tde_replication.postgres.on_primary import Place
 from tde_replication.postgres.replication_role import ReplicationRole
 from tde_replication.postgres.replication_slot import ReplicationSlot
 from tde_replication.postgres.resource import OnHost
@@ -43,6 +44,8 @@ class CleanupRecord(OnHost):
     primary_directory: str = ""
     primary_identifier: str = ""
     """The cluster that slot, role and lines are in."""
+    others: list[Place] = []
+    """Host and data directory of the servers that may be the primary by now."""
     primary_goes: bool = False
     """Whether its whole directory goes with the stack; then a slot matters only where the standby goes alone."""
     settings: dict[str, str] = {}
@@ -51,11 +54,20 @@ class CleanupRecord(OnHost):
     """What its postgresql.auto.conf said of them before, where it said something; None where it could not be asked."""
 
     computed: ClassVar[frozenset[str]] = frozenset({"found"})
+    create_only: ClassVar[frozenset[str]] = frozenset({"others"})
 
     not_compared: ClassVar[frozenset[str]] = frozenset(
         {
             *("host", "name", "data_directory", "binaries", "stack", "disposable", "adopted", "files"),
-            *("slot", "role", "clients", "primary_host", "primary_directory", "primary_identifier", "primary_goes"),
+            *(
+                "slot",
+                "role",
+                "clients",
+                "primary_host",
+                "primary_directory",
+                "primary_identifier",
+                "primary_goes",
+            ),
         }
     )
 
@@ -133,10 +145,11 @@ class CleanupRecord(OnHost):
             yield from self._on_primary()
 
     def _on_primary(self) -> Iterator[str]:
-        primary = {
+        primary: dict[str, Any] = {
             "host": self.primary_host,
             "data_directory": self.primary_directory,
             "system_identifier": self.primary_identifier,
+            "others": self.others,
         }
         if self.slot:
             slot = ReplicationSlot(**primary, slot=self.slot)

@@ -7,18 +7,18 @@ import psycopg
 from psycopg import sql
 
 from tde_replication.errors import NoDatabase, UserError
-from tde_replication.postgres.resource import OnServer
+from tde_replication.postgres.on_primary import OnPrimary
 from tde_replication.postgres.session import session
 from tde_replication.progress import note
 
 
-class Extension(OnServer):
+class Extension(OnPrimary):
     """``CREATE EXTENSION pg_tde`` in one database, which is made where it is missing and never dropped."""
 
     database: str
     ours: bool = True
 
-    replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"database"}
+    replaced_by: ClassVar[frozenset[str]] = OnPrimary.replaced_by | {"database"}
     computed: ClassVar[frozenset[str]] = frozenset({"ours"})
 
     @property

@@ -20,13 +20,15 @@ OLDEST_WAL = "SELECT min(substr(name, 9)) FROM pg_ls_waldir() WHERE name ~ '^[0-
 
 @dataclass(frozen=True)
 class Clone:
-    """One that this cluster's primary was cloned to, and that has never been a primary."""
+    """A standby's data directory, or that of a former primary which stopped cleanly."""
 
     machine: Host
     path: PurePosixPath
     control: ControlData
     slot: str
     primary: Callable[[], AbstractContextManager[Session]]
+    demoted: bool = False
+    """Whether it was the primary itself: the last record that it wrote begins where its control file says that it ends."""
 
     @property
     def runs_without_pg_tde(self) -> bool:
@@ -69,7 +71,7 @@ class Clone:
             return f"it is on timeline {mine}, the primary on {timeline}"
         if mine < timeline:
             end = _end_of(primary, mine, timeline)
-        if position(reached) > position(end):
+        if position(reached) + self.demoted > position(end):
             return f"it has WAL up to {reached} of timeline {mine}, which ends at {end} on the primary"
         return None
 

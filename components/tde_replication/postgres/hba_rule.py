@@ -12,8 +12,8 @@ from typing import ClassVar, Self
 
 from tde_replication.errors import Conflict, UserError
 from tde_replication.postgres.hba_file import Line, first_rule, quoted, replication_rules, same_address, take_out
+from tde_replication.postgres.on_primary import OnPrimary
 from tde_replication.postgres.parameters import reload_configuration
-from tde_replication.postgres.resource import OnServer
 from tde_replication.postgres.session import Session, session
 from tde_replication.records import Cost
 
@@ -29,7 +29,7 @@ END_STRANGERS = (
 """Whoever may connect can take an advisory lock: only superusers have anything to do with the one of editors of the file."""
 
 
-class HbaRule(OnServer):
+class HbaRule(OnPrimary):
     connection_type: str = "host"
     """"host", or "hostssl" where the replication connection must be encrypted."""
     databases: list[str] = ["replication"]
@@ -45,7 +45,7 @@ class HbaRule(OnServer):
     wrong: str = ""
     """The line that PostgreSQL would reject the file for at its next start, and why: none is wanted."""
 
-    replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"role", "address"}
+    replaced_by: ClassVar[frozenset[str]] = OnPrimary.replaced_by | {"role", "address"}
 
     @property
     def identity(self) -> str:

@@ -12,13 +12,13 @@ from pydantic.alias_generators import to_camel
 
 from tde_replication.errors import Conflict, NoDatabase, SqlError, UserError
 from tde_replication.postgres.cipher import cipher_of_key, warnings
+from tde_replication.postgres.on_primary import OnPrimary
 from tde_replication.postgres.pg_tde import PROVIDERS, PgTde
-from tde_replication.postgres.resource import OnServer
 from tde_replication.postgres.session import Session, session
 from tde_replication.progress import note
 
 
-class KeyProvider(OnServer):
+class KeyProvider(OnPrimary):
     """A global key provider of type vault-v2. Paths are the same on every server; a relative one counts from PGDATA."""
 
     database: str
@@ -39,7 +39,7 @@ class KeyProvider(OnServer):
     adopted: bool = False
     """Whether the server was here before the stack: a provider that it has of this name is used as it is, or not at all."""
 
-    replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"provider"}
+    replaced_by: ClassVar[frozenset[str]] = OnPrimary.replaced_by | {"provider"}
     not_compared: ClassVar[frozenset[str]] = frozenset({"database", "adopted", "existing", "mount_stays"})
 
     @property

@@ -16,9 +16,9 @@ from tde_replication import hosts
 from tde_replication.errors import Conflict, SqlError, Unavailable, UserError
 from tde_replication.postgres.cipher import OLDEST, PARAMETER, cipher_in_force, cipher_of_key, warnings
 from tde_replication.postgres.key_provider import refuse_during_backup, refuse_on_standby
+from tde_replication.postgres.on_primary import OnPrimary
 from tde_replication.postgres.pg_tde import DEFAULT_KEY, SERVER_KEY, PgTde
 from tde_replication.postgres.replication_slot import others_streaming
-from tde_replication.postgres.resource import OnServer
 from tde_replication.postgres.session import Session, server_session, session
 from tde_replication.records import Cost
 from tde_replication.values import Cipher
@@ -90,7 +90,7 @@ def keys_in_use(tde: PgTde) -> Iterator[KeyInUse]:
         yield replace(found, cipher=others[0] if others else cipher_in_force(server) or OLDEST)
 
 
-class PrincipalKey(OnServer):
+class PrincipalKey(OnPrimary):
     """A principal key in Vault, made by the primary. Key material is never deleted."""
 
     database: str
@@ -101,7 +101,7 @@ class PrincipalKey(OnServer):
     available: str = "in Vault"
     """"in Vault", or what the primary's own check of it says."""
 
-    replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"key", "provider"}
+    replaced_by: ClassVar[frozenset[str]] = OnPrimary.replaced_by | {"key", "provider"}
     not_compared: ClassVar[frozenset[str]] = frozenset({"database", "cipher"})
 
     @property
@@ -166,7 +166,7 @@ class PrincipalKey(OnServer):
         """It stays in Vault: backups and old data directories need it."""
 
 
-class KeyBinding(OnServer):
+class KeyBinding(OnPrimary):
     """What the principal key is set for: the server (WAL), or the default of every database's tables."""
 
     database: str
@@ -180,9 +180,9 @@ class KeyBinding(OnServer):
     adopted: bool = False
     """Whether the server was here before the stack: it may have standbys that the stack doesn't know."""
 
-    replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"scope"}
+    replaced_by: ClassVar[frozenset[str]] = OnPrimary.replaced_by | {"scope"}
     not_compared: ClassVar[frozenset[str]] = frozenset({"database", "adopted"})
-    create_only: ClassVar[frozenset[str]] = frozenset({"standbys", "slots"})
+    create_only: ClassVar[frozenset[str]] = OnPrimary.create_only | frozenset({"standbys", "slots"})
 
     @property
     def identity(self) -> str:

@@ -11,7 +11,7 @@ from psycopg import sql
 from pydantic import SecretStr
 
 from tde_replication.errors import Conflict
-from tde_replication.postgres.resource import OnServer
+from tde_replication.postgres.on_primary import OnPrimary
 from tde_replication.postgres.role_removal import drop_role
 from tde_replication.postgres.session import Session, session
 from tde_replication.reconciler import Secret
@@ -26,7 +26,7 @@ ATTRIBUTES = {
 }
 
 
-class ReplicationRole(OnServer):
+class ReplicationRole(OnPrimary):
     """The password is compared with the SCRAM verifier that the server holds: one changed by hand is found."""
 
     role: str
@@ -44,10 +44,10 @@ class ReplicationRole(OnServer):
     found: Secret | None = None
     """Its attributes, limit, expiry and verifier then, as JSON."""
 
-    replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"role"}
+    replaced_by: ClassVar[frozenset[str]] = OnPrimary.replaced_by | {"role"}
     computed: ClassVar[frozenset[str]] = frozenset({"ours", "found"})
     secrets: ClassVar[frozenset[str]] = frozenset({"password", "found"})
-    create_only: ClassVar[frozenset[str]] = frozenset({"stack"})
+    create_only: ClassVar[frozenset[str]] = OnPrimary.create_only | frozenset({"stack"})
 
     @property
     def identity(self) -> str:

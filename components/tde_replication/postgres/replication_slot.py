@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 from tde_replication import hosts
 from tde_replication.errors import Conflict, UserError
 from tde_replication.postgres.marker import marker
-from tde_replication.postgres.resource import OnServer
+from tde_replication.postgres.on_primary import OnPrimary
 from tde_replication.postgres.session import Session, session
 from tde_replication.waiting import until
 
@@ -15,7 +15,7 @@ RELEASE_DEADLINE = 10.0
 SLOTS = "SELECT slot_name, slot_type, wal_status, invalidation_reason FROM pg_replication_slots"
 
 
-class ReplicationSlot(OnServer):
+class ReplicationSlot(OnPrimary):
     slot: str
     wal_status: str = "reserved"
     """"reserved" while the WAL that the standby needs is there ("extended" and "unreserved" still have it), else "lost"."""
@@ -26,8 +26,10 @@ class ReplicationSlot(OnServer):
     standby_directory: str = ""
     """Where its standby lies: another one that streams from a slot of this name is not disturbed."""
 
-    create_only: ClassVar[frozenset[str]] = frozenset({"stack", "standby_host", "standby_directory"})
-    replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"slot", "wal_status", "slot_type"}
+    create_only: ClassVar[frozenset[str]] = OnPrimary.create_only | frozenset(
+        {"stack", "standby_host", "standby_directory"}
+    )
+    replaced_by: ClassVar[frozenset[str]] = OnPrimary.replaced_by | {"slot", "wal_status", "slot_type"}
 
     @property
     def identity(self) -> str:

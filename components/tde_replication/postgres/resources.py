@@ -4,7 +4,6 @@ from pulumi import Output
 
 from tde_replication.adapter import Managed, Provider
 from tde_replication.postgres import (
-    base_backup,
     cleanup_record,
     complete_cluster,
     data_directory,
@@ -19,6 +18,8 @@ from tde_replication.postgres import (
     replication_role,
     replication_slot,
     server,
+    server_directory,
+    topology,
     wal_encryption,
 )
 from tde_replication.postgres.resource import OnServer
@@ -76,12 +77,17 @@ class DataDirectory(Managed):
         return self.id.apply(lambda id_: id_.split()[1])
 
 
-class InitializedDirectoryProvider(Provider):
-    kind = data_directory.InitializedDirectory
+class ServerDirectoryProvider(Provider):
+    kind = server_directory.ServerDirectory
 
 
-class InitializedDirectory(DataDirectory, module="postgres", name="DataDirectory"):
-    provider = InitializedDirectoryProvider
+InitializedDirectoryProvider = ClonedDirectoryProvider = ServerDirectoryProvider
+"""Its names in the states of version 0.1.0, which had a type for each role."""
+
+
+class ServerDirectory(DataDirectory, module="postgres", name="DataDirectory"):
+    provider = ServerDirectoryProvider
+    former_type = "postgres:BaseBackup"
 
 
 class AdoptedDirectoryProvider(Provider):
@@ -90,14 +96,6 @@ class AdoptedDirectoryProvider(Provider):
 
 class AdoptedDirectory(DataDirectory, module="postgres", name="DataDirectory"):
     provider = AdoptedDirectoryProvider
-
-
-class ClonedDirectoryProvider(Provider):
-    kind = base_backup.ClonedDirectory
-
-
-class ClonedDirectory(DataDirectory, module="postgres", name="BaseBackup"):
-    provider = ClonedDirectoryProvider
 
 
 class ServerProvider(InServer):
@@ -162,6 +160,14 @@ class HbaRuleProvider(InServer):
 
 class HbaRule(Managed, module="postgres", name="HbaRule"):
     provider = HbaRuleProvider
+
+
+class TopologyProvider(Provider):
+    kind = topology.Topology
+
+
+class Topology(Managed, module="postgres", name="Topology"):
+    provider = TopologyProvider
 
 
 class ReplicationSlotProvider(InServer):

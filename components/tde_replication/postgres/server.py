@@ -18,6 +18,7 @@ from tde_replication.postgres.rollback import recover, rolled_back
 from tde_replication.postgres.server_state import ServerState
 from tde_replication.postgres.session import Session, session
 from tde_replication.postgres.starting import STOP_DEADLINE, refuse_wrong_files, restart_objected, start
+from tde_replication.postgres.topology_server import DEMOTED
 from tde_replication.postgres.trial import Trial
 from tde_replication.progress import note
 from tde_replication.waiting import until
@@ -117,6 +118,11 @@ class Server(ServerState):
         if self.recovery == "standby":
             # A running standby that lost its signal file would come up as a primary at its next start.
             self.machine.write(self.data / "standby.signal", b"", mode=0o600)
+        with session(self, f"server {self.name}") as server:
+            writes = self.recovery == "standby" and not server.value("SELECT pg_is_in_recovery()")
+        if writes:  # another server is the primary
+            self.machine.stop(self._bin, self.data, deadline=STOP_DEADLINE)
+            return self._start_stopped(live.settings)
         with session(self, f"server {self.name}") as server:
             recodes = [PARAMETER] if recodes_wal(server, self._changed_settings(live)) else []
             self._alter(server, live)
@@ -238,6 +244,8 @@ class Server(ServerState):
                 f"server {self.name} came up as {'a standby' if live and live.recovery == 'standby' else 'a primary'}, not as "
                 "declared; it is left running for inspection"
             )
+        if self.recovery == "standby":  # its control file says so from now on
+            self.machine.remove(self.data / DEMOTED)
         if live.pending_restart:
             raise UserError(
                 f"server {self.name} is always started with another {', '.join(live.pending_restart)} on its command line, "

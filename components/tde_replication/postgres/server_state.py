@@ -120,8 +120,6 @@ class ServerState(OnServer):
         return self._live(server, has_signal=False).pending_restart
 
     def refusal(self, live: Self) -> str | None:
-        if self.recovery == "none" and live.recovery == "standby":
-            return f"server {self.name} is declared as the primary and is a standby now: nothing is changed"
         if self.restart == "refused" and live.socket == "removed":
             return f"{self._no_socket}, and the stack says restart: refused: nothing is changed. Restart it in your own time"
         late = self._late(live)

@@ -14,6 +14,7 @@ from tde_replication.postgres.control import control_data
 from tde_replication.postgres.marker import MARKER, marker, why_not_ours
 from tde_replication.postgres.pg_tde import DEFAULT_KEY, PROVIDERS, SERVER_KEY, PgTde
 from tde_replication.postgres.session import server_session
+from tde_replication.postgres.topology_server import SIGNAL
 from tde_replication.postgres.trial import refused_values
 from tde_replication.preflight.ports import taken
 from tde_replication.unasked import could_not_ask, unless_new
@@ -90,7 +91,9 @@ def check_failover(places: Sequence[str], placements: Sequence[Placement], names
     """Where the primary is down, a standby that was promoted may hold all that was written since: `up` would clone it again."""
     primary = placements[0]
     try:
-        if hosts.host(primary.address).serves(primary.data):
+        host = hosts.host(primary.address)
+        # One that is a standby, or not there yet, is to become the primary: the topology says what is against that.
+        if host.serves(primary.data) or not (host.listing(primary.data) and _was_promoted(host, primary)):
             return []
     except UserError as why:
         could_not_ask(f"whether {names[0]} runs", why)
@@ -102,7 +105,7 @@ def check_failover(places: Sequence[str], placements: Sequence[Placement], names
     return [
         f"{place}: {name} was promoted (or started without standby.signal), and the primary {names[0]} does not run or does not "
         f"answer: {name} may be the only server with what was written since, and `up` would clone it again. Nothing is "
-        f"changed. Start {names[0]}, and `up` does so; to go on with {name} as the primary, see docs/failover.md"
+        f"changed. Start {names[0]}, and `up` does so; or to go on with {name}, write primary: {name} (see docs/topology.md)"
         for place, name in promoted
     ]
 
@@ -111,6 +114,8 @@ def _was_promoted(host: Host, placement: Placement) -> bool:
     try:
         if not marker(host, placement.data) or host.status(placement.data / "backup_label"):
             return False
+        if host.status(placement.data / SIGNAL):
+            return False  # it was the primary, and is to start as a standby
         return control_data(host, placement.binaries, placement.data).left_recovery
     except UserError as why:
         could_not_ask(f"whether the standby in {placement.data} was promoted", why)

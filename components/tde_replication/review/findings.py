@@ -110,7 +110,7 @@ class _Servers:
         self._by_place: dict[tuple[Any, Any], str] = {}
         self.roles: dict[str, str] = {}
         for step in preview.steps.values():
-            if step.type in {"Server", "DataDirectory", "BaseBackup"}:
+            if step.type in {"Server", "DataDirectory"}:
                 name = str(step.inputs.get("name", step.name))
                 for inputs in (step.declared, step.found, step.recorded):
                     if inputs:
@@ -119,7 +119,7 @@ class _Servers:
                     self.roles[name] = "primary" if step.inputs.get("recovery") == "none" else "standby"
 
     def of(self, step: Step) -> str:
-        if step.type in {"Server", "DataDirectory", "BaseBackup"}:
+        if step.type in {"Server", "DataDirectory"}:
             return str(step.inputs.get("name", step.name))
         return self._by_place.get(_place(step.inputs), CLUSTER)
 
@@ -142,7 +142,8 @@ def _effects(preview: Preview, planned: list[Step], servers: _Servers) -> Iterat
     """The costs of what is planned, and what its operations mean."""
     for cost in preview.costs:
         where = [servers.of(step) for step in planned if not cost.of or step.type == cost.of]
-        if where and (not cost.server or cost.server in where):
+        # One resource says who is the primary, and is of no server itself.
+        if where and (not cost.server or cost.server in where or cost.of == "Topology"):
             yield Effect(cost.server or where[0], cost.kind, _cost(cost))
     for step in planned:
         server = servers.of(step)
@@ -155,7 +156,7 @@ def _effects(preview: Preview, planned: list[Step], servers: _Servers) -> Iterat
                 yield Effect(server, "stop", "is stopped and taken away")
             case "Container", "replace":
                 yield Effect(step.name, "stop", "its container is replaced: it is stopped and started")
-            case "DataDirectory" | "BaseBackup", "delete":
+            case "DataDirectory", "delete":
                 yield Effect(server, "stop", _fate(step))
 
 

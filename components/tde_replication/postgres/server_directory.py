@@ -1,0 +1,119 @@
+"""The data directory of one of the stack's servers: the same resource whether the server is the primary or a standby.
+
+Its role says how it is made, and what is asked of it: a primary's must hold this cluster, a standby's must be able to follow.
+"""
+
+from collections.abc import Collection
+from typing import Any, ClassVar, Literal, Self
+
+from tde_replication.errors import AccessDenied, Unavailable
+from tde_replication.postgres.base_backup import ClonedDirectory
+from tde_replication.postgres.data_directory import THIS, DataDirectory, InitializedDirectory
+from tde_replication.postgres.on_primary import Place, find_primary
+from tde_replication.postgres.topology_server import DEMOTED
+from tde_replication.postgres.upstream import Upstream
+from tde_replication.records import Cost
+from tde_replication.values import Cipher
+
+FOLLOWS = "the primary"
+
+
+class ServerDirectory(DataDirectory):
+    """The fields of both: see `InitializedDirectory` and `ClonedDirectory`."""
+
+    role: Literal["primary", "standby"] = "primary"
+    origin: str = "initdb"
+    holds: str = THIS
+    """Of a primary's."""
+    follows: str = FOLLOWS
+    """Of a standby's, and all that comes next."""
+    upstream: Upstream | None = None
+    slot: str = ""
+    encrypted: bool = False
+    encrypt_wal: bool = False
+    cipher: Cipher = "aes_128"
+    primary_host: str = ""
+    primary_directory: str = ""
+    primary_identifier: str = ""
+    others: list[Place] = []
+    """Of the cluster's other servers, one of which may have become the primary."""
+    urn: str = ""
+
+    create_only: ClassVar[frozenset[str]] = frozenset({"others"})
+    replaced_by: ClassVar[frozenset[str]] = ClonedDirectory.replaced_by
+    not_compared: ClassVar[frozenset[str]] = (ClonedDirectory.not_compared - {"demoted"}) | {"role"}
+
+    @property
+    def row(self) -> str:
+        return self.urn
+
+    @property
+    def _own(self) -> InitializedDirectory | ClonedDirectory:
+        """It as its role has it."""
+        if self.role == "primary":
+            return InitializedDirectory.model_validate(self.model_dump())
+        demoted = {"demoted": DEMOTED in self.machine.listing(self.path)}
+        return ClonedDirectory.model_validate(self.model_dump() | demoted)
+
+    def _differs(self, name: str, old: Self) -> bool:
+        match name:
+            case "holds":
+                return self.role == "primary" and super()._differs(name, old)
+            case "follows":
+                return self.role == "standby" and super()._differs(name, old)
+            case "primary_identifier":  # a former primary's cluster is its own
+                return self.role == "standby" and self.primary_identifier != (
+                    old.primary_identifier or old.system_identifier
+                )
+            case _:
+                return super()._differs(name, old)
+
+    def read(self) -> Self | None:
+        live = (self._as_former_primary() or self._own).read()
+        if live is None:
+            return None
+        return (
+            self.replace(holds=live.holds)
+            if isinstance(live, InitializedDirectory)
+            else self.replace(follows=live.follows)
+        )
+
+    def _as_former_primary(self) -> ClonedDirectory | None:
+        """It as a standby of the server that has become the primary in its stead; None where it is no such thing."""
+        if self.role != "primary" or not self.others:
+            return None
+        try:
+            host, directory = find_primary([(self.host, self.data_directory), *self.others])
+        except (Unavailable, AccessDenied):
+            return None
+        if (host, directory) == (self.host, self.data_directory):
+            return None
+        here = {"primary_host": host, "primary_directory": directory, "primary_identifier": self.system_identifier}
+        nowhere = Upstream(host="", port=0, role="", tls="", passfile="")
+        return ClonedDirectory.model_validate(self.model_dump() | here | {"upstream": nowhere, "demoted": True})
+
+    def _alike(self, live: Self, own: DataDirectory) -> Any:
+        """`live` as `own` is; what it had no use for in another role is as declared."""
+        known = {name: value for name, value in live.model_dump().items() if value is not None}
+        return type(own).model_validate(self.model_dump() | known)
+
+    def refusal(self, live: Self) -> str | None:
+        own = self._own
+        return own.refusal(self._alike(live, own))
+
+    def refusal_while_unknown(self, live: Self, fields: Collection[str]) -> str | None:
+        own = self._own
+        return own.refusal_while_unknown(self._alike(live, own), fields)
+
+    def cost(self, live: Self | None) -> Cost | None:
+        own = self._own
+        if live is None:
+            return own.cost(None)
+        return own.cost(self._alike(live, own)) if self.changed(live) else None
+
+    def create(self) -> Self:
+        made = self._own.create()
+        return self.replace(system_identifier=made.system_identifier, made_at=made.made_at)
+
+    def delete(self) -> None:
+        self.take_away()

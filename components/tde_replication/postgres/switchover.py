@@ -1,0 +1,171 @@
+"""The way of the primary's part from one server to another: first what is against it, then step by step.
+
+The former primary is fenced before anything else (it would start as a standby), ends by a fast stop, which sends all that it has
+written, and only a server that has all of it is promoted. (PostgreSQL documentation, *Failover*, *Server Shutdown*.)
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from tde_replication.errors import Conflict, UserError
+from tde_replication.postgres.hba_rule import HbaRule
+from tde_replication.postgres.replication_slot import ReplicationSlot
+from tde_replication.postgres.server import Server
+from tde_replication.postgres.starting import start
+from tde_replication.postgres.switchover_checks import (
+    Loss,
+    against_demotion,
+    against_promotion,
+    behind,
+    has_all,
+    not_following,
+)
+from tde_replication.postgres.switchover_end import STOP_DEADLINE, drop_slots, inside
+from tde_replication.postgres.topology_server import DEMOTED, NOTE, PROMOTING, SIGNAL, Rule, Standing, TopologyServer
+from tde_replication.progress import note, progress
+from tde_replication.records import Cost
+from tde_replication.waiting import until
+
+RECEIVE_DEADLINE = 10.0
+PROMOTE_SECONDS = 300
+"""For a standby that has much to replay first."""
+
+
+@dataclass(frozen=True)
+class Switchover:
+    old: TopologyServer
+    new: TopologyServer
+    servers: Sequence[TopologyServer]
+    """Those that the stack file declares."""
+    role: str
+    rules: Sequence[Rule]
+    database: str
+    encryption: bool
+
+    @property
+    def _what(self) -> str:
+        return f"{'failover' if self._lossy else 'switchover'} from {self.old.name} to {self.new.name}"
+
+    @cached_property
+    def _standing(self) -> Standing:
+        """The former primary's."""
+        return self.old.standing()
+
+    @cached_property
+    def _lossy(self) -> bool:
+        """Whether what the former primary had written last may be lost: it takes no writes, and the next one has not all."""
+        if self._standing == "standby":  # it was started again, and sends what it has as any standby does
+            return not until(lambda: has_all(self.old, self.new), seconds=RECEIVE_DEADLINE)
+        return self._standing != "primary" and not has_all(self.old, self.new)
+
+    def refusal(self) -> str | None:
+        """Why it is not made; nothing is changed then."""
+        found = next(against_promotion(self.new, self.old, self.database, encryption=self.encryption), None)
+        if not found and self._standing == "primary":
+            found = next(against_demotion(self.old, self.new), None)
+        elif not found and self._lossy:
+            found = Loss(self.old, self.new, self.servers).refusal(self._standing)
+        return f"{self._what}: {found}. Nothing is changed" if found else None
+
+    def cost(self) -> Cost:
+        if self._lossy:
+            fenced = (
+                f"{self.old.name} does not answer: make sure that it cannot start as a primary again"
+                if self._standing == "silent"
+                else f"{self.old.name} is kept from starting as a primary"
+            )
+            lost = f"what {self.old.name} had written last"
+            text = f"{self._what}: {lost} may be lost; {fenced}"
+            return Cost(kind="switchover", server=self.old.name, text=text, loses=lost)
+        text = (
+            f"{self._what}: {self.new.name} is {behind(self.old, self.new)} behind; no writes are accepted while {self.old.name} "
+            f"stops and {self.new.name} is promoted, about a second; clients of {self.old.name} must reconnect, and it follows "
+            f"{self.new.name} without a new clone"
+        )
+        if away := not_following(self.old, [one for one in self.servers if one not in {self.old, self.new}]):
+            text += f"; {', '.join(away)} may need a new clone afterwards, for it does not stream now"
+        return Cost(kind="switchover", server=self.old.name, text=text, seconds=1.0)
+
+    def run(self) -> None:
+        if refusal := self.refusal():
+            raise Conflict(refusal)
+        self._prepare()
+        began = time.monotonic()
+        if self._standing == "primary":
+            began = self._stop_old()
+        elif self._standing not in {"silent", "absent"}:
+            self._fence()
+            # Somebody may have started it since it was looked at.
+            if self.old.standing() in {"primary", "silent"} or not (self._lossy or has_all(self.old, self.new)):
+                raise Conflict(f"{self._what}: {self.old.name} was started meanwhile. Run this again")
+        self._promote()
+        note(f"{self.new.name} is the primary: no writes were accepted for {time.monotonic() - began:.1f} s")
+
+    def _prepare(self) -> None:
+        """What the next primary needs from its first moment on: who may come in, and a slot for each that follows it."""
+        there = inside(self.new)
+        progress(f"{self.new.name} gets its pg_hba rules and slots")
+        for rule in self.rules:
+            HbaRule(**there, role=self.role, **rule.model_dump()).create()
+        for server in self.servers:
+            if server != self.new:
+                ReplicationSlot(**there, slot=server.slot).create()
+
+    def _stop_old(self) -> float:
+        """Returns when it took its last write. Where it has not sent everything, it goes on as before."""
+        with self.old.session() as server, server.within():
+            progress(f"{self.old.name} writes a checkpoint, so that it stops quickly")
+            server.rows("CHECKPOINT")
+        self._fence()
+        began = time.monotonic()
+        progress(f"{self.old.name} stops")
+        why = f"{self.new.name} has not received all that {self.old.name} had written"
+        try:
+            self.old.machine.stop(self.old.bin, self.old.data, deadline=STOP_DEADLINE)
+            if until(lambda: has_all(self.old, self.new), seconds=RECEIVE_DEADLINE):
+                return began
+        except UserError as problem:
+            why = str(problem).rstrip(".")
+        raise UserError(f"{self._what}: {why}. {self._gone_back()}")
+
+    def _fence(self) -> None:
+        """Whatever starts it from now on, it accepts no writes."""
+        for name in (NOTE, DEMOTED, SIGNAL):
+            self.old.machine.write(self.old.data / name, b"", mode=0o600)
+
+    def _gone_back(self) -> str:
+        """The next primary has not been promoted: the former one goes on; a sentence that says so, or why not."""
+        try:
+            if self.old.standing() == "standby":  # somebody has started it since
+                self.old.machine.stop(self.old.bin, self.old.data, deadline=STOP_DEADLINE)
+            self.old.machine.remove(self.old.data / SIGNAL)
+            if not self.old.machine.serves(self.old.data):
+                server = Server(
+                    **inside(self.old), name=self.old.name, binaries=self.old.binaries, made_at="", settings={}
+                )
+                start(server, self.old.name, self.old.binaries)
+            if self.old.standing() != "primary":
+                return f"{self.old.name} is not the primary again: run `up` with primary: {self.old.name} to go back"
+            for name in (DEMOTED, NOTE):
+                self.old.machine.remove(self.old.data / name)
+            drop_slots([self.new], [one.slot for one in self.servers])
+        except UserError as why:
+            return (
+                f"{self.old.name} could not be started again ({str(why).rstrip('.')}): run `up` with primary: {self.old.name} to "
+                f"go back, or with primary: {self.new.name} to go on"
+            )
+        return f"{self.old.name} is the primary again, as before"
+
+    def _promote(self) -> None:
+        progress(f"{self.new.name} is promoted")
+        # Whoever goes back from here on must stop it first: it may become a primary at any moment.
+        self.new.machine.write(self.new.data / PROMOTING, b"", mode=0o600)
+        with self.new.session() as server, server.within(PROMOTE_SECONDS + 30):
+            if not server.value("SELECT pg_promote(true, %s)", [PROMOTE_SECONDS]):
+                raise UserError(
+                    f"{self._what}: {self.new.name} was told to become the primary, and is not after {PROMOTE_SECONDS} s: see "
+                    f"its log. {self.old.name} is kept from accepting writes; run `up` again to go on"
+                )
+        self.new.machine.remove(self.new.data / PROMOTING)

@@ -1,0 +1,163 @@
+"""Who is the primary. The one resource that stops a primary and promotes a standby.
+
+It comes before every data directory and server: when those are looked at, the primary is where the stack file says.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Self
+
+from tde_replication.errors import Conflict, Unavailable
+from tde_replication.parallel import parallel_map
+from tde_replication.postgres.on_primary import forget_primaries
+from tde_replication.postgres.replication_slot import SLOTS
+from tde_replication.postgres.switchover import Switchover
+from tde_replication.postgres.switchover_end import against_going_back, drop_slots, end, go_back
+from tde_replication.postgres.topology_server import Rule, Standing, TopologyServer
+from tde_replication.reconciler import Resource
+from tde_replication.records import Cost
+from tde_replication.unasked import could_not_ask
+
+NOBODY = "no server"
+
+
+class Topology(Resource):
+    primary: str
+    """The name of the server that takes writes; of all that do, where the declared one is not among them."""
+    servers: list[TopologyServer]
+    stray_slots: list[str] = []
+    """Slots of the cluster's servers on a standby, where they would hold WAL for ever: none is wanted."""
+    unfinished: list[str] = []
+    """Servers from which a switchover was begun that has not come to its end: none is wanted."""
+
+    role: str = ""
+    rules: list[Rule] = []
+    database: str = "postgres"
+    encryption: bool = False
+    """Whether pg_tde is used: then nobody is promoted who cannot open its keys."""
+    urn: str = ""
+
+    not_compared: ClassVar[frozenset[str]] = frozenset({"servers"})
+    create_only: ClassVar[frozenset[str]] = frozenset({"role", "rules", "database", "encryption", "urn"})
+
+    @property
+    def row(self) -> str:
+        return self.urn
+
+    @property
+    def identity(self) -> str:
+        return "topology"
+
+    def stores(self, old: Self) -> bool:
+        """Who may be the primary; whether a server may be restarted is for a switchover alone."""
+        return {(one.name, one.host, one.data_directory) for one in self.servers} != {
+            (one.name, one.host, one.data_directory) for one in old.servers
+        }
+
+    def _server(self, name: str, *more: TopologyServer) -> TopologyServer | None:
+        return next((server for server in (*self.servers, *more) if server.name == name), None)
+
+    def _with(self, live: Self) -> list[TopologyServer]:
+        """All servers, those too that are not declared any more."""
+        names = {server.name for server in self.servers}
+        return [*self.servers, *(server for server in live.servers if server.name not in names)]
+
+    def read(self) -> Self:
+        found = parallel_map(TopologyServer.standing, self.servers)
+        standings = {server.name: standing for server, standing in zip(self.servers, found, strict=True)}
+        asked = [server for server in self.servers if standings[server.name] not in {"silent", "absent"}]
+        return self.replace(
+            primary=self._found(standings),
+            stray_slots=sorted(self._stray_slots(standings)),
+            unfinished=[server.name for server in asked if server.is_noted],
+        )
+
+    def _found(self, standings: Mapping[str, Standing]) -> str:
+        primaries = [name for name, standing in standings.items() if standing == "primary"]
+        if self.primary in primaries:
+            return self.primary  # that another one takes writes too is told by that one's own resources
+        if primaries:
+            return ", ".join(primaries)
+        mine, last = self._server(self.primary), standings.get(self.primary)
+        return NOBODY if last in {"standby", "demoted"} and not (mine and mine.is_noted) else self.primary
+
+    def _stray_slots(self, standings: Mapping[str, Standing]) -> Iterator[str]:
+        own = {server.slot for server in self.servers}
+        for server in self.servers:
+            if standings[server.name] != "standby":
+                continue
+            try:
+                with server.session() as session:
+                    yield from (f"{name} on {server.name}" for name, *_ in session.known(SLOTS) if name in own)
+            except Unavailable as why:
+                could_not_ask(f"whether {server.name} holds WAL for a slot", why)
+
+    def refusal(self, live: Self) -> str | None:
+        if live.primary != self.primary:
+            return self._unable(live) or self._switchover(live).refusal()
+        mine = self._server(self.primary)
+        return against_going_back(mine, self.servers) if mine and self.primary in live.unfinished else None
+
+    def cost(self, live: Self | None) -> Cost | None:
+        if live is None or live.primary == self.primary or self._unable(live):
+            return None
+        return self._switchover(live).cost()
+
+    def _unable(self, live: Self) -> str | None:
+        """Why there is no switchover to be made of it, whatever the servers say."""
+        if live.primary == NOBODY:
+            return (
+                f"server {self.primary} is declared as the primary and is a standby now, and no other server is the primary: "
+                "nothing is changed. Find out which one has all that was written, and make it the primary: remove standby.signal "
+                "from its data directory where it is there, and restart it"
+            )
+        if self._server(live.primary, *live.servers) is None:
+            return (
+                f"{live.primary} take writes, and {self.primary} is declared as the primary: nothing is changed. Stop the ones "
+                "that must not, and run this again"
+            )
+        return None
+
+    def _switchover(self, live: Self) -> Switchover:
+        old, new = self._server(live.primary, *live.servers), self._server(self.primary)
+        assert old  # noqa: S101 - `_unable` says so
+        assert new  # noqa: S101 - the plan names one of them
+        return Switchover(old, new, self.servers, self.role, self.rules, self.database, encryption=self.encryption)
+
+    def create(self) -> Self:
+        """Nothing is made: a stack that does not know its servers yet promotes none of them."""
+        live = self.read()
+        if live.primary != self.primary:
+            raise Conflict(
+                self._unable(live)
+                or f"{live.primary} is the primary, and the stack file says {self.primary}: nothing is changed. Write primary: "
+                f"{live.primary}; once the stack has its servers, another one can be made the primary"
+            )
+        self._settle(live)
+        return self
+
+    def update(self, live: Self) -> Self:
+        everywhere = self.replace(primary=live.primary, servers=self._with(live))
+        now = everywhere.read()
+        if now.primary != self.primary:
+            if unable := self._unable(now):
+                raise Conflict(unable)
+            self._switchover(now).run()
+            forget_primaries()
+            now = everywhere.replace(primary=self.primary).read()
+        self._settle(now)
+        return self
+
+    def _settle(self, live: Self) -> None:
+        """Take away what a switchover has left, on servers that are not declared any more, too."""
+        for server in live.servers:
+            if server.name not in live.unfinished:
+                continue
+            if server.name != self.primary:
+                end(server, live.servers)
+            elif why := against_going_back(server, live.servers) or go_back(server, live.servers):
+                raise Conflict(why)
+        if live.stray_slots:
+            drop_slots(live.servers, [server.slot for server in live.servers])
+
+    def delete(self) -> None:
+        """Servers go by themselves."""

@@ -119,7 +119,7 @@ def test_a_container_that_ends_or_goes_is_made_again_around_its_data(make: Calla
         break_it()
         planned = workspace.preview().plan
         assert plan.items() <= planned.items(), break_it.__name__
-        assert not {"DataDirectory db1", "BaseBackup db2", "Volume db1", "Volume db2"} & planned.keys()
+        assert not {"DataDirectory db1", "DataDirectory db2", "Volume db1", "Volume db2"} & planned.keys()
         assert {name for name in planned if name.startswith("Container ")} <= plan.keys(), break_it.__name__
         workspace.up_well()
         assert cluster.sql(server, "SELECT system_identifier FROM pg_control_system()") == identifier
@@ -175,7 +175,7 @@ def test_a_standby_that_is_added_is_told_before_its_container_is_there(raised: C
     workspace.write(edited(workspace.cluster, lambda c: c["servers"].update(db2=c["servers"]["db1"])))
     shown = workspace.preview()
     assert shown.code == 0, shown.errors
-    assert shown.plan["BaseBackup db2"] == "create"
+    assert shown.plan["DataDirectory db2"] == "create"
     assert "Server db1" not in shown.plan
 
 

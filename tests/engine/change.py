@@ -63,7 +63,14 @@ def of_standby(name: str, step: str) -> dict[str, str]:
     """The plan for a standby that comes or goes."""
     kinds = (
         *("Token {}-token", "HostFile {}-vault-token", "HostFile {}-vault-ca", "HostFile {}-pgpass"),
-        *("CleanupRecord {}", "ReplicationSlot tde_{}", "BaseBackup {}", "Server {}", "ReplicationCheck {}"),
+        *(
+            "CleanupRecord {}",
+            "ReplicationSlot tde_{}",
+            "DataDirectory {}",
+            "Server {}",
+            "WalEncryption WAL of {}",
+            "ReplicationCheck {}",
+        ),
     )
     return {kind.format(name): step for kind in kinds}
 
@@ -77,7 +84,8 @@ def edited(cluster: Document, edit: Callable[[Document], object]) -> Document:
 DB1, DB2, DB3 = ({f"Server {name}": "update"} for name in ("db1", "db2", "db3"))
 ALL = DB1 | DB2 | DB3
 WAL = {"WalEncryption WAL of db1": "update"}
-BACKUPS = {"BaseBackup db2": "update", "BaseBackup db3": "update"}
+WALS = {f"WalEncryption WAL of {name}": "update" for name in ("db1", "db2", "db3")}
+BACKUPS = {"DataDirectory db2": "update", "DataDirectory db3": "update"}
 """Where a clone would come from is kept, and makes none."""
 PASSFILES = {"HostFile db2-pgpass": "update", "HostFile db3-pgpass": "update"}
 BINDINGS = {"KeyBinding server key": "update", "KeyBinding default key": "update"}
@@ -170,7 +178,7 @@ CHANGES = [
     Change(
         "walEncryption on",
         lambda cluster: cluster.update(walEncryption=True),
-        {**WAL, **BACKUPS, **DB2, **DB3},
+        {**WALS, **BACKUPS},
         ("db1", "db2", "db3"),
     ),
     Change(
@@ -189,7 +197,7 @@ CHANGES = [
     Change(
         "walEncryption off",
         lambda cluster: cluster.update(walEncryption=False),
-        {**WAL, **BACKUPS, **DB2, **DB3},
+        {**WALS, **BACKUPS},
         ("db1", "db2", "db3"),
     ),
     Change("key.scope", _put("key", scope=["server"]), {"KeyBinding default key": "delete"}),
@@ -216,6 +224,13 @@ CHANGES = [
         },
     ),
 ]
+
+
+def _beside(cluster: Document) -> Document:
+    """A server that is not there yet."""
+    found = cluster["servers"]["db3"]
+    return {**found, "port": 1 + found["port"], "dataDirectory": found["dataDirectory"].replace("/db3/", "/db9/")}
+
 
 REFUSED: list[tuple[str, Callable[[Document], object], str]] = [
     (
@@ -265,8 +280,8 @@ REFUSED: list[tuple[str, Callable[[Document], object], str]] = [
     ),
     (
         "another primary",
-        lambda cluster: cluster.update(primary="db2"),
-        "server db2 is declared as the primary and is a standby now: nothing is changed",
+        lambda cluster: cluster.update(primary="db9", servers={**cluster["servers"], "db9": _beside(cluster)}),
+        "db9 is not there yet: run `up` with primary: db1 first, so that it is cloned. Nothing is changed",
     ),
     (
         "the primary elsewhere",

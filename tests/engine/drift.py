@@ -82,7 +82,7 @@ def _called(cluster: Cluster) -> Callable[[str], str]:
 
 
 def _recloned(name: str) -> dict[str, str]:
-    return {f"BaseBackup {name}": "replace", f"Server {name}": "replace", f"ReplicationCheck {name}": "replace"}
+    return {f"DataDirectory {name}": "replace", f"Server {name}": "replace", f"ReplicationCheck {name}": "replace"}
 
 
 ROWS = [
@@ -495,7 +495,7 @@ ROWS = [
         here=True,
     ),
     Row(
-        "BaseBackup",
+        "DataDirectory",
         "the standby was started without pg_tde",
         drift_actions.without_pg_tde("db3"),
         _recloned("db3"),
@@ -611,7 +611,7 @@ ROWS = [
         here=True,
     ),
     Row(
-        "BaseBackup",
+        "DataDirectory",
         "the standby was started without standby.signal",
         drift_actions.start_as_primary,
         _recloned("db3"),
@@ -671,7 +671,7 @@ ROWS = [
         here=True,
     ),
     Row(
-        "BaseBackup",
+        "DataDirectory",
         "the standby was promoted",
         drift_actions.promote,
         _recloned("db3"),
@@ -680,10 +680,10 @@ ROWS = [
         here=True,
     ),
     Row(
-        "BaseBackup",
+        "DataDirectory",
         "data directory removed",
         drift_actions.remove_data("db2"),
-        {"BaseBackup db2": "create", "Server db2": "create", "ReplicationCheck db2": "replace"},
+        {"DataDirectory db2": "create", "Server db2": "create", "ReplicationCheck db2": "replace"},
         repair="a new base backup of this standby",
         here=True,
     ),
@@ -724,7 +724,7 @@ REFUSALS = [
         drift_actions.first_cluster("db1"),
     ),
     Refusal(
-        "BaseBackup",
+        "DataDirectory",
         "another cluster in its place",
         drift_actions.another_cluster("db3"),
         "db3/data is not empty and was not made by this stack: it is never written to",
@@ -750,7 +750,7 @@ REFUSALS = [
         command="up",
     ),
     Refusal(
-        "BaseBackup",
+        "DataDirectory",
         "the standby was promoted, and the primary is down",
         drift_actions.fail_over,
         "db3 was promoted (or started without standby.signal), and the primary db1 does not run",

@@ -9,9 +9,11 @@ WATCHED = {
     "CompleteCluster": "nothing: it is there so that who depends on the component waits for all of it",
     "CleanupRecord": "nothing: it holds no live thing, and is there so that `destroy` finds what a killed `up` left",
     "Password": "nothing: it is in the stack's state alone; HostFile and ReplicationRole compare what is made of it",
-    "DataDirectory": "the primary's: whether it is there, and of which cluster",
-    "BaseBackup": "a standby's data directory: whether it is there, of which cluster and timeline, whether it has been a primary "
-    "or runs without pg_tde, and whether the primary has the WAL that it needs next, and all that it has itself (`follows`)",
+    "DataDirectory": "whether it is there, and of which cluster; a standby's also of which timeline, whether it has been a "
+    "primary or runs without pg_tde, and whether the primary has the WAL that it needs next, and all that it has itself "
+    "(`follows`)",
+    "Topology": "who is the primary; slots of the stack on a standby, where they would hold WAL for ever; and switchovers that "
+    "have not come to their end",
     "Server": "whether it runs, and its socket is there; every declared parameter, as it runs with it and as its files say; "
     "what waits for a reload or a "
     "restart; as what it runs (`recovery`), and whether it replays",

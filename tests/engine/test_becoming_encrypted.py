@@ -40,7 +40,7 @@ def test_its_servers_restart_with_pg_tde_and_keep_their_data(cluster: Cluster) -
     for name in cluster.names:
         assert f"server {name} will be restarted: shared_preload_libraries can only change at start" in preview.text
     kept = {name for name, step in preview.plan.items() if step != "create"}
-    assert kept == {"Server db1", "Server db2", "BaseBackup db2", "ReplicationCheck db2"}, preview.changes
+    assert kept == {"Server db1", "Server db2", "DataDirectory db2", "ReplicationCheck db2"}, preview.changes
     assert {preview.plan[name] for name in kept} == {"update"}, preview.changes
 
     workspace.up_well()

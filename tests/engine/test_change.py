@@ -254,7 +254,7 @@ def test_ports_change_and_everybody_finds_the_primary(cluster: Cluster) -> None:
     def edit(document: dict[str, Any]) -> None:
         document["servers"]["db1"]["port"], document["servers"]["db2"]["port"] = ports
 
-    plan = dict.fromkeys(("Server db1", "Server db2", "Server db3", "BaseBackup db2", "BaseBackup db3"), "update")
+    plan = dict.fromkeys(("Server db1", "Server db2", "Server db3", "DataDirectory db2", "DataDirectory db3"), "update")
     change(cluster, edit, plan, ["db1", "db2"])
 
 
@@ -265,10 +265,11 @@ def test_standbys_come_and_go_without_touching_the_others(cluster: Cluster) -> N
     def become(**more: dict[str, Any]) -> Callable[[Document], object]:
         return lambda document: document.update(servers=more | declared)  # in any order
 
-    change(cluster, become(db4=db4, db5=db5), of_standby("db4", "create") | of_standby("db5", "create"), [])
-    change(cluster, become(db6=db6, db5=db5), of_standby("db6", "create") | of_standby("db4", "delete"), [])
+    known = {"Topology change": "update"}
+    change(cluster, become(db4=db4, db5=db5), known | of_standby("db4", "create") | of_standby("db5", "create"), [])
+    change(cluster, become(db6=db6, db5=db5), known | of_standby("db6", "create") | of_standby("db4", "delete"), [])
     assert not cluster.data("db4").exists()
-    change(cluster, become(), of_standby("db5", "delete") | of_standby("db6", "delete"), [])
+    change(cluster, become(), known | of_standby("db5", "delete") | of_standby("db6", "delete"), [])
     assert cluster.sql("db1", "SELECT count(*) FROM pg_replication_slots") == [(2,)]
 
 
@@ -286,7 +287,7 @@ def test_replication_by_tls(cluster: Cluster) -> None:
         document["replication"] |= {"tls": "verify-full", "rootCertificate": str(authority.file)}
 
     role = workspace.cluster["replication"]["role"]
-    plan = dict.fromkeys(("Server db1", "Server db2", "Server db3", "BaseBackup db2", "BaseBackup db3"), "update")
+    plan = dict.fromkeys(("Server db1", "Server db2", "Server db3", "DataDirectory db2", "DataDirectory db3"), "update")
     plan |= {f"HbaRule {role} from {address}": "update" for address in ("127.0.0.0/8", "127.0.0.1/32")}
     change(cluster, edit, plan, [])
     query = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_replication USING (pid) WHERE ssl"
@@ -376,7 +377,10 @@ def test_a_standby_moves_to_another_directory(cluster: Cluster) -> None:
     )
     preview = workspace.preview()
     gone = of_standby("db3", "replace").keys() - {"Token db3-token", "ReplicationSlot tde_db3", "CleanupRecord db3"}
-    assert preview.plan == dict.fromkeys(gone, "replace") | {"CleanupRecord db3": "update"}, preview.changes
+    assert preview.plan == dict.fromkeys(gone, "replace") | {
+        "CleanupRecord db3": "update",
+        "Topology change": "update",
+    }, preview.changes
     workspace.up_well()
     workspace.unchanged()
     assert not former.exists()

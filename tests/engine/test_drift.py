@@ -84,7 +84,7 @@ def test_what_is_not_ours_to_repair_is_refused(cluster: Cluster, refusal: Refusa
 
 
 PULL_REQUEST = """\
-+- BaseBackup db3 (replace)
++- DataDirectory db3 (replace)
     ~ follows : "its WAL is gone from the primary" => "the primary"
 +- ReplicationCheck db3 (replace)
     ~ madeAt : "…" => [unknown]
@@ -124,7 +124,7 @@ drift: interrupts db3 (standby); loses nothing
 changed behind Pulumi's back (found → declared):
   ReplicationRole replicator  passwordMatches: false → true
   ReplicationSlot tde_db3  walStatus: lost → reserved
-  BaseBackup db3  follows: its WAL is gone from the primary → the primary
+  DataDirectory db3  follows: its WAL is gone from the primary → the primary
   Server db3  running: false → true
   ReplicationCheck db3  streaming: no: nothing reads its slot → from its slot
 """

@@ -1,4 +1,4 @@
-"""What a stack does when a standby was promoted by hand because its primary had died, and how it goes on with that one."""
+"""The primary died: what a stack does, and how it goes on with another server. docs/topology.md, line by line."""
 
 import pytest
 
@@ -8,16 +8,34 @@ from tests.engine.workspace import eventually
 
 @pytest.fixture
 def cluster(not_there_yet: Cluster) -> Cluster:
-    return not_there_yet
+    made = not_there_yet
+    made.workspace.up_well()
+    made.sql("db1", "CREATE TABLE written (a int) USING tde_heap; INSERT INTO written VALUES (1)")
+    for name in ("db2", "db3"):
+        eventually(lambda name=name: has(made, name) == [(1,)])  # type: ignore[misc]
+    return made
 
 
-def test_a_promoted_standby_is_kept_and_becomes_the_stack_s_primary(cluster: Cluster) -> None:
-    """docs/failover.md, step by step."""
+def has(cluster: Cluster, name: str) -> list[tuple[int]] | None:
+    if cluster.sql(name, "SELECT to_regclass('written') IS NULL") == [(True,)]:
+        return None
+    return cluster.sql(name, "SELECT a FROM written ORDER BY a")
+
+
+def declare(cluster: Cluster, primary: str) -> None:
+    cluster.workspace.write({**cluster.workspace.cluster, "primary": primary})
+
+
+def well(cluster: Cluster, primary: str, rows: list[tuple[int]]) -> None:
+    for name in cluster.names:
+        eventually(lambda name=name: has(cluster, name) == rows)  # type: ignore[misc]
+        assert cluster.sql(name, "SELECT pg_is_in_recovery()") == [(name != primary,)]
+        assert cluster.sql(name, "SELECT pg_tde_is_encrypted('written')") == [(True,)]
+    cluster.workspace.unchanged()
+
+
+def test_a_standby_that_was_promoted_by_hand_becomes_the_primary_by_one_line(cluster: Cluster) -> None:
     workspace = cluster.workspace
-    workspace.up_well()
-    cluster.sql("db1", "CREATE TABLE written (a int) USING tde_heap; INSERT INTO written VALUES (1)")
-    eventually(lambda: cluster.sql("db2", "SELECT to_regclass('written') IS NOT NULL") == [(True,)])
-    eventually(lambda: cluster.sql("db2", "SELECT a FROM written") == [(1,)])
     cluster.kill("db1")
     cluster.sql("db2", "SELECT pg_promote()")
     eventually(lambda: cluster.sql("db2", "SELECT pg_is_in_recovery()") == [(False,)])
@@ -27,19 +45,56 @@ def test_a_promoted_standby_is_kept_and_becomes_the_stack_s_primary(cluster: Clu
     for refused in (workspace.preview(), workspace.up()):
         assert refused.code != 0
         assert "db2 was promoted" in refused.text
+        assert "write primary: db2" in refused.text
         assert "nothing was touched" in refused.text
         assert not cluster.running("db1"), "two primaries would be worse than none"
 
-    forgotten = workspace.run("stack", "rm", "--force", "--yes", "--preserve-config")
-    assert forgotten.code == 0, forgotten.text
-    workspace.init()
-    declared = workspace.cluster
-    workspace.write({**declared, "primary": "db2", "vault": {**declared.get("vault", {}), "existing": True}})
+    declare(cluster, "db2")
+    preview = workspace.preview()
+    assert preview.code == 0, preview.errors
+    assert preview.plan["DataDirectory db1"] == "replace"
+    assert preview.plan["DataDirectory db3"] == "update", "only who has diverged is cloned"
+    assert "it was the primary, and did not stop cleanly" in preview.text
     workspace.up_well()
     assert cluster.pid("db2") == before
-    assert cluster.sql("db2", "SELECT a FROM written ORDER BY a") == [(1,), (2,)]
-    for name in ("db1", "db3"):
-        assert cluster.sql(name, "SELECT count(*), pg_is_in_recovery() FROM written") == [(2, True)]
-        assert cluster.sql(name, "SELECT pg_tde_is_encrypted('written')") == [(True,)]
-    workspace.unchanged()
+    well(cluster, "db2", [(1,), (2,)])
+    assert workspace.destroy().code == 0
+
+
+def test_a_dead_primary_is_given_up_only_by_a_person_for_one_run(cluster: Cluster) -> None:
+    workspace = cluster.workspace
+    cluster.kill("db1")
+    declare(cluster, "db2")
+    for refused in (workspace.preview(), workspace.up()):
+        assert refused.code != 0
+        assert (
+            "failover from db1 to db2: db1 does not run, and what it had written last may be on no other server"
+            in refused.text
+        )
+        assert "db2 has received WAL up to " in refused.text
+        assert "TDE_REPLICATION_ACCEPT_LOSS=db2 pulumi up" in refused.text
+        assert cluster.sql("db2", "SELECT pg_is_in_recovery()") == [(True,)]
+    workspace.environment["TDE_REPLICATION_ACCEPT_LOSS"] = "db3"
+    assert workspace.preview().code != 0, "that is the name of another server"
+    workspace.environment["TDE_REPLICATION_ACCEPT_LOSS"] = "db2"
+    preview = workspace.preview()
+    assert preview.code == 0, preview.errors
+    assert "db1 is kept from starting as a primary" in preview.text
+    # The former primary's directory is looked at once another server is the primary: the next `up` clones it.
+    first = workspace.up()
+    assert cluster.sql("db2", "SELECT pg_is_in_recovery()") == [(False,)], first.text
+    del workspace.environment["TDE_REPLICATION_ACCEPT_LOSS"]
+    workspace.up_well()
+    well(cluster, "db2", [(1,)])
+    assert workspace.destroy().code == 0
+
+
+def test_a_primary_that_ended_cleanly_and_alone_is_followed_without_a_word(cluster: Cluster) -> None:
+    """It was stopped by hand, and all that it had written is there: nothing can be lost."""
+    workspace = cluster.workspace
+    cluster.stop("db1")
+    declare(cluster, "db2")
+    workspace.up_well()
+    well(cluster, "db2", [(1,)])
+    assert not [line for line in workspace.preview().changes if "replace" in line]
     assert workspace.destroy().code == 0

@@ -30,7 +30,7 @@ from tests.openbao import OpenBao
 
 UP, DESTROY = ["up"], ["destroy"]
 EVERY = ""
-CLONE = "BaseBackup db2 creating"
+CLONE = "DataDirectory db2 creating"
 
 
 def _ways(among: str, kill: Kill) -> pytest.MarkDecorator:
@@ -78,7 +78,7 @@ def _standbys(cluster: Cluster, count: int, *, parameters: dict[str, Any] | None
     cluster.workspace.write({**cluster.workspace.cluster, "servers": declared, **changes})
 
 
-@_ways("Mount|ReplicationSlot|BaseBackup|Server db2", lose_state)
+@_ways("Mount|ReplicationSlot|DataDirectory db2|Server db2", lose_state)
 def test_up_from_nothing(cluster: Cluster, kill: Kill, among: str) -> None:
     steps = at_every_step(cluster, UP, kill, lambda: _destroyed(cluster), among)
     assert len(steps) > (10 if among == EVERY else 3), steps  # one by one, or side by side when one of them fails
@@ -90,7 +90,7 @@ def _destroyed(cluster: Cluster) -> None:
     assert done.code == 0, done.errors
 
 
-@_ways("ReplicationRole|BaseBackup", lose_state)
+@_ways("ReplicationRole|DataDirectory db[23]", lose_state)
 def test_up_that_changes(cluster: Cluster, kill: Kill, among: str) -> None:
     def begin() -> None:
         _standbys(cluster, 1, replication={"passwordVersion": 1})
@@ -103,7 +103,7 @@ def test_up_that_changes(cluster: Cluster, kill: Kill, among: str) -> None:
     assert cluster.sql("db1", "SHOW max_connections") == [("77",)]
 
 
-@_ways("BaseBackup", lose_state)
+@_ways("DataDirectory db[23]", lose_state)
 def test_up_that_clones_anew(cluster: Cluster, kill: Kill, among: str) -> None:
     """A standby that cannot follow any more, and whose slot is gone too."""
 
@@ -119,7 +119,7 @@ def test_up_that_clones_anew(cluster: Cluster, kill: Kill, among: str) -> None:
     assert cluster.sql("db2", "SELECT pg_is_in_recovery()") == [(True,)]
 
 
-@_ways("BaseBackup|ReplicationSlot|DataDirectory", kill_engine)
+@_ways("ReplicationSlot|DataDirectory", kill_engine)
 def test_destroy(cluster: Cluster, kill: Kill, among: str) -> None:
     steps = at_every_step(cluster, DESTROY, kill, cluster.workspace.up_well, among)
     assert len(steps) > (4 if among == EVERY else 1), steps
@@ -134,7 +134,7 @@ def nothing_left(cluster: Cluster) -> None:
 
 @pytest.mark.soak
 def test_primary_killed(cluster: Cluster) -> None:
-    _at(cluster, "BaseBackup", lambda: cluster.kill("db1"))
+    _at(cluster, "DataDirectory db2", lambda: cluster.kill("db1"))
     cluster.workspace.up_well()
     whole(cluster)
 
@@ -166,7 +166,7 @@ def _at(cluster: Cluster, step: str, act: Callable[[], object]) -> Output:
 def test_interrupted_once_it_ends_its_steps(cluster: Cluster) -> None:
     output, _ = interrupted(cluster, UP, ctrl_c, lambda name: name == CLONE)
     assert output.code != 0
-    assert "BaseBackup db2 created" in output.text
+    assert "DataDirectory db2 created" in output.text
     assert not cluster.workspace.unlock()
     strays_gone(cluster)
     cluster.workspace.up_well()
@@ -241,7 +241,7 @@ def test_network_cut_during_the_clone(cluster: Cluster) -> None:
 
         eventually(running)
 
-    output = _at(cluster, "BaseBackup", cut)
+    output = _at(cluster, "DataDirectory db2", cut)
     assert output.code != 0
     assert any("base backup of db1" in line and "Nothing of it is left" in line for line in output.errors), output.text
     assert leftovers(cluster) == []

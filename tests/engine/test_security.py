@@ -266,7 +266,7 @@ def test_an_error_is_told_without_secrets(cluster: Secured, spoil: str, says: st
         shutil.rmtree(cluster.data("db2"))
         role = psycopg.sql.Identifier(ROLE).as_string()
         cluster.sql("db1", f"ALTER ROLE {role} PASSWORD 'by hand'")
-        done = workspace.up("--target", urn(workspace, "BaseBackup", "db2"), "--debug")
+        done = workspace.up("--target", urn(workspace, "DataDirectory", "db2"), "--debug")
     else:
         workspace.environment |= {
             "vault": {"VAULT_TOKEN": blind},

@@ -186,7 +186,7 @@ ON_SERVERS = "^(?!Mount|Policy|Token|Secret)"
 """Steps of our own resources; what pulumi-vault was just making stays in Vault until the next `up`."""
 
 
-@pytest.mark.parametrize("among", ["BaseBackup|Server db1", pytest.param(ON_SERVERS, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("among", ["DataDirectory db2|Server db1", pytest.param(ON_SERVERS, marks=pytest.mark.soak)])
 def test_a_first_up_that_never_ended(cluster: Cluster, among: str) -> None:
     declare(cluster, 1)
 
@@ -221,7 +221,7 @@ def test_a_disposable_primary_whose_data_is_gone_is_made_anew(cluster: Cluster) 
     preview = cluster.workspace.preview()
     assert preview.code == 0, preview.errors
     assert preview.plan["DataDirectory db1"] == "create"
-    assert preview.plan["BaseBackup db2"] == "replace"
+    assert preview.plan["DataDirectory db2"] == "replace"
     cluster.workspace.up_well()
     cluster.workspace.unchanged()
     assert cluster.sql("db1", "SELECT system_identifier FROM pg_control_system()") != before
@@ -236,7 +236,7 @@ def test_a_standby_that_never_came_is_removed_from_the_stack_file(cluster: Clust
     cluster.names = ["db1", "db2", "db3"]
     alone = cluster.workspace.cluster
     cluster.workspace.write({**alone, "servers": {**alone["servers"], "db3": _third(cluster)}})
-    output, _ = interrupted(cluster, ["up"], kill_engine, lambda step: step.startswith("BaseBackup"))
+    output, _ = interrupted(cluster, ["up"], kill_engine, lambda step: step.startswith("DataDirectory db3"))
     assert output.code != 0
     strays_gone(cluster)
     cluster.workspace.unlock()

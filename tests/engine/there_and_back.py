@@ -101,7 +101,7 @@ NEVER = {
     "vault": "a section",
     "key": "a section",
     "replication": "a section",
-    "primary": "refused: tests/engine/change.py",
+    "primary": "a switchover: tests/engine/test_switchover.py",
     "vault.existing": "tests/engine/change.py: refused on a mount of the stack's own",
     "vault.network": "of containers: tests/docker/test_stack.py",
     "vault.namespace": "tests/engine/test_namespace.py",

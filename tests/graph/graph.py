@@ -118,7 +118,7 @@ class Made(mocks.Mocks):
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         outputs = dict(args.inputs)
-        if args.typ.endswith((":DataDirectory", ":BaseBackup")):
+        if args.typ.endswith(":DataDirectory"):
             return "7579821021830312345 2026-11-22T21:00:00Z", outputs
         if args.typ.endswith(":Password"):
             outputs["value"] = PASSWORD
@@ -205,7 +205,17 @@ def program(cluster: settings.Cluster, graph: Graph, ca: str | None, *, inside: 
     vault = VaultAddress(VAULT, pulumi.Output.secret(TOKEN), ca)
     around = pulumi.ComponentResource("shop:index:Shop", "shop") if inside else None
     made = EncryptedReplication("orders", cluster, pulumi.ResourceOptions(parent=around), vault_address=vault)
-    names = ("primary", "standbys", "primary_dsn", "standby_dsns", "vault", "encryption", "summary")
+    names = (
+        "primary",
+        "standbys",
+        "primary_dsn",
+        "standby_dsns",
+        "read_write_dsn",
+        "read_only_dsn",
+        "vault",
+        "encryption",
+        "summary",
+    )
 
     def keep(name: str) -> pulumi.Output[Any]:
         output = getattr(made, name)

@@ -32,7 +32,7 @@ def place() -> Iterator[Place]:
 
 # Names and types are in people's states: a change here makes their next `up` replace what they have.
 WHOLE = """\
-BaseBackup db2
+DataDirectory db2
 CleanupRecord db1
 CleanupRecord db2
 DataDirectory db1
@@ -54,7 +54,9 @@ Server db1
 Server db2
 Token db1-token
 Token db2-token
+Topology orders
 WalEncryption WAL of db1
+WalEncryption WAL of db2
 pulumi:providers:vault orders-vault
 tde:index:EncryptedReplication orders
 tde:index:KeyVault orders
@@ -94,7 +96,12 @@ def test_a_standby_that_goes_touches_nothing_of_the_others(place: Place, monkeyp
         cluster = stack_file.parse("test", {"primary": "db1", "servers": declared})
         # Keys are only set while every standby can open them: which ones there are is no property of theirs.
         made = [one for one in place.build(cluster).resources if one.kind != "KeyBinding"]
-        return {str(one): one.inputs for one in made}
+        # So is where the others are, which may be the primary next.
+        return {
+            str(one): {name: value for name, value in one.inputs.items() if name != "others"}
+            for one in made
+            if one.kind != "Topology"
+        }
 
     whole = built("db2", "db3", "db4")
     assert built("db4", "db3") == {label: inputs for label, inputs in whole.items() if "db2" not in label}
@@ -107,15 +114,15 @@ def test_progress_is_shown_in_the_row_of_the_resource_wherever_the_cluster_is(pl
         [component] = graph.of("tde:index:EncryptedReplication")
         *head, types, _ = component.urn.split("::")  # the mocks' URNs of its children have but one type before theirs
         assert types.startswith("shop:index:Shop$") == inside
-        assert sorted(clone.inputs["urn"] for clone in graph.of("BaseBackup")) == [
-            "::".join([*head, f"{types}$pulumi-python:dynamic/postgres:BaseBackup", name]) for name in ("db2", "db3")
+        assert sorted(clone.inputs["urn"] for clone in graph.of("DataDirectory") if "urn" in clone.inputs) == [
+            "::".join([*head, f"{types}$pulumi-python:dynamic/postgres:DataDirectory", name]) for name in ("db2", "db3")
         ]
 
 
 def test_standbys_come_from_where_they_find_a_primary_on_their_machine(place: Place) -> None:
     graph = place.build(place.cluster("db2", db1={"listen": ["::1"]}))
     assert [rule.inputs["address"] for rule in graph.of("HbaRule")] == ["::1/128"]
-    assert graph["BaseBackup db2"].inputs["upstream"]["host"] == "::1"
+    assert graph["DataDirectory db2"].inputs["upstream"]["host"] == "::1"
 
 
 def test_one_rule_for_each_address_that_standbys_come_from(place: Place) -> None:
@@ -149,6 +156,8 @@ def test_everything_is_inside_the_component(place: Place) -> None:
         ("HostFile db1-vault-token", "Server db1"),
         ("vault:index/policy:Policy orders-primary-policy", "HostFile db1-vault-token"),
         ("DataDirectory db1", "Server db1"),
+        # Who is the primary, before anything that lies in one.
+        ("Topology orders", "DataDirectory db1"),
         # pg_tde's own order.
         ("Server db1", "Extension pg_tde in postgres"),
         ("Extension pg_tde in postgres", "KeyProvider vault"),
@@ -157,13 +166,13 @@ def test_everything_is_inside_the_component(place: Place) -> None:
         ("PrincipalKey orders-principal-key", "KeyBinding server key"),
         ("KeyBinding server key", "KeyBinding default key"),
         # What a clone needs.
-        ("KeyBinding default key", "BaseBackup db2"),
+        ("KeyBinding default key", "DataDirectory db2"),
         ("ReplicationRole replicator", "HbaRule replicator from 127.0.0.1/32"),
-        ("HbaRule replicator from 127.0.0.1/32", "BaseBackup db2"),
-        ("ReplicationSlot tde_db2", "BaseBackup db2"),
-        ("HostFile db2-pgpass", "BaseBackup db2"),
+        ("HbaRule replicator from 127.0.0.1/32", "DataDirectory db2"),
+        ("ReplicationSlot tde_db2", "DataDirectory db2"),
+        ("HostFile db2-pgpass", "DataDirectory db2"),
         ("HostFile db2-vault-token", "Server db2"),
-        ("BaseBackup db2", "Server db2"),
+        ("DataDirectory db2", "Server db2"),
         ("Server db2", "ReplicationCheck db2"),
     ],
 )
@@ -189,10 +198,12 @@ def test_the_base_backup_and_initdb_side_by_side_with_the_vault(place: Place) ->
 def test_wal_encryption_comes_after_the_server_key_and_before_any_clone(place: Place) -> None:
     made = place.build(place.cluster("db2", walEncryption=True))
     assert {"KeyBinding server key", "KeyBinding default key"} <= made.before("WalEncryption WAL of db1")
-    assert "WalEncryption WAL of db1" in made.before("BaseBackup db2")
-    assert made["BaseBackup db2"].inputs["encryptWal"] is True
-    assert made["Server db2"].inputs["settings"]["pg_tde.wal_encrypt"] == "on"
-    assert "pg_tde.wal_encrypt" not in made["Server db1"].inputs["settings"]
+    assert "WalEncryption WAL of db1" in made.before("DataDirectory db2")
+    assert made["DataDirectory db2"].inputs["encryptWal"] is True
+    for name in ("db1", "db2"):  # a role is no matter: each has its own
+        assert made[f"WalEncryption WAL of {name}"].inputs["walEncrypt"] == "on"
+        assert "pg_tde.wal_encrypt" not in made[f"Server {name}"].inputs["settings"]
+    assert "WalEncryption WAL of db2" in made.before("ReplicationCheck db2")
 
 
 @pytest.mark.parametrize("adopt", [False, True])
@@ -217,7 +228,7 @@ def test_the_cipher_is_a_parameter_of_every_server_before_any_key_is_made(place:
     for name in ("db1", "db2"):
         assert made[f"Server {name}"].inputs["settings"]["pg_tde.cipher"] == cipher
     assert made["PrincipalKey orders-principal-key"].inputs["cipher"] == cipher
-    assert made["BaseBackup db2"].inputs["cipher"] == cipher
+    assert made["DataDirectory db2"].inputs["cipher"] == cipher
     assert "Server db1" in made.before("PrincipalKey orders-principal-key")
     plain = place.build(place.cluster(encryption="off", cipher=cipher))
     assert "pg_tde.cipher" not in plain["Server db1"].inputs["settings"]
@@ -253,8 +264,8 @@ def test_the_same_paths_on_every_server(place: Place) -> None:
 def test_slot_standby_and_clone_agree(place: Place) -> None:
     made = place.build(place.cluster("db-2"))
     settings = made["Server db-2"].inputs["settings"]
-    assert made["BaseBackup db-2"].inputs["slot"] == settings["primary_slot_name"] == "tde_db_2"
-    passfile = made["BaseBackup db-2"].inputs["upstream"]["passfile"]
+    assert made["DataDirectory db-2"].inputs["slot"] == settings["primary_slot_name"] == "tde_db_2"
+    passfile = made["DataDirectory db-2"].inputs["upstream"]["passfile"]
     assert passfile == made["HostFile db-2-pgpass"].inputs["path"]
     assert conninfo_to_dict(settings["primary_conninfo"])["passfile"] == passfile
     assert made["Server db-2"].inputs["recovery"] == "standby"
@@ -575,7 +586,7 @@ def test_in_a_disposable_cluster_what_goes_with_the_directory_is_not_taken_away_
     for label in ("ReplicationRole replicator", "ReplicationSlot tde_db2", "KeyProvider vault"):
         assert made[label].deleted_with == claim
     assert made["Server db1"].deleted_with == ""
-    assert made["BaseBackup db2"].deleted_with == ""
+    assert made["DataDirectory db2"].deleted_with == ""
 
 
 def test_two_clusters_of_one_stack_share_no_name(place: Place) -> None:

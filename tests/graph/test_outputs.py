@@ -71,7 +71,17 @@ def built(
         made = EncryptedReplication("orders", declare(), vault_address=vault)
         if dependent:
             pulumi.CustomResource("shop:index:App", "app", opts=pulumi.ResourceOptions(depends_on=[made]))
-        names = ("primary", "standbys", "primary_dsn", "standby_dsns", "vault", "encryption", "summary")
+        names = (
+            "primary",
+            "standbys",
+            "primary_dsn",
+            "standby_dsns",
+            "read_write_dsn",
+            "read_only_dsn",
+            "vault",
+            "encryption",
+            "summary",
+        )
 
         def keep(name: str) -> pulumi.Output[Any]:
             return pulumi.Output.from_input(getattr(made, name)).apply(
@@ -107,14 +117,16 @@ def test_a_preview_shows_all_that_will_be_made(caplog: pytest.LogCaptureFixture)
     declared = built(lambda: cluster(plain), preview=True)
     caplog.clear()
     first = built(lambda: cluster(unknown), preview=True)
-    assert set(first.labels) - set(declared.labels) == MADE | {f"HbaRule replicator from db2.{DOMAIN}"}
-    assert set(declared.labels) - set(first.labels) == {"HbaRule replicator from 127.0.0.2/32"}
+    assert set(first.labels) - set(declared.labels) == MADE | {
+        f"HbaRule replicator from {name}.{DOMAIN}" for name in ("db1", "db2")
+    }
+    assert set(declared.labels) - set(first.labels) == {f"HbaRule replicator from 127.0.0.{n}/32" for n in (1, 2)}
     assert [path for one in first.resources for path, v in leaves(one.inputs) if DOMAIN in str(v)] == []
     assert unknowns(first) >= {
         "Machine db1: host",
         "Server db2: host",
         "Server db2: settings.primary_conninfo",
-        "BaseBackup db2: upstream.host",
+        "DataDirectory db2: upstream.host",
         f"HbaRule replicator from db2.{DOMAIN}: address",
         "ReplicationSlot tde_db2: standbyHost",
         "command:remote:Command db1-unit: connection.value",
@@ -171,7 +183,7 @@ FIELDS: dict[str, tuple[Callable[[Any], Any], str, str]] = {
     "hostKeys": (lambda v: server(host={"hostKeys": v}), KEY, "Server db1: host"),
     "one of hostKeys": (lambda v: server(host={"hostKeys": [KEY, v]}), KEY, "Server db1: host"),
     "listen": (lambda v: server(listen=["127.0.0.1", v]), "192.0.2.3", "Server db1: settings.listen_addresses"),
-    "address": (lambda v: server(address=v), "127.0.0.4/32", "BaseBackup db2: upstream.host"),
+    "address": (lambda v: server(address=v), "127.0.0.4/32", "DataDirectory db2: upstream.host"),
 }
 """By setting: a primary with a value, a good one, and an input that is made of it."""
 WRONG = {

@@ -1,6 +1,7 @@
 """One table of behaviour, on every kind of host: create, no-op, drift, change, interruption, secrets, destroy."""
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ class Raised:
     """What traps had run on these machines before, by server: a machine is in several clusters, and its journal stays."""
 
 
+CLONE = re.compile("DataDirectory (?!.*db1)")
+
+
 @pytest.fixture(scope="session")
 def three_machines(laboratory: Lab) -> list[Booted]:
     return laboratory.boot("kinds1", "kinds2", "kinds3")
@@ -54,7 +58,7 @@ def raised(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         first = cluster.workspace.preview()
         previewed = cluster.found()
         with watched() as seen:
-            killed, _ = interrupted(cluster, ["up"], kill_in_clone, lambda step: "BaseBackup" in step)
+            killed, _ = interrupted(cluster, ["up"], kill_in_clone, lambda step: bool(CLONE.match(step)))
             eventually(lambda: not cluster.cloning())
             cluster.workspace.unlock()
             cluster.workspace.up_well()
@@ -251,6 +255,26 @@ def test_what_a_kind_cannot_do_is_told_at_preview(cluster: Everywhere, request: 
     finally:
         workspace.write(before)
     workspace.unchanged()
+
+
+def test_another_server_becomes_the_primary_and_the_first_one_again(cluster: Everywhere) -> None:
+    workspace = cluster.workspace
+    cluster.sql("db1", "CREATE TABLE public.turns (a text) USING tde_heap")
+    for number, (former, name) in enumerate([("db1", "db3"), ("db3", "db1")], 1):
+        workspace.write(edited(workspace.cluster, lambda c, name=name: c.update(primary=name)))  # type: ignore[misc]
+        preview = workspace.preview()
+        assert f"switchover from {former} to {name}: {name} is " in preview.text, preview.errors
+        assert "a new base backup" not in preview.text
+        workspace.up_well()
+        cluster.sql(name, "INSERT INTO public.turns VALUES ('taken')")
+        others = [other for other in cluster.names if other != name]
+        active = "SELECT slot_name FROM pg_replication_slots WHERE active ORDER BY 1"
+        eventually(lambda: cluster.sql(name, active) == [(f"tde_{other}",) for other in others])  # noqa: B023
+        for other in others:
+            assert cluster.sql(other, "SELECT pg_is_in_recovery()") == [(True,)]
+            eventually(lambda: cluster.sql(other, "SELECT count(*) FROM public.turns") == [(number,)])  # noqa: B023
+            assert cluster.sql(other, "SELECT slot_name FROM pg_replication_slots") == []
+        workspace.unchanged()
 
 
 def test_nothing_of_what_an_owner_planted_has_run(raised: Raised) -> None:

@@ -293,7 +293,7 @@ def test_a_standby_that_cannot_be_reached_at_destroy(
         left = workspace.destroy("--continue-on-error")
         told = set(re.findall(r"left behind: (\w+) (.+) \(.*cannot be reached", left.text))
         kinds = Counter(kind for kind, _ in told)
-        assert kinds == {"Server": 1, "BaseBackup": 1, "CleanupRecord": 1, "HostFile": 3}
+        assert kinds == {"Server": 1, "DataDirectory": 1, "CleanupRecord": 1, "HostFile": 3}
         assert one.found() == before
         # What pulumi-command is to run there, it cannot leave: docs/teardown.md.
         assert left.code != 0

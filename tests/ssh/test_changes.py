@@ -110,7 +110,7 @@ def test_settings_of_a_machine(  # noqa: PLR0915 - each goes on where the last o
     workspace.write(edited(declared, lambda cluster: cluster["servers"].update(db2=moved)))
     preview = workspace.preview()
     plan = preview.plan
-    assert plan["BaseBackup db2"] == "replace"
+    assert plan["DataDirectory db2"] == "replace"
     assert f"; on {two.address}, the unit tde-staging-db2 and the directory above the data stay" in preview.text
     assert not [name for name in plan if "db1" in name and plan[name] != "update"], plan
     workspace.up_well()

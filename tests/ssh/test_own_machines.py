@@ -134,7 +134,7 @@ def test_from_no_machine_to_streaming_and_back(pool: list[Booted], workspace: Wo
     [former] = [machine for machine in machines if "tde-trial-orders-db2" in machine.found()]
     preview = workspace.preview("--replace", f"{urn}db2")
     assert preview.code == 0, preview.errors or preview.text
-    assert preview.plan["BaseBackup orders-db2"] == "replace"
+    assert preview.plan["DataDirectory orders-db2"] == "replace"
     assert "Server orders-db1" not in preview.plan
     done = workspace.up("--replace", f"{urn}db2")
     assert done.code == 0, done.errors or done.text

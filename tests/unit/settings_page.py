@@ -44,7 +44,7 @@ COSTS = {
     "vault": "see below",
     "key": "see below",
     "replication": "see below",
-    "primary": "refused",
+    "primary": "a switchover: the former primary stops and follows, nothing is cloned (docs/topology.md)",
     "servers": "only those that come (a base backup) or go; the others are not touched. By another name, a standby is a new one, "
     "with a dataDirectory and port of its own, and the former one goes",
     "vault.mount": "refused on a running encrypted cluster: its keys are there",

@@ -24,7 +24,7 @@ from tde_replication.hosts.facts import Facts
 from tde_replication.hosts.files import Ended
 from tde_replication.hosts.local.machine import LocalHost
 from tde_replication.hosts.superuser import Connection
-from tde_replication.postgres import base_backup, resources
+from tde_replication.postgres import copying, resources
 from tde_replication.postgres.control import control_data, position, too_low
 from tde_replication.postgres.marker import marker
 from tde_replication.preflight.vault import check_vault
@@ -326,7 +326,7 @@ def test_an_lsn(text: str) -> None:
 @anything
 @given(texts | st.text())
 def test_a_line_of_progress(line: str) -> None:
-    base_backup._tell("base backup", line, 1.0)
+    copying.tell("base backup", line, 1.0)
 
 
 @anything

@@ -58,8 +58,10 @@ def test_the_names_in_peoples_state() -> None:
         "CleanupRecordProvider": "CleanupRecord",
         "AdoptedDirectoryProvider": "AdoptedDirectory",
         "HostFileProvider": "HostFile",
-        "InitializedDirectoryProvider": "InitializedDirectory",
-        "ClonedDirectoryProvider": "ClonedDirectory",
+        "InitializedDirectoryProvider": "ServerDirectory",  # this and the next one of version 0.1.0
+        "ClonedDirectoryProvider": "ServerDirectory",
+        "ServerDirectoryProvider": "ServerDirectory",
+        "TopologyProvider": "Topology",
         "ServerProvider": "Server",
         "ExtensionProvider": "Extension",
         "KeyProviderProvider": "KeyProvider",

@@ -15,7 +15,9 @@ from tde_replication.review.findings import Change, Effect, Verdict
 from tests.unit.previews import SECRET, UNKNOWN, Stream, changed, server
 
 RESTART = Cost(kind="restart", server="db1", text="server db1 will be restarted: max_connections", of="Server")
-CLONE = Cost(kind="clone", server="db2", text="db2: a new base backup of db1", size=2**30, free=2**31, of="BaseBackup")
+CLONE = Cost(
+    kind="clone", server="db2", text="db2: a new base backup of db1", size=2**30, free=2**31, of="DataDirectory"
+)
 
 
 def reviewed(stream: Stream) -> Review:
@@ -88,18 +90,30 @@ def test_what_is_gone_is_drift_and_what_is_new_is_declared(form: str) -> None:
 def test_a_clone_says_how_much_and_whether_it_fits() -> None:
     clone = {**server("db2"), "follows": "the primary"}
     lost = {**clone, "follows": "its WAL is gone from the primary"}
-    stream = Stream().refresh("BaseBackup", "db2", clone, lost).record(CLONE)
+    stream = Stream().refresh("DataDirectory", "db2", clone, lost).record(CLONE)
     for step in ("delete-replaced", "replace", "create-replacement"):
-        stream.plan(step, "BaseBackup", "db2", lost, None if step == "delete-replaced" else clone)
+        stream.plan(step, "DataDirectory", "db2", lost, None if step == "delete-replaced" else clone)
         stream.plan(step, "Server", "db2", server("db2"), {**server("db2"), "madeAt": UNKNOWN})
     made = reviewed(stream)
     assert made.effects[0].text == "a new base backup of db1 (2.0 GiB are free: it fits)"
     assert made.sentence == "interrupts db2 (standby); loses nothing"
-    assert made.drift == [Change("BaseBackup db2", "follows", "its WAL is gone from the primary", "the primary")]
+    assert made.drift == [Change("DataDirectory db2", "follows", "its WAL is gone from the primary", "the primary")]
     assert made.declared == [], "what only follows from it is not the stack file's"
     assert made.unknown == ["known during up: madeAt of Server db2"]
     assert [one.operation for one in made.diff] == ["replace", "replace"]
     assert "it does not fit" in str(reviewed(stream.record(Cost(kind="clone", server="db2", size=9, free=1))).effects)
+
+
+def test_a_switchover_interrupts_the_next_primary_and_a_failover_may_lose_something() -> None:
+    was, wanted = {"primary": "db1", "servers": []}, {"primary": "db2", "servers": []}
+    cost = Cost(kind="switchover", server="db2", text="switchover from db1 to db2", seconds=1.0, of="Topology")
+    made = reviewed(Stream().record(cost).change("Topology", "orders", was, was, wanted))
+    assert (made.verdict, made.sentence) == (Verdict.INTERRUPTS, "interrupts db2; loses nothing")
+    assert made.effects == [Effect("db2", "switchover", "switchover from db1 to db2 (about 1 s)")]
+    assert made.declared == [Change("Topology orders", "primary", "db1", "db2")]
+    lossy = Cost(kind="switchover", server="db2", text="failover", loses="what db1 had written last", of="Topology")
+    made = reviewed(Stream().record(lossy).change("Topology", "orders", was, was, wanted))
+    assert made.sentence == "loses what db1 had written last; interrupts db2"
 
 
 def test_what_is_lost_is_the_verdict() -> None:

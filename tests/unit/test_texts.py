@@ -17,8 +17,8 @@ from psycopg import pq
 from tde_replication.errors import UserError
 from tde_replication.hosts.files import Ended
 from tde_replication.hosts.local.machine import LocalHost
-from tde_replication.postgres.base_backup import _duration, _size, _tell
 from tde_replication.postgres.control import ControlData, control_data
+from tde_replication.postgres.copying import _duration, amount, tell
 from tde_replication.postgres.hba_file import cidr, same_address, take_out
 from tde_replication.postgres.hba_rule import HbaRule
 from tde_replication.postgres.inheritance import NOT_INHERITED
@@ -253,7 +253,7 @@ def test_what_is_no_scram_verifier_verifies_nothing(stored: str | None) -> None:
 def told(line: str, seconds: float) -> list[str]:
     said: list[str] = []
     with reported_to(lambda text, _: said.append(text)):
-        _tell("base backup of db1", line, seconds)
+        tell("base backup of db1", line, seconds)
     return said
 
 
@@ -284,7 +284,7 @@ def test_nobody_need_listen() -> None:
      (1024**4, "1.0 TiB"), (1024**5, "1024.0 TiB")],
 )  # fmt: skip
 def test_sizes(count: float, shown: str) -> None:
-    assert _size(count) == shown
+    assert amount(count) == shown
 
 
 @pytest.mark.parametrize(

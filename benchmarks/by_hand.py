@@ -37,5 +37,12 @@ class ByHand:
     def down(self) -> None:
         self.script("down")
 
-    def script(self, command: str) -> None:
-        run(["bash", SCRIPT, command], cwd=self.root, environ=self.environ)
+    def switch(self, former: str, name: str) -> None:
+        self.script("switch", former, name)
+
+    def where(self, server: str) -> tuple[str, int]:
+        """The directory of its socket, and its port."""
+        return str(self.root / "run"), int(self.environ["PRIMARY_PORT" if server == "primary" else "STANDBY_PORT"])
+
+    def script(self, *command: str) -> None:
+        run(["bash", SCRIPT, *command], cwd=self.root, environ=self.environ)

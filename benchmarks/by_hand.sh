@@ -2,8 +2,9 @@
 # The steps of the page by hand, with the binaries that the stack uses: what `make bench` measures the stack against.
 #
 #   by_hand.sh up|down|vault|streaming
+#   by_hand.sh switch primary standby
 #
-# The last two are parts of `up`, for a tool that makes only the servers.
+# `vault` and `streaming` are parts of `up`, for a tool that makes only the servers. `switch` makes the second server the primary.
 #
 # From the environment: DIRECTORY (all that is made lies in it), BIN (of PostgreSQL), BAO, USER_ID and GROUP_ID (the servers'
 # account), VAULT_PORT, CLUSTER_PORT, PRIMARY_PORT, STANDBY_PORT.
@@ -144,6 +145,27 @@ up() {
     until_streaming
 }
 
+port_of() { [ "$1" = primary ] && echo "$PRIMARY_PORT" || echo "$STANDBY_PORT"; }
+
+switch() { # the primary's name, and the next one's
+    local from=$1 to=$2 upstream slots="SELECT pg_create_physical_replication_slot('tde_$1', true)"
+    upstream="host=127.0.0.1 port=$(port_of "$to") user=replicator passfile=$DIRECTORY/$from/pgpass sslmode=prefer"
+    printf '*:*:replication:replicator:%s\n' "$(cat password)" | owned "$from/pgpass" 600
+    sql -p "$(port_of "$to")" -d postgres -c "$slots" >/dev/null
+    sql -p "$(port_of "$from")" -d postgres -c CHECKPOINT >/dev/null
+    owned "$from/data/standby.signal" 600 </dev/null
+    as_account "$BIN/pg_ctl" stop --silent -m fast -D "$from/data"
+    as_account "$BIN/pg_controldata" "$from/data" | grep -q 'state: *shut down$'
+    as_account "$BIN/pg_ctl" promote --silent --wait -D "$to/data"
+    rm -rf "$from"/data/pg_replslot/tde_*
+    printf "%s\n" "primary_conninfo = '$upstream application_name=$from'" "primary_slot_name = 'tde_$from'" \
+        >>"$from/data/postgresql.auto.conf"
+    start_server "$from"
+    until [ "$(sql -p "$(port_of "$to")" -d postgres -c "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'")" = 1 ]; do
+        sleep 0.02
+    done
+}
+
 down() {
     as_account "$BIN/pg_ctl" stop --silent -m fast -D standby/data
     as_account "$BIN/pg_ctl" stop --silent -m fast -D primary/data
@@ -157,6 +179,7 @@ down() {
 
 case $1 in
 up | down) "$1" ;;
+switch) switch "$2" "$3" ;;
 vault) make_vault ;;
 streaming) until_streaming ;;
 esac

@@ -21,7 +21,7 @@ from tde_replication.hosts.local.machine import LocalHost
 
 MIB = 1024**2
 PAGE = 8192
-TYPE = "BaseBackup"
+TYPE = "DataDirectory"
 
 
 def refuse_full_disk(root: Path, size: int, clones: int) -> None:
@@ -46,7 +46,7 @@ class Database:
             connection.execute("CHECKPOINT")
 
     def through_stack(self, *standbys: str) -> float:
-        """Seconds from the start of the first BaseBackup of these new standbys to the end of the last; they go afterwards."""
+        """Seconds from the start of the first DataDirectory of these new standbys to the end of the last; they go afterwards."""
         ours = self._ours
         ours.declare(*standbys)
         events = ours.root / "events"

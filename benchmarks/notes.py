@@ -21,7 +21,7 @@ INCLUDED = {
     "d": """servers, directories and what is in the Vault, on both sides; the Vault itself stays. pulumi destroy looks at
     everything first, so the target adds the floor's destroy to the script's.""",
     "e": "proportional set size of every process, the servers included, looked at every 20 ms, in runs of its own.",
-    "f": """ours: from the start of the resource BaseBackup to its end; plain: pg_basebackup with the same options, from the same
+    "f": """ours: from the start of its DataDirectory to its end; plain: pg_basebackup with the same options, from the same
     primary.""",
     "g": """one after the other, as the servers' account, over connections that are there; plain: subprocess, ssh with a shared
     connection and sudo, docker exec. The file lies in memory, and is put in place whole by ours.""",
@@ -31,6 +31,9 @@ INCLUDED = {
     "j": """pulumi preview --expect-no-changes, each server on a booted machine behind a proxy for TCP that delays each way by 10
     ms (netem would do the same, but not every kernel has it).""",
     "k": "as (a) and (e), with more standbys; then pulumi preview --expect-no-changes.",
+    "m": """there and back in turn, of one standby, while somebody writes into whichever server takes it. The first row: the
+    longest time between two commits that were answered. Ours: pulumi up --yes --skip-preview, which also proves that the former
+    primary follows. Script: by_hand.sh switch, the same steps.""",
     "l": """one shell loop of pulumi preview --expect-no-changes, a stack at a time (no command previews several stacks), in one
     project with one Vault; once. Memory is looked at twice a second, meanwhile, without the servers, which were there before.""",
 }

@@ -98,6 +98,11 @@ def times(limit: float) -> Target:
     return at_most(limit, lambda row: row.ratios, f"{limit:g} x")
 
 
+def plus(limit: float) -> Target:
+    """At most so much more than the plain side."""
+    return at_most(limit, lambda row: row.differences, f"plain + {limit:g}")
+
+
 def _spread(values: Sequence[float]) -> str:
     if not values:
         return "-"

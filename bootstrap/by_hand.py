@@ -1,7 +1,8 @@
-"""Says in one sentence why a `pulumi` by hand could not use its stack's Vault, before it starts.
+"""What the function `pulumi` of env.sh does besides: python -m bootstrap.by_hand before|after DIRECTORY ARGUMENTS OF PULUMI …
 
-The engine refreshes all resources at once, before the program: each of pulumi-vault's would say it, twice and after retries.
-env.sh has the shell ask this first: python -m bootstrap.by_hand DIRECTORY ARGUMENTS OF PULUMI …
+Before: it says in one sentence why that command could not use its stack's Vault. The engine refreshes all resources at once,
+before the program: each of pulumi-vault's would say it, twice and after retries. After a `destroy`: what Pulumi was just making
+when it was killed is taken out of the state of a stack that is gone.
 """
 
 import os
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bootstrap.project import HERE, Project
+from bootstrap.stack import Stack
 from bootstrap.vault_check import GONE, why_unusable
 
 DESTROY = {"destroy", "down", "dn"}
@@ -36,12 +38,23 @@ def why_not(project: Project, directory: Path, words: Sequence[str], environ: Ma
     """What keeps that command from using the Vault of its stack; None where nothing does, or it is not this project's."""
     if _command(words) not in COMMANDS or WITHOUT & set(words):
         return None
-    if _project(directory / (_option(words, "-C", "--cwd") or "")) != project.root:
-        return None
-    stack = _option(words, "-s", "--stack") or environ.get("PULUMI_STACK") or _selected(project)
+    stack = _stack(project, directory, words, environ)
     file = project.root / "stacks" / f"Pulumi.{stack.rpartition('/')[2]}.yaml"
     why = why_unusable(file, environ) if stack and file.exists() else None
     return f"{why} {GONE}" if why and _command(words) in DESTROY else why
+
+
+def tidy(project: Project, directory: Path, words: Sequence[str], environ: Mapping[str, str]) -> int:
+    """After a command that has come to its end; the exit status."""
+    stack = _stack(project, directory, words, environ) if _command(words) in DESTROY else ""
+    return Stack(project, stack, dict(environ), embedded_vault=False).forget_pending() if stack else 0
+
+
+def _stack(project: Project, directory: Path, words: Sequence[str], environ: Mapping[str, str]) -> str:
+    """Which one such a command is for; empty where it is not this project's."""
+    if _project(directory / (_option(words, "-C", "--cwd") or "")) != project.root:
+        return ""
+    return _option(words, "-s", "--stack") or environ.get("PULUMI_STACK") or _selected(project)
 
 
 def _command(words: Sequence[str]) -> str:
@@ -79,5 +92,8 @@ def _selected(project: Project) -> str:
 
 
 if __name__ == "__main__":
-    if why := why_not(HERE, Path(sys.argv[1]), sys.argv[2:], os.environ):
+    when, where, *arguments = sys.argv[1:]
+    if when == "after":
+        sys.exit(tidy(HERE, Path(where), arguments, os.environ))
+    if why := why_not(HERE, Path(where), arguments, os.environ):
         sys.exit(f"error: {why}")

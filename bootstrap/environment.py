@@ -72,11 +72,14 @@ def shell(old: Mapping[str, str], new: Mapping[str, str]) -> str:
 
 
 def asking_first(project: Project) -> str:
-    """A function `pulumi` for bash and zsh: it looks at the stack's Vault first, for the engine would not; see `by_hand`."""
+    """A function `pulumi` for bash and zsh: it looks at the stack's Vault first, for the engine would not, and after a
+    `destroy` at what that leaves in the state; see `by_hand`."""
     root, python = shlex.quote(str(project.root)), shlex.quote(str(project.python))
-    ask = f'(CDPATH= cd -- {root} && exec {python} -m bootstrap.by_hand "$OLDPWD" "$@")'
+    module = f"(CDPATH= cd -- {root} && exec {python} -m bootstrap.by_hand"
+    ask, tidy = (f'{module} {when} "$OLDPWD" "$@")' for when in ("before", "after"))
+    destroys = "|".join(f'*" {word} "*' for word in ("destroy", "down", "dn"))
     # "function", for an alias of that name would be put in the place of a word that is followed by parentheses.
-    return f'function pulumi {{ {ask} && command pulumi "$@"; }}'
+    return f'function pulumi {{ {ask} && command pulumi "$@" && case " $* " in {destroys}) {tidy} ;; esac; }}'
 
 
 def mark(new: Mapping[str, str]) -> str:

@@ -107,7 +107,7 @@ class Stack:
 
     def destroy(self) -> int:
         if self.name not in VAULTS:
-            return self._pulumi("destroy") or self._forget_pending()
+            return self._pulumi("destroy") or self.forget_pending()
         if self._exists():
             code = self.vault("start") or self.release() or self._pulumi("destroy", *self._confirmed())
             # Its configuration is committed: `stack rm` would delete it.
@@ -118,7 +118,7 @@ class Stack:
             say(f"stack {self.name}: there was none")
         return self.vault("remove") or self._tidy()
 
-    def _forget_pending(self) -> int:
+    def forget_pending(self) -> int:
         """What a killed `up` was just making: Pulumi keeps it in the state of a stack that is gone, and warns of it ever after.
 
         The stack's Claims have looked for it on the servers. For what others were making (in Vault, in Docker), a person must.

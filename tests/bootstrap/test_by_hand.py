@@ -11,6 +11,7 @@ import pytest
 from bootstrap import by_hand, environment
 from bootstrap.ports import free_ports
 from bootstrap.project import HERE, Project
+from bootstrap.stack import Stack
 from tests.bootstrap.commands import Commands
 
 SHELLS = [
@@ -105,9 +106,41 @@ def test_the_function_of_the_shell(shell: str, *, fit: bool, project: Project, c
     done = subprocess.run(
         [shell, "-c", script], cwd="/usr", env=commands.environ(), capture_output=True, text=True, check=True
     )
-    question = f"<{project.root}><-m><bootstrap.by_hand></usr><--color><never><up><a b>"
+    question = f"<{project.root}><-m><bootstrap.by_hand><before></usr><--color><never><up><a b>"
     answer = ["</usr><--color><never><up><a b>", "7"] if fit else ["1"]
     assert done.stdout.splitlines() == [question, *answer], done.stderr
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(("line", "status", "tidied"), [("destroy -y", 0, True), ("up", 0, False), ("dn", 3, False)])
+def test_the_function_of_the_shell_looks_at_what_a_destroy_has_left(
+    shell: str, line: str, status: int, *, tidied: bool, project: Project, commands: Commands
+) -> None:
+    Commands(project.venv / "bin").add("python", 'echo "$3"')
+    commands.add("pulumi", f"exit {status}")
+    script = f"{environment.asking_first(project)}\npulumi {line}"
+    done = subprocess.run([shell, "-c", script], env=commands.environ(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (status, ["before", "after"] if tidied else ["before"]), (
+        done.stderr
+    )
+
+
+def test_only_a_destroy_of_this_project_is_tidied(
+    project: Project, commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten: list[str] = []
+
+    def forget(stack: Stack) -> int:
+        forgotten.append(stack.name)
+        return 0
+
+    monkeypatch.setattr(Stack, "forget_pending", forget)
+    assert by_hand.tidy(project, project.root, ["-s", "orders", "up"], commands.environ()) == 0
+    (tmp_path / "theirs").mkdir()
+    assert by_hand.tidy(project, tmp_path / "theirs", ["-s", "orders", "destroy"], commands.environ()) == 0
+    assert forgotten == []
+    assert by_hand.tidy(project, project.root, ["-s", "orders", "destroy"], commands.environ()) == 0
+    assert forgotten == ["orders"]
 
 
 def test_a_vault_that_is_away_is_one_sentence_and_pulumi_is_not_called(commands: Commands) -> None:

@@ -5,6 +5,9 @@ import os
 import signal
 from typing import Any
 
+import pytest
+
+from bootstrap import by_hand
 from bootstrap.project import Project
 from bootstrap.stack import Stack
 from tests.engine.cluster import Cluster
@@ -32,7 +35,9 @@ def kill_when_noted(cluster: Cluster, engine: int) -> None:
     kill_engine(cluster, engine)
 
 
-def test_destroy_leaves_an_empty_state(not_there_yet: Cluster) -> None:
+@pytest.mark.parametrize("by", ["make", "pulumi"])
+def test_destroy_leaves_an_empty_state(not_there_yet: Cluster, by: str) -> None:
+    """`make destroy`, and `pulumi destroy` in a shell of env.sh."""
     cluster, workspace = not_there_yet, not_there_yet.workspace
     declare(cluster, 1, encryption="off")
     _, step = interrupted(cluster, ["up"], kill_when_noted, lambda name: name == "DataDirectory db1 creating")
@@ -41,7 +46,14 @@ def test_destroy_leaves_an_empty_state(not_there_yet: Cluster) -> None:
     workspace.unlock()
     assert pending(workspace)
     environment = {**workspace.environment, "PULUMI_SKIP_CONFIRMATIONS": "true"}
-    assert Stack(Project(workspace.directory), workspace.stack, environment, embedded_vault=False).destroy() == 0
+    project = Project(workspace.directory)
+    if by == "make":
+        assert Stack(project, workspace.stack, environment, embedded_vault=False).destroy() == 0
+    else:
+        assert workspace.destroy().code == 0
+        assert pending(workspace), "Pulumi itself keeps it"
+        words = ["--stack", workspace.stack, "destroy"]
+        assert by_hand.tidy(project, workspace.directory, words, environment) == 0
     assert pending(workspace) == []
     assert not json.loads(workspace.run("stack", "export").text)["deployment"].get("resources")
     assert list((cluster.base / "db1").glob("*")) == []

@@ -1,5 +1,7 @@
 """The primary died: what a stack does, and how it goes on with another server. docs/topology.md, line by line."""
 
+import shutil
+
 import pytest
 
 from tests.engine.cluster import Cluster
@@ -97,4 +99,38 @@ def test_a_primary_that_ended_cleanly_and_alone_is_followed_without_a_word(clust
     workspace.up_well()
     well(cluster, "db2", [(1,)])
     assert not [line for line in workspace.preview().changes if "replace" in line]
+    assert workspace.destroy().code == 0
+
+
+def test_a_switchover_and_the_end_of_the_former_primary_in_one_edit(cluster: Cluster) -> None:
+    workspace = cluster.workspace
+    servers = {name: one for name, one in workspace.cluster["servers"].items() if name != "db1"}
+    workspace.write({**workspace.cluster, "primary": "db2", "servers": servers})
+    preview = workspace.preview()
+    assert "switchover from db1 to db2: db2 is " in preview.text, preview.errors
+    workspace.up_well()
+    assert not cluster.running("db1")
+    assert not cluster.data("db1").exists()
+    cluster.names.remove("db1")
+    well(cluster, "db2", [(1,)])
+    eventually(lambda: cluster.sql("db2", "SELECT slot_name, active FROM pg_replication_slots") == [("tde_db3", True)])
+    assert cluster.sql("db3", "SELECT slot_name FROM pg_replication_slots") == []
+    assert workspace.destroy().code == 0
+
+
+def test_a_primary_whose_machine_is_gone_is_given_up_with_it_in_one_edit(cluster: Cluster) -> None:
+    """Its data directory is gone: as on a machine that was made anew."""
+    workspace = cluster.workspace
+    cluster.kill("db1")
+    shutil.rmtree(cluster.data("db1"))
+    servers = {name: one for name, one in workspace.cluster["servers"].items() if name != "db1"}
+    workspace.write({**workspace.cluster, "primary": "db2", "servers": servers})
+    refused = workspace.up()
+    assert refused.code != 0
+    assert "failover from db1 to db2: db1 does not run, and what it had written last may be on no other" in refused.text
+    workspace.environment["TDE_REPLICATION_ACCEPT_LOSS"] = "db2"
+    workspace.up_well()
+    del workspace.environment["TDE_REPLICATION_ACCEPT_LOSS"]
+    cluster.names.remove("db1")
+    well(cluster, "db2", [(1,)])
     assert workspace.destroy().code == 0

@@ -67,6 +67,8 @@ def drop_slots(servers: Iterable[TopologyServer], slots: Iterable[str]) -> None:
             case "down" | "demoted":
                 for name in names:
                     server.machine.remove(server.data / "pg_replslot" / name)
+                # Without the directory itself, which goes with the last of them on some hosts, it could not start.
+                server.machine.make_directory(server.data / "pg_replslot")
             case _:
                 pass
 

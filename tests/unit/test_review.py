@@ -116,6 +116,14 @@ def test_a_switchover_interrupts_the_next_primary_and_a_failover_may_lose_someth
     assert made.sentence == "loses what db1 had written last; interrupts db2"
 
 
+def test_what_is_only_handled_in_another_way_is_in_the_full_diff_alone() -> None:
+    was = {**server("db2"), "role": "standby", "follows": "the primary", "upstream": {"host": "192.0.2.1"}}
+    wanted = {**was, "role": "primary", "upstream": {"host": "192.0.2.2"}, "follows": "nothing"}
+    made = reviewed(Stream().change("DataDirectory", "db2", was, was, wanted))
+    assert made.declared == [Change("DataDirectory db2", "follows", "the primary", "nothing")]
+    assert {change.what for change in made.diff[0].changes} == {"role", "upstream.host", "follows"}
+
+
 def test_what_is_lost_is_the_verdict() -> None:
     mount = {"path": "tde-orders"}
     stream = changed(Stream().record(RESTART), max_connections="200")

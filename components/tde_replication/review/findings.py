@@ -7,6 +7,7 @@ from enum import IntEnum
 from typing import Any
 
 from tde_replication.records import Cost
+from tde_replication.review.handling import is_handling
 from tde_replication.review.preview import SECRET, UNKNOWN, Inputs, Preview, Step
 from tde_replication.status.words import size
 
@@ -204,6 +205,8 @@ def _compared(step: Step) -> tuple[list[Change], list[Change], list[Change]]:
             continue
         change = Change(name, key, _shown(live), _shown(wanted))
         whole.append(change)
+        if is_handling(step.type, key):
+            continue  # it is in the full diff
         if step.recorded is not None and was != live:
             drift.append(change)
         if wanted not in (UNKNOWN, was):

@@ -4,14 +4,18 @@ import io
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tde_replication.adapter import Managed
 from tde_replication.errors import UserError
+from tde_replication.postgres import resources
 from tde_replication.records import Cost, Unasked
 from tde_replication.review import Review, as_json, as_text, read, review
 from tde_replication.review.__main__ import main
 from tde_replication.review.findings import Change, Effect, Verdict
+from tde_replication.review.handling import HANDLING
 from tests.unit.previews import SECRET, UNKNOWN, Stream, changed, server
 
 RESTART = Cost(kind="restart", server="db1", text="server db1 will be restarted: max_connections", of="Server")
@@ -221,3 +225,23 @@ def test_files_of_several_stacks(
     monkeypatch.setattr(sys, "stdin", io.StringIO(files[0].read_text()))
     assert main([]) == 0
     assert capsys.readouterr().out.startswith("a: changes")
+
+
+def test_what_only_handles_a_resource_is_as_its_reconciler_says() -> None:
+    kinds = {one.provider.kind.called or name: one.provider.kind for name, one in managed()}
+    for name, inputs in HANDLING.items():
+        kind = kinds[name]
+        assert inputs == {kind.model_fields[field].alias for field in kind.not_compared | kind.create_only}, name
+    watched = {name for name, kind in kinds.items() if kind.not_compared | kind.create_only - {"host"}}
+    assert watched - HANDLING.keys() == set()
+
+
+def managed() -> list[tuple[str, Any]]:
+    return [
+        (one._resource_type_name.rpartition(":")[2], one)
+        for one in vars(resources).values()
+        if isinstance(one, type)
+        and issubclass(one, Managed)
+        and "provider" in vars(one)
+        and one.__name__ != "AdoptedDirectory"
+    ]

@@ -1,14 +1,14 @@
 """What a preview means: who is interrupted, what is lost, what drifted, what the stack file changes, what is not known."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
 from tde_replication.records import Cost
 from tde_replication.review.handling import is_handling
-from tde_replication.review.preview import SECRET, UNKNOWN, Inputs, Preview, Step
+from tde_replication.review.preview import UNKNOWN, Inputs, Preview, Step
+from tde_replication.review.values import ABSENT, flat, shown
 from tde_replication.status.words import size
 
 CLUSTER = "cluster"
@@ -19,8 +19,6 @@ _FRAMES = ("pulumi:", "tde:")
 """What only holds others: the stack, providers, this project's components."""
 _SAID = {"reload": "reloads its configuration", "rotation": "rotates its principal key"}
 """Of costs without a text."""
-_ABSENT = object()
-_WORDS = {UNKNOWN: "(known during up)", SECRET: "(secret)"}
 
 
 class Verdict(IntEnum):
@@ -197,20 +195,20 @@ def _compared(step: Step) -> tuple[list[Change], list[Change], list[Change]]:
         return [], [Change(name, "", None, "new")], _new(step)
     if step.operation == "delete":
         return [], [Change(name, "", "there", "taken away")], []
-    recorded, found, declared = (_flat(one or {}) for one in (step.recorded, step.found, step.declared))
+    recorded, found, declared = (flat(one or {}) for one in (step.recorded, step.found, step.declared))
     drift, changed, whole = [], [], []
     for key in dict.fromkeys([*declared, *found]):
-        was, live, wanted = (one.get(key, _ABSENT) for one in (recorded, found, declared))
+        was, live, wanted = (one.get(key, ABSENT) for one in (recorded, found, declared))
         if live == wanted:
             continue
-        change = Change(name, key, _shown(live), _shown(wanted))
+        change = Change(name, key, shown(live), shown(wanted))
         whole.append(change)
         if is_handling(step.type, key):
             continue  # it is in the full diff
         if step.recorded is not None and was != live:
             drift.append(change)
         if wanted not in (UNKNOWN, was):
-            changed.append(Change(name, key, _shown(was), _shown(wanted)))
+            changed.append(Change(name, key, shown(was), shown(wanted)))
     return drift, changed, whole
 
 
@@ -218,38 +216,13 @@ def _drifted(step: Step) -> list[Change]:
     """Of a resource that the preview did not come to."""
     if step.recorded is not None and step.found is None:
         return [Change(_called(step), "", "gone", "not planned yet")]
-    recorded, found = _flat(step.recorded or {}), _flat(step.found or {})
-    keys = [key for key in dict.fromkeys([*recorded, *found]) if recorded.get(key, _ABSENT) != found.get(key, _ABSENT)]
-    return [
-        Change(_called(step), key, _shown(found.get(key, _ABSENT)), _shown(recorded.get(key, _ABSENT))) for key in keys
-    ]
+    recorded, found = flat(step.recorded or {}), flat(step.found or {})
+    keys = [key for key in dict.fromkeys([*recorded, *found]) if recorded.get(key, ABSENT) != found.get(key, ABSENT)]
+    return [Change(_called(step), key, shown(found.get(key, ABSENT)), shown(recorded.get(key, ABSENT))) for key in keys]
 
 
 def _new(step: Step) -> list[Change]:
-    return [Change(_called(step), key, None, _shown(value)) for key, value in _flat(step.declared or {}).items()]
-
-
-def _flat(inputs: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in inputs.items():
-        if isinstance(value, dict) and value:
-            flat |= _flat(value, f"{above}{key}.")
-        else:
-            flat[f"{above}{key}"] = value
-    return flat
-
-
-def _shown(value: Any) -> str | None:
-    return None if value is _ABSENT else _WORDS.get(value, value) if isinstance(value, str) else _json(value)
-
-
-def _json(value: Any) -> str:
-    """A list, a number or the like: as JSON, without quotes around texts."""
-    if isinstance(value, list):
-        return f"[{', '.join(_shown(one) or '' for one in value)}]"
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_shown(one)}" for key, one in value.items()) + "}"
-    return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
+    return [Change(_called(step), key, None, shown(value)) for key, value in flat(step.declared or {}).items()]
 
 
 def _unknown(preview: Preview, planned: list[Step]) -> Iterator[str]:
@@ -264,7 +237,7 @@ def _unknown(preview: Preview, planned: list[Step]) -> Iterator[str]:
     yield from (f"not asked: {', '.join(what)}: {why}" for why, what in by_reason.items())
     late: dict[str, list[str]] = {}
     for step in planned:
-        if keys := [key for key, value in _flat(step.declared or {}).items() if value == UNKNOWN]:
+        if keys := [key for key, value in flat(step.declared or {}).items() if value == UNKNOWN]:
             late.setdefault(", ".join(keys), []).append(_called(step))
     yield from (f"known during up: {keys} of {', '.join(steps)}" for keys, steps in late.items())
 

@@ -108,13 +108,15 @@ def test_a_clone_says_how_much_and_whether_it_fits() -> None:
     assert "it does not fit" in str(reviewed(stream.record(Cost(kind="clone", server="db2", size=9, free=1))).effects)
 
 
-def test_a_switchover_interrupts_the_next_primary_and_a_failover_may_lose_something() -> None:
+def test_a_switchover_interrupts_the_former_primary_and_a_failover_may_lose_something() -> None:
     was, wanted = {"primary": "db1", "servers": []}, {"primary": "db2", "servers": []}
-    cost = Cost(kind="switchover", server="db2", text="switchover from db1 to db2", seconds=1.0, of="Topology")
-    made = reviewed(Stream().record(cost).change("Topology", "orders", was, was, wanted))
-    assert (made.verdict, made.sentence) == (Verdict.INTERRUPTS, "interrupts db2; loses nothing")
-    assert made.effects == [Effect("db2", "switchover", "switchover from db1 to db2 (about 1 s)")]
-    assert made.declared == [Change("Topology orders", "primary", "db1", "db2")]
+    cost = Cost(kind="switchover", server="db1", text="switchover from db1 to db2", seconds=1.0, of="Topology")
+    stream = Stream().record(cost).change("Topology", "orders", was, was, wanted)
+    primary = server("db1")
+    made = reviewed(stream.change("Server", "db1", primary, primary, {**primary, "recovery": "standby"}))
+    assert (made.verdict, made.sentence) == (Verdict.INTERRUPTS, "interrupts db1 (primary); loses nothing")
+    assert made.effects == [Effect("db1", "switchover", "switchover from db1 to db2 (about 1 s)")]
+    assert made.declared[0] == Change("Topology orders", "primary", "db1", "db2")
     lossy = Cost(kind="switchover", server="db2", text="failover", loses="what db1 had written last", of="Topology")
     made = reviewed(Stream().record(lossy).change("Topology", "orders", was, was, wanted))
     assert made.sentence == "loses what db1 had written last; interrupts db2"

@@ -115,7 +115,8 @@ class _Servers:
                     if inputs:
                         self._by_place.setdefault(_place(inputs), name)
                 if step.type == "Server":
-                    self.roles[name] = "primary" if step.inputs.get("recovery") == "none" else "standby"
+                    now = step.found or step.recorded or step.inputs
+                    self.roles[name] = "primary" if now.get("recovery") == "none" else "standby"
 
     def of(self, step: Step) -> str:
         if step.type in {"Server", "DataDirectory"}:

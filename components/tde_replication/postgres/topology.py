@@ -72,13 +72,15 @@ class Topology(Resource):
         )
 
     def _found(self, standings: Mapping[str, Standing]) -> str:
-        primaries = [name for name, standing in standings.items() if standing == "primary"]
-        if self.primary in primaries:
-            return self.primary  # that another one takes writes too is told by that one's own resources
-        if primaries:
+        if primaries := [name for name, standing in standings.items() if standing == "primary"]:
             return ", ".join(primaries)
         mine, last = self._server(self.primary), standings.get(self.primary)
         return NOBODY if last in {"standby", "demoted"} and not (mine and mine.is_noted) else self.primary
+
+    @property
+    def writers(self) -> list[str]:
+        """The names of the servers that take writes."""
+        return self.primary.split(", ")
 
     def _stray_slots(self, standings: Mapping[str, Standing]) -> Iterator[str]:
         own = {server.slot for server in self.servers}
@@ -92,13 +94,29 @@ class Topology(Resource):
                 could_not_ask(f"whether {server.name} holds WAL for a slot", why)
 
     def refusal(self, live: Self) -> str | None:
-        if live.primary != self.primary:
+        if self.primary not in live.writers:
             return self._unable(live) or self._switchover(live).refusal()
         mine = self._server(self.primary)
-        return against_going_back(mine, self.servers) if mine and self.primary in live.unfinished else None
+        if mine and self.primary in live.unfinished:
+            return against_going_back(mine, self.servers)
+        return self._against_former_ones(live)
+
+    def _against_former_ones(self, live: Self) -> str | None:
+        """A standby that was promoted beside the primary is for its own resources to say: it is cloned again. But what was
+        written into a primary of before is not given up."""
+        mine = self._server(self.primary)
+        for name in live.writers:
+            other = self._server(name, *live.servers)
+            if mine and other and other != mine and other.timeline() < mine.timeline():
+                return (
+                    f"{name} takes writes too, and did so before {self.primary} became the primary: nothing is changed. Find out "
+                    f"whether what was written there since is needed, stop {name}, and run this again"
+                )
+        return None
 
     def cost(self, live: Self | None) -> Cost | None:
-        if live is None or live.primary == self.primary or self._unable(live):
+        # The engine asks for a refresh too, and what it has then for declared is what was found before: none or several.
+        if live is None or self.primary in live.writers or not self._server(self.primary) or self._unable(live):
             return None
         return self._switchover(live).cost()
 
@@ -126,7 +144,7 @@ class Topology(Resource):
     def create(self) -> Self:
         """Nothing is made: a stack that does not know its servers yet promotes none of them."""
         live = self.read()
-        if live.primary != self.primary:
+        if self.primary not in live.writers:
             raise Conflict(
                 self._unable(live)
                 or f"{live.primary} is the primary, and the stack file says {self.primary}: nothing is changed. Write primary: "
@@ -138,12 +156,14 @@ class Topology(Resource):
     def update(self, live: Self) -> Self:
         everywhere = self.replace(primary=live.primary, servers=self._with(live))
         now = everywhere.read()
-        if now.primary != self.primary:
+        if self.primary not in now.writers:
             if unable := self._unable(now):
                 raise Conflict(unable)
             self._switchover(now).run()
             forget_primaries()
             now = everywhere.replace(primary=self.primary).read()
+        elif former := self._against_former_ones(now):
+            raise Conflict(former)
         self._settle(now)
         return self
 

@@ -71,6 +71,11 @@ class TopologyServer(BaseModel):
             could_not_ask(f"whether {self.name} is the primary", why)
             return "silent"
 
+    def timeline(self) -> int:
+        """Of a server that takes writes."""
+        with self.session() as server:
+            return int(server.value("SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"), 16)
+
     @property
     def is_promoting(self) -> bool:
         """Whether it was told to become the primary, and nobody has seen that it did."""

@@ -162,8 +162,10 @@ class Switchover:
         progress(f"{self.new.name} is promoted")
         # Whoever goes back from here on must stop it first: it may become a primary at any moment.
         self.new.machine.write(self.new.data / PROMOTING, b"", mode=0o600)
-        with self.new.session() as server, server.within(PROMOTE_SECONDS + 30):
-            if not server.value("SELECT pg_promote(true, %s)", [PROMOTE_SECONDS]):
+        with self.new.session() as server:
+            # It says itself that it has waited in vain after a few seconds where its WAL receiver looks up a name meanwhile.
+            server.rows("SELECT pg_promote(false)")
+            if not until(lambda: not server.value("SELECT pg_is_in_recovery()"), seconds=PROMOTE_SECONDS):
                 raise UserError(
                     f"{self._what}: {self.new.name} was told to become the primary, and is not after {PROMOTE_SECONDS} s: see "
                     f"its log. {self.old.name} is kept from accepting writes; run `up` again to go on"

@@ -134,15 +134,22 @@ def test_the_readme_from_its_first_to_its_last_command(clone: Clone) -> None:
     lines.remove("pulumi destroy")
     declare_ports(clone)
     clone.environ["PULUMI_SKIP_CONFIRMATIONS"] = "true"
-    script = "\n".join(["set -e", *lines, "echo REPAIR", "pulumi up", "pulumi destroy"])
+    switchover = max(number for number, line in enumerate(lines) if line == "make preview")
+    edit = "sed -i 's/primary: db1/primary: db2/' stacks/Pulumi.local.yaml"
+    lines[switchover:switchover] = ["echo REPAIR", "pulumi up", edit, "echo SWITCHOVER"]
+    script = "\n".join(["set -e", *lines, "pulumi destroy"])
     done = clone.run("bash", "-c", script)
     assert done.returncode == 0, done.stdout
-    before, _, after = done.stdout.partition("REPAIR")
+    before, _, rest = done.stdout.partition("REPAIR")
+    after, _, switched = rest.partition("SWITCHOVER")
     assert re.search(r"tde_db2 +\| streaming", before)
     assert re.search(r"connectionLimit *: 0 => -1", before)
     assert re.search(r"passwordMatches *: false => true", before)
     assert "1 updated" in after
-    assert "deleted" in after
+    assert "switchover from db1 to db2: db2 is 0 bytes behind" in switched
+    assert re.search(r"^local: interrupts db1 \(primary\); loses nothing$", switched, re.MULTILINE)
+    assert re.search(r"db1 +127\.0\.0\.1:\d+ +slot tde_db1", switched)
+    assert "deleted" in switched
 
 
 def test_what_performance_measures_on_a_machine_without_the_tools_of_tests(clone: Clone, tmp_path: Path) -> None:

@@ -201,21 +201,17 @@ class Place:
         shutil.rmtree(self.root)
 
 
+OUTPUTS = (
+    *("primary", "standbys", "primary_dsn", "standby_dsns", "read_write_dsn", "read_only_dsn"),
+    *("vault", "encryption", "summary"),
+)
+"""Of a component."""
+
+
 def program(cluster: settings.Cluster, graph: Graph, ca: str | None, *, inside: bool = False) -> pulumi.Output[Any]:
     vault = VaultAddress(VAULT, pulumi.Output.secret(TOKEN), ca)
     around = pulumi.ComponentResource("shop:index:Shop", "shop") if inside else None
     made = EncryptedReplication("orders", cluster, pulumi.ResourceOptions(parent=around), vault_address=vault)
-    names = (
-        "primary",
-        "standbys",
-        "primary_dsn",
-        "standby_dsns",
-        "read_write_dsn",
-        "read_only_dsn",
-        "vault",
-        "encryption",
-        "summary",
-    )
 
     def keep(name: str) -> pulumi.Output[Any]:
         output = getattr(made, name)
@@ -229,7 +225,7 @@ def program(cluster: settings.Cluster, graph: Graph, ca: str | None, *, inside: 
 
         return pulumi.Output.all(output.apply(store), pulumi.Output.from_input(output.is_secret()).apply(mark))
 
-    return pulumi.Output.all(*(keep(name) for name in names))
+    return pulumi.Output.all(*(keep(name) for name in OUTPUTS))
 
 
 def listen(graph: Graph, *, preview: bool = False) -> None:

@@ -13,7 +13,7 @@ from bootstrap.ports import free_ports
 from tde_replication import Cluster, EncryptedReplication, Server, Ssh, UserError, Vault
 from tde_replication.placeholders import DOMAIN
 from tde_replication.vault.address import VaultAddress
-from tests.graph.graph import TOKEN, VAULT, Graph, listen, run
+from tests.graph.graph import OUTPUTS, TOKEN, VAULT, Graph, listen, run
 
 pytestmark = pytest.mark.filterwarnings("ignore:This resource is deprecated:DeprecationWarning")
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJl3dIeudNqd0DPMRD6OIh65tjkxFNOtwGcWB2gCgPhk"
@@ -71,24 +71,13 @@ def built(
         made = EncryptedReplication("orders", declare(), vault_address=vault)
         if dependent:
             pulumi.CustomResource("shop:index:App", "app", opts=pulumi.ResourceOptions(depends_on=[made]))
-        names = (
-            "primary",
-            "standbys",
-            "primary_dsn",
-            "standby_dsns",
-            "read_write_dsn",
-            "read_only_dsn",
-            "vault",
-            "encryption",
-            "summary",
-        )
 
         def keep(name: str) -> pulumi.Output[Any]:
             return pulumi.Output.from_input(getattr(made, name)).apply(
                 lambda value: graph.outputs.update({name: value})
             )
 
-        return pulumi.Output.all(*map(keep, names))
+        return pulumi.Output.all(*map(keep, OUTPUTS))
 
     run(program)
     return graph

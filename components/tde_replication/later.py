@@ -19,7 +19,7 @@ WHICH = "only host.ssh, host.jump, host.hostKeys, listen and address may be outp
 
 
 def is_output(value: object) -> "TypeGuard[Output[Any]]":
-    """Without Pulumi, which a reconciler's process would load for it, there is none."""
+    """Pulumi is not imported for this: where it is not loaded, nothing can be an output."""
     pulumi = sys.modules.get("pulumi")
     return pulumi is not None and isinstance(value, pulumi.Output)
 

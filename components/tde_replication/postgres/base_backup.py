@@ -69,7 +69,7 @@ class ClonedDirectory(DataDirectory):
     primary_host: str
     primary_directory: str
     primary_identifier: str
-    """The primary's system identifier: a clone of any other is none of this cluster."""
+    """The primary's system identifier: a clone of another primary does not belong to this cluster."""
     demoted: bool = False
     """Whether it was the primary before another server became it."""
     urn: str = ""

@@ -47,7 +47,7 @@ def control_command(binaries: PurePosixPath, data: PurePosixPath) -> list[str]:
 def control_data(host: Host, binaries: PurePosixPath, data: PurePosixPath) -> ControlData:
     """Read global/pg_control by the server's own tool.
 
-    Raises `CommandFailed` where there is none, so that this is no data directory, and `Unavailable` where it cannot be read now.
+    Raises `CommandFailed` if the file is missing (then this is not a data directory), and `Unavailable` if it cannot be read now.
     """
     try:
         output = host.output(control_command(binaries, data))

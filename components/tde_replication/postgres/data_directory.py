@@ -73,7 +73,7 @@ class DataDirectory(OnHost):
 
     def _create(self, make: Callable[[PurePosixPath], None], wanted: Callable[[ControlData], str | None]) -> Self:
         """Take over a directory that this stack made and that is as `wanted` (None: it is; else why not); set aside one of
-        ours that is not; refuse anybody else's; make a new one where there is none."""
+        ours that is not; refuse anybody else's; make a new one if the path is empty."""
         machine = self.machine
         if (running := machine.postmaster(self.path)) and running.lost:
             note(f"{self.data_directory} was removed under its server (process {running.pid}), which is stopped")

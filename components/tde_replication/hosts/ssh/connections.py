@@ -103,7 +103,7 @@ class Connections:
         self._known: list[_Connection] = []
 
     def join(self, command: str, *, seconds: float, **streams: Any) -> "subprocess.Popen[bytes]":
-        """Start `command` there on a connection that has room, made where there is none.
+        """Start `command` there on a connection that has room; one is opened if none has.
 
         Raises `LoginFailed`, and `TimeoutError` after `seconds`.
         """

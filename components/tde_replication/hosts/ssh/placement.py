@@ -239,8 +239,9 @@ def _package_names(server: Server) -> list[str]:
 
 
 def _programs(server: Server, host: SshHost, binaries: PurePosixPath) -> tuple[bool | None, int | None]:
-    """Whether the server there has the extension, or will have it, and its major version; None where there is none yet, or no
-    answer. Raises `UserError` where one should be installed already and is not, or others may change it."""
+    """Whether the server there has the extension, or will have it, and its major version; None if none is installed yet,
+    or the machine does not answer. Raises `UserError` where one should be installed already and is not, or others may change
+    it."""
     declared = _ssh(server)
     installed = server.adopt or declared.packages == "none"
     brought = []

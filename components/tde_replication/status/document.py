@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from tde_replication.status.encryption_checks import is_encrypted, not_encrypted
-from tde_replication.status.faults import known_faults
+from tde_replication.status.figures import faults_of
 from tde_replication.status.finding import Verdict
 from tde_replication.status.model import Server, Snapshot
 from tde_replication.status.topology import links
@@ -31,18 +31,12 @@ def document(snapshot: Snapshot, verdict: Verdict) -> str:
     known = links(snapshot)
     for server, found in zip(snapshot.servers, whole["servers"], strict=True):
         link = known.get(server.name)
-        found |= {"role": _role(server), "upstream": link.upstream.name if link else None, "faults": _faults(server)}
+        found |= {"role": _role(server), "upstream": link.upstream.name if link else None, "faults": faults_of(server)}
     return _shown(json.dumps(whole, indent=2)) + "\n"
 
 
 def _role(server: Server) -> str | None:
     return server.instance.role if server.instance else None
-
-
-def _faults(server: Server) -> list[str]:
-    if not server.encryption or not server.instance or server.encryption.stand_in:
-        return []
-    return known_faults(server.encryption.version, server.instance.version_number)
 
 
 def _shown(document: str) -> str:

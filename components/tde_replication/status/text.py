@@ -5,7 +5,7 @@ from datetime import datetime
 
 from tde_replication.errors import escaped
 from tde_replication.status.encryption_checks import is_encrypted, not_encrypted
-from tde_replication.status.faults import known_faults
+from tde_replication.status.figures import amounts, faults, versions, wal
 from tde_replication.status.finding import Verdict
 from tde_replication.status.model import Database, Encryption, Instance, Key, Server, Slot, Snapshot
 from tde_replication.status.topology import Link, links, others, tree
@@ -30,7 +30,7 @@ def _head(snapshot: Snapshot, verdict: Verdict) -> Iterator[str]:
         snapshot.stack,
         verdict.level.word,
         _primary(snapshot),
-        ", ".join(_versions(snapshot)),
+        ", ".join(versions(snapshot)),
         *([] if not_encrypted(snapshot) else [_encrypted(snapshot)]),
     )
     if why := not_encrypted(snapshot):
@@ -46,25 +46,11 @@ def _primary(snapshot: Snapshot) -> str:
     return f"primary {names[0]}" if names else "NO PRIMARY"
 
 
-def _versions(snapshot: Snapshot) -> list[str]:
-    running = [server for server in snapshot.servers if server.instance]
-    found = {f"PostgreSQL {server.instance.version}": None for server in running if server.instance}
-    tde = {server.encryption.version: None for server in running if server.encryption}
-    return [*found, *tde]
-
-
 def _encrypted(snapshot: Snapshot) -> str:
-    asked = [database for database in snapshot.databases if not database.problem]
-    if not asked or is_encrypted(snapshot) is None:
+    found = amounts(snapshot)
+    if not found or is_encrypted(snapshot) is None:
         return "whether it is encrypted is not known"
-    encrypted = sum(database.encrypted_bytes for database in asked)
-    whole = encrypted + sum(database.clear_bytes + database.unknown_bytes for database in asked)
-    running = [server.instance for server in snapshot.servers if server.instance]
-    count = sum(instance.wal_encrypted for instance in running)
-    wal = (
-        "WAL too" if count == len(running) else f"WAL on {count} of {len(running)} servers" if count else "WAL in clear"
-    )
-    return f"encrypted: {size(encrypted)} of {size(whole)}, {wal}"
+    return f"encrypted: {size(found.encrypted)} of {size(found.whole)}, {wal(snapshot)}"
 
 
 def _servers(snapshot: Snapshot, known: Mapping[str, Link]) -> Iterator[str]:
@@ -237,12 +223,7 @@ def _own_key(key: Key) -> str:
 
 
 def _faults(snapshot: Snapshot) -> Iterator[str]:
-    found: dict[str, list[str]] = {}
-    for server in snapshot.servers:
-        if server.encryption and server.instance and not server.encryption.stand_in:
-            for fault in known_faults(server.encryption.version, server.instance.version_number):
-                found.setdefault(fault, []).append(server.name)
-    for fault, names in found.items():
+    for fault, names in faults(snapshot).items():
         yield f"known fault of pg_tde on {', '.join(names)}: {fault}"
 
 

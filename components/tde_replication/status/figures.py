@@ -1,0 +1,55 @@
+"""Figures of a whole cluster that more than one form of the status shows."""
+
+from dataclasses import dataclass
+
+from tde_replication.status.faults import known_faults
+from tde_replication.status.model import Server, Snapshot
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """Bytes of all databases that could be asked, without system catalogs."""
+
+    encrypted: int
+    whole: int
+
+
+def amounts(snapshot: Snapshot) -> Amounts | None:
+    """None where no database could be asked."""
+    asked = [database for database in snapshot.databases if not database.problem]
+    if not asked:
+        return None
+    encrypted = sum(database.encrypted_bytes for database in asked)
+    return Amounts(encrypted, encrypted + sum(database.clear_bytes + database.unknown_bytes for database in asked))
+
+
+def wal(snapshot: Snapshot) -> str:
+    """Which running servers encrypt the WAL that they write."""
+    running = [server.instance for server in snapshot.servers if server.instance]
+    count = sum(instance.wal_encrypted for instance in running)
+    if count == len(running):
+        return "WAL too"
+    return f"WAL on {count} of {len(running)} servers" if count else "WAL in clear"
+
+
+def faults_of(server: Server) -> list[str]:
+    """Known faults of its pg_tde, as sentences."""
+    if not server.encryption or not server.instance or server.encryption.stand_in:
+        return []
+    return known_faults(server.encryption.version, server.instance.version_number)
+
+
+def faults(snapshot: Snapshot) -> dict[str, list[str]]:
+    """The servers that have each fault."""
+    found: dict[str, list[str]] = {}
+    for server in snapshot.servers:
+        for fault in faults_of(server):
+            found.setdefault(fault, []).append(server.name)
+    return found
+
+
+def versions(snapshot: Snapshot) -> list[str]:
+    """Of PostgreSQL and pg_tde, each once."""
+    running = [server for server in snapshot.servers if server.instance]
+    found = {f"PostgreSQL {server.instance.version}": None for server in running if server.instance}
+    return [*found, *{server.encryption.version: None for server in running if server.encryption}]

@@ -11,7 +11,7 @@ LOCK := $(WITH_TOOLS) uv pip compile --quiet --upgrade --universal --python-vers
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help up preview status drift destroy vault bench check test test-unit soak lock audit clean
+.PHONY: help up preview status report drift destroy vault bench check test test-unit soak lock audit clean
 
 help: ## say what there is
 	@echo "make TARGET [STACK=local] [PYTHON=python3]"
@@ -26,6 +26,9 @@ preview: ## show what `make up` would change
 
 status: ## show how the cluster is now, asked from its servers; ARGS=--watch shows it until Ctrl-C
 	@$(BOOTSTRAP) run python -m tde_replication.status $(ARGS)
+
+report: ## write how the cluster is now as an HTML page for others: PAGE=report-STACK.html
+	@$(BOOTSTRAP) run python -m tde_replication.report $(ARGS) $(or $(PAGE),report-$(STACK).html)
 
 drift: ## say whether anything was changed behind Pulumi's back; ends with 7 if so, with 8 if not all could be asked
 	@$(BOOTSTRAP) drift

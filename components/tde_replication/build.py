@@ -16,7 +16,7 @@ from typing import Any
 from psycopg.conninfo import make_conninfo
 from pulumi import Output, Resource, ResourceOptions
 
-from tde_replication import report
+from tde_replication import summary
 from tde_replication.keys import key_vault, keys
 from tde_replication.member import ClusterContext, after, alone, as_primary, urn_of_child
 from tde_replication.plan import ClusterPlan
@@ -169,7 +169,7 @@ def _results(plan: ClusterPlan, last: Sequence[Resource]) -> Results:
         return done.apply(lambda _: Output.from_input(as_input(value)))
 
     primary, *standbys = [
-        report.Line(member.name, member.declared.machine, *member.placement.seen_at, str(member.placement.data), slot)
+        summary.Line(member.name, member.declared.machine, *member.placement.seen_at, str(member.placement.data), slot)
         for member in plan.members
         for slot in [None if member is plan.primary else member.slot]
     ]
@@ -184,6 +184,6 @@ def _results(plan: ClusterPlan, last: Sequence[Resource]) -> Results:
         read_only_dsn=after(_for_clients(plan, "prefer-standby")),
         vault=after({"address": plan.vault_address.address, "mount": plan.mount}),
         encryption=after({"mode": plan.cluster.encryption, "inForce": plan.in_force} | state),
-        summary=after(report.summary(plan.name, [primary, *standbys], cap, plan.reason)),
+        summary=after(summary.summary(plan.name, [primary, *standbys], cap, plan.reason)),
         servers=after([member.name for member in plan.members]),
     )

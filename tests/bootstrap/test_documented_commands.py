@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import __main__ as benchmarks
 from bootstrap.project import HERE
+from tde_replication.report import __main__ as report
 from tde_replication.review import __main__ as review
 from tde_replication.status import __main__ as status
 from tests.bootstrap import clone as clones
@@ -105,6 +106,8 @@ def test_a_module_takes_its_arguments(command: str) -> None:
         benchmarks.options(rest)
     elif module == "tde_replication.review":
         review.options(rest)
+    elif module == "tde_replication.report":
+        report.options(rest)
     elif module == "tde_replication.status":
         status.options(rest[: rest.index(">")] if ">" in rest else rest)
     elif module == "bootstrap":

@@ -25,7 +25,7 @@ from tde_replication.postgres.inheritance import NOT_INHERITED
 from tde_replication.postgres.replication_role import verifies
 from tde_replication.postgres.upstream import Upstream, passfile
 from tde_replication.progress import progress, reported_to
-from tde_replication.report import Line, summary
+from tde_replication.summary import Line, summary
 
 # Every other text is made of characters that mean something somewhere.
 one_line = st.text(":\\'\" #,+@%$=aé", min_size=1) | st.text(

@@ -1,0 +1,61 @@
+"""What has to be done by when, as far as the servers and Vault tell it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from tde_replication.status.model import Snapshot
+from tde_replication.status.words import duration
+
+
+@dataclass(frozen=True)
+class Due:
+    when: datetime | None
+    """None: no date is known."""
+    what: str
+    how: str
+
+
+def due(snapshot: Snapshot) -> list[Due]:
+    """The first date first, what has none last."""
+    latest = datetime.max.replace(tzinfo=snapshot.time.tzinfo)
+    return sorted([*_tokens(snapshot), *_keys(snapshot)], key=lambda one: one.when or latest)
+
+
+def _tokens(snapshot: Snapshot) -> Iterator[Due]:
+    """One for all tokens that end on one day."""
+    days: dict[str, list[tuple[datetime, str]]] = {}
+    for server in snapshot.servers:
+        token = server.token
+        if token and token.seconds_left is not None and not token.gone:
+            ends = snapshot.time + timedelta(seconds=token.seconds_left)
+            days.setdefault(day(ends), []).append((ends, server.name))
+    for found in days.values():
+        names = ", ".join(name for _, name in found)
+        yield Due(
+            min(found)[0],
+            f"The Vault token of {names} ends" if len(found) == 1 else f"The Vault tokens of {names} end",
+            "A server needs its token to open the key when it starts. `make up` and `make drift` renew a token in the second "
+            "half of its period, so run one of them on a schedule.",
+        )
+
+
+def _keys(snapshot: Snapshot) -> Iterator[Due]:
+    """One for each key, though it has several scopes and every server has it."""
+    since: dict[str, datetime] = {}
+    for server in snapshot.servers:
+        for key in server.encryption.keys if server.encryption else ():
+            if key.since:
+                since[key.name] = min(since.get(key.name, key.since), key.since)
+    for name, first in since.items():
+        age = duration((snapshot.time - first).total_seconds())
+        yield Due(
+            None,
+            f"Rotation of key {name}, in use for {age} (since {day(first)})",
+            "The stack file declares no interval for a rotation: your own rules say when it is due. Another name in "
+            "`key.name` rotates.",
+        )
+
+
+def day(when: datetime, *, short: bool = False) -> str:
+    return f"{when.day} {when:%b %Y}" if short else f"{when.day} {when:%B %Y}"

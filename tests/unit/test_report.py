@@ -1,0 +1,187 @@
+"""The HTML page, on facts that are made up: what it says, and that no text of a machine can become markup."""
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tde_replication.errors import UserError
+from tde_replication.report import __main__ as command
+from tde_replication.report.due import due
+from tde_replication.report.page import report
+from tde_replication.report.protection import Protection, rows
+from tde_replication.report.words import GLOSSARY
+from tde_replication.review import Review
+from tde_replication.review.findings import Change
+from tde_replication.status.document import document
+from tde_replication.status.model import Database, Snapshot, Table, Token
+from tde_replication.status.verdict import judge
+from tests.unit.clusters import HOSTILE, HOUR, changed, encryption, gone, healthy, key, sender, slot
+
+SCRIPT = "</style></title><script>alert(1)</script><img src=x onerror=alert(1)>'\"&amp;"
+WITHOUT = changed("db1", tde_loaded=False, encryption=None, encryption_problem="this server has no pg_tde")
+
+
+class Page(HTMLParser):
+    """Elements and texts as a browser has them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.style = ""
+        self._open = ""
+        self.feed(text)
+        self.text = " ".join(self.text.split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        self._open = tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open == "style":
+            self.style += data
+        else:
+            self.text += data
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = ""
+        self.text += "" if tag in {"strong", "code"} else " "
+
+
+def shown(snapshot: Snapshot, review: Review | None = None) -> Page:
+    return Page(report(snapshot, judge(snapshot), review))
+
+
+def test_a_reader_who_knows_nothing_learns_what_counts() -> None:
+    text = shown(healthy()).text
+    for words in (
+        "orders As of 29 November 2026, 12:00 UTC Well. Every declared server is there, and every check passed.",
+        "Encrypted 412.0 GiB of 413.0 GiB in tables, WAL too",
+        "Servers that answer 3 of 3 db1 takes writes",
+        "Standbys that follow 2 of 2 at most 0 B, 0.0 s behind",
+        "Nothing: every check passed.",
+        "db2 (standby): follows db1, 0 B behind.",
+        "follows db2, 0 B behind, asynchronous 3 1.0 MiB on db2, 63.0 GiB left",
+        "System catalogs in clear pg_tde never encrypts them.",
+        "orders 412.0 GiB 1.0 GiB 0 B 99.8 %",
+        "db3 orders-2026 WAL, all databases 17 November 2026 yes 29 days left",
+        "The key lies in Vault https://vault.example.net:8200 (mount tde-orders)",
+        "28 December 2026 The Vault tokens of db1, db2, db3 end",
+        "Rotation of key orders-2026, in use for 12 days (since 17 November 2026)",
+        "This page did not ask whether somebody changed the cluster by hand. make drift asks",
+        "db1, db2, db3: mlock may fail on Rocky Linux 8 on ARM",
+    ):
+        assert words in text, text
+    assert all(word in text for word in GLOSSARY)
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "words"),
+    [
+        (gone("db3"), "Degraded. The cluster takes writes, and something of it is wrong. 1 finding below."),
+        (gone("db3"), "db3 declared standby down — 1.0 MiB on db2, 63.0 GiB left"),
+        (gone("db1"), "Broken. Applications cannot rely on this cluster, or its data are in danger: act now."),
+        (gone("db1"), "none takes writes"),
+        (gone("db1"), "db1: down: no server runs on /data; make up starts it"),
+        (gone("db3", "unknown"), "Cannot tell. Nothing is known to be wrong, and not everything could be asked."),
+        (changed("db3", in_recovery=False, receiver=None, replay=None), "db1 and db3 take writes"),
+        (WITHOUT, "Not encrypted This server has no pg_tde. "),
+        (WITHOUT, "Tables in clear Nothing is encrypted: this server has no pg_tde."),
+        (changed("db2", encryption=key(problem="sealed")), "db2 orders-2026 WAL 17 November 2026 no 29 days left"),
+        (changed("db2", encryption=key(problem="gone", lost=True)), "17 November 2026 lost"),
+        (changed("db2", token=Token(gone=True)), "yes gone"),
+    ],
+)
+def test_what_is_wrong_is_said(snapshot: Snapshot, words: str) -> None:
+    assert words in shown(snapshot).text, shown(snapshot).text
+
+
+def test_every_kind_of_protection_is_told_apart() -> None:
+    def kinds(snapshot: Snapshot) -> list[Protection]:
+        return [one.protection for one in rows(snapshot) if one.what in {"Tables", "Write-ahead log (WAL)"}]
+
+    encrypted, partly, clear, unknown = Protection
+    [database] = healthy().databases
+    whole = database.model_copy(update={"clear_bytes": 0, "clear_tables": (), "clear_table_count": 0})
+    assert kinds(healthy()) == [partly, encrypted]
+    assert kinds(healthy().model_copy(update={"databases": (whole,)})) == [encrypted, encrypted]
+    assert kinds(healthy().model_copy(update={"databases": ()})) == [unknown, encrypted]
+    assert kinds(changed("db2", wal_encrypted=False)) == [partly, partly]
+    assert kinds(WITHOUT) == [clear, clear]
+    assert kinds(changed("db1", encryption=None, encryption_unknown=True, encryption_problem="?")) == [unknown, unknown]
+
+
+def test_the_first_date_comes_first() -> None:
+    snapshot = changed("db2", token=Token(seconds_left=50 * HOUR, period=768 * HOUR))
+    assert [one.what for one in due(snapshot)] == [
+        "The Vault token of db2 ends",
+        "The Vault tokens of db1, db3 end",
+        "Rotation of key orders-2026, in use for 12 days (since 17 November 2026)",
+    ]
+    assert "Next date 1 Dec 2026 The Vault token of db2 ends" in shown(snapshot).text
+    assert due(healthy().model_copy(update={"servers": ()})) == []
+
+
+def test_drift_is_shown_where_a_preview_tells_it() -> None:
+    text = shown(healthy(), Review("orders", drift=[Change("Slot db2", "walStatus", "lost", None)])).text
+    assert "Slot db2 walStatus lost —" in text
+    assert "None: the preview found everything as it is declared." in shown(healthy(), Review("orders")).text
+
+
+def test_texts_of_machines_are_shown_and_never_become_markup() -> None:
+    usual = {name for name, _ in shown(healthy()).elements}
+    for text in (SCRIPT, HOSTILE):
+        table = Table(name=text, bytes=1)
+        database = Database(name=text, clear_bytes=1, clear_tables=(table,), clear_table_count=1, problem="")
+        hostile = encryption(version=text, keys=(key().keys[0].model_copy(update={"name": text, "problem": text}),))
+        snapshot = changed("db1", senders=(sender("db2"), sender(text)), encryption=hostile, version=text, address=text)
+        snapshot = snapshot.model_copy(update={"databases": (database,), "stack": text})
+        page = report(snapshot, judge(snapshot), Review(text, drift=[Change(text, text, text, text)]))
+        found = Page(page)
+        assert {name for name, _ in found.elements} <= usual
+        assert not re.search("[\x1b\u202e]", page)
+        assert not any(name.startswith("on") for _, attributes in found.elements for name in attributes)
+    assert "<script>alert(1)</script>" in shown(healthy().model_copy(update={"stack": SCRIPT})).text
+
+
+def test_the_page_loads_nothing_and_forbids_it() -> None:
+    found = shown(healthy())
+    [policy] = [attributes["content"] for _, attributes in found.elements if "http-equiv" in attributes]
+    digest = base64.b64encode(hashlib.sha256(found.style.encode()).digest()).decode()
+    assert policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}';")
+    names = {name for name, _ in found.elements}
+    assert not names & {"script", "link", "img", "iframe", "object", "base", "form", "a"}
+    assert not [attributes for _, attributes in found.elements if {"style", "src", "href"} & set(attributes)]
+    assert not re.search(r"url\(|@import", found.style)
+
+
+def test_ids_are_there_once_and_every_name_leads_to_one() -> None:
+    elements = shown(gone("db3")).elements
+    ids = [attributes["id"] for _, attributes in elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    named = " ".join(attributes.get("aria-labelledby", "") for _, attributes in elements).split()
+    assert set(named) == set(ids)
+
+
+def test_a_slot_without_a_limit_and_one_that_keeps_nothing() -> None:
+    snapshot = changed("db1", slots=(slot("db2", safe_wal_bytes=None, held_back_bytes=None),))
+    assert "an unknown amount on db1, no limit" in shown(snapshot).text
+
+
+def test_the_page_can_be_made_of_a_recorded_document() -> None:
+    """What `--json` wrote holds all that the page shows."""
+    kept = document(healthy(), judge(healthy()))
+    assert Snapshot.model_validate_json(kept) == healthy()
+
+
+def test_a_preview_of_another_stack_is_refused(tmp_path: Path) -> None:
+    urn = "urn:pulumi:other::p::pkg:index:Thing::x"
+    file = tmp_path / "preview.json"
+    file.write_text(json.dumps({"steps": [{"op": "same", "urn": urn}], "changeSummary": {"same": 1}}))
+    with pytest.raises(UserError, match="is a preview of stack other, and the page is about orders"):
+        command.main(["--stack", "orders", "--preview", str(file), str(tmp_path / "page.html")])

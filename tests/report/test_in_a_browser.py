@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page
 
 from tde_replication.report.page import report
 from tde_replication.review import Review
-from tde_replication.review.findings import Change
+from tde_replication.review.changes import Change
 from tde_replication.status.model import Snapshot
 from tde_replication.status.verdict import judge
 from tests.report.browser import CHROMIUM, browser

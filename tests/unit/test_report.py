@@ -16,7 +16,7 @@ from tde_replication.report.page import report
 from tde_replication.report.protection import Protection, rows
 from tde_replication.report.words import GLOSSARY
 from tde_replication.review import Review
-from tde_replication.review.findings import Change
+from tde_replication.review.changes import Change
 from tde_replication.status.document import document
 from tde_replication.status.model import Database, Snapshot, Table, Token
 from tde_replication.status.verdict import judge

@@ -14,7 +14,8 @@ from tde_replication.postgres import resources
 from tde_replication.records import Cost, Unasked
 from tde_replication.review import Review, as_json, as_text, read, review
 from tde_replication.review.__main__ import main
-from tde_replication.review.findings import Change, Effect, Verdict
+from tde_replication.review.changes import Change
+from tde_replication.review.findings import Effect, Verdict
 from tde_replication.review.handling import HANDLING
 from tests.unit.previews import SECRET, UNKNOWN, Stream, changed, server
 

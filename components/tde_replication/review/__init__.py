@@ -7,6 +7,7 @@ more stacks; `read` and `review` do it for a program.
 from tde_replication.review.findings import Review, review
 from tde_replication.review.markdown import as_markdown
 from tde_replication.review.plain import as_json, as_text
+from tde_replication.review.policies import environment
 from tde_replication.review.preview import Preview, read
 
-__all__ = ["Preview", "Review", "as_json", "as_markdown", "as_text", "read", "review"]
+__all__ = ["Preview", "Review", "as_json", "as_markdown", "as_text", "environment", "read", "review"]

@@ -1,4 +1,7 @@
-"""python -m tde_replication.review [--format text|markdown|json] [--comment] [FILE…]: a file is the JSON of a stack's preview."""
+"""python -m tde_replication.review [--format text|markdown|json] [--policies FILE] [--comment] [FILE…]
+
+A file is the JSON of a stack's preview. Ends with 1 where a policy refuses what one of them plans.
+"""
 
 import argparse
 import os
@@ -7,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tde_replication.errors import UserError
-from tde_replication.review import as_json, as_markdown, as_text, read, review
+from tde_replication.review import as_json, as_markdown, as_text, environment, read, review
 from tde_replication.review.forge import MARK, forge
 from tde_replication.review.markdown import LIMIT
 
@@ -21,6 +24,9 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--format", choices=FORMATS, default="text")
     help_of_comment = "as a comment of this job's pull request (GitHub) or merge request (GitLab), too"
     parser.add_argument("--comment", action="store_true", help=help_of_comment)
+    help_of_policies = "the environment by whose policies the costs are judged, such as policies/production.json"
+    parser.add_argument("--policies", type=Path, help=help_of_policies)
+    parser.add_argument("--label", action="append", default=[], help="a label of the pull request; may be repeated")
     parser.add_argument(
         "file", nargs="*", type=Path, help="the JSON of one stack's preview; without any: standard input"
     )
@@ -31,11 +37,12 @@ def main(arguments: Sequence[str]) -> int:
     given = options(arguments)
     texts = [(str(file), file.read_text(errors="replace")) for file in given.file]
     texts = texts or [("standard input", sys.stdin.read())]
-    reviews = [review(read(text, source)) for source, text in texts]
+    by = environment(given.policies) if given.policies else None
+    reviews = [review(read(text, source), by, labels=given.label) for source, text in texts]
     sys.stdout.write(FORMATS[given.format](reviews).rstrip("\n") + "\n")
     if given.comment:
         forge(os.environ).comment(as_markdown(reviews, limit=LIMIT - len(MARK) - 1))
-    return 0
+    return int(any(finding.mandatory for one in reviews for finding in one.policies))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,16 @@
 """What a preview means: who is interrupted, what is lost, what drifted, what the stack file changes, what is not known."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any
 
 from tde_replication.records import Cost
-from tde_replication.review.handling import is_handling
+from tde_replication.review.changes import Change, called, compared, drifted
+from tde_replication.review.policies import Environment, Finding, Plan, judged
 from tde_replication.review.preview import UNKNOWN, Inputs, Preview, Step
-from tde_replication.review.values import ABSENT, flat, shown
+from tde_replication.review.values import flat
 from tde_replication.status.words import size
 
 CLUSTER = "cluster"
@@ -42,16 +44,6 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Change:
-    """One value of one resource. As `found` and `declared`, None stands for an absent value."""
-
-    resource: str
-    what: str
-    found: str | None
-    declared: str | None
-
-
-@dataclass(frozen=True)
 class Altered:
     """One resource that the plan changes, with all its values."""
 
@@ -67,29 +59,43 @@ class Review:
     stack: str
     verdict: Verdict = Verdict.NOTHING
     sentence: str = ""
+    complete: bool = True
+    """Whether the preview came to its end."""
+    losses: list[str] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     drift: list[Change] = field(default_factory=list)
     declared: list[Change] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    policies: list[Finding] = field(default_factory=list)
+    """What violates a policy."""
+    passed: list[str] = field(default_factory=list)
+    """The names of policies that hold."""
     notes: list[str] = field(default_factory=list)
     diff: list[Altered] = field(default_factory=list)
 
 
-def review(preview: Preview) -> Review:
-    made = Review(preview.stack)
+def review(
+    preview: Preview,
+    environment: Environment | None = None,
+    *,
+    labels: Collection[str] = (),
+    now: datetime | None = None,
+) -> Review:
+    """`environment`: by which the policies of costs are judged; none of them without. `labels`: of the pull request."""
+    made = Review(preview.stack, complete=preview.complete)
     planned = [
         step for step in preview.steps.values() if step.operation != "same" and not step.token.startswith(_FRAMES)
     ]
     servers = _Servers(preview)
     made.effects = [*_refusals(preview, servers), *_effects(preview, planned, servers)]
     for step in planned:
-        drift, declared, whole = _compared(step)
+        drift, declared, whole = compared(step)
         made.drift += drift
         made.declared += declared
-        made.diff.append(Altered(step.operation, _called(step), tuple(whole)))
+        made.diff.append(Altered(step.operation, called(step), tuple(whole)))
     if not preview.complete:
-        made.drift += [change for step in preview.steps.values() if step not in planned for change in _drifted(step)]
-    losses = list(dict.fromkeys(_losses(preview, planned)))
+        made.drift += [change for step in preview.steps.values() if step not in planned for change in drifted(step)]
+    made.losses = list(dict.fromkeys(_losses(preview, planned)))
     made.unknown = list(_unknown(preview, planned))
     told = {cost.text for cost in preview.costs} | {one.why for one in preview.unasked}
     made.notes = [
@@ -98,7 +104,20 @@ def review(preview: Preview) -> Review:
         if message.severity in {"warning", "error" if preview.complete else ""}
         and not any(one and one in message.text for one in told)
     ]
-    made.verdict, made.sentence = _verdict(preview, made, losses, servers)
+    made.passed = sorted(preview.policies - {one.policy for one in preview.violations})
+    made.policies = [Finding(one.policy, one.level != "advisory", one.sentence) for one in preview.violations]
+    if environment:
+        plan = Plan(
+            primaries=servers.primaries,
+            effects=made.effects,
+            costs=list(_costs(preview, planned, servers)),
+            now=now or datetime.now(UTC),
+            labels=labels,
+        )
+        passed, found = judged(plan, environment)
+        made.passed += passed
+        made.policies += found
+    made.verdict, made.sentence = _verdict(preview, made, servers)
     return made
 
 
@@ -108,6 +127,8 @@ class _Servers:
     def __init__(self, preview: Preview) -> None:
         self._by_place: dict[tuple[Any, Any], str] = {}
         self.roles: dict[str, str] = {}
+        self.primaries: set[str] = set()
+        """Those that are there."""
         for step in preview.steps.values():
             if step.type in {"Server", "DataDirectory"}:
                 name = str(step.inputs.get("name", step.name))
@@ -117,6 +138,8 @@ class _Servers:
                 if step.type == "Server":
                     now = step.found or step.recorded or step.inputs
                     self.roles[name] = "primary" if now.get("recovery") == "none" else "standby"
+                    if step.recorded and self.roles[name] == "primary":
+                        self.primaries.add(name)
 
     def of(self, step: Step) -> str:
         if step.type in {"Server", "DataDirectory"}:
@@ -140,11 +163,8 @@ def _refusals(preview: Preview, servers: _Servers) -> Iterator[Effect]:
 
 def _effects(preview: Preview, planned: list[Step], servers: _Servers) -> Iterator[Effect]:
     """The costs of what is planned, and what its operations mean."""
-    for cost in preview.costs:
-        where = [servers.of(step) for step in planned if not cost.of or step.type == cost.of]
-        # One resource says who is the primary, and is of no server itself.
-        if where and (not cost.server or cost.server in where or cost.of == "Topology"):
-            yield Effect(cost.server or where[0], cost.kind, _cost(cost))
+    for cost in _costs(preview, planned, servers):
+        yield Effect(cost.server, cost.kind, _cost(cost))
     for step in planned:
         server = servers.of(step)
         match step.type, step.operation:
@@ -158,6 +178,15 @@ def _effects(preview: Preview, planned: list[Step], servers: _Servers) -> Iterat
                 yield Effect(step.name, "stop", "its container is replaced: it is stopped and started")
             case "DataDirectory", "delete":
                 yield Effect(server, "stop", _fate(step))
+
+
+def _costs(preview: Preview, planned: list[Step], servers: _Servers) -> Iterator[Cost]:
+    """Those of what is planned, each with its server."""
+    for cost in preview.costs:
+        where = [servers.of(step) for step in planned if not cost.of or step.type == cost.of]
+        # One resource says who is the primary, and is of no server itself.
+        if where and (not cost.server or cost.server in where or cost.of == "Topology"):
+            yield replace(cost, server=cost.server or where[0])
 
 
 def _cost(cost: Cost) -> str:
@@ -187,45 +216,6 @@ def _losses(preview: Preview, planned: list[Step]) -> Iterator[str]:
                 yield f"the data in {step.inputs.get('dataDirectory')}"
 
 
-def _compared(step: Step) -> tuple[list[Change], list[Change], list[Change]]:
-    """Drift, what the stack file changes, and all."""
-    name = _called(step)
-    if step.operation == "create" and step.recorded is not None:
-        return [Change(name, "", "gone", "made again")], [], _new(step)
-    if step.operation in {"create", "import"}:
-        return [], [Change(name, "", None, "new")], _new(step)
-    if step.operation == "delete":
-        return [], [Change(name, "", "there", "taken away")], []
-    recorded, found, declared = (flat(one or {}) for one in (step.recorded, step.found, step.declared))
-    drift, changed, whole = [], [], []
-    for key in dict.fromkeys([*declared, *found]):
-        was, live, wanted = (one.get(key, ABSENT) for one in (recorded, found, declared))
-        if live == wanted:
-            continue
-        change = Change(name, key, shown(live), shown(wanted))
-        whole.append(change)
-        if is_handling(step.type, key):
-            continue  # it is in the full diff
-        if step.recorded is not None and was != live:
-            drift.append(change)
-        if wanted not in (UNKNOWN, was):
-            changed.append(Change(name, key, shown(was), shown(wanted)))
-    return drift, changed, whole
-
-
-def _drifted(step: Step) -> list[Change]:
-    """Of a resource that the preview did not come to."""
-    if step.recorded is not None and step.found is None:
-        return [Change(_called(step), "", "gone", "not planned yet")]
-    recorded, found = flat(step.recorded or {}), flat(step.found or {})
-    keys = [key for key in dict.fromkeys([*recorded, *found]) if recorded.get(key, ABSENT) != found.get(key, ABSENT)]
-    return [Change(_called(step), key, shown(found.get(key, ABSENT)), shown(recorded.get(key, ABSENT))) for key in keys]
-
-
-def _new(step: Step) -> list[Change]:
-    return [Change(_called(step), key, None, shown(value)) for key, value in flat(step.declared or {}).items()]
-
-
 def _unknown(preview: Preview, planned: list[Step]) -> Iterator[str]:
     if planned and not preview.streamed:
         yield (
@@ -239,23 +229,22 @@ def _unknown(preview: Preview, planned: list[Step]) -> Iterator[str]:
     late: dict[str, list[str]] = {}
     for step in planned:
         if keys := [key for key, value in flat(step.declared or {}).items() if value == UNKNOWN]:
-            late.setdefault(", ".join(keys), []).append(_called(step))
+            late.setdefault(", ".join(keys), []).append(called(step))
     yield from (f"known during up: {keys} of {', '.join(steps)}" for keys, steps in late.items())
 
 
-def _called(step: Step) -> str:
-    return f"{step.type} {step.name}"
-
-
-def _verdict(preview: Preview, made: Review, losses: list[str], servers: _Servers) -> tuple[Verdict, str]:
+def _verdict(preview: Preview, made: Review, servers: _Servers) -> tuple[Verdict, str]:
     interrupted = _interrupted(made, servers)
+    against = list(dict.fromkeys(one.policy for one in made.policies if one.mandatory))
     if any(effect.kind == "refused" for effect in made.effects):
         found = Verdict.REFUSED, "is refused: `up` changes nothing until that is put right"
+    elif against:
+        found = Verdict.REFUSED, f"is refused by {'policy' if len(against) == 1 else 'policies'} {_listed(against)}"
     elif not preview.complete:
         found = Verdict.REFUSED, "the preview did not come to its end, so what it shows is not all"
-    elif losses:
+    elif made.losses:
         also = f"; interrupts {interrupted}" if interrupted else ""
-        found = Verdict.LOSES, f"loses {_listed(losses)}{also}"
+        found = Verdict.LOSES, f"loses {_listed(made.losses)}{also}"
     elif interrupted:
         found = Verdict.INTERRUPTS, f"interrupts {interrupted}; loses nothing"
     elif not made.diff:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tde_replication.errors import escaped
-from tde_replication.review.findings import Altered, Change, Review, Verdict
-from tde_replication.review.plain import by_server, cut, gathered, worst_first
+from tde_replication.review.changes import Change
+from tde_replication.review.findings import Altered, Review, Verdict
+from tde_replication.review.plain import by_server, cut, gathered, policies_told, violation, worst_first
 
 LIMIT = 65_536
 """Characters that GitHub takes as a comment. Bytes are counted here: there are never less of them."""
@@ -103,6 +104,9 @@ def _parts(review: Review, *, alone: bool) -> list[_Part]:
     ]
     parts = [_Part(0, [], head), _Part(1, rows, "| server | what happens |\n|---|---|" if rows else "")]
     parts += [_Part(weight, lines, f"{name}\n" if lines else "") for weight, name, lines in sections]
+    if told := policies_told(review):
+        lines = [f"- {prose(cut(violation(one), LONG))}" for one in review.policies]
+        parts.append(_Part(2, lines, f"**Policies**: {told}" + ("\n" if lines else "")))
     if review.diff:
         whole = [line for one in review.diff for line in _altered(one)]
         before = f"<details><summary>{len(review.diff)} resources, with all values</summary>\n\n```diff"

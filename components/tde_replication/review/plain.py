@@ -6,7 +6,9 @@ from dataclasses import asdict
 from itertools import groupby
 
 from tde_replication.errors import escaped
-from tde_replication.review.findings import Change, Effect, Review
+from tde_replication.review.changes import Change
+from tde_replication.review.findings import Effect, Review
+from tde_replication.review.policies import Finding
 
 LINES = 20
 """As many of one kind are shown on a terminal."""
@@ -45,6 +47,21 @@ def gathered(changes: Sequence[Change]) -> list[Change]:
     return [one for one in changes if one not in whole] + lines
 
 
+def policies_told(review: Review) -> str:
+    """How many hold and do not; empty where none was tried."""
+    refused, warned = ({one.policy for one in review.policies if one.mandatory == which} for which in (True, False))
+    counts = [
+        (len(review.passed), "passed", "passed"),
+        (len(warned), "warning", "warnings"),
+        (len(refused), "refuses", "refuse"),
+    ]
+    return ", ".join(f"{count} {one if count == 1 else more}" for count, one, more in counts if count)
+
+
+def violation(finding: Finding) -> str:
+    return f"{finding.policy} ({'refuses' if finding.mandatory else 'warning'}): {finding.text}"
+
+
 def _stack(review: Review) -> Iterator[str]:
     yield _line(f"{review.stack or 'the stack'}: {review.sentence}")
     servers = by_server(review.effects)
@@ -55,6 +72,9 @@ def _stack(review: Review) -> Iterator[str]:
     yield from _section("changed behind Pulumi's back (found → declared)", [*map(_change, review.drift)])
     yield from _section("the stack file changes", [*map(_change, gathered(review.declared))])
     yield from _section("not known", review.unknown)
+    if told := policies_told(review):
+        yield f"policies: {told}"
+        yield from (f"  {_indented(violation(one), 4)}" for one in review.policies[:LINES])
     yield from _section("said by the preview", review.notes)
     if review.diff:
         count = len(review.diff)

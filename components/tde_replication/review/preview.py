@@ -23,6 +23,8 @@ _SIGNATURE = "4dabf18193072939515e22adb298388d"
 """The key that marks a secret, an asset or another special value."""
 _PROBLEM = re.compile(r"^\S+ resource '[^']*' has a problem: ")
 """What Pulumi puts before the sentence of a failed check."""
+_COLOR = re.compile(r"<\{%[a-z ]*%\}>")
+"""What Pulumi writes for a colour of its display."""
 _BEGIN = re.compile(r"\S")
 _OPERATIONS = {
     "create-replacement": "replace",
@@ -76,6 +78,22 @@ class Message:
     urn: str = ""
 
 
+@dataclass(frozen=True)
+class Violation:
+    """What a policy pack says of one resource, or of the stack."""
+
+    policy: str
+    level: str
+    """advisory or mandatory."""
+    text: str
+    """The policy's description, and in a line below it what is wrong."""
+
+    @property
+    def sentence(self) -> str:
+        """What is wrong alone."""
+        return self.text.partition("\n")[2] or self.text
+
+
 @dataclass
 class Preview:
     """Of one stack."""
@@ -86,6 +104,9 @@ class Preview:
     costs: list[Cost] = field(default_factory=list)
     unasked: list[Unasked] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
+    violations: list[Violation] = field(default_factory=list)
+    policies: set[str] = field(default_factory=set)
+    """The names of those that a policy pack has tried."""
     streamed: bool = False
     """Whether it was read from the stream, which holds costs."""
     complete: bool = False
@@ -159,12 +180,19 @@ class _Stream:
                 self.made.step(of["urn"]).found = _inputs(of.get("new"))
         elif message := event.get("diagnosticEvent"):
             self._said(message)
+        elif violation := event.get("policyEvent"):
+            name, level = str(violation["policyName"]), str(violation.get("enforcementLevel"))
+            self.made.policies.add(name)
+            self.made.violations.append(Violation(name, level, _COLOR.sub("", str(violation["message"])).strip()))
+        elif tried := event.get("policyAnalyzeSummaryEvent") or event.get("policyAnalyzeStackSummaryEvent"):
+            self.made.policies.update([*(tried.get("passed") or []), *(tried.get("failed") or [])])
         elif summary := event.get("summaryEvent"):
             self.made.complete = summary.get("result", "succeeded") == "succeeded"
 
     def end(self) -> Preview:
         self.made.costs = list(dict.fromkeys([*self._early, *self.made.costs]))
         self.made.unasked = list(dict.fromkeys(self.made.unasked))
+        self.made.violations = list(dict.fromkeys(self.made.violations))
         return self.made
 
     def _started(self, of: Mapping[str, Any]) -> None:

@@ -61,6 +61,7 @@ lock: ## resolve every requirements*.in anew into its requirements*.txt, with ha
 	@$(LOCK) requirements.in --output-file requirements.txt
 	@$(LOCK) requirements-dev.in --constraints requirements.txt --output-file requirements-dev.txt
 	@$(LOCK) benchmarks/requirements.in --constraints requirements-dev.txt --output-file benchmarks/requirements.txt
+	@$(LOCK) policies/requirements.in --output-file policies/requirements.txt
 
 audit: ## look the locked packages up in the database of known vulnerabilities
 	@$(WITH_TOOLS) bootstrap.audit

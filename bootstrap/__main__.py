@@ -3,6 +3,7 @@
 python -m bootstrap                          virtual environment, engine, plugins
 python -m bootstrap env                      the commands that env.sh lets the shell run
 python -m bootstrap run COMMAND ...          run a command in that environment
+python -m bootstrap policies                 the virtual environment of the policy pack
 python -m bootstrap up|preview|drift|destroy|vault|clean
 """
 
@@ -16,13 +17,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
-from bootstrap import embedded, engine, environment, plugins, private, venv
+from bootstrap import embedded, engine, environment, plugins, policies, private, venv
 from bootstrap.project import HERE, BootstrapError, Project, say
 from bootstrap.stack import LOCAL, VAULTS, Stack
 from bootstrap.vault_check import GONE, why_unusable
+from tde_replication.errors import UserError
 from tde_replication.hosts.account import local_root, service_account
 
 STEPS = ("up", "preview", "drift", "destroy", "vault")
+COMMANDS = ("prepare", "env", "run", *STEPS, "policies", "clean")
 
 
 def prepare(
@@ -62,13 +65,16 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bootstrap", description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--development", action="store_true", help="with what tests and lint need")
     parser.add_argument("--stack", default=os.environ.get("STACK") or LOCAL)
-    parser.add_argument("command", nargs="?", default="prepare", choices=("prepare", "env", "run", *STEPS, "clean"))
+    parser.add_argument("command", nargs="?", default="prepare", choices=COMMANDS)
     parser.add_argument("rest", nargs=argparse.REMAINDER)
     options = parser.parse_args(arguments)
     project, environ = HERE, environment.own(os.environ)
     embedded = options.stack in VAULTS and "VAULT_ADDR" not in environ
     if options.command == "clean":
         return _clean(project)
+    if options.command == "policies":
+        policies.ensure(project)
+        return 0
     if options.command == "destroy" and _nothing_made(project, environ):
         bare = {**environ, "PULUMI_BACKEND_URL": project.backend}
         return Stack(project, options.stack, bare, embedded).destroy()
@@ -149,7 +155,7 @@ def _clean(project: Project) -> int:
         raise BootstrapError("a stack or a Vault still exists: run `make destroy` first")
     private.forget_passphrase(project)
     kept = project.passphrase.read_text() if project.passphrase.exists() else None
-    for place in (project.local, project.venv):
+    for place in (project.local, project.venv, policies.environment(project)):
         shutil.rmtree(place, ignore_errors=True)
     if kept is not None:
         private.close(project)
@@ -161,7 +167,7 @@ def _clean(project: Project) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except BootstrapError as error:
+    except (BootstrapError, UserError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from bootstrap.project import HERE, BootstrapError, say
 from bootstrap.venv import DEVELOPMENT
 
-LOCKS = (DEVELOPMENT, "benchmarks/requirements.txt")
+LOCKS = (DEVELOPMENT, "benchmarks/requirements.txt", "policies/requirements.txt")
 
 PATIENCE = 300
 """Seconds for all questions together."""

@@ -16,7 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from bootstrap import embedded, private
+from bootstrap import embedded, policies, private
 from bootstrap.project import BootstrapError, Project, say
 from tde_replication import review, unasked
 from tde_replication.errors import UserError
@@ -40,7 +40,8 @@ class Stack:
     """Whether this project's own Vault serves it."""
 
     def up(self) -> int:
-        code = self._ready() or self._agreed() or self._pulumi("up", "--suppress-outputs", "--yes", "--skip-preview")
+        code = self._ready() or self._agreed()
+        code = code or self._pulumi("up", "--suppress-outputs", "--yes", "--skip-preview", *self._policy_options())
         code = code or self._pulumi("stack", "output", "summary")
         if code == 0:
             self._tell_what_next()
@@ -58,19 +59,30 @@ class Stack:
     def preview(self) -> int:
         return self._ready() or self._reviewed()
 
+    def _policy_options(self) -> list[str]:
+        file = policies.file_of(self.project, self.name)
+        if file is None:
+            return []
+        policies.ensure(self.project)
+        return policies.options(file)
+
     def _reviewed(self) -> int:
         """A preview, and what it means in a few lines. That is read from Pulumi's own events, which hold no secret in clear."""
+        file = policies.file_of(self.project, self.name)
+        environment = review.environment(file) if file else None
+        options = self._policy_options()
         with tempfile.TemporaryDirectory() as directory:
             log = Path(directory) / "events"
             self.environ["PULUMI_DEBUG_COMMANDS"] = "true"  # without it, Pulumi has no --event-log
-            code = self._pulumi("preview", "--event-log", str(log))
+            code = self._pulumi("preview", "--event-log", str(log), *options)
             del self.environ["PULUMI_DEBUG_COMMANDS"]
             try:
-                found = review.review(review.read(log.read_text(), "the event log of `pulumi preview`"))
+                read = review.read(log.read_text(), "the event log of `pulumi preview`")
             except (OSError, UserError):
                 return code  # it said itself what is wrong
+        found = review.review(read, environment, labels=policies.labels(self.environ))
         say(review.as_text([found]))
-        return code
+        return code or int(any(one.mandatory for one in found.policies))
 
     def _agreed(self) -> int:
         """Show what an update means, and ask whether to make it; this project's own stacks are updated without a word."""

@@ -59,14 +59,28 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         return iter(())
 
     def RunPlugin(self, request: Any, context: Any) -> Iterator[Any]:
-        """Run a plugin that is Python source (`PulumiPlugin.yaml`), and pass on what it prints: its port, first of all."""
+        """Run a plugin that is Python source, and pass on what it prints: its port, first of all."""
         environment = dict(line.split("=", 1) for line in request.env)
-        command = [sys.executable, "-u", request.info.program_directory, *request.args]
+        command = _command(request)
         with subprocess.Popen(command, cwd=request.pwd, env=environment, stdout=subprocess.PIPE) as process:
             context.add_callback(process.kill)  # the engine ends a plugin by ending this call
             for line in process.stdout or ():
                 yield language_pb2.RunPluginResponse(stdout=line)
             yield language_pb2.RunPluginResponse(exitcode=process.wait())
+
+
+def _command(request: Any) -> list[str]:
+    """A policy pack (`PulumiPolicy.yaml`) runs in its own virtual environment, as with the official host; any other plugin
+    (`PulumiPlugin.yaml`) on this interpreter."""
+    program = request.info.program_directory
+    if request.kind != "analyzer":
+        return [sys.executable, "-u", program, *request.args]
+    options = request.info.options
+    python = Path(program, options["virtualenv"], "bin", "python") if "virtualenv" in options else Path(sys.executable)
+    if not python.exists():
+        print(f"the policy pack has no {python.parent.parent}: run `python3 -m bootstrap policies`", file=sys.stderr)
+    address, *rest = request.args
+    return [str(python), "-u", "-m", "pulumi.policy", address, program, *rest]
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as benchmarks
+from bootstrap import __main__ as bootstrap
 from bootstrap.project import HERE
 from tde_replication.report import __main__ as report
 from tde_replication.review import __main__ as review
@@ -110,6 +111,8 @@ def test_a_module_takes_its_arguments(command: str) -> None:
         report.options(rest)
     elif module == "tde_replication.status":
         status.options(rest[: rest.index(">")] if ">" in rest else rest)
+    elif module == "bootstrap" and "…" not in rest:
+        assert rest[0] in bootstrap.COMMANDS
     elif module == "bootstrap":
         place = rest.index("…")
         done = subprocess.run(

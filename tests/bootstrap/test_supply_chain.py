@@ -10,7 +10,7 @@ import pytest
 from bootstrap.audit import Findings, audit
 from bootstrap.project import HERE, BootstrapError
 
-LOCKS = ("requirements", "requirements-dev", "benchmarks/requirements")
+LOCKS = ("requirements", "requirements-dev", "benchmarks/requirements", "policies/requirements")
 
 
 def locked(name: str) -> dict[str, list[str]]:

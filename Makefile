@@ -11,7 +11,7 @@ LOCK := $(WITH_TOOLS) uv pip compile --quiet --upgrade --universal --python-vers
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help up preview status report drift destroy vault bench check test test-unit soak lock audit clean
+.PHONY: help up preview status report drift destroy reap vault bench check test test-unit soak lock audit clean
 
 help: ## say what there is
 	@echo "make TARGET [STACK=local] [PYTHON=python3]"
@@ -35,6 +35,9 @@ drift: ## say whether anything was changed behind Pulumi's back; ends with 7 if 
 
 destroy: ## take the stack away, and for STACK=local its Vault with all it holds
 	@$(BOOTSTRAP) destroy
+
+reap: ## destroy the stacks whose time has come: those that are disposable and say when they expire
+	@$(BOOTSTRAP) reap
 
 vault: ## start the Vault of stack local (part of `make up`); does nothing where VAULT_ADDR is yours
 	@$(BOOTSTRAP) vault

@@ -4,7 +4,7 @@ python -m bootstrap                          virtual environment, engine, plugin
 python -m bootstrap env                      the commands that env.sh lets the shell run
 python -m bootstrap run COMMAND ...          run a command in that environment
 python -m bootstrap policies                 the virtual environment of the policy pack
-python -m bootstrap up|preview|drift|destroy|vault|clean
+python -m bootstrap up|preview|drift|destroy|vault|reap|clean
 """
 
 import argparse
@@ -25,7 +25,7 @@ from tde_replication.errors import UserError
 from tde_replication.hosts.account import local_root, service_account
 
 STEPS = ("up", "preview", "drift", "destroy", "vault")
-COMMANDS = ("prepare", "env", "run", *STEPS, "policies", "clean")
+COMMANDS = ("prepare", "env", "run", *STEPS, "policies", "reap", "clean")
 
 
 def prepare(
@@ -69,11 +69,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("rest", nargs=argparse.REMAINDER)
     options = parser.parse_args(arguments)
     project, environ = HERE, environment.own(os.environ)
-    embedded = options.stack in VAULTS and "VAULT_ADDR" not in environ
+    embedded = options.command != "reap" and options.stack in VAULTS and "VAULT_ADDR" not in environ
     if options.command == "clean":
         return _clean(project)
     if options.command == "policies":
         policies.ensure(project)
+        return 0
+    if options.command == "reap" and _nothing_made(project, environ):
+        say("there are no stacks")
         return 0
     if options.command == "destroy" and _nothing_made(project, environ):
         bare = {**environ, "PULUMI_BACKEND_URL": project.backend}
@@ -106,7 +109,8 @@ def _perform(command: str, rest: list[str], stack: Stack, new: Mapping[str, str]
         print(environment.asking_first(stack.project))
         if unusable:
             say(f"note: {unusable}")
-    elif command == "run":
+    elif command in ("run", "reap"):
+        rest = rest if command == "run" else [str(stack.project.python), "-m", "bootstrap.reap"]
         os.execvpe(rest[0], rest, stack.environ)  # noqa: S606
     elif unusable:
         raise BootstrapError(unusable)

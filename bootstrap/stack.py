@@ -119,7 +119,7 @@ class Stack:
 
     def destroy(self) -> int:
         if self.name not in VAULTS:
-            return self._pulumi("destroy") or self.forget_pending()
+            return self.release() or self._pulumi("destroy") or self.forget_pending()
         if self._exists():
             code = self.vault("start") or self.release() or self._pulumi("destroy", *self._confirmed())
             # Its configuration is committed: `stack rm` would delete it.

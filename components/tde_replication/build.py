@@ -9,7 +9,7 @@ KeyVault ─ mount, policies, a token per server, the role's secret
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
 
@@ -38,6 +38,7 @@ class Results:
     read_only_dsn: Output[str]
     vault: Output[dict[str, str]]
     encryption: Output[dict[str, Any]]
+    expires: Output[str | None]
     summary: Output[str]
     servers: Output[list[str]]
     """Their names."""
@@ -45,6 +46,8 @@ class Results:
 
 def build(context: ClusterContext) -> Results:
     plan, cluster, primary = context.plan, context.cluster, context.plan.primary
+    expiry = _expiry(context)
+    context = replace(context, first=(*context.first, *expiry))
     for member in plan.members:
         member.ready.extend(member.placement.make(context.child()))
     password = resources.Password(
@@ -98,7 +101,13 @@ def build(context: ClusterContext) -> Results:
         standby(context, member, apart, on_primary, [*last_keys, *rules], vault.tokens[member.name], password)
         for member in plan.standbys
     ]
-    return _results(plan, [server, *last_keys, role, *rules, *checks])
+    expires = expiry[0].output("expires_at") if expiry else Output.from_input(None)
+    return _results(plan, [server, *last_keys, role, *rules, *checks], expires)
+
+
+def _expiry(context: ClusterContext) -> list[resources.Expiry]:
+    after = context.cluster.expires
+    return [resources.Expiry(context.named("expiry"), context.child(), after=after)] if after else []
 
 
 def _topology(context: ClusterContext, opts: ResourceOptions) -> resources.Topology:
@@ -162,7 +171,7 @@ def _for_clients(plan: ClusterPlan, wanted: str) -> str:
     )
 
 
-def _results(plan: ClusterPlan, last: Sequence[Resource]) -> Results:
+def _results(plan: ClusterPlan, last: Sequence[Resource], expires: Output[str | None]) -> Results:
     done = Output.all(*(resource.urn for resource in last))
 
     def after(value: Any) -> Output[Any]:
@@ -184,6 +193,7 @@ def _results(plan: ClusterPlan, last: Sequence[Resource]) -> Results:
         read_only_dsn=after(_for_clients(plan, "prefer-standby")),
         vault=after({"address": plan.vault_address.address, "mount": plan.mount}),
         encryption=after({"mode": plan.cluster.encryption, "inForce": plan.in_force} | state),
-        summary=after(summary.summary(plan.name, [primary, *standbys], cap, plan.reason)),
+        expires=after(expires),
+        summary=expires.apply(lambda at: after(summary.summary(plan.name, [primary, *standbys], cap, plan.reason, at))),
         servers=after([member.name for member in plan.members]),
     )

@@ -29,6 +29,10 @@ def contradictions(cluster: Cluster) -> list[str]:
         found.append(f"cluster.primary: {why}: {', '.join(cluster.servers)}")
     else:
         found += _of_primary(cluster)
+    if cluster.expires and not cluster.disposable:
+        found.append("cluster.expires: only a disposable cluster may expire: add disposable: true, or remove expires")
+    if cluster.expires and cluster.protect:
+        found.append("cluster.expires: protect: true keeps anybody from destroying this cluster: remove one of the two")
     replication = cluster.replication
     if replication.tls.startswith("verify") and not replication.root_certificate:
         found.append(f'cluster.replication.rootCertificate: missing, and tls is "{replication.tls}"')

@@ -30,12 +30,12 @@ class ClusterContext:
 
     plan: "ClusterPlan"
     parent: Resource
-    machines: tuple[Resource, ...] = ()
-    """Those that the same program makes. They outlive what lies on them, for all of it depends on them; and only so: with an
-    input from there, the engine would delete data without a question where it replaces a machine."""
+    first: tuple[Resource, ...] = ()
+    """Everything else depends on these, so that they outlive it: machines that the same program makes, and `Expiry`. There is no
+    input from a machine: with one, the engine would delete data without a question where it replaces a machine."""
 
     def child(self, **options: Any) -> ResourceOptions:
-        return after(ResourceOptions(parent=self.parent, **options), *self.machines)
+        return after(ResourceOptions(parent=self.parent, **options), *self.first)
 
     def named(self, name: str) -> str:
         """The name of one of the cluster's resources."""

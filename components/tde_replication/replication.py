@@ -42,6 +42,8 @@ class EncryptedReplication(pulumi.ComponentResource):
     """address, mount."""
     encryption: Output[dict[str, Any]]
     """mode, inForce; provider and key, or the reason why it is not in force."""
+    expires: Output[str | None]
+    """When a test cluster may be destroyed, in ISO 8601; None: never."""
     summary: Output[str]
     """A few lines that a person wants to read first."""
 
@@ -104,8 +106,8 @@ class EncryptedReplication(pulumi.ComponentResource):
         self.primary, self.standbys, self.vault = results.primary, results.standbys, results.vault
         self.primary_dsn, self.standby_dsns = results.primary_dsn, results.standby_dsns
         self.read_write_dsn, self.read_only_dsn = results.read_write_dsn, results.read_only_dsn
-        self.encryption, self.summary = results.encryption, results.summary
-        names = ("primary", "standbys", "read_write_dsn", "read_only_dsn", "vault", "encryption", "summary")
+        self.encryption, self.expires, self.summary = results.encryption, results.expires, results.summary
+        names = ("primary", "standbys", "read_write_dsn", "read_only_dsn", "vault", "encryption", "expires", "summary")
         self.register_outputs({name: getattr(self, name) for name in names})
 
 

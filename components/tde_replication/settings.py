@@ -16,6 +16,7 @@ from tde_replication.values import (
     AbsolutePath,
     Cipher,
     DataPath,
+    Duration,
     Identifier,
     Label,
     Listener,
@@ -218,6 +219,9 @@ class Cluster(Settings):
     """Whether Pulumi refuses to destroy the primary's data, and the Vault mount with its keys."""
     disposable: bool = False
     """Whether data may be removed rather than set aside, and keys with it; a primary whose data is gone is then made anew."""
+    expires: Duration | None = None
+    """Of a disposable cluster: how long after the first `up` with this setting `make reap` may destroy it: ``30m``, ``8h``,
+    ``7d``. A later `up` does not move that time; a longer duration does."""
     vault: Vault = Vault()
     key: Key = Key()
     replication: Replication = Replication()

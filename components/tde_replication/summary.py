@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
+
+from tde_replication.postgres.expiry import minute
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,8 @@ class Line:
         return common | ({"slot": self.slot, "state": "streaming"} if self.slot else {"state": "running"})
 
 
-def summary(stack: str, servers: Sequence[Line], wal_cap: str, not_encrypted: str) -> str:
-    """`not_encrypted` is the reason why; empty where pg_tde is in force."""
+def summary(stack: str, servers: Sequence[Line], wal_cap: str, not_encrypted: str, expires: str | None) -> str:
+    """`not_encrypted` is the reason why; empty where pg_tde is in force. `expires`: the time, in ISO 8601; None: never."""
     standbys = len(servers) - 1
     count = "no standby" if not standbys else f"{standbys} standby{'s' if standbys > 1 else ''}, streaming"
     state = f"NOT ENCRYPTED: {not_encrypted}" if not_encrypted else "encrypted by pg_tde"
@@ -32,4 +35,6 @@ def summary(stack: str, servers: Sequence[Line], wal_cap: str, not_encrypted: st
     for server in servers:
         slot = f"   slot {server.slot} (holds back at most {wal_cap} of WAL)" if server.slot else ""
         lines.append(f"  {server.name:<{width}}  {server.replication_host}:{server.port}{slot}")
+    if expires:
+        lines.append(f"  expires {minute(datetime.fromisoformat(expires))}: after that, make reap destroys it")
     return "\n".join(lines)

@@ -37,6 +37,15 @@ def _size(text: str) -> str:
     raise ValueError(f'"{text}" is not a size (write {number[1] if number else 64}GB)')
 
 
+def _duration(text: str) -> str:
+    if not re.fullmatch(r"[1-9]\d{0,3}[mhd]", text):
+        number = re.match(r"\s*([1-9]\d{0,3})", text)
+        raise ValueError(
+            f'"{text}" is not a duration (write {number[1] if number else 8}h; m, h, d: minutes, hours, days)'
+        )
+    return text
+
+
 def _identifier(text: str) -> str:
     if not text:
         raise ValueError("must not be empty")
@@ -201,6 +210,7 @@ def _host_keys(text: str) -> str:
 
 
 Size = Annotated[str, AfterValidator(_size)]
+Duration = Annotated[str, AfterValidator(_duration)]
 Packages = Annotated[str, AfterValidator(_packages)]
 Hop = Annotated[str, AfterValidator(_hop)]
 Machine = Annotated[str, AfterValidator(_machine)]

@@ -7,6 +7,7 @@ from tests.engine.drift import NO_DRIFT, REFUSALS, ROWS
 WATCHED = {
     "Machine": "nothing: it is there so that what lies on a machine of the same program waits for it, and goes before it",
     "CompleteCluster": "nothing: it is there so that who depends on the component waits for all of it",
+    "Expiry": "nothing: it is in the stack's state alone (docs/testing.md)",
     "CleanupRecord": "nothing: it holds no live thing, and is there so that `destroy` finds what a killed `up` left",
     "Password": "nothing: it is in the stack's state alone; HostFile and ReplicationRole compare what is made of it",
     "DataDirectory": "whether it is there, and of which cluster; a standby's also of which timeline, whether it has been a "

@@ -102,6 +102,7 @@ NEVER = {
     "key": "a section",
     "replication": "a section",
     "primary": "a switchover: tests/engine/test_switchover.py",
+    "expires": "tests/engine/test_reap.py",
     "vault.existing": "tests/engine/change.py: refused on a mount of the stack's own",
     "vault.network": "of containers: tests/docker/test_stack.py",
     "vault.namespace": "tests/engine/test_namespace.py",

@@ -23,6 +23,7 @@ from tde_replication.vault.address import VaultAddress
 
 TOKEN = "hvs.of-the-vault"
 PASSWORD = "the-generated-password"
+EXPIRES = "2026-11-30T09:00:00+00:00"
 VAULT = "https://127.0.0.1:1"
 """Nothing answers there, and says so at once."""
 PROJECT, STACK = "tde-replication", "orders"
@@ -120,6 +121,8 @@ class Made(mocks.Mocks):
         outputs = dict(args.inputs)
         if args.typ.endswith(":DataDirectory"):
             return "7579821021830312345 2026-11-22T21:00:00Z", outputs
+        if args.typ.endswith(":Expiry"):
+            outputs |= {"madeAt": "2026-11-30T01:00:00+00:00", "expiresAt": EXPIRES}
         if args.typ.endswith(":Password"):
             outputs["value"] = PASSWORD
         if args.typ.endswith("/vault:Token"):
@@ -203,7 +206,7 @@ class Place:
 
 OUTPUTS = (
     *("primary", "standbys", "primary_dsn", "standby_dsns", "read_write_dsn", "read_only_dsn"),
-    *("vault", "encryption", "summary"),
+    *("vault", "encryption", "expires", "summary"),
 )
 """Of a component."""
 

@@ -18,7 +18,7 @@ from tde_replication.postgres.marker import MARKER
 from tde_replication.settings import MANAGED_PARAMETERS
 from tde_replication.stack_file import StackFileError
 from tests.graph import graph as graphs
-from tests.graph.graph import PASSWORD, TOKEN, Graph, Place, plain, values_outside_secrets
+from tests.graph.graph import EXPIRES, PASSWORD, TOKEN, Graph, Place, plain, values_outside_secrets
 
 
 @pytest.fixture
@@ -70,6 +70,17 @@ OF_PG_TDE = {label for label in WHOLE if label.startswith(("Extension", "Key", "
 
 def test_a_primary_and_a_standby(place: Place) -> None:
     assert place.build(place.cluster("db2")).labels == sorted(WHOLE)
+
+
+def test_when_a_cluster_expires_is_there_before_and_after_everything_else(place: Place) -> None:
+    made = place.build(place.cluster("db2", expires="8h", disposable=True))
+    assert set(made.labels) == {*WHOLE, "Expiry expiry"}
+    for label in WHOLE:
+        # A component is no resource by itself.
+        assert "Expiry expiry" in made.before(label) or label.startswith("tde:index:"), label
+    assert made.outputs["expires"] == EXPIRES
+    assert made.outputs["summary"].endswith("expires 2026-11-30 09:00 UTC: after that, make reap destroys it")
+    assert place.build(place.cluster("db2")).outputs["expires"] is None
 
 
 def test_a_primary_alone(place: Place) -> None:

@@ -120,7 +120,7 @@ def test_a_preview_shows_all_that_will_be_made(caplog: pytest.LogCaptureFixture)
         "ReplicationSlot tde_db2: standbyHost",
         "command:remote:Command db1-unit: connection.value",
     }
-    assert set(first.outputs) == {"primary_dsn", "standby_dsns", "vault", "encryption"}
+    assert set(first.outputs) == {"primary_dsn", "standby_dsns", "vault", "encryption", "expires"}
     [told] = [record.message for record in caplog.records if "not everything could be checked" in record.message]
     machines, vault = told.splitlines()[1:]
     why, _, what = machines.partition(". Not checked: ")

@@ -41,6 +41,7 @@ COSTS = {
     "database": "in place: the extension there, dropped in the former one if nothing uses it",
     "protect": STORED,
     "disposable": STORED,
+    "expires": "in place: the time is counted from the same moment. Without it, and set again: from then on",
     "vault": "see below",
     "key": "see below",
     "replication": "see below",

@@ -74,6 +74,7 @@ def test_the_names_in_peoples_state() -> None:
         "ReplicationCheckProvider": "ReplicationCheck",
         "MachineProvider": "Machine",
         "CompleteClusterProvider": "CompleteCluster",
+        "ExpiryProvider": "Expiry",
         "TokenProvider": "Token",
         "SecretContentProvider": "SecretContent",
     }

@@ -119,6 +119,22 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
             {"replication": {"maxSlotWalKeepSize": "lots"}},
             'cluster.replication.maxSlotWalKeepSize: "lots" is not a size (write 64GB)',
         ),
+        (
+            {"disposable": True, "expires": "8 hours"},
+            'cluster.expires: "8 hours" is not a duration (write 8h; m, h, d: minutes, hours, days)',
+        ),
+        (
+            {"disposable": True, "expires": "0h"},
+            'cluster.expires: "0h" is not a duration (write 8h; m, h, d: minutes, hours, days)',
+        ),
+        (
+            {"expires": "8h"},
+            "cluster.expires: only a disposable cluster may expire: add disposable: true, or remove expires",
+        ),
+        (
+            {"expires": "8h", "disposable": True, "protect": True},
+            "cluster.expires: protect: true keeps anybody from destroying this cluster: remove one of the two",
+        ),
         ({"replication": {"maxSlotWalKeepSize": 64}}, f"cluster.replication.maxSlotWalKeepSize: {A_TEXT}"),
         (
             {"replication": {"tls": "require"}},

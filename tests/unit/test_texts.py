@@ -401,7 +401,7 @@ def line(name: str, port: int, slot: str | None = None) -> Line:
 
 
 def test_summary_of_one_standby() -> None:
-    assert summary("local", [line("primary", 54321), line("db2", 54322, "tde_db2")], "4GB", "") == (
+    assert summary("local", [line("primary", 54321), line("db2", 54322, "tde_db2")], "4GB", "", None) == (
         "local: 1 primary, 1 standby, streaming          encrypted by pg_tde\n"
         "  primary  127.0.0.1:54321\n"
         "  db2      127.0.0.1:54322   slot tde_db2 (holds back at most 4GB of WAL)"
@@ -409,14 +409,19 @@ def test_summary_of_one_standby() -> None:
 
 
 def test_summary_of_a_primary_alone_and_not_encrypted() -> None:
-    assert summary("dev", [line("p", 1)], "4GB", "it has no pg_tde") == (
+    assert summary("dev", [line("p", 1)], "4GB", "it has no pg_tde", None) == (
         "dev: 1 primary, no standby          NOT ENCRYPTED: it has no pg_tde\n  p  127.0.0.1:1"
     )
 
 
 def test_summary_of_more() -> None:
     servers = [line("p", 1), line("a", 2, "tde_a"), line("b", 3, "tde_b")]
-    assert "1 primary, 2 standbys, streaming" in summary("dev", servers, "4GB", "")
+    assert "1 primary, 2 standbys, streaming" in summary("dev", servers, "4GB", "", None)
+
+
+def test_summary_of_a_cluster_that_expires() -> None:
+    last = summary("dev", [line("p", 1)], "4GB", "", "2026-11-30T09:12:59+00:00").splitlines()[-1]
+    assert last == "  expires 2026-11-30 09:12 UTC: after that, make reap destroys it"
 
 
 def test_outputs_of_a_server() -> None:

@@ -7,6 +7,7 @@ from tde_replication.postgres import (
     cleanup_record,
     complete_cluster,
     data_directory,
+    expiry,
     extension,
     hba_rule,
     host_file,
@@ -42,6 +43,14 @@ class PasswordProvider(Provider):
 
 class Password(Managed, module="postgres", name="Password"):
     provider = PasswordProvider
+
+
+class ExpiryProvider(Provider):
+    kind = expiry.Expiry
+
+
+class Expiry(Managed, module="postgres", name="Expiry"):
+    provider = ExpiryProvider
 
 
 class CleanupRecordProvider(Provider):

@@ -43,7 +43,7 @@ class KeyVault(pulumi.ComponentResource):
         opts: ResourceOptions,
     ) -> None:
         super().__init__("tde:index:KeyVault", name, None, opts)
-        child = ResourceOptions(parent=self)
+        child = ResourceOptions(parent=self, depends_on=opts.depends_on)
         path: pulumi.Input[str] = names.mount
         if not names.shared:
             made = vault.Mount(

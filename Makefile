@@ -18,7 +18,7 @@ help: ## say what there is
 	@sed -n 's/^\([a-z-]*\): ## /\1\t/p' $(MAKEFILE_LIST) | while IFS="	" read -r target what; do printf '  %-10s %s\n' "$$target" "$$what"; done
 	@echo "For pulumi by hand: . ./env.sh"
 
-up: ## from nothing to a primary and a streaming standby; run again, it repairs, or does nothing
+up: ## from nothing to a primary and a streaming standby; run again, it repairs, or does nothing; with REVIEWED=, only the plan of that digest
 	@$(BOOTSTRAP) up
 
 preview: ## show what `make up` would change

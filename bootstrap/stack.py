@@ -57,7 +57,7 @@ class Stack:
         )
 
     def preview(self) -> int:
-        return self._ready() or self._reviewed()
+        return self._ready() or self._reviewed()[0]
 
     def _policy_options(self) -> list[str]:
         file = policies.file_of(self.project, self.name)
@@ -66,7 +66,17 @@ class Stack:
         policies.ensure(self.project)
         return policies.options(file)
 
-    def _reviewed(self) -> int:
+    def _expect(self, reviewed: str, found: review.Review | None) -> None:
+        """Raises `BootstrapError` where that plan is not the one that was reviewed."""
+        plan = review.digest(found) if found else ""
+        to_do = found is None or found.diff or not found.complete
+        if to_do and (not plan or plan != reviewed):
+            why = f"it is {plan or 'not known'}, and {reviewed} was reviewed" if reviewed else "none was"
+            raise BootstrapError(
+                f"the plan of stack {self.name} is not one that was reviewed: {why}. Nothing was changed: review it anew"
+            )
+
+    def _reviewed(self) -> tuple[int, review.Review | None]:
         """A preview, and what it means in a few lines. That is read from Pulumi's own events, which hold no secret in clear."""
         file = policies.file_of(self.project, self.name)
         environment = review.environment(file) if file else None
@@ -79,17 +89,23 @@ class Stack:
             try:
                 read = review.read(log.read_text(), "the event log of `pulumi preview`")
             except (OSError, UserError):
-                return code  # it said itself what is wrong
+                return code, None  # it said itself what is wrong
         found = review.review(read, environment, labels=policies.labels(self.environ))
         say(review.as_text([found]))
-        return code or int(any(one.mandatory for one in found.policies))
+        return code or int(any(one.mandatory for one in found.policies)), found
 
     def _agreed(self) -> int:
-        """Show what an update means, and ask whether to make it; this project's own stacks are updated without a word."""
-        if self.name in VAULTS:
+        """Show what an update means, and ask whether to make it; this project's own stacks are updated without a word. With
+        REVIEWED, the digest of a plan, the yes was given to that plan, and to no other."""
+        reviewed = self.environ.get("REVIEWED")
+        if self.name in VAULTS and reviewed is None:
             return 0
-        if code := self._reviewed():
+        code, found = self._reviewed()
+        if code:
             return code
+        if reviewed is not None:
+            self._expect(reviewed, found)
+            return 0
         if self.environ.get("PULUMI_SKIP_CONFIRMATIONS", "").lower() in {"true", "1"}:
             return 0
         if not sys.stdin.isatty():

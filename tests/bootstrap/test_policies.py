@@ -6,11 +6,12 @@ import pytest
 
 from bootstrap import policies
 from bootstrap.project import BootstrapError, Project
+from tde_replication import review
 from tde_replication.errors import UserError
 from tde_replication.records import Cost
 from tests.bootstrap.commands import Commands
 from tests.bootstrap.test_stack_commands import Trial
-from tests.unit.previews import Stream, changed
+from tests.unit.previews import Stream, changed, server
 
 RESTART = changed(
     Stream("production").record(Cost(kind="restart", server="db1", of="Server")), max_connections="9"
@@ -68,3 +69,32 @@ def test_a_mistake_in_an_environment_is_told_before_anything_is_asked(trial: Tri
     with pytest.raises(UserError, match=r"clone-size\.most: 'much' is not a size"):
         stack(trial)
     assert not [call for call in trial.asked if call.startswith(("preview", "up"))]
+
+
+def update(trial: Trial, events: str, plan: str, name: str = "production") -> int:
+    trial.previews(events)
+    return trial.stack(name, embedded_vault=False, REVIEWED=plan).up()
+
+
+def test_an_update_with_the_plan_that_was_reviewed_asks_nobody(trial: Trial) -> None:
+    assert update(trial, RESTART, review.digest(review.review(review.read(RESTART)))) == 0
+    assert [call.split()[0] for call in trial.asked if call.startswith(("preview", "up"))] == ["preview", "up"]
+
+
+@pytest.mark.parametrize("plan", ["", "f852f7cad3fdf8a5ff596d94bb14f6763e9bdcc5"])
+@pytest.mark.parametrize("name", ["production", "local"])
+def test_an_update_with_another_plan_is_refused(trial: Trial, plan: str, name: str) -> None:
+    with pytest.raises(BootstrapError, match=r"is not one that was reviewed: .* Nothing was changed: review it anew"):
+        update(trial, RESTART, plan, name)
+    assert not [call for call in trial.asked if call.startswith("up")]
+
+
+def test_an_update_that_has_nothing_to_do_needs_no_review(trial: Trial) -> None:
+    same = server("db1")
+    done = Stream("production").refresh("Server", "db1", same, same).plan("same", "Server", "db1", same, same)
+    assert update(trial, done.text, "f852f7cad3fdf8a5ff596d94bb14f6763e9bdcc5") == 0
+
+
+def test_a_preview_of_which_nothing_is_known_is_not_one_that_was_reviewed(trial: Trial) -> None:
+    with pytest.raises(BootstrapError, match="is not one that was reviewed"):
+        update(trial, "", "")

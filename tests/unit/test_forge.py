@@ -11,8 +11,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tde_replication.errors import UserError
+from tde_replication.review import read, review
 from tde_replication.review.__main__ import main
 from tde_replication.review.forge import MARK, PAGE, forge
+from tde_replication.review.reviewed import header
 from tests.unit.previews import Stream, changed
 
 TOKEN = "a-token-of-the-job"
@@ -24,6 +26,9 @@ class Service(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.comments: list[dict[str, Any]] = []
+        self.issues: list[dict[str, Any]] = []
+        self.requests: list[dict[str, Any]] = []
+        """Those that a commit belongs to."""
         self.asked: list[tuple[str, str]] = []
         self.tokens: set[str | None] = set()
         self.status = 200
@@ -35,6 +40,17 @@ class Service(ThreadingHTTPServer):
     def add(self, body: str, author: str, number: int) -> None:
         one = {"id": len(self.comments) + 1, "body": body}
         self.comments.append({**one, "user": {"login": author}, "author": {"id": number}})
+
+    def open(self, title: str, body: str, author: str, number: int, labels: Any = "") -> None:
+        made = {"iid": len(self.issues) + 1, "number": len(self.issues) + 1, "title": title, "state": "opened"}
+        text = {"body": body, "description": body, "labels": labels if isinstance(labels, str) else labels[0]}
+        self.issues.append({**made, **text, "user": {"login": author}, "author": {"id": number}})
+
+    def change(self, number: int, sent: dict[str, Any]) -> None:
+        one = self.issues[number - 1]
+        text = sent.get("body") or sent.get("description") or one["body"]
+        state = sent.get("state") or sent.get("state_event") or one["state"]
+        one |= {"body": text, "description": text, "state": "closed" if state.startswith("close") else "opened"}
 
     def bodies(self, author: str) -> list[str]:
         return [one["body"] for one in self.comments if one["user"]["login"] == author]
@@ -57,6 +73,16 @@ class Handler(BaseHTTPRequestHandler):
             answer = {"message": f"not allowed with {TOKEN[:2]}…"}
         elif self.command == "GET" and path.path.endswith("/user"):
             answer = {"id": 7}
+        elif self.command == "GET" and path.path.endswith(("/pulls", "/merge_requests")):
+            answer = service.requests
+        elif self.command == "GET" and path.path.endswith("/issues"):
+            page, size = (int(parse_qs(path.query)[name][0]) for name in ("page", "per_page"))
+            answer = service.issues[(page - 1) * size : page * size]
+        elif self.command == "POST" and path.path.endswith("/issues"):
+            text = sent.get("body") or sent["description"]
+            service.open(sent["title"], text, "github-actions[bot]", 7, sent["labels"])
+        elif path.path.rpartition("/")[0].endswith("/issues"):
+            service.change(int(path.path.rpartition("/")[2]), sent)
         elif self.command == "GET":
             page, size = (int(parse_qs(path.query)[name][0]) for name in ("page", "per_page"))
             answer = service.comments[(page - 1) * size : page * size]
@@ -133,7 +159,7 @@ def test_it_is_found_on_a_later_page(service: Service, environ: dict[str, str]) 
 @pytest.mark.parametrize("status", [403, 500, 302])
 def test_a_refusal_is_a_sentence_without_the_token(service: Service, environ: dict[str, str], status: int) -> None:
     service.status = status
-    with pytest.raises(UserError, match=f"did not take the comment .*: it answered {status}: ") as refused:
+    with pytest.raises(UserError, match=f"did not take GET .*: it answered {status}: ") as refused:
         forge(environ).comment("the review")
     assert TOKEN not in str(refused.value)
     assert len(service.asked) == 1, "a redirect is not followed"
@@ -141,7 +167,7 @@ def test_a_refusal_is_a_sentence_without_the_token(service: Service, environ: di
 
 def test_a_service_that_is_down_is_a_sentence(service: Service, environ: dict[str, str]) -> None:
     service.server_close()
-    with pytest.raises(UserError, match="did not take the comment"):
+    with pytest.raises(UserError, match="did not take GET"):
         forge(environ).comment("the review")
 
 
@@ -149,7 +175,7 @@ def test_what_is_missing_is_named(environ: dict[str, str]) -> None:
     for missing in environ.keys() - {"GITHUB_API_URL", "GITHUB_REPOSITORY", "CI_MERGE_REQUEST_IID"}:
         with pytest.raises(UserError, match=missing):
             forge({name: value for name, value in environ.items() if name != missing})
-    with pytest.raises(UserError, match="this is no job of a pull request"):
+    with pytest.raises(UserError, match="this is no job of GitHub Actions or GitLab CI"):
         forge({})
 
 
@@ -166,7 +192,7 @@ def test_the_command_comments_what_it_writes(
         monkeypatch.setenv(name, value)
     assert main(["--comment", "--format", "markdown", str(file)]) == 0
     [body] = service.bodies("github-actions[bot]")
-    assert body == f"{MARK}\n{capsys.readouterr().out}"
+    assert body == f"{MARK}\n{header([review(read(file.read_text()))])}{capsys.readouterr().out}"
 
 
 def test_the_token_goes_by_https_alone(environ: dict[str, str]) -> None:

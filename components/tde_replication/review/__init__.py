@@ -9,5 +9,6 @@ from tde_replication.review.markdown import as_markdown
 from tde_replication.review.plain import as_json, as_text
 from tde_replication.review.policies import environment
 from tde_replication.review.preview import Preview, read
+from tde_replication.review.reviewed import digest
 
-__all__ = ["Preview", "Review", "as_json", "as_markdown", "as_text", "environment", "read", "review"]
+__all__ = ["Preview", "Review", "as_json", "as_markdown", "as_text", "digest", "environment", "read", "review"]

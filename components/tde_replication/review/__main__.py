@@ -1,4 +1,4 @@
-"""python -m tde_replication.review [--format text|markdown|json] [--policies FILE] [--comment] [FILE…]
+"""python -m tde_replication.review [--format text|markdown|json] [--policies FILE] [--comment|--issue] [FILE…]
 
 A file is the JSON of a stack's preview. Ends with 1 where a policy refuses what one of them plans.
 """
@@ -12,7 +12,9 @@ from pathlib import Path
 from tde_replication.errors import UserError
 from tde_replication.review import as_json, as_markdown, as_text, environment, read, review
 from tde_replication.review.forge import MARK, forge
+from tde_replication.review.issues import settle
 from tde_replication.review.markdown import LIMIT
+from tde_replication.review.reviewed import header
 
 FORMATS = {"text": as_text, "markdown": as_markdown, "json": as_json}
 
@@ -24,6 +26,8 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--format", choices=FORMATS, default="text")
     help_of_comment = "as a comment of this job's pull request (GitHub) or merge request (GitLab), too"
     parser.add_argument("--comment", action="store_true", help=help_of_comment)
+    help_of_issue = "have one open issue for each stack that has drifted, and none for the others"
+    parser.add_argument("--issue", action="store_true", help=help_of_issue)
     help_of_policies = "the environment by whose policies the costs are judged, such as policies/production.json"
     parser.add_argument("--policies", type=Path, help=help_of_policies)
     parser.add_argument("--label", action="append", default=[], help="a label of the pull request; may be repeated")
@@ -41,7 +45,10 @@ def main(arguments: Sequence[str]) -> int:
     reviews = [review(read(text, source), by, labels=given.label) for source, text in texts]
     sys.stdout.write(FORMATS[given.format](reviews).rstrip("\n") + "\n")
     if given.comment:
-        forge(os.environ).comment(as_markdown(reviews, limit=LIMIT - len(MARK) - 1))
+        plans = header(reviews)
+        forge(os.environ).comment(plans + as_markdown(reviews, limit=LIMIT - len(MARK) - 1 - len(plans)))
+    if given.issue:
+        sys.stderr.writelines(f"{line}\n" for line in settle(reviews, forge(os.environ, "none")))
     return int(any(finding.mandatory for one in reviews for finding in one.policies))
 
 

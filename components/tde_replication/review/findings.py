@@ -61,6 +61,8 @@ class Review:
     sentence: str = ""
     complete: bool = True
     """Whether the preview came to its end."""
+    asked_all: bool = True
+    """Whether every question of it got an answer."""
     losses: list[str] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     drift: list[Change] = field(default_factory=list)
@@ -82,7 +84,7 @@ def review(
     now: datetime | None = None,
 ) -> Review:
     """`environment`: by which the policies of costs are judged; none of them without. `labels`: of the pull request."""
-    made = Review(preview.stack, complete=preview.complete)
+    made = Review(preview.stack, complete=preview.complete, asked_all=preview.streamed and not preview.unasked)
     planned = [
         step for step in preview.steps.values() if step.operation != "same" and not step.token.startswith(_FRAMES)
     ]

@@ -9,6 +9,7 @@ from tde_replication.errors import escaped
 from tde_replication.review.changes import Change
 from tde_replication.review.findings import Effect, Review
 from tde_replication.review.policies import Finding
+from tde_replication.review.reviewed import digest
 
 LINES = 20
 """As many of one kind are shown on a terminal."""
@@ -22,7 +23,10 @@ def as_text(reviews: Sequence[Review]) -> str:
 
 
 def as_json(reviews: Sequence[Review]) -> str:
-    return json.dumps([{**asdict(one), "verdict": one.verdict.name.lower()} for one in worst_first(reviews)], indent=2)
+    documents = [
+        {**asdict(one), "verdict": one.verdict.name.lower(), "plan": digest(one)} for one in worst_first(reviews)
+    ]
+    return json.dumps(documents, indent=2)
 
 
 def worst_first(reviews: Sequence[Review]) -> list[Review]:

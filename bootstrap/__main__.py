@@ -18,9 +18,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from bootstrap import embedded, engine, environment, plugins, policies, private, venv
-from bootstrap.project import HERE, BootstrapError, Project, say
+from bootstrap.project import HERE, BootstrapError, Project, run_quietly, say
 from bootstrap.stack import LOCAL, VAULTS, Stack
 from bootstrap.vault_check import GONE, why_unusable
+from tde_replication import allowed
 from tde_replication.errors import UserError
 from tde_replication.hosts.account import local_root, service_account
 
@@ -84,6 +85,7 @@ def main(arguments: list[str]) -> int:
     _expect_stack_file(project, options.stack, options.command)
     aloud = options.command in ("prepare", "env", "up")
     chosen, installed = prepare(project, environ, development=options.development, aloud=aloud)
+    _expect_secrets_provider(project, options.stack, environ)
     if options.command in ("up", "preview", "drift", "vault"):
         quietly = options.command in ("preview", "drift")
         code = Stack(project, options.stack, environ, embedded).vault("start", quietly=quietly)
@@ -140,6 +142,18 @@ def _expect_stack_file(project: Project, stack: str, command: str) -> None:
         raise BootstrapError(
             f"there is no stacks/Pulumi.{stack}.yaml: write it, or set STACK to one of {', '.join(names)}"
         )
+
+
+def _expect_secrets_provider(project: Project, stack: str, environ: Mapping[str, str]) -> None:
+    """Pulumi asks it before any program could say that this run must not."""
+    file = project.root / "stacks" / f"Pulumi.{stack}.yaml"
+    if allowed.VARIABLE not in environ or not file.exists():
+        return
+    # By YAML's own rules, for there are many ways to write a key.
+    script = "import sys, yaml; print((yaml.safe_load(open(sys.argv[1])) or {}).get('secretsprovider') or '')"
+    what = run_quietly([project.python, "-c", script, file], f"reading {file}").strip()
+    if mistake := allowed.secrets_provider(what, environ):
+        raise BootstrapError(f"{file.name}: {mistake}")
 
 
 def _nothing_made(project: Project, environ: Mapping[str, str]) -> bool:

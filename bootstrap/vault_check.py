@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from tde_replication.allowed import allowed
 from tde_replication.errors import Unavailable, UserError
 from tde_replication.vault.client import Client, Denied, NotReady
 from tde_replication.vault_url import address_mistake, same_address
@@ -25,6 +26,8 @@ def why_unusable(stack_file: Path, environ: Mapping[str, str]) -> str | None:
     address = declared or environ.get("VAULT_ADDR")
     if not address:
         return f"{stack_file.name} names no vault:address, and VAULT_ADDR is not set: nothing was asked. Set it, and VAULT_TOKEN"
+    if allowed(environ) is not None and not same_address(address, environ.get("VAULT_ADDR", "")):
+        return None  # a stranger's file names it: not even its health is asked here
     own = None if token is not None else _own_token(environ)
     if token is None and not own:
         return f"there is no token for the Vault at {address}: set VAULT_TOKEN, or `pulumi config set --secret vault:token`"

@@ -1,14 +1,17 @@
 """The stack file: read whole, and all that is wrong with it told at once, before anything is touched."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pulumi
 from pulumi.runtime import is_config_secret
+from pulumi.runtime.config import CONFIG, get_config_env
 from pydantic import ValidationError
 
-from tde_replication import credentials, former_form, later
+from tde_replication import allowed, credentials, former_form, later
 from tde_replication.contradictions import contradictions, shown
 from tde_replication.errors import UserError
 from tde_replication.host_settings import KINDS
@@ -37,6 +40,7 @@ def read(
     config = pulumi.Config()
     credentials.configure(config.get)
     besides = sudo.mistakes(secret=is_config_secret(config.full_key(sudo.SETTING)))
+    besides = [*besides, *allowed.configuration({*get_config_env(), *CONFIG.get()}, os.environ)]
     if not vault_address:
         besides = VaultAddress.missing() + besides
     cluster = parse(source, document, besides)
@@ -49,7 +53,9 @@ def parse(file: str, document: Any, besides: Sequence[str] = ()) -> Cluster:
     What a program has as outputs stays so, and is not looked at here: see `resolved`.
     """
     cluster = document if isinstance(document, Cluster) else _validated(file, document, besides)
-    if mistakes := [*contradictions(_assumed(cluster)), *besides]:
+    # Before anything is asked: parsing is all that has happened so far.
+    refused = allowed.mistakes(cluster, Path.cwd(), os.environ)
+    if mistakes := [*contradictions(_assumed(cluster)), *refused, *besides]:
         raise StackFileError(file, mistakes)
     return cluster
 

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bootstrap.project import BootstrapError, Project, fingerprint, run_quietly, say
+from tde_replication.records import FACTS
 
+ASKED = {FACTS: "true"}
+"""In the environment of a preview that policies judge."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 _SETTING = re.compile(r"^\s+[\"']?tde-replication:policies[\"']?:\s*[\"']?([^\s\"'#]+)", re.MULTILINE)
 

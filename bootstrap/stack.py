@@ -83,6 +83,8 @@ class Stack:
         options = self._policy_options()
         with tempfile.TemporaryDirectory() as directory:
             log = Path(directory) / "events"
+            if file:
+                self.environ.update(policies.ASKED)
             self.environ["PULUMI_DEBUG_COMMANDS"] = "true"  # without it, Pulumi has no --event-log
             code = self._pulumi("preview", "--event-log", str(log), *options)
             del self.environ["PULUMI_DEBUG_COMMANDS"]

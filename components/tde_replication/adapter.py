@@ -28,7 +28,7 @@ from pulumi.dynamic import (
 from pulumi.output import contains_unknowns
 from pydantic import ValidationError
 
-from tde_replication import console, credentials
+from tde_replication import console, credentials, records
 from tde_replication.errors import AccessDenied, AnotherCluster, Unavailable, UserError, escaped
 from tde_replication.hosts.facts import Facts, InDoubt
 from tde_replication.progress import reported_to
@@ -138,6 +138,8 @@ class Provider(ResourceProvider):
                 live = last
         if live is None:
             return ReadResult("", {}, {})
+        if os.environ.get(records.FACTS):
+            _tell_facts(live)
         outputs = _showable(_dump(live), _dump(last))
         inputs = {name: value for name, value in outputs.items() if name not in _aliases(self.kind, self.kind.computed)}
         return ReadResult(id_, outputs, inputs)
@@ -244,6 +246,12 @@ def _tell_cost(declared: Resource, live: Resource | None) -> None:
         return  # what cannot be asked now is told of where it is read
     if cost:
         console.tell_cost(replace(cost, of=_called(type(declared))))
+
+
+def _tell_facts(live: Resource) -> None:
+    with suppress(UserError):  # a policy that misses a fact says so
+        for fact in live.facts():
+            console.record(fact)
 
 
 def _dump(resource: Resource) -> Properties:

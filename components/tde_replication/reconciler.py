@@ -1,13 +1,13 @@
 """What every reconciler is: declared fields, and how the live world is read and brought to them. No Pulumi in it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer, SecretStr
 from pydantic.alias_generators import to_camel
 
-from tde_replication.records import Cost
+from tde_replication.records import Cost, Fact
 
 Secret = Annotated[SecretStr, PlainSerializer(SecretStr.get_secret_value)]
 """A value that is shown nowhere; its field's name is in the resource's `secrets` too."""
@@ -87,6 +87,10 @@ class Resource(BaseModel, ABC):
         """The side effect of the change (a restart, a full copy), for the preview; `live` is None for a create."""
         del live
         return None
+
+    def facts(self) -> Iterable[Fact]:
+        """What policies want to know of it besides, asked only where they do (`records.FACTS`); it is as `read` has found it."""
+        return ()
 
     def stores(self, old: Self) -> bool:
         """Whether what says how to reach or handle it is another than in `old`: Pulumi's state is to hold that."""

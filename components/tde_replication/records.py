@@ -43,9 +43,25 @@ class Unasked:
     why: str
 
 
-Record = Cost | Unasked
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """What a refresh has seen that changes by itself, and so is in no resource. Policies are judged by it."""
 
-_KINDS: dict[str, type[Cost] | type[Unasked]] = {"cost": Cost, "unasked": Unasked}
+    kind: Literal["key since", "pg_tde", "free"]
+    of: str
+    """The principal key; or the server."""
+    text: str = ""
+    """When the key was made (ISO 8601); what pg_tde says of its version."""
+    number: int | None = None
+    """server_version_num of PostgreSQL, beside pg_tde's version; bytes that are free where WAL lies."""
+
+
+Record = Cost | Unasked | Fact
+
+_KINDS: dict[str, type[Cost] | type[Unasked] | type[Fact]] = {"cost": Cost, "unasked": Unasked, "fact": Fact}
+
+FACTS = "TDE_REPLICATION_FACTS"
+"""An environment variable: where it is set, a refresh asks for facts, too. Only policies want them."""
 
 
 def written(record: Record) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tde_replication import unasked
+from tde_replication.records import FACTS
 from tde_replication.review import as_text, read, review
 from tests.engine.cluster import Cluster, base_directory
 from tests.engine.drift import NO_DRIFT, REFUSALS, ROWS, Refusal, Row, batches, shown_and_repaired, started
@@ -134,10 +135,17 @@ def test_the_preview_of_a_pull_request(cluster: Cluster, tmp_path: Path) -> None
     """The product: somebody changed the password, and db3 was away until its WAL was gone."""
     cluster.sql("db1", "ALTER ROLE replicator PASSWORD 'changed by hand'")
     lose_wal(cluster)
-    cluster.workspace.environment["PULUMI_DEBUG_COMMANDS"] = "true"
+    cluster.workspace.environment |= {"PULUMI_DEBUG_COMMANDS": "true", FACTS: "true"}
     assert reviewed(cluster.workspace.preview("--event-log", str(tmp_path / "events"))) == PULL_REQUEST
-    del cluster.workspace.environment["PULUMI_DEBUG_COMMANDS"]
-    found = as_text([review(read((tmp_path / "events").read_text()))])
+    for name in ("PULUMI_DEBUG_COMMANDS", FACTS):
+        del cluster.workspace.environment[name]
+    preview = read((tmp_path / "events").read_text())
+    assert {fact.kind: fact.of for fact in preview.facts if fact.of not in {"db2", "db3"}} == {
+        "free": "db1",
+        "key since": "drift-principal-key",
+        "pg_tde": "drift-principal-key",
+    }
+    found = as_text([review(preview)])
     assert re.sub(r"[\d.]+ MiB", "… MiB", found.partition("not known:")[0]) == REVIEW, found
     cluster.workspace.up_well()
     cluster.workspace.unchanged()

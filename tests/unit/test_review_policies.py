@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tde_replication.records import Cost
+from tde_replication.records import Cost, Fact
 from tde_replication.review import as_json, as_markdown, as_text, read, review
 from tde_replication.review.findings import Verdict
 from tde_replication.review.policies import Environment
@@ -120,6 +120,70 @@ def test_a_large_clone_needs_a_label() -> None:
     ]
     assert found.verdict != Verdict.REFUSED
     assert judged(clone(2**31), rules, MONDAY, "may-clone").policies == []
+
+
+def existing(*facts: Fact) -> Stream:
+    """A primary with a key that is used, and a change."""
+    stream = changed(Stream(), max_slot_wal_keep_size="4GB")
+    stream.refresh("PrincipalKey", "orders-2026", {"key": "orders-2026"}, {"key": "orders-2026"})
+    for fact in facts:
+        stream.record(fact, early=True)
+    return stream
+
+
+SINCE = "2026-01-01T00:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("rule", "values", "fact", "says"),
+    [
+        ("key-age", {"days": 365}, Fact(kind="key since", of="orders-2026", text=SINCE), ""),
+        (
+            "key-age",
+            {"days": 300},
+            Fact(kind="key since", of="orders-2026", text=SINCE),
+            "key orders-2026 is 333 days old, of 300: give key.name another value",
+        ),
+        ("key-age", {"days": 300}, None, "it is not known how old key orders-2026 is"),
+        (
+            "pg-tde-faults",
+            {"accepted": []},
+            Fact(kind="pg_tde", of="orders-2026", text="pg_tde 2.2.2", number=180006),
+            "pg_tde 2.2.2: mlock may fail",
+        ),
+        (
+            "pg-tde-faults",
+            {"accepted": ["mlock"]},
+            Fact(kind="pg_tde", of="orders-2026", text="pg_tde 2.2.2", number=180006),
+            "",
+        ),
+        (
+            "pg-tde-faults",
+            {"accepted": ["mlock"]},
+            Fact(kind="pg_tde", of="orders-2026", text="pg_tde 2.2.2", number=180003),
+            "pg_tde 2.2.2: it needs Percona Server 18.4",
+        ),
+        ("pg-tde-faults", {"accepted": []}, None, "it is not known which pg_tde the primary has"),
+        ("slot-room", {"percent": 100}, Fact(kind="free", of="db1", number=5 * 2**30), ""),
+        (
+            "slot-room",
+            {"percent": 75},
+            Fact(kind="free", of="db1", number=5 * 2**30),
+            "slots on db1 may hold back 4GB of WAL, and its disk has 5.0 GiB free",
+        ),
+        ("slot-room", {"percent": 100}, None, "it is not known how much is free on the disk of db1"),
+    ],
+)
+def test_a_rule_by_facts(rule: str, values: dict[str, Any], fact: Fact | None, says: str) -> None:
+    found = judged(existing(*([fact] if fact else [])), {rule: values})
+    assert [one.text.startswith(says) for one in found.policies] == ([True] if says else [])
+    assert found.passed == ([] if says else [rule])
+
+
+def test_a_rule_by_facts_has_nothing_to_say_of_a_cluster_that_is_new() -> None:
+    new = Stream().plan("create", "Server", "db1", None, server("db1")).plan("create", "PrincipalKey", "k", None, {})
+    rules = {"key-age": {"days": 1}, "pg-tde-faults": {"accepted": []}, "slot-room": {"percent": 100}}
+    assert judged(new, rules).policies == []
 
 
 def test_what_is_disabled_or_has_no_value_is_not_tried() -> None:

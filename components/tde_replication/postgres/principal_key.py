@@ -20,7 +20,7 @@ from tde_replication.postgres.on_primary import OnPrimary
 from tde_replication.postgres.pg_tde import DEFAULT_KEY, SERVER_KEY, PgTde
 from tde_replication.postgres.replication_slot import others_streaming
 from tde_replication.postgres.session import Session, server_session, session
-from tde_replication.records import Cost
+from tde_replication.records import Cost, Fact
 from tde_replication.values import Cipher
 
 LOST = ("P0002", "XX001")
@@ -119,6 +119,21 @@ class PrincipalKey(OnPrimary):
                 if (used.name, used.provider) == (self.key, self.provider):
                     return self.replace(available=used.problem or "in Vault")
         return self
+
+    def facts(self) -> Iterator[Fact]:
+        """How old it is, and by which pg_tde it is used."""
+        with session(self, self._purpose, self.database) as server:
+            tde = PgTde(server)
+            for scope in SCOPES.values():
+                query = sql.SQL("SELECT key_creation_time FROM {} WHERE key_name = %s").format(tde.table(scope.info))
+                if found := server.row(query, [self.key]):
+                    yield Fact(kind="key since", of=self.key, text=found[0].isoformat())
+                    break
+            version = server.row(
+                sql.SQL("SELECT *, current_setting('server_version_num') FROM {}").format(tde.table("pg_tde_version"))
+            )
+            if version:
+                yield Fact(kind="pg_tde", of=self.key, text=str(version[0]), number=int(version[1]))
 
     def create(self) -> Self:
         with session(self, self._purpose, self.database) as server:

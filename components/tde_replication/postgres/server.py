@@ -4,7 +4,7 @@ Settings lie in postgresql.auto.conf: written to the file before a start, by ALT
 set by hand is found and put back. (PostgreSQL documentation, *Parameter Interaction via the Configuration File*.)
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Self
 
 from tde_replication.errors import CommandFailed, Conflict, Unavailable, UserError
@@ -21,13 +21,22 @@ from tde_replication.postgres.starting import STOP_DEADLINE, refuse_wrong_files,
 from tde_replication.postgres.topology_server import DEMOTED
 from tde_replication.postgres.trial import Trial
 from tde_replication.progress import note
+from tde_replication.records import Fact
 from tde_replication.waiting import until
 
 LOWER_DEADLINE = 60.0
+DF_DEADLINE = 30.0
 
 
 class Server(ServerState):
     """How it is made as declared, and taken away."""
+
+    def facts(self) -> Iterator[Fact]:
+        """How much WAL its disk has room for. (coreutils, *df invocation*.)"""
+        command = ["df", "--output=avail", "--block-size=1", str(self.data / "pg_wal")]
+        said = self.machine.run(command, deadline=DF_DEADLINE).split()
+        if said and said[-1].isdecimal():
+            yield Fact(kind="free", of=self.name, number=int(said[-1]))
 
     def create(self) -> Self:
         """Start it with its settings; a server that an interrupted run left running is brought to them instead."""

@@ -109,12 +109,20 @@ def review(
     made.passed = sorted(preview.policies - {one.policy for one in preview.violations})
     made.policies = [Finding(one.policy, one.level != "advisory", one.sentence) for one in preview.violations]
     if environment:
+        there = [step for step in preview.steps.values() if step.found is not None]
         plan = Plan(
             primaries=servers.primaries,
             effects=made.effects,
             costs=list(_costs(preview, planned, servers)),
             now=now or datetime.now(UTC),
             labels=labels,
+            facts=preview.facts,
+            keys=[str(step.inputs.get("key")) for step in there if step.type == "PrincipalKey"],
+            caps={
+                servers.of(step): str(step.inputs.get("settings", {}).get("max_slot_wal_keep_size", "-1"))
+                for step in there
+                if step.type == "Server" and servers.of(step) in servers.primaries
+            },
         )
         passed, found = judged(plan, environment)
         made.passed += passed

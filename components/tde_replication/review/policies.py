@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tde_replication.errors import UserError
-from tde_replication.records import Cost
+from tde_replication.records import Cost, Fact
+from tde_replication.status.faults import known_faults
 from tde_replication.status.words import size
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -54,6 +55,14 @@ class Plan:
     now: datetime
     labels: Collection[str]
     """Of the pull request, or as a person gives them for one run."""
+    facts: Collection[Fact]
+    keys: Collection[str]
+    """Principal keys that are there now."""
+    caps: Mapping[str, str]
+    """By server that is a primary: the declared max_slot_wal_keep_size."""
+
+    def fact(self, kind: str, of: str) -> Fact | None:
+        return next((one for one in self.facts if one.kind == kind and one.of == of), None)
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,54 @@ def _clone_size(plan: Plan, values: Values) -> Iterator[str]:
             )
 
 
+def _key_age(plan: Plan, values: Values) -> Iterator[str]:
+    most = int(values["days"])
+    for key in plan.keys:
+        since = plan.fact("key since", key)
+        if since is None:
+            yield f"it is not known how old key {key} is"
+        elif (days := (plan.now - datetime.fromisoformat(since.text)).days) > most:
+            yield f"key {key} is {days} days old, of {most}: give key.name another value"
+
+
+def _pg_tde_faults(plan: Plan, values: Values) -> Iterator[str]:
+    accepted = values["accepted"]
+    for key in plan.keys:
+        found = plan.fact("pg_tde", key)
+        if found is None:
+            yield "it is not known which pg_tde the primary has"
+            continue
+        for fault in known_faults(found.text, found.number or 0):
+            if not any(word in fault for word in accepted):
+                yield f"{found.text}: {fault}"
+
+
+def _slot_room(plan: Plan, values: Values) -> Iterator[str]:
+    for server, cap in plan.caps.items():
+        free = plan.fact("free", server)
+        if free is None or free.number is None:
+            yield f"it is not known how much is free on the disk of {server}"
+        elif not cap.startswith("-") and _postgres_size(cap) * 100 > free.number * values["percent"]:
+            yield f"slots on {server} may hold back {cap} of WAL, and its disk has {size(free.number)} free"
+
+
+def _postgres_size(cap: str) -> int:
+    number, unit = cap.rstrip("kMGTB "), cap.lstrip("0123456789 ")
+    return int(number) * UNITS.get(unit or "MB", 1)
+
+
+def _whole(value: Any) -> object:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{value!r} is not a whole number")
+    return value
+
+
+def _list(value: Any) -> object:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise ValueError('write a list of texts, such as ["PG-2608"]')
+    return value
+
+
 def _size(value: Any) -> int:
     found = _SIZE.fullmatch(str(value))
     if not found:
@@ -162,6 +219,17 @@ RULES = {
         "A large clone loads the network and the primary for hours: a person says that it may.",
         _clone_size,
         {"most": _size, "label": _label},
+    ),
+    "key-age": Rule("What one key has encrypted for years is lost with it at once.", _key_age, {"days": _whole}),
+    "pg-tde-faults": Rule(
+        "A pg_tde with a known fault can lose data.",
+        _pg_tde_faults,
+        {"accepted": _list},
+    ),
+    "slot-room": Rule(
+        "A cap that is larger than the disk is none.",
+        _slot_room,
+        {"percent": _whole},
     ),
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from tde_replication import records
 from tde_replication.errors import UserError
-from tde_replication.records import Cost, Unasked
+from tde_replication.records import Cost, Fact, Unasked
 
 Inputs = dict[str, Any]
 
@@ -103,6 +103,7 @@ class Preview:
     """By URN, in the order in which Pulumi told of them."""
     costs: list[Cost] = field(default_factory=list)
     unasked: list[Unasked] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     violations: list[Violation] = field(default_factory=list)
     policies: set[str] = field(default_factory=set)
@@ -214,6 +215,8 @@ class _Stream:
                 self._early.append(cost)
             case Unasked() as unasked:
                 self.made.unasked.append(unasked)
+            case Fact() as fact:
+                self.made.facts.append(fact)
             case _ if message.get("severity") != "debug" and not message.get("ephemeral"):
                 _message(self.made, message)
 

@@ -1,5 +1,8 @@
 """The package as somebody's own program uses it: built, installed, two clusters in one stack."""
 
+import json
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -13,6 +16,7 @@ import pytest
 
 from bootstrap.project import HERE
 from tde_replication.hosts.account import local_root
+from tests.engine.cluster import base_directory
 from tests.engine.workspace import Workspace
 from tests.openbao import OpenBao
 
@@ -113,6 +117,39 @@ def test_two_clusters_in_one_stack(
     assert not {"tde-trial-ledger/", "tde-trial-shop-orders/"} & set(
         openbao.client().sys.list_mounted_secrets_engines()["data"]
     )
+
+
+def test_a_project_with_test_clusters_of_its_own(
+    openbao: OpenBao, installed: Path, encrypted_binaries: Path, tmp_path: Path
+) -> None:
+    """Two workers, each with a cluster of its own; pytest finds the plugin by its entry point."""
+    project, base = tmp_path / "project", base_directory()
+    shutil.copytree(HERE.root / "examples" / "tests_with_clusters", project)
+    servers = {name: {"binaries": str(encrypted_binaries)} for name in ("db1", "db2")}
+    options = (
+        "-n",
+        "2",
+        "--dist",
+        "loadfile",
+        "-p",
+        "no:cacheprovider",
+        "-o",
+        f"tde_cluster={json.dumps({'servers': servers})}",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options],
+        cwd=project,
+        env={**os.environ, **openbao.environment, "PYTHONPATH": str(installed), "TMPDIR": str(base)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "3 passed" in done.stdout, done.stdout + done.stderr
+    assert [name for _, _, names in os.walk(base) for name in names] == []
+    assert [
+        name for name in openbao.client().sys.list_mounted_secrets_engines()["data"] if name.startswith("tde-t")
+    ] == []
+    shutil.rmtree(base)
 
 
 def test_what_two_clusters_would_both_have_is_told_at_preview(workspace: Workspace) -> None:

@@ -1,11 +1,11 @@
-"""(a) to (f), (i) and (k) to (m): servers that are processes of this machine."""
+"""(a) to (f), (i) and (k) to (n): servers that are processes of this machine."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-from benchmarks import clone, many, processes, switchover
+from benchmarks import clone, fixture, many, processes, switchover
 from benchmarks.sides import Sides
 from benchmarks.table import Row, Table, times
 from benchmarks.times import Times
@@ -37,6 +37,8 @@ class Here:
             many.stacks(self._sides, self._table)
         if "m" in wanted:
             switchover.measure(self._sides, self._table)
+        if "n" in wanted:
+            fixture.measure(self._sides, self._table)
 
     def _memory(self) -> None:
         """Apart from the times: looking every 20 ms costs time."""

@@ -34,6 +34,9 @@ INCLUDED = {
     "m": """there and back in turn, of one standby, while somebody writes into whichever server takes it. The first row: the
     longest time between two commits that were answered. Ours: pulumi up --yes --skip-preview, which also proves that the former
     primary follows. Script: by_hand.sh switch, the same steps.""",
+    "n": """from the start of pytest to the first line of a test, then to its end; ours starts a Vault first. The script makes a
+    Vault and the same servers, then takes the servers away. At once: as many runs of pytest with one Vault, as many
+    scripts with one each.""",
     "l": """one shell loop of pulumi preview --expect-no-changes, a stack at a time (no command previews several stacks), in one
     project with one Vault; once. Memory is looked at twice a second, meanwhile, without the servers, which were there before.""",
 }

@@ -32,8 +32,8 @@ class Sides:
             yield ours
 
     @contextmanager
-    def script(self) -> Iterator[ByHand]:
-        with self.directory("script") as directory:
+    def script(self, name: str = "script") -> Iterator[ByHand]:
+        with self.directory(name) as directory:
             yield ByHand(directory, self.installation)
 
     @contextmanager

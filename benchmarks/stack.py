@@ -75,8 +75,8 @@ class Program:
     def pulumi(self, *arguments: str) -> str:
         return self.run("pulumi", *arguments)
 
-    def run(self, *command: str) -> str:
-        return run(command, cwd=self.project, environ=self._environ)
+    def run(self, *command: str, cwd: Path | None = None, **environ: str) -> str:
+        return run(command, cwd=cwd or self.project, environ=self._environ | environ)
 
 
 class Floor(Program):

@@ -1,0 +1,83 @@
+"""(n): a test cluster by the pytest fixture, and ten at once, against a script of the same steps."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from importlib.util import find_spec
+
+from benchmarks.by_hand import ByHand
+from benchmarks.ours import Ours
+from benchmarks.place import cost
+from benchmarks.sides import Sides
+from benchmarks.table import Row, Table, at_most
+from bootstrap.project import HERE
+
+READY = 6.0
+"""Seconds, from the start of pytest to the first line of a test, the Vault's start included."""
+MANY = 10
+PYTEST = ("-m", "pytest", "-q", "-p", "tde_replication.testing.plugin", "-p", "no:cacheprovider")
+TEST = """
+import pathlib, time
+
+def test_with_a_cluster(encrypted_cluster):
+    pathlib.Path("ready").write_text(str(time.monotonic()))
+"""
+SETTINGS = '[pytest]\ntde_cluster = {encryption: "off"}\n'
+
+
+def measure(sides: Sides, table: Table) -> None:
+    if not find_spec("pytest"):
+        table.remark("(n) DID NOT RUN: there is no pytest; `make bench` has it")
+        return
+    ready = table.row(
+        Row("n", "pytest started to its first test", "s", at_most(READY, lambda row: row.ours, f"{READY:g}"))
+    )
+    whole = table.row(Row("n", "the whole run of pytest", "s"))
+    many = table.row(Row("n", f"the same, {MANY} at once", "s"))
+    for _ in table.pairs("n"):
+        with sides.ours() as ours:
+            began = time.monotonic()
+            whole.ours.append(cost(lambda ours=ours: _vault_and_pytest(ours)).seconds)  # type: ignore[misc]
+            ready.ours.append(float((ours.root / "test" / "ready").read_text()) - began)
+            many.ours.append(cost(lambda ours=ours: _at_once([_Run(ours, n) for n in range(MANY)])).seconds)  # type: ignore[misc]
+        with sides.script() as script:
+            up = cost(script.up).seconds
+            ready.plain.append(up)
+            whole.plain.append(up + cost(script.down).seconds)
+        with ExitStack() as scripts:
+            several = [_up_and_down(scripts.enter_context(sides.script(f"script{n}"))) for n in range(MANY)]
+            many.plain.append(cost(lambda several=several: _at_once(several)).seconds)  # type: ignore[misc]
+
+
+def _vault_and_pytest(ours: Ours) -> None:
+    ours.vault()
+    _Run(ours)()
+
+
+class _Run:
+    """One run of pytest, in a directory of its own."""
+
+    def __init__(self, ours: Ours, number: int | None = None) -> None:
+        self._ours = ours
+        self._directory = ours.root / ("test" if number is None else f"test{number}")
+        self._directory.mkdir()
+        (self._directory / "test_it.py").write_text(TEST)
+        (self._directory / "pytest.ini").write_text(SETTINGS)
+
+    def __call__(self) -> None:
+        self._ours.run(str(HERE.python), *PYTEST, cwd=self._directory, TMPDIR=str(self._ours.root))
+
+
+def _up_and_down(script: ByHand) -> Callable[[], None]:
+    def both() -> None:
+        script.up()
+        script.down()
+
+    return both
+
+
+def _at_once(steps: Sequence[Callable[[], None]]) -> None:
+    with ThreadPoolExecutor(len(steps)) as pool:
+        for done in [pool.submit(step) for step in steps]:
+            done.result()

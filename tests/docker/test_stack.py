@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tde_replication.hosts.docker.machine import DockerHost
+from tde_replication.testing.temporary import cluster
 from tests.docker.lab import Contained, OwnVault, helpers, things
 from tests.docker.test_host import DATA, eventually
 from tests.engine.change import edited
@@ -397,3 +398,21 @@ def test_mistakes_are_told_at_preview(make: Callable[[int], Containers], monkeyp
     monkeypatch.setitem(workspace.environment, "DOCKER_HOST", "unix:///no/such/socket")
     assert "docker does not answer at unix:///no/such/socket" in workspace.preview().text
     monkeypatch.undo()
+
+
+def test_a_cluster_of_the_pytest_plugin_in_containers(
+    daemon: docker.DockerClient,
+    image: str,
+    binaries: str,
+    contained_bao: Contained,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it leaves is looked at after every test here."""
+    for name, value in contained_bao.environment.items():
+        monkeypatch.setenv(name, value)
+    vault = {"network": OwnVault.name, "addressFromServers": Contained.seen_from_servers}
+    servers = {name: {"binaries": binaries} for name in ("db1", "db2")}
+    with cluster(docker=image, servers=servers, vault=vault) as made:
+        assert "1 primary, 1 standby, streaming" in made.summary
+        names = {f"tde-{made.name}-{server}" for server in servers}
+        assert names <= {container.name for container in daemon.containers.list()}

@@ -18,7 +18,7 @@ from tde_replication.report.words import GLOSSARY
 from tde_replication.review import Review
 from tde_replication.review.changes import Change
 from tde_replication.status.document import document
-from tde_replication.status.model import Database, Snapshot, Table, Token
+from tde_replication.status.model import Backup, Database, Snapshot, Table, Token
 from tde_replication.status.verdict import judge
 from tests.unit.clusters import HOSTILE, HOUR, changed, encryption, gone, healthy, key, sender, slot
 
@@ -122,8 +122,11 @@ def test_the_first_date_comes_first() -> None:
         "The Vault token of db2 ends",
         "The Vault tokens of db1, db3 end",
         "Rotation of key orders-2026, in use for 12 days (since 17 November 2026)",
+        "Base backup: no server knows of one",
     ]
     assert "Next date 1 Dec 2026 The Vault token of db2 ends" in shown(snapshot).text
+    backup = changed("db1", last_backup=Backup(file="x.backup", age=30 * HOUR, label="nightly"))
+    assert due(backup)[-1].what == "Base backup: db1 knows of one on 28 November 2026 (nightly)"
     assert due(healthy().model_copy(update={"servers": ()})) == []
 
 

@@ -15,7 +15,7 @@ from tde_replication.status.document import document
 from tde_replication.status.faults import FAULTS, known_faults
 from tde_replication.status.finding import Finding, Level, Verdict
 from tde_replication.status.metrics import HELP, metrics
-from tde_replication.status.model import Archiver, Database, Lag, Receiver, Replay, Snapshot, Table, Token
+from tde_replication.status.model import Archiver, Backup, Database, Lag, Receiver, Replay, Snapshot, Table, Token
 from tde_replication.status.text import text
 from tde_replication.status.verdict import judge
 from tde_replication.status.words import duration, size
@@ -358,6 +358,11 @@ def samples(shown: str) -> dict[str, float]:
     return found
 
 
+def test_the_last_base_backup_is_shown_with_its_label() -> None:
+    snapshot = changed("db1", last_backup=Backup(file="x.backup", age=3 * HOUR, label="nightly"))
+    assert "\n   last base backup 3 h ago (nightly)\n" in text(snapshot, judge(snapshot))
+
+
 def test_metrics_are_readable_and_say_what_is() -> None:
     snapshot = changed("db1", slots=(slot("db2"), slot("gone", active=False)), version=HOSTILE)
     found = samples(metrics(snapshot, judge(snapshot)))
@@ -374,7 +379,9 @@ def test_metrics_are_readable_and_say_what_is() -> None:
 def test_every_metric_is_explained_and_used() -> None:
     archiver = Archiver(mode="on", archived=3, last_archived_age=2.0)
     replay = Replay(paused="not paused", delay=0.0, last_transaction_age=3.0)
-    snapshot = changed("db1", archiver=archiver, slots=(slot("db2"), slot("gone", active=False)))
+    backup = Backup(file="x.backup", age=3 * HOUR, label="nightly")
+    slots = (slot("db2"), slot("gone", active=False))
+    snapshot = changed("db1", archiver=archiver, last_backup=backup, slots=slots)
     servers = (*snapshot.servers[:2], standby("db3", "db2", replay=replay))
     snapshot = snapshot.model_copy(update={"servers": servers})
     shown = metrics(snapshot, judge(snapshot))

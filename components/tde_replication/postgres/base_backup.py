@@ -218,6 +218,7 @@ class ClonedDirectory(DataDirectory):
                     *(str(PurePosixPath(self.binaries) / self._tool()), "--pgdata", str(target)),
                     *("--dbname", make_conninfo(self.upstream.conninfo("tde-replication"), **KEEPALIVE)),
                     *("--wal-method=stream", f"--slot={self.slot}", "--checkpoint=fast"),
+                    f"--label=tde-replication: {self.name}, a {self.origin}",  # the primary's record of backups has it too
                     *("--verbose", "--progress", "--no-password"),
                     *encryption,
                 ],

@@ -19,7 +19,7 @@ class Due:
 def due(snapshot: Snapshot) -> list[Due]:
     """The first date first, what has none last."""
     latest = datetime.max.replace(tzinfo=snapshot.time.tzinfo)
-    return sorted([*_tokens(snapshot), *_keys(snapshot)], key=lambda one: one.when or latest)
+    return sorted([*_tokens(snapshot), *_keys(snapshot), *_backups(snapshot)], key=lambda one: one.when or latest)
 
 
 def _tokens(snapshot: Snapshot) -> Iterator[Due]:
@@ -55,6 +55,19 @@ def _keys(snapshot: Snapshot) -> Iterator[Due]:
             "The stack file declares no interval for a rotation: your own rules say when it is due. Another name in "
             "`key.name` rotates.",
         )
+
+
+def _backups(snapshot: Snapshot) -> Iterator[Due]:
+    told = "This project makes no backups, and a server knows only of those that were made while it was a primary that archives "
+    how = f"{told}its WAL. Your own rules say when the next one is due."
+    for server in snapshot.servers:
+        if server.instance and (backup := server.instance.last_backup):
+            ended = day(snapshot.time - timedelta(seconds=backup.age))
+            yield Due(
+                None, f"Base backup: {server.name} knows of one on {ended} ({backup.label or 'without a label'})", how
+            )
+    if snapshot.servers and not any(server.instance and server.instance.last_backup for server in snapshot.servers):
+        yield Due(None, "Base backup: no server knows of one", how)
 
 
 def day(when: datetime, *, short: bool = False) -> str:

@@ -25,6 +25,7 @@ HELP = {
     "tde_vault_token_seconds": "Time left of the server's Vault token",
     "tde_replay_paused": "Whether the standby's replay is paused",
     "tde_checksum_failures": "Checksum failures of all databases of the server",
+    "tde_base_backup_age_seconds": "Time since the end of the newest base backup that the server knows of",
     "tde_archiver_failing": "Whether the newest attempt to archive WAL failed",
     "tde_replication_lag_bytes": "How far the standby is behind, by step: write, flush, replay",
     "tde_replication_lag_seconds": "How far the standby is behind, by step: write, flush, replay",
@@ -94,6 +95,7 @@ def _instance(server: Server, instance: Instance, label: dict[str, str]) -> Iter
     yield "pg_stat_archiver_failed_count", label, instance.archiver.failed
     yield "pg_stat_archiver_last_archive_age", label, instance.archiver.last_archived_age
     yield "tde_archiver_failing", label, instance.archiver.failing
+    yield "tde_base_backup_age_seconds", label, instance.last_backup.age if instance.last_backup else None
     for slot in instance.slots:
         named = label | {"slot_name": slot.name, "slot_type": "physical"}
         yield "pg_replication_slot_slot_is_active", named, slot.active

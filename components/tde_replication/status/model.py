@@ -86,6 +86,17 @@ class Archiver(Fact):
     last_failed_wal: str | None = None
 
 
+class Backup(Fact):
+    """The newest base backup of which the server has a history file: only a primary that archives its WAL keeps one."""
+
+    file: str
+    """Name of the history file in pg_wal."""
+    age: float
+    """Since the backup ended."""
+    label: str | None = None
+    """What its maker called it."""
+
+
 class Instance(Fact):
     """What a running server says of itself."""
 
@@ -102,6 +113,7 @@ class Instance(Fact):
     receiver: Receiver | None = None
     replay: Replay | None = None
     archiver: Archiver
+    last_backup: Backup | None = None
     synchronous_standby_names: str = ""
     checksums: bool
     checksum_failures: int | None = None

@@ -22,7 +22,7 @@ from tde_replication.postgres.principal_key import keys_in_use
 from tde_replication.postgres.session import Session, server_session
 from tde_replication.status.declared import Declared, DeclaredServer
 from tde_replication.status.model import Database, Encryption, Instance, Key, Provider, Server, Snapshot, State
-from tde_replication.status.queries import INSTANCE, of_database
+from tde_replication.status.queries import INSTANCE, LABEL, MONITOR, SUPERUSER, of_database
 from tde_replication.status.tokens import tokens
 from tde_replication.values import slot_name
 
@@ -71,7 +71,7 @@ def _server(declared: DeclaredServer, cluster: Declared) -> Server:
         if running is None or running.lost:
             return _silent(declared, *_not_running(host, data, running))
         with _session(host, data, f"server {declared.name}") as session:
-            instance = Instance.model_validate_json(session.value(INSTANCE))
+            instance = _instance(session)
     except UserError as why:
         closed = isinstance(why, LoginFailed) and running and not running.ready
         return _silent(declared, "not accepting connections" if closed else "unknown", str(why))
@@ -79,6 +79,16 @@ def _server(declared: DeclaredServer, cluster: Declared) -> Server:
         return _silent(declared, "unknown", f"server {declared.name}: its answer is not as expected")
     found = _silent(declared, "running", "").model_copy(update={"instance": instance})
     return _with_encryption(found, instance, host, data, cluster.cluster.database)
+
+
+def _instance(session: Session) -> Instance:
+    session.rows(MONITOR)
+    found = Instance.model_validate_json(session.value(INSTANCE))
+    if not (backup := found.last_backup):
+        return found
+    session.rows(SUPERUSER)
+    labelled = backup.model_copy(update={"label": session.value(LABEL, [backup.file])})
+    return found.model_copy(update={"last_backup": labelled})
 
 
 def _silent(declared: DeclaredServer, state: State, problem: str) -> Server:

@@ -1,4 +1,4 @@
-"""The two queries of the status: one for a server, one for each database. Both give one JSON document in the names of `model`.
+"""The queries of the status: one for a server, one for each database. Both give one JSON document in the names of `model`.
 
 Neither waits for a lock that an ALTER TABLE holds: sizes come from the file system, and a locked table is not opened.
 """
@@ -10,6 +10,8 @@ from tde_replication.postgres.pg_tde import PgTde
 TABLES_SHOWN = 20
 """Of the tables in clear, the largest are named."""
 
+MONITOR, SUPERUSER = "SET ROLE pg_monitor", "RESET ROLE"
+"""The first is enough for `INSTANCE`. Sizes of files, pg_tde's keys and a backup's label are for a superuser alone."""
 INSTANCE = """
 SELECT json_build_object(
   'version', current_setting('server_version'),
@@ -59,6 +61,10 @@ SELECT json_build_object(
   'synchronous_standby_names', current_setting('synchronous_standby_names'),
   'checksums', current_setting('data_checksums') = 'on',
   'checksum_failures', (SELECT sum(checksum_failures)::bigint FROM pg_stat_database),
+  'last_backup', (SELECT json_build_object(
+      'file', name,
+      'age', extract(epoch FROM clock_timestamp() - modification))
+    FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}[.][0-9A-F]{8}[.]backup$' ORDER BY modification DESC, name DESC LIMIT 1),
   'tde_loaded', EXISTS (SELECT FROM pg_settings WHERE name = 'pg_tde.wal_encrypt'),
   'wal_encrypted', coalesce((SELECT setting = 'on' FROM pg_settings WHERE name = 'pg_tde.wal_encrypt'), false),
   'cipher', (SELECT setting FROM pg_settings WHERE name = 'pg_tde.cipher'),
@@ -72,6 +78,8 @@ FROM (SELECT recovering, CASE
     ELSE pg_current_wal_lsn() END AS lsn
   FROM (SELECT pg_is_in_recovery()) AS asked(recovering)) AS here
 """
+LABEL = "SELECT substring(pg_read_file('pg_wal/' || %s, 0, 4000, true) FROM '\nLABEL: ([^\n]*)')"
+"""Of the backup whose history file is named."""
 
 # A relation belongs to a table: its indexes, its TOAST table and that one's index, the sequences that it owns. The access method
 # of the table says whether all of these should be encrypted; pg_tde says of each whether it is. A sequence that no table owns is

@@ -190,6 +190,8 @@ def _keeping(instance: Instance) -> Iterator[str]:
     archiver = instance.archiver
     if archiver.mode != "off" and (archiver.archived or archiver.failed):
         yield f"archived {duration(archiver.last_archived_age)} ago, {archiver.failed} failures in all"
+    if backup := instance.last_backup:
+        yield f"last base backup {duration(backup.age)} ago ({backup.label or 'without a label'})"
 
 
 def _databases(snapshot: Snapshot) -> Iterator[str]:

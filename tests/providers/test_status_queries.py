@@ -49,6 +49,7 @@ def test_our_own_session_is_that_role_while_it_asks(archiving: Node) -> None:
         session.value = value  # type: ignore[method-assign]
         with pytest.raises(Stop, match="pg_monitor"):
             _instance(session)
+        assert real("SELECT current_user::text") == "postgres"
 
 
 def test_the_newest_base_backup_is_seen_where_wal_is_archived(archiving: Node) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bootstrap.project import HERE
 from tde_replication.errors import UserError
 from tde_replication.report import __main__ as command
 from tde_replication.report.due import due
@@ -19,7 +20,9 @@ from tde_replication.review import Review
 from tde_replication.review.changes import Change
 from tde_replication.status.document import document
 from tde_replication.status.model import Backup, Database, Snapshot, Table, Token
+from tde_replication.status.text import text
 from tde_replication.status.verdict import judge
+from tests.report.pictures import NAMES, recorded
 from tests.unit.clusters import HOSTILE, HOUR, changed, encryption, gone, healthy, key, sender, slot
 
 SCRIPT = "</style></title><script>alert(1)</script><img src=x onerror=alert(1)>'\"&amp;"
@@ -87,10 +90,12 @@ def test_a_reader_who_knows_nothing_learns_what_counts() -> None:
         (gone("db3"), "db3 declared standby down — 1.0 MiB on db2, 63.0 GiB left"),
         (gone("db1"), "Broken. Applications cannot rely on this cluster, or its data are in danger: act now."),
         (gone("db1"), "none takes writes"),
+        (gone("db1"), "db2 standby follows another server 3 —"),
+        (changed("db3", receiver=None), "db3 (standby): receives no changes."),
         (gone("db1"), "db1: down: no server runs on /data; make up starts it"),
         (gone("db3", "unknown"), "Cannot tell. Nothing is known to be wrong, and not everything could be asked."),
         (changed("db3", in_recovery=False, receiver=None, replay=None), "db1 and db3 take writes"),
-        (WITHOUT, "Not encrypted This server has no pg_tde. "),
+        (WITHOUT, "Not encrypted: this server has no pg_tde. "),
         (WITHOUT, "Tables in clear Nothing is encrypted: this server has no pg_tde."),
         (changed("db2", encryption=key(problem="sealed")), "db2 orders-2026 WAL 17 November 2026 no 29 days left"),
         (changed("db2", encryption=key(problem="gone", lost=True)), "17 November 2026 lost"),
@@ -138,13 +143,13 @@ def test_drift_is_shown_where_a_preview_tells_it() -> None:
 
 def test_texts_of_machines_are_shown_and_never_become_markup() -> None:
     usual = {name for name, _ in shown(healthy()).elements}
-    for text in (SCRIPT, HOSTILE):
-        table = Table(name=text, bytes=1)
-        database = Database(name=text, clear_bytes=1, clear_tables=(table,), clear_table_count=1, problem="")
-        hostile = encryption(version=text, keys=(key().keys[0].model_copy(update={"name": text, "problem": text}),))
-        snapshot = changed("db1", senders=(sender("db2"), sender(text)), encryption=hostile, version=text, address=text)
-        snapshot = snapshot.model_copy(update={"databases": (database,), "stack": text})
-        page = report(snapshot, judge(snapshot), Review(text, drift=[Change(text, text, text, text)]))
+    for bad in (SCRIPT, HOSTILE):
+        table = Table(name=bad, bytes=1)
+        database = Database(name=bad, clear_bytes=1, clear_tables=(table,), clear_table_count=1, problem="")
+        keys = encryption(version=bad, keys=(key().keys[0].model_copy(update={"name": bad, "problem": bad}),))
+        snapshot = changed("db1", senders=(sender("db2"), sender(bad)), encryption=keys, version=bad, address=bad)
+        snapshot = snapshot.model_copy(update={"databases": (database,), "stack": bad})
+        page = report(snapshot, judge(snapshot), Review(bad, drift=[Change(bad, bad, bad, bad)]))
         found = Page(page)
         assert {name for name, _ in found.elements} <= usual
         assert not re.search("[\x1b\u202e]", page)
@@ -180,6 +185,16 @@ def test_the_page_can_be_made_of_a_recorded_document() -> None:
     """What `--json` wrote holds all that the page shows."""
     kept = document(healthy(), judge(healthy()))
     assert Snapshot.model_validate_json(kept) == healthy()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_docs_show_clusters_that_were_there(name: str) -> None:
+    """As text and as a picture, of the same document."""
+    snapshot = recorded(name)
+    told = (HERE.root / "docs" / "status.md").read_text()
+    assert f"```\n{text(snapshot, judge(snapshot))}```" in told
+    assert f"(pictures/report-{name}.png)" in told
+    assert 10_000 < (HERE.root / "docs" / "pictures" / f"report-{name}.png").stat().st_size < 150 * 1024
 
 
 def test_a_preview_of_another_stack_is_refused(tmp_path: Path) -> None:

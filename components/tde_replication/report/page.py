@@ -62,7 +62,7 @@ def _header(snapshot: Snapshot, verdict: Verdict) -> Element:
         tag(
             "p", icon(verdict.level), tag("strong", word), f" {sentence}{see}", class_=f"verdict {kind(verdict.level)}"
         ),
-        tag("p", icon(Level.BROKEN), tag("strong", "Not encrypted"), f" {_sentence(why)}", class_="verdict broken")
+        tag("p", icon(Level.BROKEN), tag("strong", "Not encrypted:"), f" {why}.", class_="verdict broken")
         if why
         else None,
     )
@@ -83,7 +83,7 @@ def _figures(snapshot: Snapshot) -> Element:
         "dl",
         figure("Encrypted", *_encrypted(snapshot)),
         figure("Servers that answer", f"{running} of {count}", _roles(snapshot)),
-        figure("Standbys that follow", f"{len(lags)} of {standbys}", f"at most {behind}" if lags else ""),
+        figure("Standbys that follow", f"{len(lags)} of {standbys}", f"at most {behind}" if lags else "none"),
         figure("Next date", day(first.when, short=True), first.what)
         if first and first.when
         else figure("Next date", "—", "no date is known"),
@@ -204,10 +204,6 @@ def _software(snapshot: Snapshot) -> Element:
 def _glossary() -> Element:
     entries = [tag("div", tag("dt", word), tag("dd", meaning)) for word, meaning in GLOSSARY.items()]
     return section("Words", tag("dl", *entries, class_="words"))
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _moment(time: datetime) -> str:

@@ -59,7 +59,8 @@ def state(server: Server, link: Link | None) -> str:
         return "takes all writes"
     if link:
         return f"follows {link.upstream.name}, {size(link.sender.replay.bytes)} behind"
-    return "receives no changes from a server of this cluster"
+    receiver = server.instance.receiver
+    return "follows another server" if receiver and receiver.status == "streaming" else "receives no changes"
 
 
 def role(server: Server) -> str:
@@ -121,7 +122,7 @@ def _box(server: Server, link: Link | None, level: Level, place: tuple[int, int]
         tag("text", role(server), x=WIDTH - 16, y=29, class_="role", text_anchor="end"),
         tag("text", _cut(server.address), x=22, y=50, class_="address"),
         tag("g", mark(level, 0.8), transform=f"translate(30 {HEIGHT - 20})"),
-        tag("text", _cut(state(server, link)), x=44, y=HEIGHT - 16, class_="state"),
+        tag("text", _cut(state(server, link), 32), x=44, y=HEIGHT - 16, class_="state"),
     ]
     if answers:
         lines.append(tag("g", lock(is_open=not encrypts(server)), transform=f"translate({WIDTH - 26} {HEIGHT - 20})"))

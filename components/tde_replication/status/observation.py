@@ -83,10 +83,12 @@ def _server(declared: DeclaredServer, cluster: Declared) -> Server:
 
 def _instance(session: Session) -> Instance:
     session.rows(MONITOR)
-    found = Instance.model_validate_json(session.value(INSTANCE))
+    try:
+        found = Instance.model_validate_json(session.value(INSTANCE))
+    finally:
+        session.rows(SUPERUSER)  # the connection is kept for the questions that come
     if not (backup := found.last_backup):
         return found
-    session.rows(SUPERUSER)
     labelled = backup.model_copy(update={"label": session.value(LABEL, [backup.file])})
     return found.model_copy(update={"last_backup": labelled})
 

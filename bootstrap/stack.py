@@ -13,13 +13,15 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bootstrap import embedded, policies, private
 from bootstrap.project import BootstrapError, Project, say
 from tde_replication import review, unasked
-from tde_replication.errors import UserError
+from tde_replication.errors import UserError, escaped
 
 LOCAL = "local"
 VAULTS = {LOCAL: "bootstrap.vault", "docker": "bootstrap.vault_container"}
@@ -40,12 +42,45 @@ class Stack:
     """Whether this project's own Vault serves it."""
 
     def up(self) -> int:
-        code = self._ready() or self._agreed()
-        code = code or self._pulumi("up", "--suppress-outputs", "--yes", "--skip-preview", *self._policy_options())
-        code = code or self._pulumi("stack", "output", "summary")
-        if code == 0:
-            self._tell_what_next()
-        return code
+        with self._asking_what_encrypts() as asked:
+            code = self._ready() or self._agreed()
+            code = code or self._pulumi("up", "--suppress-outputs", "--yes", "--skip-preview", *self._policy_options())
+            return code or self._tell(asked)
+
+    @contextmanager
+    def _asking_what_encrypts(self) -> Iterator[subprocess.Popen[str] | None]:
+        """Beside the first update of stack local, for it takes a second: a newcomer's first cluster may not be encrypted."""
+        if self.name != LOCAL or not self._own_state() or self._state_file().exists():
+            yield None
+            return
+        command = [str(self.project.python), "-m", "bootstrap.encryption_here"]
+        with subprocess.Popen(
+            command,
+            cwd=self.project.root,
+            env=self.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as asked:
+            try:
+                yield asked
+            finally:
+                asked.kill()
+
+    def _tell(self, asked: subprocess.Popen[str] | None) -> int:
+        """What was made, and what next."""
+        done = self._capture("stack", "output", "--json", "--stack", self.name)
+        try:
+            outputs = json.loads(done.stdout)
+            summary, encryption = str(outputs["summary"]), outputs["encryption"]
+        except (ValueError, KeyError, TypeError):
+            say(f"stack {self.name}: its outputs cannot be read: {done.stderr.strip()[-300:]}")
+            return done.returncode or 1
+        print(escaped(summary), flush=True)
+        if asked and not encryption["inForce"] and encryption["mode"] != "off":
+            print(escaped(asked.communicate()[0]), end="", flush=True)
+        self._tell_what_next()
+        return 0
 
     def _tell_what_next(self) -> None:
         if self.name == LOCAL:

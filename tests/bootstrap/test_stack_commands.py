@@ -20,7 +20,11 @@ class Terminal(io.StringIO):
         return True
 
 
-PULUMI = 'echo "$*" >> "$0.calls"'
+OUTPUTS = {
+    "summary": "local: 1 primary",
+    "encryption": {"mode": "if-available", "inForce": False, "reason": "no pg_tde"},
+}
+PULUMI = f"""echo "$*" >> "$0.calls"; [ "$3" != --json ] || echo '{json.dumps(OUTPUTS)}'"""
 
 
 class Trial:
@@ -75,12 +79,51 @@ def trial(project: Project, commands: Commands) -> Trial:
 
 def test_up_selects_updates_and_shows_the_summary(trial: Trial, capsys: pytest.CaptureFixture[str]) -> None:
     assert trial.stack().up() == 0
-    assert "psql" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert told.out == "local: 1 primary\n"
+    assert "psql" in told.err
     assert trial.asked == [
         "stack select --create local",
         "up --suppress-outputs --yes --skip-preview --stack local",
-        "stack output summary --stack local",
+        "stack output --json --stack local",
     ]
+
+
+WAYS = "encrypt:  make up STACK=docker"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_first", "encryption", "shown"),
+    [
+        ("local", True, {"mode": "if-available", "inForce": False}, True),
+        ("local", False, {"mode": "if-available", "inForce": False}, False),
+        ("local", True, {"mode": "off", "inForce": False}, False),
+        ("local", True, {"mode": "required", "inForce": True}, False),
+        ("docker", True, {"mode": "if-available", "inForce": False}, False),
+    ],
+)
+def test_a_first_cluster_that_is_not_encrypted_says_what_encrypts_one_here(
+    trial: Trial,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    encryption: dict[str, object],
+    *,
+    is_first: bool,
+    shown: bool,
+) -> None:
+    outputs = json.dumps({**OUTPUTS, "encryption": encryption})
+    trial.pulumi(f"[ \"$3\" != --json ] || echo '{outputs}'")
+    Commands(trial.project.venv / "bin").add("python", f"[ \"$2\" != bootstrap.encryption_here ] || echo '{WAYS}'")
+    if not is_first:
+        trial.exists()
+    assert trial.stack(name).up() == 0
+    assert capsys.readouterr().out == "local: 1 primary\n" + (f"{WAYS}\n" if shown else "")
+
+
+def test_outputs_that_cannot_be_read_are_a_failure(trial: Trial, capsys: pytest.CaptureFixture[str]) -> None:
+    trial.pulumi("echo why >&2")
+    assert trial.stack().up() == 1
+    assert "stack local: its outputs cannot be read: why" in capsys.readouterr().err
 
 
 def test_a_failed_up_shows_no_summary(trial: Trial, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,7 +160,7 @@ def test_where_nobody_can_be_asked_a_stack_that_is_not_ours_is_not_updated(
         trial.stack("production", embedded_vault=False).up()
     assert UPDATE not in trial.asked
     assert trial.stack("production", embedded_vault=False, PULUMI_SKIP_CONFIRMATIONS="true").up() == 0
-    assert trial.asked[-2:] == [UPDATE, "stack output summary --stack production"]
+    assert trial.asked[-2:] == [UPDATE, "stack output --json --stack production"]
 
 
 def test_a_failed_preview_updates_nothing(trial: Trial) -> None:

@@ -389,6 +389,11 @@ def test_every_metric_is_explained_and_used() -> None:
 
 
 ALERTS = ROOT / "examples" / "prometheus" / "alerts.yaml"
+ALERTS_TESTS = ALERTS.with_name("alerts.test.yaml")
+DASHBOARD = ROOT / "examples" / "grafana" / "dashboard.json"
+PROMTOOL = pytest.mark.skipif(
+    not shutil.which("promtool"), reason="promtool (Debian package prometheus) is not installed"
+)
 
 
 def test_alerts_are_about_metrics_that_there_are() -> None:
@@ -400,9 +405,49 @@ def test_alerts_are_about_metrics_that_there_are() -> None:
         assert set(rule["annotations"]) == {"summary", "description"}
 
 
-@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool (Debian package prometheus) is not installed")
+def test_each_alert_is_tried_where_it_is_due_and_where_all_is_well() -> None:
+    """By promtool, in the test below."""
+    names = [rule["alert"] for rule in yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]]
+    well, *due = yaml.safe_load(ALERTS_TESTS.read_text())["tests"]
+    assert [one["alertname"] for one in well["alert_rule_test"]] == names
+    assert not any("exp_alerts" in one for one in well["alert_rule_test"])
+    assert [one["name"] for one in due] == names
+    for test in due:
+        [tried] = test["alert_rule_test"]
+        assert (tried["alertname"], len(tried["exp_alerts"])) == (test["name"], 1)
+
+
+def expressions() -> list[str]:
+    return [one["expr"] for panel in json.loads(DASHBOARD.read_text())["panels"] for one in panel["targets"]]
+
+
+def test_the_dashboard_shows_metrics_that_there_are_each_panel_in_a_place_of_its_own() -> None:
+    taken: set[tuple[int, int]] = set()
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert not cells & taken, panel["title"]
+        assert place["x"] + place["w"] <= 24
+        taken |= cells
+    for expression in expressions():
+        assert set(re.findall(r"\b(?:tde|pg)_[a-z_]+", expression)) <= set(HELP), expression
+        assert 'stack="$stack"' in expression
+
+
+@PROMTOOL
+def test_promtool_can_read_the_expressions_of_the_dashboard(tmp_path: Path) -> None:
+    rules = [{"record": f"panel:{number}", "expr": expr} for number, expr in enumerate(expressions())]
+    file = tmp_path / "rules.yaml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    subprocess.run(["promtool", "check", "rules", str(file)], check=True)
+
+
+@PROMTOOL
 def test_promtool_takes_alerts_and_metrics() -> None:
     subprocess.run(["promtool", "check", "rules", str(ALERTS)], check=True)
+    subprocess.run(["promtool", "test", "rules", str(ALERTS_TESTS)], check=True)
     shown = metrics(healthy(), judge(healthy()))
     done = subprocess.run(["promtool", "check", "metrics"], input=shown, text=True, capture_output=True, check=False)
     complaints = [line for line in done.stderr.splitlines() if not line.startswith("pg_stat_archiver_")]
@@ -423,6 +468,13 @@ def test_faults_are_those_of_a_version() -> None:
         "needs Percona Server 18.4 or newer, and this is 18.3" in one for one in known_faults("pg_tde 2.2.0", 180003)
     )
     assert not any("needs Percona" in one for one in known_faults("pg_tde 2.1.2", 180003))
+
+
+def test_the_page_lists_the_faults() -> None:
+    section = PAGE.partition("## Known faults of pg_tde")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")][1:]
+    repaired = [".".join(map(str, fault.repaired)) if fault.repaired else "not yet" for fault in FAULTS]
+    assert rows == [[fault.text, since, fault.source] for fault, since in zip(FAULTS, repaired, strict=True)]
 
 
 def test_that_time_passes_is_no_change_to_watch() -> None:

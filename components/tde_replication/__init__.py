@@ -11,16 +11,30 @@ if TYPE_CHECKING:
     from tde_replication.errors import UserError
     from tde_replication.host_settings import Docker, Ssh
     from tde_replication.replication import EncryptedReplication
-    from tde_replication.settings import Cluster, Key, Replication, Server, Vault
+    from tde_replication.settings import Cluster, Replication, Server, Synchronous
+    from tde_replication.vault_settings import Key, Vault
 
 _MODULES = {
     "Docker": "host_settings",
     "EncryptedReplication": "replication",
+    "Key": "vault_settings",
     "Ssh": "host_settings",
     "UserError": "errors",
+    "Vault": "vault_settings",
 }
 
-__all__ = ["Cluster", "Docker", "EncryptedReplication", "Key", "Replication", "Server", "Ssh", "UserError", "Vault"]
+__all__ = [
+    "Cluster",
+    "Docker",
+    "EncryptedReplication",
+    "Key",
+    "Replication",
+    "Server",
+    "Ssh",
+    "Synchronous",
+    "UserError",
+    "Vault",
+]
 
 
 def __getattr__(name: str) -> Any:

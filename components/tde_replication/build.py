@@ -4,8 +4,9 @@ KeyVault ─ mount, policies, a token per server, the role's secret
 └ Primary ─ CleanupRecord → Topology → DataDirectory + token file → Server
 ├ Extension → KeyProvider → PrincipalKey → KeyBinding (server, default) → WalEncryption
 ├ ReplicationRole → HbaRule
-└ for each standby: CleanupRecord → ReplicationSlot → DataDirectory + token file + passfile → Server → WalEncryption
-  → ReplicationCheck
+├ for each standby: CleanupRecord → ReplicationSlot → DataDirectory + token file + passfile → Server → WalEncryption
+│ → ReplicationCheck
+└ SynchronousStandbys
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from tde_replication.member import ClusterContext, after, alone, as_primary, urn
 from tde_replication.plan import ClusterPlan
 from tde_replication.postgres import resources
 from tde_replication.postgres.topology_server import Rule, TopologyServer
-from tde_replication.standby import standby
+from tde_replication.standby import Registered, standby
 from tde_replication.unknown import as_input
 
 
@@ -93,16 +94,25 @@ def build(context: ClusterContext) -> Results:
     rules = [_hba_rule(context, address, inside, after(on_primary, role)) for address in plan.clients]
     # A former primary's directory may be replaced, and no other standby for that: it may be processed at the same time.
     apart = {**inside, "system_identifier": alone(directory.system_identifier)}
-    for member in plan.standbys:
-        slot = {"slot": member.slot, "primary_goes": goes, "others": inside["others"], **as_primary(apart)}
-        files = (context.token_file, context.ca_file, context.passfile)
-        member.cleanup_record(context, *files, after=[server], on_primary=slot)
-    checks = [
-        standby(context, member, apart, on_primary, [*last_keys, *rules], vault.tokens[member.name], password)
-        for member in plan.standbys
-    ]
+    made = {primary.name: Registered(primary, directory, server, server)}
+    ready = [*last_keys, *rules]
+    for member in plan.downstream:
+        above = made[plan.upstream(member).name]
+        made[member.name] = standby(
+            context, member, apart, on_primary, above, ready, vault.tokens[member.name], password
+        )
+    last = [one.last for one in made.values()]
+    if synchronous := plan.synchronous:
+        last.append(
+            resources.SynchronousStandbys(
+                context.named("synchronous_standby_names"),
+                after(on_primary, *last),
+                **inside,
+                names=synchronous.names(),
+            )
+        )
     expires = expiry[0].output("expires_at") if expiry else Output.from_input(None)
-    return _results(plan, [server, *last_keys, role, *rules, *checks], expires)
+    return _results(plan, [*last_keys, role, *rules, *last], expires)
 
 
 def _expiry(context: ClusterContext) -> list[resources.Expiry]:
@@ -119,6 +129,7 @@ def _topology(context: ClusterContext, opts: ResourceOptions) -> resources.Topol
             data_directory=str(member.placement.data),
             binaries=str(member.placement.binaries),
             slot=member.slot,
+            upstream=member.declared.upstream or "",
             restart=member.declared.restart,
         ).model_dump(by_alias=True)
         for member in sorted(plan.members, key=attrgetter("name"))  # whoever of them is the primary
@@ -128,6 +139,7 @@ def _topology(context: ClusterContext, opts: ResourceOptions) -> resources.Topol
         opts,
         primary=plan.primary.name,
         servers=servers,
+        synchronous=plan.synchronous.model_dump(by_alias=True) if plan.synchronous else None,
         role=cluster.replication.role,
         rules=[
             Rule(
@@ -153,6 +165,7 @@ def _hba_rule(
         databases=plan.databases_from(address),
         role=role,
         address=address,
+        upstreams=plan.upstreams_of(address),
     )
 
 
@@ -178,9 +191,15 @@ def _results(plan: ClusterPlan, last: Sequence[Resource], expires: Output[str | 
         return done.apply(lambda _: Output.from_input(as_input(value)))
 
     primary, *standbys = [
-        summary.Line(member.name, member.declared.machine, *member.placement.seen_at, str(member.placement.data), slot)
+        summary.Line(
+            member.name,
+            member.declared.machine,
+            *member.placement.seen_at,
+            str(member.placement.data),
+            None if member is plan.primary else member.slot,
+            member.declared.upstream or "",
+        )
         for member in plan.members
-        for slot in [None if member is plan.primary else member.slot]
     ]
     state = {"provider": plan.cluster.vault.provider, "key": plan.key} if plan.in_force else {"reason": plan.reason}
     cap = plan.cluster.replication.max_slot_wal_keep_size

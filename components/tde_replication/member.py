@@ -88,7 +88,7 @@ class Member:
 
     @property
     def slot(self) -> str:
-        """Its slot on the primary."""
+        """Its slot on the server that it streams from."""
         return slot_name(self.name)
 
     @property
@@ -194,6 +194,8 @@ class Member:
             }
         if encrypted:
             needed["pg_tde.cipher"] = cluster.cipher
+        if self.declared.apply_delay and self.declared is not cluster.primary_server:
+            needed["recovery_min_apply_delay"] = self.declared.apply_delay
         if any(libraries):
             needed["shared_preload_libraries"] = ",".join(filter(None, libraries))
         own = followed(cluster) | self.declared.settings | needed

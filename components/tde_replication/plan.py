@@ -15,6 +15,7 @@ from tde_replication.member import Member
 from tde_replication.parallel import parallel_map
 from tde_replication.postgres.guc import is_off
 from tde_replication.postgres.host_file import TOKEN
+from tde_replication.postgres.synchronous import Synchronous
 from tde_replication.preflight.adoption import adoption, check_adoption, check_dependents
 from tde_replication.preflight.clone import check_clones
 from tde_replication.preflight.keys import check_cipher, check_keys_in_use, check_weaker_cipher, notices_of_cipher
@@ -63,6 +64,21 @@ class ClusterPlan:
     def members(self) -> list[Member]:
         return [self.primary, *self.standbys]
 
+    def upstream(self, standby: Member) -> Member:
+        """The one that it streams from."""
+        name = self.cluster.upstream(standby.declared).name
+        return next(member for member in self.members if member.name == name)
+
+    @property
+    def downstream(self) -> list[Member]:
+        """The standbys, each after the one that it streams from."""
+
+        def depth(standby: Member) -> int:
+            above = self.upstream(standby)
+            return 0 if above is self.primary else 1 + depth(above)
+
+        return sorted(self.standbys, key=depth)
+
     def places_beside(self, member: Member) -> list[tuple[str, str]]:
         """Host and data directory of each other server, the primary's first."""
         return [(one.placement.address, str(one.placement.data)) for one in self.members if one is not member]
@@ -100,6 +116,26 @@ class ClusterPlan:
     def _following(self) -> list[Member]:
         """In an order that a switchover does not change."""
         return sorted(self.members, key=attrgetter("name")) if self.standbys else []
+
+    @property
+    def synchronous(self) -> Synchronous | None:
+        """Which standbys commits wait for."""
+        declared = self.cluster.synchronous
+        if declared is None:
+            return None
+        return Synchronous(
+            mode=declared.mode,
+            number=declared.number,
+            standbys=self.cluster.synchronous_standbys,
+            when_too_few=declared.when_too_few,
+        )
+
+    def upstreams_of(self, address: str) -> dict[str, tuple[str, str]]:
+        """The servers by name, with host and data directory, that standbys at this address stream from by declaration."""
+        found = [
+            self.upstream(one) for one in self.standbys if one.declared.upstream and address in self.clients_of(one)
+        ]
+        return {one.name: (one.placement.address, str(one.placement.data)) for one in found}
 
     def clients_of(self, member: Member) -> Sequence[str]:
         return member.placement.replication_sources or networks(self.primary.placement.replication_host)

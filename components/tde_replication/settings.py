@@ -7,7 +7,7 @@ import re
 import zlib
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PrivateAttr, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 
 from tde_replication.host_settings import SSH_PORT, Docker, HostKind, Settings, Ssh
 from tde_replication.later import Later, known
@@ -16,71 +16,23 @@ from tde_replication.values import (
     AbsolutePath,
     Cipher,
     DataPath,
+    Delay,
     Duration,
     Identifier,
     Label,
     Listener,
-    Namespace,
     Network,
     Port,
     Role,
     Size,
-    VaultPath,
-    VaultURL,
     distinct,
 )
+from tde_replication.vault_settings import Key, Vault
 
 LOCAL_PORT = 54321
 """The default of db1."""
 PORTS_OF_A_FAMILY, FAMILIES = 100, 900
 STANDARD_PORT = 5432
-
-
-class Vault(Settings):
-    """The Vault server, which is there before the stack."""
-
-    mount: VaultPath | None = None
-    """The KV version 2 mount for this cluster's keys and credentials; default ``tde-`` and the stack's name."""
-    existing: bool = False
-    """Whether that mount was made by somebody else: then it is used, and never changed or removed."""
-    address_from_servers: VaultURL | None = None
-    """Its URL as the servers see it, where that is not vault:address: a container has a loopback of its own. Plain http is for
-    a loopback alone."""
-    network: str | None = None
-    """A docker network that servers in containers join to reach it."""
-    ca: AbsolutePath | None = None
-    """The CA certificate that signed Vault's; default VAULT_CACERT, else the system's."""
-    namespace: Namespace | None = None
-    """Vault's namespace that the mount, policies and tokens are in; default VAULT_NAMESPACE, else the root's."""
-    provider: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,63}$")] = "vault"
-    """What the key provider is called in pg_tde."""
-    token_period: Annotated[str, StringConstraints(pattern=r"^[1-9]\d*h$")] = "768h"  # noqa: S105
-    """The period of each server's token; every `up` within it renews the token."""
-
-
-def _cipher(bits: Any) -> Cipher:
-    return "aes_256" if bits == 256 else "aes_128"  # noqa: PLR2004 - bits
-
-
-class Key(Settings):
-    name: VaultPath | None = None
-    """The principal key; default the stack's name and ``-principal-key``. Another name is a rotation."""
-    scope: Annotated[list[Literal["default", "server"]], Field(min_length=1), AfterValidator(distinct)] = [
-        "server",
-        "default",
-    ]
-    former: Annotated[list[VaultPath], AfterValidator(distinct)] = []
-    """On an existing mount, where servers may open no other stack's keys: names of earlier keys that they still need and that
-    are not below ``<stack>/``."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _moved(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "bits" in values:
-            raise ValueError(
-                f"bits is now the cluster's cipher: remove it, and write cipher: {_cipher(values['bits'])}"
-            )
-        return values
 
 
 class Replication(Settings):
@@ -97,6 +49,21 @@ class Replication(Settings):
     @property
     def encrypted(self) -> bool:
         return self.tls in TLS_REQUIRED
+
+
+class Synchronous(Settings):
+    """Commits wait until standbys have them on disk (PostgreSQL documentation, *Synchronous Replication*)."""
+
+    mode: Literal["quorum", "priority"] = "quorum"
+    """Whether any `number` of `standbys` will do, or the first ones of the list that stream."""
+    number: Annotated[int, Field(ge=1)] = 1
+    """How many standbys a commit waits for."""
+    standbys: Annotated[list[Label], Field(min_length=1), AfterValidator(distinct)] | None = None
+    """Names of servers, for "priority" in that order; the one that is the primary does not count. Default: all that stream
+    from the primary without a delay, by their names."""
+    when_too_few: Literal["wait", "continue"] = "wait"
+    """PostgreSQL lets commits wait while fewer stream. "continue": the next `up` lets them go on before it does anything else,
+    and has them wait again at its end, once enough stream."""
 
 
 def _text(value: Any) -> Any:
@@ -129,6 +96,10 @@ class Server(Settings):
     replication needs; destroy leaves it as it was found."""
     restart: Literal["allowed", "refused"] = "allowed"
     """Whether `up` may restart it, for parameters that can only change at start; default under `adopt`: refused."""
+    upstream: Label | None = None
+    """The standby that it streams from while it is a standby itself (cascading); default: the primary, whoever that is."""
+    apply_delay: Delay | None = None
+    """How late a standby replays what it has received (recovery_min_apply_delay); default: at once."""
     settings: dict[str, str] = {}
     """More parameters for postgresql.conf; their names count in any case."""
 
@@ -225,6 +196,8 @@ class Cluster(Settings):
     vault: Vault = Vault()
     key: Key = Key()
     replication: Replication = Replication()
+    synchronous: Synchronous | None = None
+    """Whether commits wait for standbys; default: none does."""
     primary: Label = "db1"
     """The name of the one of `servers` that takes writes; all others are its standbys. Required where `servers` is given."""
     servers: Annotated[dict[Label, Server], Field(validate_default=True)] = {"db1": Server(), "db2": Server()}
@@ -245,6 +218,25 @@ class Cluster(Settings):
     def standbys(self) -> list[Server]:
         """By their names: a stack file's own order does not get through Pulumi."""
         return [server for name, server in self.servers.items() if name != self.primary]
+
+    def upstream(self, standby: Server) -> Server:
+        """The server that it streams from."""
+        return self.servers[standby.upstream or self.primary]
+
+    @property
+    def sources(self) -> list[Server]:
+        """The primary, and all other servers that a standby streams from."""
+        names = dict.fromkeys([self.primary, *(self.upstream(standby).name for standby in self.standbys)])
+        return [self.servers[name] for name in names]
+
+    @property
+    def synchronous_standbys(self) -> list[str]:
+        """The names of those that a commit may wait for."""
+        if self.synchronous is None:
+            return []
+        if (named := self.synchronous.standbys) is not None:
+            return [name for name in named if name != self.primary]
+        return [one.name for one in self.standbys if self.upstream(one).name == self.primary and not one.apply_delay]
 
     @property
     def members(self) -> list[Server]:

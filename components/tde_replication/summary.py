@@ -18,6 +18,8 @@ class Line:
     port: int
     data_directory: str
     slot: str | None
+    upstream: str = ""
+    """The standby that has the slot; empty: the primary."""
 
     @property
     def output(self) -> dict[str, Any]:
@@ -33,7 +35,8 @@ def summary(stack: str, servers: Sequence[Line], wal_cap: str, not_encrypted: st
     width = max(len(server.name) for server in servers)
     lines = [f"{stack}: 1 primary, {count}          {state}"]
     for server in servers:
-        slot = f"   slot {server.slot} (holds back at most {wal_cap} of WAL)" if server.slot else ""
+        where = f" on {server.upstream}" if server.upstream else ""
+        slot = f"   slot {server.slot}{where} (holds back at most {wal_cap} of WAL)" if server.slot else ""
         lines.append(f"  {server.name:<{width}}  {server.replication_host}:{server.port}{slot}")
     if expires:
         lines.append(f"  expires {minute(datetime.fromisoformat(expires))}: after that, make reap destroys it")

@@ -46,6 +46,14 @@ def _duration(text: str) -> str:
     return text
 
 
+def _delay(text: str) -> str:
+    """A time as PostgreSQL writes it."""
+    if re.fullmatch(r"[1-9]\d*(ms|s|min|h|d)", text):
+        return text
+    number = re.match(r"\s*(\d+)", text)
+    raise ValueError(f'"{text}" is not a time (write {number[1] if number else 1}h)')
+
+
 def _identifier(text: str) -> str:
     if not text:
         raise ValueError("must not be empty")
@@ -210,6 +218,7 @@ def _host_keys(text: str) -> str:
 
 
 Size = Annotated[str, AfterValidator(_size)]
+Delay = Annotated[str, AfterValidator(_delay)]
 Duration = Annotated[str, AfterValidator(_duration)]
 Packages = Annotated[str, AfterValidator(_packages)]
 Hop = Annotated[str, AfterValidator(_hop)]

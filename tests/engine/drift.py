@@ -666,7 +666,7 @@ ROWS = [
         "lost: its WAL is gone",
         drift_actions.lose_wal,
         {"ReplicationSlot tde_db3": "replace", **_recloned("db3")},
-        ('"lost" => "reserved"', '"its WAL is gone from the primary" => "the primary"'),
+        ('"lost" => "reserved"', '"the WAL that it needs is gone" => "the primary"'),
         repair="a new base backup of this standby",
         here=True,
     ),

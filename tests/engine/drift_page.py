@@ -13,8 +13,8 @@ WATCHED = {
     "DataDirectory": "whether it is there, and of which cluster; a standby's also of which timeline, whether it has been a "
     "primary or runs without pg_tde, and whether the primary has the WAL that it needs next, and all that it has itself "
     "(`follows`)",
-    "Topology": "who is the primary; slots of the stack on a standby, where they would hold WAL for ever; and switchovers that "
-    "have not come to their end",
+    "Topology": "who is the primary; slots of the stack on a standby that nobody is to stream from, where they would hold WAL "
+    "for ever; switchovers that have not come to their end; and with `whenTooFew: continue`, whether commits wait",
     "Server": "whether it runs, and its socket is there; every declared parameter, as it runs with it and as its files say; "
     "what waits for a reload or a "
     "restart; as what it runs (`recovery`), and whether it replays",
@@ -25,10 +25,12 @@ WATCHED = {
     "KeyBinding": "the name and provider of the key that is set for the server or as the default",
     "WalEncryption": "`pg_tde.wal_encrypt`, and whether another value waits for a restart",
     "ReplicationRole": "attributes, connection limit, expiry, memberships, and whether the password is the stack's",
-    "HbaRule": "the fields of its line, whether it comes before all other replication rules, is there once and is loaded",
+    "HbaRule": "the fields of its line, whether it comes before all other replication rules, is there once and is loaded; and on "
+    "which of the standbys that others stream from that is so",
     "ReplicationSlot": "whether it is there, its type, and whether its WAL is (`walStatus`)",
     "ReplicationCheck": "whether the standby streams from its slot; `not known` while the primary is down: then the same `up` "
     "proves it",
+    "SynchronousStandbys": "`synchronous_standby_names` on the primary",
     "Mount": "type, options and description of the Vault mount; where it is gone the keys are lost, and `up` is refused",
     "Policy": "its text",
     "Token": "whether it lives, and has enough of its period left",

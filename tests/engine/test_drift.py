@@ -86,7 +86,7 @@ def test_what_is_not_ours_to_repair_is_refused(cluster: Cluster, refusal: Refusa
 
 PULL_REQUEST = """\
 +- DataDirectory db3 (replace)
-    ~ follows : "its WAL is gone from the primary" => "the primary"
+    ~ follows : "the WAL that it needs is gone" => "the primary"
 +- ReplicationCheck db3 (replace)
     ~ madeAt : "…" => [unknown]
     ~ streaming : "no: nothing reads its slot" => "from its slot"
@@ -125,7 +125,7 @@ drift: interrupts db3 (standby); loses nothing
 changed behind Pulumi's back (found → declared):
   ReplicationRole replicator  passwordMatches: false → true
   ReplicationSlot tde_db3  walStatus: lost → reserved
-  DataDirectory db3  follows: its WAL is gone from the primary → the primary
+  DataDirectory db3  follows: the WAL that it needs is gone → the primary
   Server db3  running: false → true
   ReplicationCheck db3  streaming: no: nothing reads its slot → from its slot
 """

@@ -69,6 +69,8 @@ SETTINGS = [
     _of("primary", "restart", "refused"),
     _of("primary", "settings", {"work_mem": "5MB", "max_connections": "90"}),
     _of("primary", "binaries", lambda places: places["binaries"]),
+    _top(synchronous={"standbys": ["db1", "db2"]}),
+    _of("standby", "applyDelay", "10ms"),
     _of("standby", "port", lambda places: places["ports"][1]),
     _of("standby", "dataDirectory", lambda places: places["directory"]),
     _of("standby", "address", "127.0.0.0/8"),
@@ -109,6 +111,8 @@ NEVER = {
     "cipher": "what is encrypted keeps its own: tests/engine/change.py",
     "key.former": "tests/engine: on an existing mount alone",
     "replication.rootCertificate": "tests/engine/test_change.py: replication by TLS",
+    **{f"synchronous.{name}": "tests/engine/test_topology.py" for name in ("mode", "number", "standbys", "whenTooFew")},
+    "server.upstream": "tests/engine/test_topology.py",
     "server.host": "another machine: tests/ssh/test_changes.py, tests/docker/test_stack.py",
     "server.adopt": "refused on a server that the stack has made",
 }

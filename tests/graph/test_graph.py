@@ -282,6 +282,48 @@ def test_slot_standby_and_clone_agree(place: Place) -> None:
     assert made["Server db-2"].inputs["recovery"] == "standby"
 
 
+def _cascade(place: Place) -> settings.Cluster:
+    declared = place.cluster("db2", "db3").model_dump(by_alias=True)
+    declared["servers"]["db3"]["upstream"] = "db2"
+    return settings.Cluster.model_validate(declared)
+
+
+def test_what_streams_from_a_standby_has_its_slot_there_and_is_a_clone_of_the_primary(place: Place) -> None:
+    made = place.build(_cascade(place))
+    slot, above, clone = (
+        made[one].inputs for one in ("ReplicationSlot tde_db3 on db2", "DataDirectory db2", "DataDirectory db3")
+    )
+    assert slot["dataDirectory"] == above["dataDirectory"] == clone["senderDirectory"]
+    assert slot["others"] == []
+    assert "Server db2" in made.before("ReplicationSlot tde_db3 on db2")
+    assert "ReplicationSlot tde_db3 on db2" in made.before("DataDirectory db3")
+    ports = {name: str(made[f"Server {name}"].inputs["settings"]["port"]) for name in ("db1", "db2")}
+    assert int(clone["upstream"]["port"]) == int(ports["db1"])
+    assert conninfo_to_dict(made["Server db3"].inputs["settings"]["primary_conninfo"])["port"] == ports["db2"]
+    assert made["ReplicationCheck db3"].inputs["senderDirectory"] == above["dataDirectory"]
+    assert made["CleanupRecord db3"].inputs["primaryDirectory"] == above["dataDirectory"]
+    [rule] = made.of("HbaRule")
+    assert rule.inputs["upstreams"] == {"db2": ["local", above["dataDirectory"]]}
+
+
+def test_a_switchover_leaves_what_streams_from_its_target_as_it_is(place: Place) -> None:
+    declared = _cascade(place).model_dump(by_alias=True)
+    before, after = (
+        place.build(settings.Cluster.model_validate(declared | {"primary": name})) for name in ("db1", "db2")
+    )
+    for label in ("ReplicationSlot tde_db3 on db2", "Server db3", "CleanupRecord db3"):
+        assert before[label].inputs == after[label].inputs, label
+
+
+def test_commits_wait_for_standbys_once_all_of_them_stream(place: Place) -> None:
+    declared = place.cluster("db2", "db3").model_dump(by_alias=True) | {"synchronous": {"number": 2}}
+    made = place.build(settings.Cluster.model_validate(declared))
+    label = "SynchronousStandbys synchronous_standby_names"
+    assert made[label].inputs["names"] == 'ANY 2 ("db2", "db3")'
+    assert {"ReplicationCheck db2", "ReplicationCheck db3", "Server db1"} <= made.before(label)
+    assert made["Topology orders"].inputs["synchronous"]["standbys"] == ["db2", "db3"]
+
+
 def secrets_of(made: Graph) -> dict[str, str]:
     return {
         "ReplicationRole replicator": plain(made["ReplicationRole replicator"].inputs["password"]),

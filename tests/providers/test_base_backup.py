@@ -427,9 +427,9 @@ def test_a_slot_made_anew_does_not_bring_back_wal_that_is_gone(servers: Servers)
     primary.rows("CHECKPOINT")
     slot.create()
     assert slot.read() == slot
-    assert follows(clone) == "its WAL is gone from the primary"
+    assert follows(clone) == "the WAL that it needs is gone"
     made.server.update(made.server.replace(running=False))
-    assert until(lambda: follows(clone) == "its WAL is gone from the primary", seconds=20)
+    assert until(lambda: follows(clone) == "the WAL that it needs is gone", seconds=20)
 
 
 def test_a_stopped_standby_that_has_the_wal_itself_can_follow(servers: Servers) -> None:

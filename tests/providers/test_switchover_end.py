@@ -24,7 +24,7 @@ def test_the_slots_of_a_stopped_server_go_and_it_starts_without_them(
         binaries=node.server.binaries,
         slot="tde_former",
     )
-    drop_slots([former], ["tde_db2", "tde_former"])
+    drop_slots(former, ["tde_db2", "tde_former"])
     node.server.update(node.server.replace(running=False))
     assert node.rows("SELECT slot_name FROM pg_replication_slots") == []
     node.stop()

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from tde_replication import host_settings, settings
+from tde_replication import host_settings, settings, vault_settings
 from tde_replication.schema import descriptions
 
 HEAD = """\
@@ -21,9 +21,10 @@ why; the rows about a running cluster are tests (`tests/engine/change.py`). This
 """
 SECTIONS: list[tuple[str, str, type[host_settings.Settings]]] = [
     ("cluster", "", settings.Cluster),
-    ("vault", "vault.", settings.Vault),
-    ("key", "key.", settings.Key),
+    ("vault", "vault.", vault_settings.Vault),
+    ("key", "key.", vault_settings.Key),
     ("replication", "replication.", settings.Replication),
+    ("synchronous", "synchronous.", settings.Synchronous),
     ("each of servers", "server.", settings.Server),
     ("host: a machine reached by ssh", "host.", host_settings.Ssh),
     ("host: a container", "host.", host_settings.Docker),
@@ -45,6 +46,7 @@ COSTS = {
     "vault": "see below",
     "key": "see below",
     "replication": "see below",
+    "synchronous": "in place, reload: at the end of `up`, once enough stream; taken out, at its beginning",
     "primary": "a switchover: the former primary stops and follows, nothing is cloned (docs/topology.md)",
     "servers": "only those that come (a base backup) or go; the others are not touched. By another name, a standby is a new one, "
     "with a dataDirectory and port of its own, and the former one goes",
@@ -64,6 +66,10 @@ COSTS = {
     "replication.tls": "in place, reload; standbys reconnect",
     "replication.maxSlotWalKeepSize": RELOAD,
     "replication.rootCertificate": "in place, reload; standbys reconnect",
+    **dict.fromkeys(
+        ("synchronous.mode", "synchronous.number", "synchronous.standbys"), "in place, reload, once enough stream"
+    ),
+    "synchronous.whenTooFew": NOTHING,
     "replication.passwordVersion": "in place; streaming goes on",
     "server.host": ANOTHER,
     "server.port": "restart of that server; of the primary: standbys follow by reload",
@@ -73,6 +79,9 @@ COSTS = {
     "server.address": "in place, reload: the pg_hba rule",
     "server.adopt": "refused: decided when a primary is first declared",
     "server.restart": NOTHING,
+    "server.upstream": "in place, reload: a slot on the server that it streams from next; a new base backup where its WAL is "
+    "gone from there",
+    "server.applyDelay": "in place, reload",
     "server.settings": "in place, reload; restart where the parameter can only change at start. Standbys follow the primary's "
     "max_connections, max_worker_processes, max_wal_senders, max_prepared_transactions and max_locks_per_transaction",
     "host.ssh": "another machine: a new base backup; for a primary, refused. The same one by another name: in place, where "

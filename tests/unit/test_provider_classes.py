@@ -71,6 +71,7 @@ def test_the_names_in_peoples_state() -> None:
         "ReplicationRoleProvider": "ReplicationRole",
         "HbaRuleProvider": "HbaRule",
         "ReplicationSlotProvider": "ReplicationSlot",
+        "SynchronousStandbysProvider": "SynchronousStandbys",
         "ReplicationCheckProvider": "ReplicationCheck",
         "MachineProvider": "Machine",
         "CompleteClusterProvider": "CompleteCluster",

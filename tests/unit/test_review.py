@@ -94,7 +94,7 @@ def test_what_is_gone_is_drift_and_what_is_new_is_declared(form: str) -> None:
 
 def test_a_clone_says_how_much_and_whether_it_fits() -> None:
     clone = {**server("db2"), "follows": "the primary"}
-    lost = {**clone, "follows": "its WAL is gone from the primary"}
+    lost = {**clone, "follows": "the WAL that it needs is gone"}
     stream = Stream().refresh("DataDirectory", "db2", clone, lost).record(CLONE)
     for step in ("delete-replaced", "replace", "create-replacement"):
         stream.plan(step, "DataDirectory", "db2", lost, None if step == "delete-replaced" else clone)
@@ -102,7 +102,7 @@ def test_a_clone_says_how_much_and_whether_it_fits() -> None:
     made = reviewed(stream)
     assert made.effects[0].text == "a new base backup of db1 (2.0 GiB are free: it fits)"
     assert made.sentence == "interrupts db2 (standby); loses nothing"
-    assert made.drift == [Change("DataDirectory db2", "follows", "its WAL is gone from the primary", "the primary")]
+    assert made.drift == [Change("DataDirectory db2", "follows", "the WAL that it needs is gone", "the primary")]
     assert made.declared == [], "what only follows from it is not the stack file's"
     assert made.unknown == ["known during up: madeAt of Server db2"]
     assert [one.operation for one in made.diff] == ["replace", "replace"]

@@ -296,11 +296,11 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
         ),
         (
             servers(db1={"host": CONTAINER}, db2={"host": MACHINE}),
-            f"cluster.servers.db2.host: a primary in a container is reached on its docker network alone: {ELSEWHERE}",
+            f"cluster.servers.db2.host: a server in a container is reached on its docker network alone: {ELSEWHERE}",
         ),
         (
             servers(db1={}, db2={"host": CONTAINER}),
-            f"cluster.servers.db2.host: a local primary is reached on this machine's loopback alone: {ELSEWHERE}",
+            f"cluster.servers.db2.host: a local server is reached on this machine's loopback alone: {ELSEWHERE}",
         ),
         (
             servers(db1={"host": MACHINE}, db2={"host": CONTAINER}),

@@ -70,6 +70,9 @@ class ClonedDirectory(DataDirectory):
     primary_directory: str
     primary_identifier: str
     """The primary's system identifier: a clone of another primary does not belong to this cluster."""
+    sender_host: str = ""
+    sender_directory: str = ""
+    """The standby that it streams from, with its slot; empty: the primary. The base backup is of the primary all the same."""
     demoted: bool = False
     """Whether it was the primary before another server became it."""
     urn: str = ""
@@ -92,6 +95,8 @@ class ClonedDirectory(DataDirectory):
             "demoted",
             "primary_host",
             "primary_directory",
+            "sender_host",
+            "sender_directory",
         )
     }
 
@@ -183,7 +188,8 @@ class ClonedDirectory(DataDirectory):
                 return PRIMARY_ONCE
             if clone.state != "shut down":
                 return PRIMARY_UNTIL_ITS_END
-        found = Clone(self.machine, self.path, clone, self.slot, self._primary, self.demoted and clone.left_recovery)
+        was_primary = self.demoted and clone.left_recovery
+        found = Clone(self.machine, self.path, clone, self.slot, self._primary, self._sender, was_primary)
         try:
             return IN_CLEAR if self.encrypted and found.runs_without_pg_tde else found.missing()
         except Unavailable as why:
@@ -193,6 +199,14 @@ class ClonedDirectory(DataDirectory):
     def _primary(self) -> AbstractContextManager[Session]:
         return server_session(
             hosts.host(self.primary_host), PurePosixPath(self.primary_directory), f"the primary of {self.path}"
+        )
+
+    def _sender(self) -> AbstractContextManager[Session]:
+        """The server that it streams from."""
+        if not self.sender_directory:
+            return self._primary()
+        return server_session(
+            hosts.host(self.sender_host), PurePosixPath(self.sender_directory), f"the upstream of {self.path}"
         )
 
     def _base_backup(self, target: PurePosixPath) -> None:
@@ -210,14 +224,17 @@ class ClonedDirectory(DataDirectory):
             encryption = ["-E" if self.cipher == OLDEST else f"--encrypt-wal={self.cipher}"]
         with self._primary() as primary:
             refuse_hindrances(primary, str(self.path))
-        self._wait_for_slot()
+        if not self.sender_directory:
+            self._wait_for_slot()
         started = time.monotonic()
         try:
             self.machine.run(
                 [
                     *(str(PurePosixPath(self.binaries) / self._tool()), "--pgdata", str(target)),
                     *("--dbname", make_conninfo(self.upstream.conninfo("tde-replication"), **KEEPALIVE)),
-                    *("--wal-method=stream", f"--slot={self.slot}", "--checkpoint=fast"),
+                    # One that streams from another standby has its slot there, and the backup one of its own.
+                    *([] if self.sender_directory else [f"--slot={self.slot}"]),
+                    *("--wal-method=stream", "--checkpoint=fast"),
                     f"--label=tde-replication: {self.name}, a {self.origin}",  # the primary's record of backups has it too
                     *("--verbose", "--progress", "--no-password"),
                     *encryption,

@@ -12,7 +12,7 @@ from tde_replication.postgres.control import ControlData, position
 from tde_replication.postgres.replication_slot import SLOTS
 from tde_replication.postgres.session import Session, server_session
 
-WAL_GONE = "its WAL is gone from the primary"
+WAL_GONE = "the WAL that it needs is gone"
 IN_CLEAR = "it runs without pg_tde, and replays in clear what is encrypted"
 WAL_FILE = r"[0-9A-F]{24}"
 OLDEST_WAL = "SELECT min(substr(name, 9)) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'"
@@ -27,6 +27,8 @@ class Clone:
     control: ControlData
     slot: str
     primary: Callable[[], AbstractContextManager[Session]]
+    sender: Callable[[], AbstractContextManager[Session]]
+    """The server that it streams from: the primary, or another standby."""
     demoted: bool = False
     """Whether it was the primary itself: the last record that it wrote begins where its control file says that it ends."""
 
@@ -39,12 +41,12 @@ class Clone:
             return standby.row("SELECT 1 FROM pg_settings WHERE name = 'pg_tde.wal_encrypt'") is None
 
     def missing(self) -> str | None:
-        """What it needs and the primary has not, or has itself and the primary has not."""
-        # In this order: the primary's oldest WAL goes while the clone comes to need less. The clone may go on to another timeline
+        """What it needs and the server that it streams from has not, or has itself and the primary has not."""
+        # In this order: that server's oldest WAL goes while the clone comes to need less. The clone may go on to another timeline
         # meanwhile, and the primary is further than any standby of its own.
-        with self.primary() as primary:
-            slots = {name: reason for name, _, _, reason in primary.known(SLOTS)}
-            [[oldest]] = primary.known(OLDEST_WAL)
+        with self.sender() as sender:
+            slots = {name: reason for name, _, _, reason in sender.known(SLOTS)}
+            [[oldest]] = sender.known(OLDEST_WAL)
         if slots.get(self.slot) == "wal_removed":
             return WAL_GONE
         reached, needed = self._place()

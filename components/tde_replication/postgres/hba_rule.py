@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import ClassVar, Self
 
-from tde_replication.errors import Conflict, UserError
+from tde_replication import hosts
+from tde_replication.errors import Conflict, Unavailable, UserError
 from tde_replication.postgres.hba_file import Line, first_rule, quoted, replication_rules, same_address, take_out
-from tde_replication.postgres.on_primary import OnPrimary
+from tde_replication.postgres.on_primary import OnPrimary, Place
 from tde_replication.postgres.parameters import reload_configuration
 from tde_replication.postgres.session import Session, session
 from tde_replication.records import Cost
+from tde_replication.unasked import could_not_ask
 
 FIRST = "before other replication rules"
 MARK = "# tde-replication"
@@ -42,6 +44,8 @@ class HbaRule(OnPrimary):
     lines: int = 1
     loaded: bool = True
     """Whether the server has read the file since it was last changed."""
+    upstreams: dict[str, Place] = {}
+    """Standbys that others stream from, by name, with host and data directory: they have the line too."""
     wrong: str = ""
     """The line that PostgreSQL would reject the file for at its next start, and why: none is wanted."""
 
@@ -56,6 +60,11 @@ class HbaRule(OnPrimary):
         return f"pg_hba rule for {self.role} from {self.address}"
 
     def read(self) -> Self | None:
+        if (live := self._read()) is None:
+            return None
+        return live.replace(upstreams={name: place for name, place in self.upstreams.items() if self._has(name)})
+
+    def _read(self) -> Self | None:
         with session(self, self._purpose) as server:
             rules = replication_rules(server)
             mine = [rule for rule in rules if self._is_for_us(rule)]
@@ -95,11 +104,34 @@ class HbaRule(OnPrimary):
         return Cost(kind="by hand", text=told)
 
     def create(self) -> Self:
-        return self._put()
+        return self._everywhere()
 
     def update(self, live: Self) -> Self:
         del live
-        return self._put()
+        return self._everywhere()
+
+    def _everywhere(self) -> Self:
+        """A standby that is not made yet gets the line with its base backup."""
+        self._put()
+        for name, place in self.upstreams.items():
+            if hosts.host(place[0]).serves(PurePosixPath(place[1])):
+                self._on(name)._put()  # noqa: SLF001 - our own
+        return self
+
+    def _on(self, name: str) -> Self:
+        """It, on one of the standbys that others stream from."""
+        host, directory = self.upstreams[name]
+        return self.replace(host=host, data_directory=directory, others=[], upstreams={})
+
+    def _has(self, name: str) -> bool:
+        """Whether that one has the line, as far as can be asked."""
+        wanted = self._on(name)
+        try:
+            live = wanted.read()
+        except Unavailable as why:
+            could_not_ask(f"whether {name} has the {self._purpose}", why)
+            return True
+        return live is not None and not wanted.changed(live)
 
     def _put(self) -> Self:
         """Put one line of ours above all others, and load the file; what others wrote stays, and is never reached."""

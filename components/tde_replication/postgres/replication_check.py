@@ -1,7 +1,7 @@
 """Proof that a standby does what it is for; an update whose standby does not is a failed update."""
 
 import time
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import PurePosixPath
 from typing import ClassVar, Self
 
@@ -10,7 +10,9 @@ from psycopg import sql
 from tde_replication import hosts
 from tde_replication.errors import Unavailable, UserError
 from tde_replication.hosts import facts
+from tde_replication.postgres.control import position
 from tde_replication.postgres.encryption_proof import EncryptionProof
+from tde_replication.postgres.following import OLDEST_WAL, WAL_GONE
 from tde_replication.postgres.pg_tde import PgTde
 from tde_replication.postgres.principal_key import SCOPES
 from tde_replication.postgres.resource import OnServer
@@ -45,6 +47,9 @@ class ReplicationCheck(OnServer):
     made_at: str
     primary_host: str
     primary_directory: str
+    sender_host: str = ""
+    sender_directory: str = ""
+    """The standby that it streams from; empty: the primary."""
     database: str = "postgres"
     """Where the table is made that must arrive encrypted."""
     encryption: bool = False
@@ -72,6 +77,14 @@ class ReplicationCheck(OnServer):
             database,
         )
 
+    def _sender(self) -> AbstractContextManager[Session]:
+        """The server that it streams from."""
+        if not self.sender_directory:
+            return self._primary()
+        return server_session(
+            hosts.host(self.sender_host), PurePosixPath(self.sender_directory), f"the upstream of {self.standby}"
+        )
+
     def read(self) -> Self:
         """Whether it streams; a standby that is behind streams all the same, and one that is just reconnecting, or that
         replays what it has itself, will."""
@@ -81,14 +94,16 @@ class ReplicationCheck(OnServer):
             could_not_ask(f"whether {self.standby} runs", why)
             running = False  # as far as anybody knows; the primary sees whether it streams
         try:
-            with self._primary() as primary:
-                streams = self._streams(primary)
+            with self._sender() as sender:
+                streams = self._streams(sender)
                 if not streams:
                     facts.doubt()
-                    streams = until(lambda: self._streams(primary), seconds=RECONNECT_DEADLINE if running else 0)
+                    streams = until(lambda: self._streams(sender), seconds=RECONNECT_DEADLINE if running else 0)
         except Unavailable as why:
             could_not_ask(f"whether {self.standby} streams", why)
-            return self.replace(streaming="not known: the primary does not answer")
+            return self.replace(
+                streaming=f"not known: {'its upstream' if self.sender_directory else 'the primary'} does not answer"
+            )
         streams = streams or (running and self._replays_its_own())
         return self.replace(streaming="from its slot" if streams else "no: nothing reads its slot")
 
@@ -102,10 +117,10 @@ class ReplicationCheck(OnServer):
         with session(self, self._purpose) as standby:
             return not until(lambda: not standby.value(query), seconds=RETRY_SECONDS)
 
-    def _streams(self, primary: Session) -> bool:
-        return (self.slot,) in primary.known(STREAMING)
+    def _streams(self, sender: Session) -> bool:
+        return (self.slot,) in sender.known(STREAMING)
 
-    def _comes_to_stream(self, primary: Session) -> bool:
+    def _comes_to_stream(self, sender: Session) -> bool:
         """Wait for it; not for a standby that has gone, and that nothing brings back."""
         up = time.monotonic()
 
@@ -113,11 +128,11 @@ class ReplicationCheck(OnServer):
             nonlocal up
             if self.machine.serves(self.data):
                 up = time.monotonic()
-            return self._streams(primary) or time.monotonic() - up > RETURN_DEADLINE
+            return self._streams(sender) or time.monotonic() - up > RETURN_DEADLINE
 
         last, since = None, time.monotonic()
         try:
-            if not until(settled, seconds=RECONNECT_DEADLINE) and self._held_back():
+            if not until(settled, seconds=RECONNECT_DEADLINE) and (self._held_back() or self._wal_gone(sender)):
                 return False
             while not until(settled, seconds=STREAM_DEADLINE):
                 if self._held_back() or not self._replays_its_own():
@@ -129,7 +144,18 @@ class ReplicationCheck(OnServer):
                 progress(f"{self._purpose} replays what it has itself, before it asks for more")
         except Unavailable:
             return False  # it went meanwhile
-        return self._streams(primary)
+        return self._streams(sender)
+
+    def _wal_gone(self, sender: Session) -> bool:
+        """Whether what it asks for next is older than all WAL that is there, as on an upstream that was cloned again."""
+        with session(self, self._purpose) as standby:
+            asked = standby.value("SELECT pg_last_wal_receive_lsn()::text")
+        if asked is None:  # it has yet to replay what it has itself
+            return False
+        size = sender.value("SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'")
+        [[oldest]] = sender.rows(OLDEST_WAL)
+        first = position(f"{oldest[:8]}/{int(oldest[8:], 16) * size:X}")
+        return bool(position(asked) // size < first // size)
 
     def _position(self) -> str:
         with session(self, self._purpose) as standby:
@@ -147,8 +173,8 @@ class ReplicationCheck(OnServer):
         return None
 
     def create(self) -> Self:
-        with self._primary() as primary:
-            if not self._comes_to_stream(primary):
+        with self._sender() as sender:
+            if not self._comes_to_stream(sender):
                 if late := self._held_back():
                     note(
                         f"{self._purpose} is not proved: it replays what it has {late} late (recovery_min_apply_delay), and "
@@ -156,7 +182,8 @@ class ReplicationCheck(OnServer):
                     )
                     return self
                 raise UserError(f"{self._purpose} does not stream from slot {self.slot}: {self._reason()}")
-            with session(self, self._purpose) as standby:
+            source = self._primary() if self.sender_directory else nullcontext(sender)
+            with source as primary, session(self, self._purpose) as standby:
                 self._replayed(primary, standby)
         if self.encryption:
             with self._primary(self.database) as primary:
@@ -226,7 +253,9 @@ class ReplicationCheck(OnServer):
                 status = standby.row("SELECT status, sender_host, sender_port FROM pg_stat_wal_receiver")
                 if status:
                     return f"its WAL receiver is {status[0]} from {status[1]}:{status[2]}"
-                return "its WAL receiver does not run: its log says why (password, pg_hba.conf, slot or network)"
+                why = "its WAL receiver does not run: its log says why (password, pg_hba.conf, slot or network)"
+                with self._sender() as sender:
+                    return f"{WAL_GONE}: run `up` again, which clones it anew" if self._wal_gone(sender) else why
         except Unavailable as problem:
             return str(problem)
 

@@ -1,4 +1,5 @@
-"""A standby's physical slot on the primary: made apart from the base backup, so that a failed backup can be retried."""
+"""A standby's physical slot on the server that it streams from: made apart from the base backup, so that a failed backup can be
+retried."""
 
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -20,6 +21,8 @@ class ReplicationSlot(OnPrimary):
     wal_status: str = "reserved"
     """"reserved" while the WAL that the standby needs is there ("extended" and "unreserved" still have it), else "lost"."""
     slot_type: str = "physical"
+    made_at: str = ""
+    """Which data directory of all that were ever there, where it lies on a standby: a new clone has no slots."""
 
     stack: str = ""
     standby_host: str = ""
@@ -82,7 +85,7 @@ class ReplicationSlot(OnPrimary):
 
     def update(self, live: Self) -> Self:
         del live
-        return self
+        return self.create()
 
     def delete(self) -> None:
         with session(self, self._purpose) as server:

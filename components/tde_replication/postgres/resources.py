@@ -20,6 +20,7 @@ from tde_replication.postgres import (
     replication_slot,
     server,
     server_directory,
+    synchronous,
     topology,
     wal_encryption,
 )
@@ -193,6 +194,14 @@ class ReplicationCheckProvider(InServer):
 
 class ReplicationCheck(Managed, module="postgres", name="ReplicationCheck"):
     provider = ReplicationCheckProvider
+
+
+class SynchronousStandbysProvider(InServer):
+    kind = synchronous.SynchronousStandbys
+
+
+class SynchronousStandbys(Managed, module="postgres", name="SynchronousStandbys"):
+    provider = SynchronousStandbysProvider
 
 
 class MachineProvider(Provider):

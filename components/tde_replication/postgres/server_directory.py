@@ -35,6 +35,8 @@ class ServerDirectory(DataDirectory):
     primary_host: str = ""
     primary_directory: str = ""
     primary_identifier: str = ""
+    sender_host: str = ""
+    sender_directory: str = ""
     others: list[Place] = []
     """Of the cluster's other servers, one of which may have become the primary."""
     urn: str = ""

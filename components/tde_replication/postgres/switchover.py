@@ -23,6 +23,7 @@ from tde_replication.postgres.switchover_checks import (
     not_following,
 )
 from tde_replication.postgres.switchover_end import STOP_DEADLINE, drop_slots, inside
+from tde_replication.postgres.synchronous import forget
 from tde_replication.postgres.topology_server import DEMOTED, NOTE, PROMOTING, SIGNAL, Rule, Standing, TopologyServer
 from tde_replication.progress import note, progress
 from tde_replication.records import Cost
@@ -84,7 +85,8 @@ class Switchover:
             f"stops and {self.new.name} is promoted, about a second; clients of {self.old.name} must reconnect, and it follows "
             f"{self.new.name} without a new clone"
         )
-        if away := not_following(self.old, [one for one in self.servers if one not in {self.old, self.new}]):
+        others = [one for one in self.servers if one not in {self.old, self.new}]
+        if away := not_following(self.old, [one for one in others if one.follows(self.old.name) == self.old.name]):
             text += f"; {', '.join(away)} may need a new clone afterwards, for it does not stream now"
         return Cost(kind="switchover", server=self.old.name, text=text, seconds=1.0)
 
@@ -110,8 +112,12 @@ class Switchover:
         for rule in self.rules:
             HbaRule(**there, role=self.role, **rule.model_dump()).create()
         for server in self.servers:
-            if server != self.new:
+            if (
+                server != self.new and not server.upstream
+            ):  # what streams from a server by declaration has its slot there
                 ReplicationSlot(**there, slot=server.slot).create()
+        with self.new.session() as standby:
+            forget(standby)  # of the time when it was the primary: no commit waits for those that followed it then
 
     def _stop_old(self) -> float:
         """Returns when it took its last write. Where it has not sent everything, it goes on as before."""
@@ -150,7 +156,7 @@ class Switchover:
                 return f"{self.old.name} is not the primary again: run `up` with primary: {self.old.name} to go back"
             for name in (DEMOTED, NOTE):
                 self.old.machine.remove(self.old.data / name)
-            drop_slots([self.new], [one.slot for one in self.servers])
+            drop_slots(self.new, self.new.strays(self.servers, self.old.name))
         except UserError as why:
             return (
                 f"{self.old.name} could not be started again ({str(why).rstrip('.')}): run `up` with primary: {self.old.name} to "

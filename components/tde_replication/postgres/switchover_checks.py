@@ -61,6 +61,12 @@ def _blind(new: TopologyServer, server: Session) -> Iterator[str]:
 
 def against_demotion(old: TopologyServer, new: TopologyServer) -> Iterator[str]:
     """Why the running primary should not give up its part now."""
+    if new.follows(old.name) != old.name:
+        yield (
+            f"{new.name} streams from {new.upstream}, and not from {old.name}: take upstream out of its settings, and run `up` "
+            "before this"
+        )
+        return
     if old.restart == "refused":
         yield f"{old.name} must be stopped for it, and the stack says restart: refused: set restart: allowed for {old.name}"
     try:
@@ -166,7 +172,8 @@ class Loss:
     def refusal(self, standing: Standing) -> str | None:
         """Why it is not given up; None where a person has said so for this run."""
         others = [server for server in self.servers if server != self.old]
-        if standing == "silent" and (fed := [one.name for one in others if _is_fed(one)]):
+        own = [one for one in others if one.follows(self.old.name) == self.old.name]
+        if standing == "silent" and (fed := [one.name for one in own if _is_fed(one)]):
             return (
                 f"{self.old.name} does not answer here, and {', '.join(fed)} still receives WAL: it is alive. Make it reachable, "
                 "and run this again"

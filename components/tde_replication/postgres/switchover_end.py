@@ -9,9 +9,9 @@ STOP_DEADLINE = 120.0
 """Seconds for a fast stop: a primary waits for its standbys to receive everything."""
 
 
-def end(server: TopologyServer, servers: Sequence[TopologyServer]) -> None:
+def end(server: TopologyServer, servers: Sequence[TopologyServer], primary: str) -> None:
     """Another server is the primary: take away what the switchover from `server` has left on it."""
-    drop_slots([server], [one.slot for one in servers])
+    drop_slots(server, server.strays(servers, primary))
     server.machine.remove(server.data / NOTE)
 
 
@@ -56,21 +56,23 @@ def go_back(server: TopologyServer, servers: Sequence[TopologyServer]) -> str | 
     return None
 
 
-def drop_slots(servers: Iterable[TopologyServer], slots: Iterable[str]) -> None:
-    """Drop these on servers that are no primary, and would hold WAL for them for ever; who still streams from one is cut off."""
-    names = sorted(set(slots))
-    for server in servers:
-        match server.standing():
-            case "standby":
-                for name in names:
-                    ReplicationSlot(**inside(server), slot=name).delete()
-            case "down" | "demoted":
-                for name in names:
-                    server.machine.remove(server.data / "pg_replslot" / name)
-                # Without the directory itself, which goes with the last of them on some hosts, it could not start.
-                server.machine.make_directory(server.data / "pg_replslot")
-            case _:
-                pass
+def drop_slots(server: TopologyServer, slots: Iterable[str], *, idle: bool = False) -> None:
+    """Drop these on a server that is no primary, and would hold WAL for them for ever; who still streams from one is cut off,
+    unless only those are meant that are `idle`."""
+    names = sorted(slots)
+    match server.standing():
+        case "standby":
+            for name in names:
+                slot = ReplicationSlot(**inside(server), slot=name)
+                if not idle or slot.is_free:
+                    slot.delete()
+        case "down" | "demoted":
+            for name in names:
+                server.machine.remove(server.data / "pg_replslot" / name)
+            # Without the directory itself, which goes with the last of them on some hosts, it could not start.
+            server.machine.make_directory(server.data / "pg_replslot")
+        case _:
+            pass
 
 
 def inside(server: TopologyServer) -> dict[str, str]:

@@ -9,23 +9,30 @@ from typing import ClassVar, Self
 from tde_replication.errors import Conflict, Unavailable
 from tde_replication.parallel import parallel_map
 from tde_replication.postgres.on_primary import forget_primaries
-from tde_replication.postgres.replication_slot import SLOTS
 from tde_replication.postgres.switchover import Switchover
 from tde_replication.postgres.switchover_end import against_going_back, drop_slots, end, go_back
+from tde_replication.postgres.synchronous import Synchronous, commits_wait, let_go
 from tde_replication.postgres.topology_server import Rule, Standing, TopologyServer
 from tde_replication.reconciler import Resource
 from tde_replication.records import Cost
 from tde_replication.unasked import could_not_ask
 
 NOBODY = "no server"
+IDLE_SLOTS = "SELECT slot_name FROM pg_replication_slots WHERE NOT active"
+GO_ON = "go on"
 
 
 class Topology(Resource):
     primary: str
     """The name of the server that takes writes; of all that do, where the declared one is not among them."""
     servers: list[TopologyServer]
+    synchronous: Synchronous | None = None
+    """Which standbys commits wait for; `SynchronousStandbys` sets it, once they stream."""
+    commits: str = GO_ON
+    """"go on"; or "wait", where they wait for standbys that do not stream, and are declared not to."""
     stray_slots: list[str] = []
-    """Slots of the cluster's servers on a standby, where they would hold WAL for ever: none is wanted."""
+    """Slots of the cluster's servers on a standby from which their servers do not stream: there they would hold WAL for ever.
+    None is wanted."""
     unfinished: list[str] = []
     """Servers from which a switchover was begun that has not come to its end: none is wanted."""
 
@@ -49,8 +56,8 @@ class Topology(Resource):
 
     def stores(self, old: Self) -> bool:
         """Who may be the primary; whether a server may be restarted is for a switchover alone."""
-        return {(one.name, one.host, one.data_directory) for one in self.servers} != {
-            (one.name, one.host, one.data_directory) for one in old.servers
+        return {(one.name, one.host, one.data_directory, one.upstream) for one in self.servers} != {
+            (one.name, one.host, one.data_directory, one.upstream) for one in old.servers
         }
 
     def _server(self, name: str, *more: TopologyServer) -> TopologyServer | None:
@@ -67,7 +74,8 @@ class Topology(Resource):
         asked = [server for server in self.servers if standings[server.name] not in {"silent", "absent"}]
         return self.replace(
             primary=self._found(standings),
-            stray_slots=sorted(self._stray_slots(standings)),
+            commits=self._commits(standings),
+            stray_slots=sorted(f"{name} on {server.name}" for server, name in self._stray_slots(standings)),
             unfinished=[server.name for server in asked if server.is_noted],
         )
 
@@ -82,14 +90,30 @@ class Topology(Resource):
         """The names of the servers that take writes."""
         return self.primary.split(", ")
 
-    def _stray_slots(self, standings: Mapping[str, Standing]) -> Iterator[str]:
-        own = {server.slot for server in self.servers}
+    def _commits(self, standings: Mapping[str, Standing]) -> str:
+        mine = self._server(self.primary)
+        if (
+            self.synchronous
+            and self.synchronous.when_too_few == "continue"
+            and standings.get(self.primary) == "primary"
+        ):
+            assert mine  # noqa: S101 - it stands there
+            try:
+                with mine.session() as session:
+                    return "wait" if commits_wait(session) else GO_ON
+            except Unavailable as why:
+                could_not_ask("whether commits wait for standbys", why)
+        return GO_ON
+
+    def _stray_slots(self, standings: Mapping[str, Standing]) -> Iterator[tuple[TopologyServer, str]]:
+        """A slot that somebody streams from is not one: its standby has yet to be told where it streams from now."""
         for server in self.servers:
             if standings[server.name] != "standby":
                 continue
+            strays = server.strays(self.servers, self.primary)
             try:
                 with server.session() as session:
-                    yield from (f"{name} on {server.name}" for name, *_ in session.known(SLOTS) if name in own)
+                    yield from ((server, name) for (name,) in session.known(IDLE_SLOTS) if name in strays)
             except Unavailable as why:
                 could_not_ask(f"whether {server.name} holds WAL for a slot", why)
 
@@ -165,6 +189,10 @@ class Topology(Resource):
         elif former := self._against_former_ones(now):
             raise Conflict(former)
         self._settle(now)
+        mine = self._server(self.primary)
+        if mine and mine.standing() == "primary":
+            with mine.session() as session:
+                let_go(session, self.synchronous, live.synchronous)
         return self
 
     def _settle(self, live: Self) -> None:
@@ -173,11 +201,12 @@ class Topology(Resource):
             if server.name not in live.unfinished:
                 continue
             if server.name != self.primary:
-                end(server, live.servers)
+                end(server, live.servers, self.primary)
             elif why := against_going_back(server, live.servers) or go_back(server, live.servers):
                 raise Conflict(why)
         if live.stray_slots:
-            drop_slots(live.servers, [server.slot for server in live.servers])
+            for server in live.servers:
+                drop_slots(server, server.strays(live.servers, self.primary), idle=True)
 
     def delete(self) -> None:
         """Servers go by themselves."""

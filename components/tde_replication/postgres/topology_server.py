@@ -1,5 +1,6 @@
 """A server of the cluster as the topology knows it: where it is, and what it is now."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import PurePosixPath
 from typing import Literal
@@ -36,6 +37,8 @@ class TopologyServer(BaseModel):
     binaries: str
     slot: str
     """Its slot on whichever server it streams from."""
+    upstream: str = ""
+    """The name of the server that it streams from as a standby; empty: the primary."""
     restart: Literal["allowed", "refused"] = "allowed"
 
     @property
@@ -75,6 +78,14 @@ class TopologyServer(BaseModel):
         """Of a server that takes writes."""
         with self.session() as server:
             return int(server.value("SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)"), 16)
+
+    def follows(self, primary: str) -> str:
+        """The name of the server that it streams from, where it is no primary itself."""
+        return self.upstream or primary
+
+    def strays(self, servers: Sequence["TopologyServer"], primary: str) -> set[str]:
+        """The slots of `servers` that are not to be on it."""
+        return {one.slot for one in servers if one == self or one.follows(primary) != self.name}
 
     @property
     def is_promoting(self) -> bool:

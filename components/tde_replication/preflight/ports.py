@@ -66,7 +66,7 @@ def of_adopted(cluster: settings.Cluster, placement: Placement) -> list[str]:
             f"{placement.port}"
         )
     names = [name for name in elements(listen) if name]
-    if why := unreached(cluster, names):
+    if why := unreached(cluster, primary, names):
         found.append(
             f"{primary.place}.adopt: the server's listen_addresses: {why}: set them by ALTER SYSTEM, and restart it"
         )

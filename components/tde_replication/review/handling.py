@@ -31,6 +31,8 @@ HANDLING = {
         "primaryDirectory",
         "primaryHost",
         "role",
+        "senderDirectory",
+        "senderHost",
         "slot",
         "stack",
         "upstream",
@@ -90,6 +92,11 @@ HANDLING = {
         "name",
         "ours",
         "restart",
+    },
+    "SynchronousStandbys": {
+        "dataDirectory",
+        "host",
+        "others",
     },
     "Topology": {
         "database",

@@ -1,8 +1,8 @@
 """Checks of every server that does not take writes, and of synchronous replication on those that do."""
 
-import re
 from collections.abc import Iterator, Mapping
 
+from tde_replication.postgres.synchronous import wanted
 from tde_replication.status.finding import Finding, Level
 from tde_replication.status.model import Instance, Server, Slot, Snapshot
 from tde_replication.status.topology import Link
@@ -14,8 +14,6 @@ BY_SLOT_STATUS = {
     "lost": "its WAL is gone, so that the standby cannot follow any more: `make up` clones it anew",
     "unreserved": "its WAL goes with the next checkpoint: have the standby stream again before that",
 }
-NUMBER = re.compile(r"^\s*(?:first|any)?\s*(\d+)\s*\(", re.IGNORECASE)
-"""In synchronous_standby_names: how many standbys a commit waits for."""
 
 
 def replication_findings(snapshot: Snapshot, known: Mapping[str, Link]) -> Iterator[Finding]:
@@ -120,17 +118,14 @@ def _slot(server: Server, other: Server, slot: Slot, link: Link | None) -> Itera
 
 def _synchronous(server: Server, instance: Instance) -> Iterator[Finding]:
     names = instance.synchronous_standby_names.strip()
-    if not names:
-        return
-    number = NUMBER.match(names)
-    wanted = int(number[1]) if number else 1
+    number = wanted(names)
     there = sum(sender.state == "streaming" and sender.sync_state in {"sync", "quorum"} for sender in instance.senders)
-    if there < wanted:
+    if there < number:
         yield Finding(
             Level.BROKEN,
             "synchronous",
             server.name,
-            f"commits wait for {wanted} synchronous standby{'s' if wanted > 1 else ''}, and {there or 'none'} streams: bring "
+            f"commits wait for {number} synchronous standby{'s' if number > 1 else ''}, and {there or 'none'} streams: bring "
             f"them back, or change synchronous_standby_names ({names})",
         )
 

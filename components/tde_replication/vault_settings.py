@@ -1,0 +1,55 @@
+"""`vault` and `key` of the stack file: where the Vault is, and which of its keys the cluster is encrypted with."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from tde_replication.host_settings import Settings
+from tde_replication.values import AbsolutePath, Cipher, Namespace, VaultPath, VaultURL, distinct
+
+
+class Vault(Settings):
+    """The Vault server, which is there before the stack."""
+
+    mount: VaultPath | None = None
+    """The KV version 2 mount for this cluster's keys and credentials; default ``tde-`` and the stack's name."""
+    existing: bool = False
+    """Whether that mount was made by somebody else: then it is used, and never changed or removed."""
+    address_from_servers: VaultURL | None = None
+    """Its URL as the servers see it, where that is not vault:address: a container has a loopback of its own. Plain http is for
+    a loopback alone."""
+    network: str | None = None
+    """A docker network that servers in containers join to reach it."""
+    ca: AbsolutePath | None = None
+    """The CA certificate that signed Vault's; default VAULT_CACERT, else the system's."""
+    namespace: Namespace | None = None
+    """Vault's namespace that the mount, policies and tokens are in; default VAULT_NAMESPACE, else the root's."""
+    provider: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,63}$")] = "vault"
+    """What the key provider is called in pg_tde."""
+    token_period: Annotated[str, StringConstraints(pattern=r"^[1-9]\d*h$")] = "768h"  # noqa: S105
+    """The period of each server's token; every `up` within it renews the token."""
+
+
+def _cipher(bits: Any) -> Cipher:
+    return "aes_256" if bits == 256 else "aes_128"  # noqa: PLR2004 - bits
+
+
+class Key(Settings):
+    name: VaultPath | None = None
+    """The principal key; default the stack's name and ``-principal-key``. Another name is a rotation."""
+    scope: Annotated[list[Literal["default", "server"]], Field(min_length=1), AfterValidator(distinct)] = [
+        "server",
+        "default",
+    ]
+    former: Annotated[list[VaultPath], AfterValidator(distinct)] = []
+    """On an existing mount, where servers may open no other stack's keys: names of earlier keys that they still need and that
+    are not below ``<stack>/``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _moved(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "bits" in values:
+            raise ValueError(
+                f"bits is now the cluster's cipher: remove it, and write cipher: {_cipher(values['bits'])}"
+            )
+        return values

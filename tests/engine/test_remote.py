@@ -1,6 +1,7 @@
 """The component as programs in other languages use it: in a plugin that the engine runs, by a program that has it not."""
 
 import json
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -60,7 +61,13 @@ def test_a_cluster_is_made_repaired_and_removed(cluster: Cluster) -> None:
 def test_the_schema_has_the_settings_as_types(cluster: Cluster) -> None:
     """The engine has bound it: every reference leads to a type."""
     workspace = cluster.workspace
-    command = ["pulumi", "package", "get-schema", str(workspace.directory / "plugin")]
+    # Not by its directory: Pulumi's own language host would install it first, into the environment that its .venv leads to.
+    plugin = workspace.directory / "pulumi-resource-tde"
+    plugin.write_text(
+        f'#!/bin/sh\nexec {shlex.quote(str(HERE.python))} {shlex.quote(str(workspace.directory / "plugin"))} "$@"\n'
+    )
+    plugin.chmod(0o755)
+    command = ["pulumi", "package", "get-schema", str(plugin)]
     done = subprocess.run(
         command, cwd=workspace.directory, env=workspace.environment, capture_output=True, text=True, check=False
     )

@@ -135,18 +135,22 @@ def test_an_upstream_that_is_cloned_again_gets_its_slots_again(cluster: Cluster)
 
 
 def test_a_switchover_takes_all_of_it_along(cluster: Cluster) -> None:
-    """Commits wait for the former primary afterwards, and never in the middle; whatever streamed from the next one goes on."""
+    """Commits wait for the former primary afterwards, and never in the middle; whatever streamed from the next one goes on, which
+    nobody waits for where it is late."""
     workspace = cluster.workspace
     cluster.sql("db1", "TRUNCATE written")
+    declare(cluster, db3={"applyDelay": "1h"})
+    workspace.up_well()
     declare(cluster, {"primary": "db2"})
     with writing(cluster, SERVERS) as writer:
         eventually(lambda: len(writer.commits) > 20)
-        workspace.up_well()
+        done = workspace.up_well()
         count = len(writer.commits)
         eventually(lambda: len(writer.commits) > count + 20)
     assert writer.lost("db2") == set()
     assert writer.torn() == []
-    streams(cluster, "db3", "db2")
+    assert "standby db3 is not proved: it replays what it has 1h late" in done.text
+    assert cluster.sql("db3", "SELECT pg_is_in_recovery()") == [(True,)]
     streams(cluster, "db1", "db2")
     assert synchronous(cluster, "db2") == ['ANY 1 ("db1")', "db1"]
     workspace.unchanged()

@@ -162,10 +162,11 @@ class ReplicationCheck(OnServer):
             return str(standby.value("SELECT pg_last_wal_replay_lsn()"))
 
     def _held_back(self) -> str | None:
-        """By how much it is told to replay late, where it asks the primary for nothing before it has done so."""
+        """By how much it is told to replay late, where it asks for nothing before it has done so: after a start; and where its
+        upstream was promoted, for it has the end of the former timeline to replay first."""
         query = (
             "SELECT current_setting('recovery_min_apply_delay') FROM pg_stat_activity WHERE backend_type = 'startup' "
-            "AND wait_event = 'RecoveryApplyDelay' AND NOT EXISTS (SELECT FROM pg_stat_wal_receiver)"
+            "AND wait_event = 'RecoveryApplyDelay' AND NOT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')"
         )
         with suppress(Unavailable), session(self, self._purpose) as standby:
             found: str | None = standby.value(query)

@@ -89,7 +89,7 @@ def review(
         step for step in preview.steps.values() if step.operation != "same" and not step.token.startswith(_FRAMES)
     ]
     servers = _Servers(preview)
-    made.effects = [*_refusals(preview, servers), *_effects(preview, planned, servers)]
+    made.effects = list(dict.fromkeys([*_refusals(preview, servers), *_effects(preview, planned, servers)]))
     for step in planned:
         drift, declared, whole = compared(step)
         made.drift += drift

@@ -157,6 +157,7 @@ def _hba_rule(
     context: ClusterContext, address: str, inside: dict[str, Any], opts: ResourceOptions
 ) -> resources.HbaRule:
     plan, role = context.plan, context.cluster.replication.role
+    upstreams = plan.upstreams_of(address)
     return resources.HbaRule(
         context.named(f"{role} from {address}"),
         opts,
@@ -165,7 +166,8 @@ def _hba_rule(
         databases=plan.databases_from(address),
         role=role,
         address=address,
-        upstreams=plan.upstreams_of(address),
+        upstreams=sorted(upstreams),
+        upstream_places=upstreams,
     )
 
 

@@ -303,7 +303,8 @@ def test_what_streams_from_a_standby_has_its_slot_there_and_is_a_clone_of_the_pr
     assert made["ReplicationCheck db3"].inputs["senderDirectory"] == above["dataDirectory"]
     assert made["CleanupRecord db3"].inputs["primaryDirectory"] == above["dataDirectory"]
     [rule] = made.of("HbaRule")
-    assert rule.inputs["upstreams"] == {"db2": ["local", above["dataDirectory"]]}
+    assert rule.inputs["upstreams"] == ["db2"]
+    assert rule.inputs["upstreamPlaces"] == {"db2": ["local", above["dataDirectory"]]}
 
 
 def test_a_switchover_leaves_what_streams_from_its_target_as_it_is(place: Place) -> None:

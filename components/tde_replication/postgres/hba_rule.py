@@ -44,12 +44,15 @@ class HbaRule(OnPrimary):
     lines: int = 1
     loaded: bool = True
     """Whether the server has read the file since it was last changed."""
-    upstreams: dict[str, Place] = {}
-    """Standbys that others stream from, by name, with host and data directory: they have the line too."""
+    upstreams: list[str] = []
+    """Names of servers that standbys stream from by declaration: they have the line too."""
+    upstream_places: dict[str, Place] = {}
+    """By these names: host and data directory."""
     wrong: str = ""
     """The line that PostgreSQL would reject the file for at its next start, and why: none is wanted."""
 
     replaced_by: ClassVar[frozenset[str]] = OnPrimary.replaced_by | {"role", "address"}
+    not_compared: ClassVar[frozenset[str]] = frozenset({"upstream_places"})
 
     @property
     def identity(self) -> str:
@@ -62,7 +65,7 @@ class HbaRule(OnPrimary):
     def read(self) -> Self | None:
         if (live := self._read()) is None:
             return None
-        return live.replace(upstreams={name: place for name, place in self.upstreams.items() if self._has(name)})
+        return live.replace(upstreams=[name for name in self.upstreams if self._has(name)])
 
     def _read(self) -> Self | None:
         with session(self, self._purpose) as server:
@@ -113,15 +116,16 @@ class HbaRule(OnPrimary):
     def _everywhere(self) -> Self:
         """A standby that is not made yet gets the line with its base backup."""
         self._put()
-        for name, place in self.upstreams.items():
-            if hosts.host(place[0]).serves(PurePosixPath(place[1])):
+        for name in self.upstreams:
+            host, directory = self.upstream_places[name]
+            if hosts.host(host).serves(PurePosixPath(directory)):
                 self._on(name)._put()  # noqa: SLF001 - our own
         return self
 
     def _on(self, name: str) -> Self:
         """It, on one of the standbys that others stream from."""
-        host, directory = self.upstreams[name]
-        return self.replace(host=host, data_directory=directory, others=[], upstreams={})
+        host, directory = self.upstream_places[name]
+        return self.replace(host=host, data_directory=directory, others=[], upstreams=[])
 
     def _has(self, name: str) -> bool:
         """Whether that one has the line, as far as can be asked."""

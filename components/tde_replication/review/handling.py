@@ -47,6 +47,7 @@ HANDLING = {
         "dataDirectory",
         "host",
         "others",
+        "upstreamPlaces",
     },
     "KeyBinding": {
         "adopted",

@@ -111,6 +111,22 @@ def standbys(cluster: Resource, config: Config) -> Iterator[str]:
         yield f"cluster {cluster.name} has {count} of at least {config['least']:g} standbys"
 
 
+@rule(
+    "synchronous",
+    "A committed row must outlive the primary's machine.",
+    of="Topology",
+    level="disabled",
+    settings={"least": ("integer", 1)},
+)
+def synchronous(cluster: Resource, config: Config) -> Iterator[str]:
+    count = (cluster.inputs.get("synchronous") or {}).get("number", 0)
+    if count < config["least"]:
+        yield (
+            f"commits in cluster {cluster.name} wait for {count:g} of at least {config['least']:g} standbys: set "
+            "synchronous.number"
+        )
+
+
 @rule("no-superuser-output", "Whoever may read a stack's outputs would have the superuser's way in.", of=STACK)
 def no_superuser_output(stack: Resource, _: Config) -> Iterator[str]:
     for name, value in stack.inputs.items():

@@ -1,11 +1,11 @@
-"""(a) to (f), (i) and (k) to (n): servers that are processes of this machine."""
+"""(a) to (f), (i) and (k) to (o): servers that are processes of this machine."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-from benchmarks import clone, fixture, many, processes, switchover
+from benchmarks import clone, fixture, many, processes, reviewing, switchover
 from benchmarks.sides import Sides
 from benchmarks.table import Row, Table, times
 from benchmarks.times import Times
@@ -39,6 +39,8 @@ class Here:
             switchover.measure(self._sides, self._table)
         if "n" in wanted:
             fixture.measure(self._sides, self._table)
+        if "o" in wanted:
+            reviewing.measure(self._sides, self._table)
 
     def _memory(self) -> None:
         """Apart from the times: looking every 20 ms costs time."""

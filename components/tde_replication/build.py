@@ -22,6 +22,7 @@ from tde_replication.keys import key_vault, keys
 from tde_replication.member import ClusterContext, after, alone, as_primary, urn_of_child
 from tde_replication.plan import ClusterPlan
 from tde_replication.postgres import resources
+from tde_replication.postgres.synchronous import PARAMETER
 from tde_replication.postgres.topology_server import Rule, TopologyServer
 from tde_replication.standby import Registered, standby
 from tde_replication.unknown import as_input
@@ -73,6 +74,8 @@ def build(context: ClusterContext) -> Results:
         known["settings"] = primary.parameters(cluster, encrypted=plan.in_force) | (
             {"pg_tde.wal_encrypt": "on"} if cluster.wal_encryption and plan.in_force else {}
         )
+        if plan.synchronous:
+            known["settings"][PARAMETER] = plan.synchronous.names()
         primary.cleanup_record(context, context.token_file, context.ca_file, on_primary=known)
     vault_files = primary.vault_files(context, vault.tokens[primary.name])
     opts = context.child(depends_on=[directory, topology, *vault_files], protect=cluster.protect)
@@ -105,7 +108,7 @@ def build(context: ClusterContext) -> Results:
     if synchronous := plan.synchronous:
         last.append(
             resources.SynchronousStandbys(
-                context.named("synchronous_standby_names"),
+                context.named(PARAMETER),
                 after(on_primary, *last),
                 **inside,
                 names=synchronous.names(),

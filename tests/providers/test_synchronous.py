@@ -91,6 +91,18 @@ def test_it_is_set_drifts_and_is_given_back(primary: Node, standby: Node) -> Non
     assert live(primary) == 'FIRST 1 ("somebody")', "somebody else's"
 
 
+@pytest.mark.parametrize("left", ['ANY 1 ("db8")', ""])
+def test_what_was_there_before_comes_back_where_commits_went_on_by_less(primary: Node, left: str) -> None:
+    """Else they would wait for standbys that go with the stack."""
+    primary.rows("ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (\"somebody\")'")
+    primary.rows("SELECT pg_reload_conf()")
+    assert until(lambda: live(primary) != "", seconds=10)
+    made = resource(primary, 'ANY 2 ("db8", "db9")').create()
+    resource(primary, left).create()
+    made.delete()
+    assert live(primary) == 'FIRST 1 ("somebody")'
+
+
 @pytest.mark.parametrize(
     ("synchronous", "after"),
     [

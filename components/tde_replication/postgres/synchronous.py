@@ -17,6 +17,7 @@ from tde_replication.records import Cost
 
 PARAMETER = "synchronous_standby_names"
 METHODS = {"quorum": "ANY", "priority": "FIRST"}
+OURS = re.compile(r'(ANY|FIRST) \d+ \("[^"]+"(, "[^"]+")*\)')
 NUMBER = re.compile(r"^\s*(?:first|any)?\s*(\d+)\s*\(", re.IGNORECASE)
 """In synchronous_standby_names: how many standbys a commit waits for."""
 STREAMING = "SELECT application_name, sync_state FROM pg_stat_replication WHERE state = 'streaming'"
@@ -62,7 +63,7 @@ def let_go(primary: Session, declared: Synchronous | None, former: Synchronous |
     no reason to wait."""
     live = _live(primary)
     if declared is None:
-        if former and live:
+        if former and _is_of(live, former.names()) and commits_wait(primary):
             _set(primary, None)
         return
     there = [name for name, _ in primary.rows(STREAMING)]
@@ -78,6 +79,15 @@ def let_go(primary: Session, declared: Synchronous | None, former: Synchronous |
 def forget(server: Session) -> None:
     if _live(server):
         _set(server, None)
+
+
+def _is_of(live: str, names: str) -> bool:
+    """Whether a value waits for no others than `names` does: as it was made here, or less of it."""
+    return not live or bool(OURS.fullmatch(live) and set(_named(live)) <= set(_named(names)))
+
+
+def _named(names: str) -> list[str]:
+    return re.findall(r'"([^"]+)"', names)
 
 
 def _live(server: Session) -> str:
@@ -137,5 +147,6 @@ class SynchronousStandbys(OnPrimary):
 
     def delete(self) -> None:
         with session(self, self._purpose) as primary:
-            if _live(primary) == self.names:  # another value is somebody else's
+            # Another value is somebody else's; one that waits for fewer is ours: commits went on by it.
+            if _is_of(_live(primary), self.names):
                 _set(primary, self.found or None)

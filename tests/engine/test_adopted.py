@@ -45,7 +45,8 @@ class Adopted:
         self._sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'; SELECT pg_reload_conf()")
         self._sql("CREATE TABLE public.t AS SELECT 42 AS a; CREATE ROLE elder WITH REPLICATION LOGIN PASSWORD 'old'")
         db1 = {**cluster.workspace.cluster["servers"]["db1"], "adopt": True, "restart": "refused"}
-        declare(cluster, 1, db1=db1, encryption="required" if encryption else "off")
+        synchronous = {"standbys": ["db2"]}
+        declare(cluster, 1, db1=db1, encryption="required" if encryption else "off", synchronous=synchronous)
         self.before = self.look()
 
     def _sql(self, query: str) -> list[tuple[Any, ...]]:
@@ -67,7 +68,7 @@ class Adopted:
 
 
 @pytest.mark.parametrize(
-    "among", ["ReplicationSlot|HbaRule|Server db1", pytest.param(ON_SERVERS, marks=pytest.mark.soak)]
+    "among", ["ReplicationSlot|HbaRule|Server db1|Synchronous", pytest.param(ON_SERVERS, marks=pytest.mark.soak)]
 )
 def test_an_adopted_primary_keeps_nothing_of_an_up_that_never_ended(cluster: Cluster, among: str) -> None:
     adopted = Adopted(cluster, encryption=False)
@@ -119,6 +120,7 @@ def test_an_adopted_primary_comes_back_as_it_was(cluster: Cluster, encryption: b
         declare(cluster, 1, database="postgres")
     cluster.workspace.up_well()
     assert cluster.streaming() == ["tde_db2"]
+    assert cluster.sql("db1", "SELECT sync_state FROM pg_stat_replication") == [("quorum",)]
     assert adopted.look()["pid"] == adopted.before["pid"]
     cluster.workspace.unchanged()
     declared = cluster.workspace.cluster["servers"]["db1"]

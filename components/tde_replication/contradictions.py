@@ -92,6 +92,13 @@ def _of_primary(cluster: Cluster) -> list[str]:
         found.append(f"{primary.place}.port: missing; standbys must know where the adopted server listens")
     found += [mistake for source in cluster.sources for mistake in _too_few(cluster, source)]
     found += _between_kinds(cluster)
+    found += [
+        f"{standby.place}.settings.sync_replication_slots: PostgreSQL synchronizes slots from a primary alone, and "
+        f"{standby.name} streams from {above.name}: leave it out"
+        for standby in cluster.standbys
+        for above in [cluster.upstream(standby)]
+        if above is not primary and not is_off(standby.settings.get("sync_replication_slots", "off"))
+    ]
     for source in cluster.sources:
         if source.adopt:
             continue

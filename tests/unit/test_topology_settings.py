@@ -81,6 +81,13 @@ def mistakes(declared: dict[str, Any]) -> list[str]:
             ),
         ),
         (
+            document(db3={"upstream": "db2", "settings": {"sync_replication_slots": "on"}}),
+            (
+                "cluster.servers.db3.settings.sync_replication_slots: PostgreSQL synchronizes slots from a primary alone, and "
+                "db3 streams from db2: leave it out"
+            ),
+        ),
+        (
             document(
                 {"replication": {"tls": "require"}},
                 db1={"settings": TLS},

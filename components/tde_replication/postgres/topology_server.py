@@ -85,7 +85,7 @@ class TopologyServer(BaseModel):
 
     def strays(self, servers: Sequence["TopologyServer"], primary: str) -> set[str]:
         """The slots of `servers` that are not to be on it."""
-        return {one.slot for one in servers if one == self or one.follows(primary) != self.name}
+        return {one.slot for one in servers if one.name == self.name or one.follows(primary) != self.name}
 
     @property
     def is_promoting(self) -> bool:

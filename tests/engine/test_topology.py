@@ -153,4 +153,8 @@ def test_a_switchover_takes_all_of_it_along(cluster: Cluster) -> None:
     assert cluster.sql("db3", "SELECT pg_is_in_recovery()") == [(True,)]
     streams(cluster, "db1", "db2")
     assert synchronous(cluster, "db2") == ['ANY 1 ("db1")', "db1"]
+    # Who follows the primary anyway need not say so: its slot there is the same one.
+    declare(cluster, db3={"upstream": None, "applyDelay": None})
+    workspace.up_well()
+    streams(cluster, "db3", "db2")
     workspace.unchanged()

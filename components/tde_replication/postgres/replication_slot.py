@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from typing import ClassVar, Self
 
 from tde_replication import hosts
-from tde_replication.errors import Conflict, UserError
+from tde_replication.errors import AccessDenied, Conflict, Unavailable, UserError
 from tde_replication.postgres.marker import marker
 from tde_replication.postgres.on_primary import OnPrimary
 from tde_replication.postgres.session import Session, session
@@ -89,8 +89,11 @@ class ReplicationSlot(OnPrimary):
 
     def delete(self) -> None:
         with session(self, self._purpose) as server:
-            if self.slot_type == "physical":  # one that is not was put there by somebody else
-                self._drop(server)
+            if self.slot_type != "physical":
+                return  # somebody else put it there
+            if not self._is_free(server) and self._has_running_standby():
+                return  # another resource of the stack has it now: the standby's upstream was named, or is named no more
+            self._drop(server)
 
     @property
     def is_free(self) -> bool:
@@ -110,6 +113,13 @@ class ReplicationSlot(OnPrimary):
             return False
         machine, data = hosts.host(self.standby_host), PurePosixPath(self.standby_directory)
         return marker(machine, data).get("stack") == self.stack and machine.serves(data)
+
+    def _has_running_standby(self) -> bool:
+        """As far as can be asked: where it cannot, the slot goes with the rest of its standby."""
+        try:
+            return self._has_its_standby()
+        except (Unavailable, AccessDenied):
+            return False
 
     def _drop(self, server: Session) -> None:
         """Drop it, once nobody streams from it; whoever still does after a moment is disconnected."""

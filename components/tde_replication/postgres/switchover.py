@@ -111,13 +111,13 @@ class Switchover:
         progress(f"{self.new.name} gets its pg_hba rules and slots")
         for rule in self.rules:
             HbaRule(**there, role=self.role, **rule.model_dump()).create()
-        for server in self.servers:
-            if (
-                server != self.new and not server.upstream
-            ):  # what streams from a server by declaration has its slot there
-                ReplicationSlot(**there, slot=server.slot).create()
         with self.new.session() as standby:
             forget(standby)  # of the time when it was the primary: no commit waits for those that followed it then
+            # What streams from it already has its slot there.
+            used = {name for (name,) in standby.rows("SELECT slot_name FROM pg_replication_slots WHERE active")}
+        for server in self.servers:
+            if server != self.new and not server.upstream and server.slot not in used:
+                ReplicationSlot(**there, slot=server.slot).create()
 
     def _stop_old(self) -> float:
         """Returns when it took its last write. Where it has not sent everything, it goes on as before."""

@@ -61,11 +61,16 @@ def commits(primary: Node) -> bool:
         commit = pool.submit(client.execute, "SELECT pg_logical_emit_message(true, 'test', 'test')")
 
         def settled() -> bool:
-            waits = primary.value("SELECT wait_event = 'SyncRep' FROM pg_stat_activity WHERE pid = %s", [pid])
+            """It waits for longer than its standby takes to have it."""
+            waits = primary.value(
+                "SELECT wait_event = 'SyncRep' AND NOT EXISTS (SELECT FROM pg_stat_replication WHERE flush_lsn < "
+                "pg_current_wal_flush_lsn()) FROM pg_stat_activity WHERE pid = %s",
+                [pid],
+            )
             return commit.done() or bool(waits)
 
         assert until(settled, seconds=20)
-        if waited := not commit.done():
+        if waited := not until(commit.done, seconds=1):
             primary.rows("SELECT pg_cancel_backend(%s)", [pid])
         commit.result(timeout=20)
     return not waited

@@ -32,6 +32,8 @@ def pytest_configure() -> None:
     """
     stand_guard()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A run that was started in the background ignores it, and so would all that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     share = len(ports.RANGE) // 4
     ports.RANGE = ports.RANGE[worker % 4 * share :][:share]

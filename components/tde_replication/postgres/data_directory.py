@@ -182,7 +182,7 @@ class InitializedDirectory(DataDirectory):
     def read(self) -> Self | None:
         self.look()
         found = self._found()
-        # A primary that had data is not made anew over its standbys' copies because a disk is not mounted.
+        # Where a disk is not mounted, a new and empty primary would replace the copies that its standbys have.
         return None if self.disposable and found == NOTHING else self.replace(holds=found)
 
     def refusal(self, live: Self) -> str | None:

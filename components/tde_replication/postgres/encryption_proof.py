@@ -90,7 +90,7 @@ class EncryptionProof:
             primary.unless(psycopg.errors.DependentObjectsStillExist, drop)
 
     def _found(self, primary: Session) -> tuple[Any, ...] | None:
-        """Who owns the schema, and whether that is us and nobody else may use it; None where there is none."""
+        """The owner of the schema, and whether we own it and nobody else may use it; None: there is no such schema."""
         return primary.row(SCHEMA, [self.schema])
 
     def _refuse(self, primary: Session, owner: str, ours: bool) -> None:  # noqa: FBT001 - a row's columns

@@ -54,12 +54,12 @@ class Clone:
             # Also of one that streams: from the beginning of a WAL file, which the primary has, though not to where it has it.
             if astray := self._astray(reached, self._timeline(), primary):
                 return astray
-        # Also where its slot looks well: one that was made anew holds nothing back of what was gone before.
+        # Also where its slot looks well: a new slot does not bring back WAL that was removed before it was made.
         gone = needed is not None and needed < self.control.segment(f"{self.control.timeline:08X}{oldest}")
         return WAL_GONE if gone else None
 
     def _astray(self, reached: str, mine: int, primary: Session) -> str | None:
-        """Whether it has WAL that is none of the primary's."""
+        """Why it cannot follow: it has WAL that the primary does not have."""
         # To where the primary inserts, not flushes: a record that ends a WAL file counts up to the file's end for a standby
         # that has replayed it, while the primary still writes the rest of that file.
         now = primary.row(

@@ -67,7 +67,7 @@ class HostFile(OnHost):
 
     def delete(self) -> None:
         found = self.machine.status(self._path)
-        if found is None or found.kind != "directory":  # a directory in its place is none of ours
+        if found is None or found.kind != "directory":  # we did not make a directory in its place
             self.machine.remove(self._path)
 
 

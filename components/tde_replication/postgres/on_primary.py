@@ -59,7 +59,7 @@ class OnPrimary(OnServer):
 def find_primary(places: Sequence[Place]) -> Place:
     """The server that is not in recovery; where that is true of several, the first of them.
 
-    Raises `Unavailable` where there is none, and `AccessDenied` where the only one that may be it lets nobody in.
+    Raises `Unavailable` if no server is the primary, and `AccessDenied` if the only one that may be it refuses us.
     """
     key = tuple(places)
     if known := facts.current():

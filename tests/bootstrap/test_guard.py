@@ -65,9 +65,10 @@ def running(
         try:
             yield run
         finally:
-            for left in (*psutil.Process().children(recursive=True), *read(place)):
-                with suppress(psutil.Error):
-                    left.kill()
+            for left in psutil.process_iter(["cwd"]):  # not all that this process has started: that is dockerd too
+                if left.info["cwd"] == str(place):
+                    with suppress(psutil.Error):
+                        left.kill()
 
 
 def read(place: Path) -> list[psutil.Process]:
@@ -104,6 +105,16 @@ def test_nothing_stays_of_workers_either(tmp_path: Path, number: signal.Signals,
 def test_what_does_not_mind_being_told_to_end_does_not_stay(tmp_path: Path) -> None:
     with running(tmp_path, server=STUBBORN) as run:
         nothing_stays(tmp_path, run, signal.SIGKILL, 2, 1)
+
+
+def test_what_is_not_of_the_run_stays(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "600"]) as other:
+        try:
+            with running(tmp_path, waits=False) as run:
+                run.communicate(timeout=120)
+            assert other.poll() is None
+        finally:
+            other.kill()
 
 
 def test_nothing_stays_after_a_run_to_its_end_and_its_status_is_kept(tmp_path: Path) -> None:

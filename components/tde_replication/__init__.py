@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from tde_replication.errors import UserError
     from tde_replication.host_settings import Docker, Ssh
     from tde_replication.replication import EncryptedReplication
-    from tde_replication.settings import Cluster, Replication, Server, Synchronous
+    from tde_replication.replication_settings import Replication, Synchronous
+    from tde_replication.settings import Cluster, Server
     from tde_replication.vault_settings import Key, Vault
 
 _MODULES = {

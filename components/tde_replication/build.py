@@ -18,9 +18,9 @@ from psycopg.conninfo import make_conninfo
 from pulumi import Output, Resource, ResourceOptions
 
 from tde_replication import summary
+from tde_replication.cluster_plan import ClusterPlan
 from tde_replication.keys import key_vault, keys
 from tde_replication.member import ClusterContext, after, alone, as_primary, urn_of_child
-from tde_replication.plan import ClusterPlan
 from tde_replication.postgres import resources
 from tde_replication.postgres.synchronous import PARAMETER
 from tde_replication.postgres.topology_server import Rule, TopologyServer

@@ -17,7 +17,7 @@ from tde_replication.postgres.host_file import CA, PASSFILE
 from tde_replication.values import slot_name
 
 if TYPE_CHECKING:
-    from tde_replication.plan import ClusterPlan
+    from tde_replication.cluster_plan import ClusterPlan
 
 T = TypeVar("T")
 STANDBY_DEFAULTS = {"wal_retrieve_retry_interval": "1s"}

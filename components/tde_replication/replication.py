@@ -10,10 +10,11 @@ from pulumi import Output, Resource, ResourceOptions
 
 from tde_replication import later, records, settings, stack_file, unasked
 from tde_replication.build import Results, build
+from tde_replication.cluster_plan import ClusterPlan
 from tde_replication.errors import UserError, escaped
 from tde_replication.machines import machines
 from tde_replication.member import ClusterContext
-from tde_replication.plan import ClusterPlan, context_of, plan
+from tde_replication.plan import context_of, plan
 from tde_replication.postgres import resources
 from tde_replication.unknown import Value, gathered
 from tde_replication.vault.address import VaultAddress

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from tde_replication import host_settings, settings, vault_settings
+from tde_replication import host_settings, replication_settings, settings, vault_settings
 from tde_replication.schema import descriptions
 
 HEAD = """\
@@ -23,8 +23,8 @@ SECTIONS: list[tuple[str, str, type[host_settings.Settings]]] = [
     ("cluster", "", settings.Cluster),
     ("vault", "vault.", vault_settings.Vault),
     ("key", "key.", vault_settings.Key),
-    ("replication", "replication.", settings.Replication),
-    ("synchronous", "synchronous.", settings.Synchronous),
+    ("replication", "replication.", replication_settings.Replication),
+    ("synchronous", "synchronous.", replication_settings.Synchronous),
     ("each of servers", "server.", settings.Server),
     ("host: a machine reached by ssh", "host.", host_settings.Ssh),
     ("host: a container", "host.", host_settings.Docker),

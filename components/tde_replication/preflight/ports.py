@@ -3,13 +3,13 @@
 from pathlib import PurePosixPath
 
 from tde_replication import hosts, settings
-from tde_replication.contradictions import unreached
 from tde_replication.errors import UserError
 from tde_replication.hosts.listeners import holder, listener, same_directory
 from tde_replication.hosts.placement import Placement
 from tde_replication.postgres.guc import elements
 from tde_replication.postgres.marker import marker, of_another_stack
 from tde_replication.postgres.session import server_session
+from tde_replication.topology_contradictions import unreached
 from tde_replication.unasked import could_not_ask
 
 

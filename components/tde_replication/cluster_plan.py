@@ -1,0 +1,133 @@
+"""What a cluster is to be, as `plan` decides it and `build` makes it: all that depends on more than one server or setting."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+
+from tde_replication import settings
+from tde_replication.hosts.addresses import networks
+from tde_replication.hosts.placement import PlacementContext
+from tde_replication.member import Member
+from tde_replication.postgres.guc import is_off
+from tde_replication.postgres.host_file import TOKEN
+from tde_replication.postgres.synchronous import Synchronous
+from tde_replication.records import Cost
+from tde_replication.vault.address import VaultAddress
+from tde_replication.vault.names import VaultNames
+
+
+@dataclass(frozen=True)
+class ClusterPlan:
+    name: str
+    """The component's."""
+    stack: str
+    """The cluster's whole name: what a data directory is marked with."""
+    cluster: settings.Cluster
+    vault_address: VaultAddress
+    vault_names: VaultNames
+    context: PlacementContext
+    primary: Member
+    standbys: tuple[Member, ...]
+    reason: str
+    """Why pg_tde is not used; empty where it is."""
+    notices: tuple[str, ...] = ()
+    """What a person should know before an `up`."""
+    cost: Cost | None = None
+    """Of the adoption of the primary, which no resource knows yet."""
+
+    @property
+    def in_force(self) -> bool:
+        return not self.reason
+
+    @property
+    def members(self) -> list[Member]:
+        return [self.primary, *self.standbys]
+
+    def upstream(self, standby: Member) -> Member:
+        """The one that it streams from."""
+        name = self.cluster.upstream(standby.declared).name
+        return next(member for member in self.members if member.name == name)
+
+    @property
+    def downstream(self) -> list[Member]:
+        """The standbys, each after the one that it streams from."""
+
+        def depth(standby: Member) -> int:
+            above = self.upstream(standby)
+            return 0 if above is self.primary else 1 + depth(above)
+
+        return sorted(self.standbys, key=depth)
+
+    def places_beside(self, member: Member) -> list[tuple[str, str]]:
+        """Host and data directory of each other server, the primary's first."""
+        return [(one.placement.address, str(one.placement.data)) for one in self.members if one is not member]
+
+    @property
+    def key(self) -> str:
+        """The principal key."""
+        return self.vault_names.keys[0]
+
+    @property
+    def mount(self) -> str:
+        return self.vault_names.mount
+
+    @property
+    def token_file(self) -> str:
+        return f"{self.name}{TOKEN}"
+
+    @property
+    def vault_url(self) -> str:
+        """As the servers see it."""
+        return self.cluster.vault.address_from_servers or self.vault_address.address
+
+    @property
+    def mount_stays(self) -> bool:
+        """An adopted primary goes on after the stack, and its server key can never be unset: without key and token it could not
+        start again."""
+        return not self.cluster.disposable or self.primary.declared.adopt
+
+    @property
+    def clients(self) -> list[str]:
+        """Where servers connect from, each once: any of them may be a standby, after a switchover."""
+        return list(dict.fromkeys(one for member in self._following for one in self.clients_of(member)))
+
+    @property
+    def _following(self) -> list[Member]:
+        """In an order that a switchover does not change."""
+        return sorted(self.members, key=attrgetter("name")) if self.standbys else []
+
+    @property
+    def synchronous(self) -> Synchronous | None:
+        """Which standbys commits wait for."""
+        declared = self.cluster.synchronous
+        if declared is None:
+            return None
+        return Synchronous(
+            mode=declared.mode,
+            number=declared.number,
+            standbys=self.cluster.synchronous_standbys,
+            when_too_few=declared.when_too_few,
+        )
+
+    def upstreams_of(self, address: str) -> dict[str, tuple[str, str]]:
+        """The servers by name, with host and data directory, that standbys at this address stream from by declaration."""
+        found = [
+            self.upstream(one) for one in self.standbys if one.declared.upstream and address in self.clients_of(one)
+        ]
+        return {one.name: (one.placement.address, str(one.placement.data)) for one in found}
+
+    def clients_of(self, member: Member) -> Sequence[str]:
+        return member.placement.replication_sources or networks(self.primary.placement.replication_host)
+
+    def databases_from(self, address: str) -> list[str]:
+        """What pg_hba.conf lets servers at this address connect to."""
+        return ["replication", *self.databases(*(one for one in self._following if address in self.clients_of(one)))]
+
+    @property
+    def connection_type(self) -> str:
+        return "hostssl" if self.cluster.replication.encrypted else "host"
+
+    def databases(self, *standbys: Member) -> list[str]:
+        """The database that these log in to: those that synchronize the primary's slots need one."""
+        syncs = [member.declared.settings.get("sync_replication_slots", "off") for member in standbys]
+        return [] if all(map(is_off, syncs)) else [self.cluster.database]

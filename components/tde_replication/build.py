@@ -1,6 +1,6 @@
 """One pass that registers the resources of a plan.
 
-KeyVault ─ mount, policies, a token per server, the role's secret
+KeyVault ─ mount, a policy and a token per server, the role's secret
 └ Primary ─ CleanupRecord → Topology → DataDirectory + token file → Server
 ├ Extension → KeyProvider → PrincipalKey → KeyBinding (server, default) → WalEncryption
 ├ ReplicationRole → HbaRule
@@ -19,7 +19,7 @@ from pulumi import Output, Resource, ResourceOptions
 
 from tde_replication import summary
 from tde_replication.cluster_plan import ClusterPlan
-from tde_replication.keys import key_vault, keys
+from tde_replication.keys import key_vault, keys, token
 from tde_replication.member import ClusterContext, after, alone, as_primary, urn_of_child
 from tde_replication.postgres import resources
 from tde_replication.postgres.synchronous import PARAMETER
@@ -59,7 +59,10 @@ def build(context: ClusterContext) -> Results:
     adopted = primary.declared.adopt
     if not adopted:
         primary.cleanup_record(context, context.token_file, context.ca_file)
-    topology = _topology(context, context.child(depends_on=list(primary.ready)))
+    policy, opens = token(context, vault, primary)
+    # Who becomes the primary may make keys before; a new one needs no Vault for its initdb. Who was it may no more, afterwards.
+    before = [*primary.ready, policy] if plan.primary_is_there else list(primary.ready)
+    topology = _topology(context, context.child(depends_on=before))
     kind = resources.AdoptedDirectory if adopted else resources.ServerDirectory
     opts = context.child(depends_on=[*primary.ready, topology], protect=cluster.protect)
     of_kind: dict[str, Any] = {} if adopted else {"role": "primary", "others": plan.places_beside(primary)}
@@ -77,7 +80,7 @@ def build(context: ClusterContext) -> Results:
         if plan.synchronous:
             known["settings"][PARAMETER] = plan.synchronous.names()
         primary.cleanup_record(context, context.token_file, context.ca_file, on_primary=known)
-    vault_files = primary.vault_files(context, vault.tokens[primary.name])
+    vault_files = primary.vault_files(context, opens)
     opts = context.child(depends_on=[directory, topology, *vault_files], protect=cluster.protect)
     server = primary.server(context, directory, opts, {})
     # Where the whole data directory goes, nothing in it has to be taken away first; one that is set aside or that stays
@@ -101,9 +104,8 @@ def build(context: ClusterContext) -> Results:
     ready = [*last_keys, *rules]
     for member in plan.downstream:
         above = made[plan.upstream(member).name]
-        made[member.name] = standby(
-            context, member, apart, on_primary, above, ready, vault.tokens[member.name], password
-        )
+        _, opens = token(context, vault, member, topology)
+        made[member.name] = standby(context, member, apart, on_primary, above, ready, opens, password)
     last = [one.last for one in made.values()]
     if synchronous := plan.synchronous:
         last.append(

@@ -30,6 +30,8 @@ class ClusterPlan:
     standbys: tuple[Member, ...]
     reason: str
     """Why pg_tde is not used; empty where it is."""
+    primary_is_there: bool = False
+    """Whether the primary has data already: it may be a standby until now."""
     notices: tuple[str, ...] = ()
     """What a person should know before an `up`."""
     cost: Cost | None = None

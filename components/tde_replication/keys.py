@@ -12,7 +12,7 @@ from tde_replication.vault.key_vault import KeyVault
 
 
 def key_vault(context: ClusterContext, password: Output[str]) -> KeyVault:
-    """The mount, policies, a token for each server, and the role's secret with its `password`."""
+    """The mount, and the role's secret with its `password`; servers get theirs by `token`."""
     plan = context.plan
     provider = vault.Provider(
         f"{plan.name}-vault",
@@ -29,13 +29,22 @@ def key_vault(context: ClusterContext, password: Output[str]) -> KeyVault:
         address=plan.vault_address,
         names=plan.vault_names,
         keep=plan.mount_stays,
-        keep_primary=plan.primary.declared.adopt,
         protect=plan.cluster.protect,
         named=context.named,
-        servers={member.name: "primary" if member is plan.primary else "standby" for member in plan.members},
-        token_period_hours=int(plan.cluster.vault.token_period.removesuffix("h")),
         password=password,
         opts=context.child(providers=[provider]),
+    )
+
+
+def token(context: ClusterContext, made: KeyVault, member: Member, *before: Resource) -> tuple[Resource, Output[str]]:
+    """A server's policy and token; what comes `before` its policy."""
+    plan = context.plan
+    return made.token(
+        member.name,
+        "primary" if member is plan.primary else "standby",
+        int(plan.cluster.vault.token_period.removesuffix("h")),
+        keep=member.declared.adopt,
+        after=before,
     )
 
 

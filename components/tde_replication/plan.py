@@ -12,6 +12,7 @@ from tde_replication.hosts import facts
 from tde_replication.hosts.placement import PlacementContext
 from tde_replication.member import Member
 from tde_replication.parallel import parallel_map
+from tde_replication.postgres.marker import marker
 from tde_replication.preflight.adoption import adoption, check_adoption, check_dependents
 from tde_replication.preflight.clone import check_clones
 from tde_replication.preflight.keys import check_cipher, check_keys_in_use, check_weaker_cipher, notices_of_cipher
@@ -58,6 +59,7 @@ def plan(name: str, cluster: settings.Cluster, vault_address: VaultAddress, sour
             shared=declared.existing,
             role=cluster.replication.role,
             keys=(cluster.key.name or f"{context.prefix}-principal-key", *cluster.key.former),
+            servers=tuple(sorted(cluster.servers)),
         ),
         context,
         primary,
@@ -67,9 +69,10 @@ def plan(name: str, cluster: settings.Cluster, vault_address: VaultAddress, sour
     with facts.shared():
         refusal, cost = _of_adopted(found)
         mistakes, notices = _asked(found, source, refusal)
+        there = _is_there(primary)
     if mistakes:
         raise StackFileError(source, mistakes)
-    return replace(found, notices=tuple(notices), cost=cost)
+    return replace(found, notices=tuple(notices), cost=cost, primary_is_there=there)
 
 
 def context_of(name: str, cluster: settings.Cluster) -> PlacementContext:
@@ -141,6 +144,14 @@ def _asked(plan: ClusterPlan, source: str, refusal: str | None) -> tuple[list[st
     if cluster.encryption == "required" and plan.reason:
         found.append(f"cluster.encryption: required, and {plan.reason} (see docs/encryption.md)")
     return found, notices
+
+
+def _is_there(member: Member) -> bool:
+    """Also where its machine cannot be asked now."""
+    try:
+        return bool(marker(hosts.host(member.placement.address), member.placement.data))
+    except UserError:
+        return True
 
 
 def _of_adopted(plan: ClusterPlan) -> tuple[str | None, Cost | None]:

@@ -62,7 +62,13 @@ def _rename(server: str, name: str) -> Callable[[Document], object]:
 def of_standby(name: str, step: str) -> dict[str, str]:
     """The plan for a standby that comes or goes."""
     kinds = (
-        *("Token {}-token", "HostFile {}-vault-token", "HostFile {}-vault-ca", "HostFile {}-pgpass"),
+        *(
+            "Policy {}-policy",
+            "Token {}-token",
+            "HostFile {}-vault-token",
+            "HostFile {}-vault-ca",
+            "HostFile {}-pgpass",
+        ),
         *(
             "CleanupRecord {}",
             "ReplicationSlot tde_{}",

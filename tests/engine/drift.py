@@ -374,7 +374,7 @@ ROWS = [
         "Policy (Vault)",
         "widened",
         drift_actions.policy('path "*" { capabilities = ["create", "read", "update", "delete", "list"] }'),
-        {"Policy drift-standby-policy": "update"},
+        {"Policy db2-policy": "update"},
         batch="8",
     ),
     Row(
@@ -407,8 +407,8 @@ ROWS = [
     Row(
         "Policy (Vault)",
         "removed",
-        lambda cluster: cluster.bao.client().sys.delete_policy(f"tde-{cluster.workspace.stack}-standby"),
-        {"Policy drift-standby-policy": "update"},
+        lambda cluster: cluster.bao.client().sys.delete_policy(f"tde-{cluster.workspace.stack}__db2"),
+        {"Policy db2-policy": "update"},
         batch="9",
     ),
     Row(

@@ -200,9 +200,7 @@ def unreserve(cluster: Cluster) -> None:
 
 
 def policy(text: str) -> Callable[[Cluster], object]:
-    return lambda cluster: cluster.bao.client().sys.create_or_update_policy(
-        f"tde-{cluster.workspace.stack}-standby", text
-    )
+    return lambda cluster: cluster.bao.client().sys.create_or_update_policy(f"tde-{cluster.workspace.stack}__db2", text)
 
 
 def revoke(name: str) -> Callable[[Cluster], object]:

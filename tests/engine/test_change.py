@@ -376,7 +376,12 @@ def test_a_standby_moves_to_another_directory(cluster: Cluster) -> None:
         )
     )
     preview = workspace.preview()
-    gone = of_standby("db3", "replace").keys() - {"Token db3-token", "ReplicationSlot tde_db3", "CleanupRecord db3"}
+    gone = of_standby("db3", "replace").keys() - {
+        "Policy db3-policy",
+        "Token db3-token",
+        "ReplicationSlot tde_db3",
+        "CleanupRecord db3",
+    }
     assert preview.plan == dict.fromkeys(gone, "replace") | {
         "CleanupRecord db3": "update",
         "Topology change": "update",
@@ -396,7 +401,7 @@ def test_a_mount_that_is_no_longer_the_stacks(cluster: Cluster) -> None:
     plan = {"Mount change-mount": "delete[retain]", **TOKENS}
     plan |= {"SecretV2 change-replication-secret": "replace[retain]"}
     plan |= {"SecretContent change-replication-secret": "replace"}
-    plan |= dict.fromkeys(("Policy change-primary-policy", "Policy change-standby-policy"), "replace")
+    plan |= dict.fromkeys((f"Policy {name}-policy" for name in cluster.names), "replace")
     plan[f"KeyProvider {workspace.cluster['vault']['provider']}"] = "update"
     declared, used = workspace.cluster, workspace.cluster["key"]["name"]
     workspace.write(edited(declared, lambda c: (c["vault"].update(existing=True), c["key"].update(name="apart"))))

@@ -71,6 +71,13 @@ def nothing_lost(writer: Writer, name: str) -> None:
             eventually(lambda other=other: writer.lost(other) == set())  # type: ignore[misc]
 
 
+def may_make_keys(cluster: Cluster, name: str) -> bool:
+    """With the token that the server has."""
+    token, path = cluster.file(name, "vault-token").read_text(), f"tde-{cluster.workspace.stack}/data/another"
+    held = cluster.bao.client().write("sys/capabilities", token=token, paths=[path])["data"][path]
+    return "create" in held
+
+
 def test_a_switchover_is_one_update_and_clones_nothing(cluster: Cluster) -> None:
     workspace = cluster.workspace
     made = {name: cluster.sql(name, "SELECT pg_postmaster_start_time()") for name in ("db2", "db3")}
@@ -85,6 +92,13 @@ def test_a_switchover_is_one_update_and_clones_nothing(cluster: Cluster) -> None
     assert "switchover from db1 to db2: db2 is " in preview.text
     assert "it follows db2 without a new clone" in preview.text
     assert {step for what, step in preview.plan.items() if what.startswith(("DataDirectory", "Server"))} == {"update"}
+    in_vault = {what: step for what, step in preview.plan.items() if what.startswith(("Policy", "Token", "HostFile"))}
+    assert in_vault == {
+        "Policy db1-policy": "update",
+        "Policy db2-policy": "update",
+        "HostFile db1-pgpass": "create",
+        "HostFile db2-pgpass": "delete",
+    }
     with writing(cluster, SERVERS) as writer:
         eventually(lambda: len(writer.commits) > 20)
         workspace.up_well()
@@ -93,6 +107,7 @@ def test_a_switchover_is_one_update_and_clones_nothing(cluster: Cluster) -> None
     assert {commit.server for commit in writer.commits} == {"db1", "db2"}
     nothing_lost(writer, "db2")
     assert {name: cluster.sql(name, "SELECT pg_postmaster_start_time()") for name in ("db2", "db3")} == made
+    assert {name: may_make_keys(cluster, name) for name in cluster.names} == {"db1": False, "db2": True, "db3": False}
     whole(cluster, "db2")
 
 

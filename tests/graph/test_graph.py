@@ -61,8 +61,8 @@ pulumi:providers:vault orders-vault
 tde:index:EncryptedReplication orders
 tde:index:KeyVault orders
 vault:index/mount:Mount orders-mount
-vault:index/policy:Policy orders-primary-policy
-vault:index/policy:Policy orders-standby-policy
+vault:index/policy:Policy db1-policy
+vault:index/policy:Policy db2-policy
 vault:kv/secretV2:SecretV2 orders-replication-secret""".splitlines()
 OF_A_STANDBY = {label for label in WHOLE if "db2" in label}
 OF_PG_TDE = {label for label in WHOLE if label.startswith(("Extension", "Key", "Principal", "Wal"))}
@@ -165,7 +165,7 @@ def test_everything_is_inside_the_component(place: Place) -> None:
     [
         # A token before the server, which fetches its server key as it starts.
         ("HostFile db1-vault-token", "Server db1"),
-        ("vault:index/policy:Policy orders-primary-policy", "HostFile db1-vault-token"),
+        ("vault:index/policy:Policy db1-policy", "HostFile db1-vault-token"),
         ("DataDirectory db1", "Server db1"),
         # Who is the primary, before anything that lies in one.
         ("Topology orders", "DataDirectory db1"),
@@ -384,14 +384,26 @@ def test_a_standby_that_synchronizes_slots_logs_in_to_a_database(place: Place, s
     assert [line.split(":")[2] for line in passfile.splitlines()] == ["replication", *databases]
 
 
-def test_servers_get_tokens_of_their_own_with_the_policy_of_their_kind(place: Place) -> None:
+def test_servers_get_tokens_and_policies_of_their_own(place: Place) -> None:
     made = place.build(place.cluster("db2"))
     of = {name: made[f"Token {name}-token"] for name in ("db1", "db2")}
-    assert "vault:index/policy:Policy orders-primary-policy" in made.before(str(of["db1"]))
-    assert "vault:index/policy:Policy orders-standby-policy" in made.before(str(of["db2"]))
-    assert "vault:index/policy:Policy orders-primary-policy" not in made.before(str(of["db2"]))
-    for token in of.values():
+    assert "vault:index/policy:Policy db1-policy" in made.before(str(of["db1"]))
+    assert "vault:index/policy:Policy db2-policy" in made.before(str(of["db2"]))
+    for name, token in of.items():
+        policy = made[f"vault:index/policy:Policy {name}-policy"]
+        assert policy.urn in token.dependencies
+        assert token.inputs["policies"] == [policy.inputs["name"]]
         assert token.inputs["periodHours"] == 768
+
+
+def test_the_next_primary_may_make_keys_before_a_switchover_and_the_former_one_until_its_end(place: Place) -> None:
+    cluster = place.cluster("db2")
+    data = place.root / "db1" / "data"
+    data.mkdir(parents=True)
+    (data / MARKER).write_text(json.dumps({"stack": "tde-replication/orders/orders", "name": "db1"}))
+    made = place.build(cluster)
+    assert "vault:index/policy:Policy db1-policy" in made.before("Topology orders")
+    assert "Topology orders" in made.before("vault:index/policy:Policy db2-policy")
 
 
 def capabilities(policy: str) -> dict[str, set[str]]:
@@ -401,8 +413,8 @@ def capabilities(policy: str) -> dict[str, set[str]]:
 
 def test_policies_hold_what_pg_tde_calls_and_no_more(place: Place) -> None:
     made = place.build(place.cluster("db2", vault={"mount": "team/tde"}))
-    primary = made["vault:index/policy:Policy orders-primary-policy"].inputs
-    standby = made["vault:index/policy:Policy orders-standby-policy"].inputs
+    primary = made["vault:index/policy:Policy db1-policy"].inputs
+    standby = made["vault:index/policy:Policy db2-policy"].inputs
     assert capabilities(primary["policy"]) == {
         "sys/mounts/team/tde": {"read"},
         "team/tde/data/*": {"create", "read"},
@@ -411,13 +423,13 @@ def test_policies_hold_what_pg_tde_calls_and_no_more(place: Place) -> None:
         "team/tde/metadata": {"list"},
     }
     assert capabilities(standby["policy"]) == {"team/tde/data/*": {"read"}, "team/tde/data/replication/*": {"deny"}}
-    assert (primary["name"], standby["name"]) == ("team_2ftde-primary", "team_2ftde-standby")
+    assert (primary["name"], standby["name"]) == ("team_2ftde__db1", "team_2ftde__db2")
 
 
 def test_on_a_shared_mount_they_open_the_stacks_own_keys_alone(place: Place) -> None:
     key = {"name": "orders/2027", "former": ["orders-2026", "orders/2025"]}
     made = place.build(place.cluster("db2", vault={"mount": "shared", "existing": True}, key=key))
-    assert capabilities(made["vault:index/policy:Policy orders-primary-policy"].inputs["policy"]) == {
+    assert capabilities(made["vault:index/policy:Policy db1-policy"].inputs["policy"]) == {
         "sys/mounts/shared": {"read"},
         "shared/data/orders/*": {"create", "read"},
         "shared/data/orders-2026": {"create", "read"},
@@ -425,7 +437,7 @@ def test_on_a_shared_mount_they_open_the_stacks_own_keys_alone(place: Place) -> 
         "shared/metadata/": {"list"},
         "shared/metadata": {"list"},
     }
-    assert capabilities(made["vault:index/policy:Policy orders-standby-policy"].inputs["policy"]) == {
+    assert capabilities(made["vault:index/policy:Policy db2-policy"].inputs["policy"]) == {
         "shared/data/orders/*": {"read"},
         "shared/data/orders-2026": {"read"},
         "shared/data/replication/*": {"deny"},
@@ -433,9 +445,9 @@ def test_on_a_shared_mount_they_open_the_stacks_own_keys_alone(place: Place) -> 
 
 
 def test_the_default_key_is_opened_on_a_shared_mount_too(place: Place) -> None:
-    made = place.build(place.cluster(vault={"mount": "shared", "existing": True}))
+    made = place.build(place.cluster("db2", vault={"mount": "shared", "existing": True}))
     key = made["PrincipalKey orders-principal-key"].inputs["key"]
-    opened = capabilities(made["vault:index/policy:Policy orders-standby-policy"].inputs["policy"])
+    opened = capabilities(made["vault:index/policy:Policy db2-policy"].inputs["policy"])
     assert opened[f"shared/data/{key}"] == {"read"}
 
 
@@ -619,17 +631,17 @@ def test_an_existing_mount_is_used_and_not_made(place: Place) -> None:
 
 def test_two_stacks_on_one_mount_have_nothing_in_it_in_common(place: Place) -> None:
     def names(**vault: Any) -> list[str]:
-        made = place.build(place.cluster(vault={"mount": "team/tde", **vault}))
-        labels = ("index/policy:Policy orders-primary-policy", "index/policy:Policy orders-standby-policy")
+        made = place.build(place.cluster("db2", vault={"mount": "team/tde", **vault}))
+        labels = ("index/policy:Policy db1-policy", "index/policy:Policy db2-policy")
         return [
             made[f"vault:{label}"].inputs["name"]
             for label in (*labels, "kv/secretV2:SecretV2 orders-replication-secret")
         ]
 
-    assert names() == ["team_2ftde-primary", "team_2ftde-standby", "replication/replicator"]
+    assert names() == ["team_2ftde__db1", "team_2ftde__db2", "replication/replicator"]
     assert names(existing=True) == [
-        "team_2ftde__orders-primary",
-        "team_2ftde__orders-standby",
+        "team_2ftde__orders__db1",
+        "team_2ftde__orders__db2",
         "replication/orders/replicator",
     ]
 

@@ -9,7 +9,7 @@ from tde_replication.postgres.base_backup import ClonedDirectory
 from tde_replication.postgres.key_provider import KeyProvider
 from tde_replication.postgres.principal_key import KeyBinding, PrincipalKey
 from tde_replication.postgres.replication_check import ReplicationCheck
-from tde_replication.vault.names import KINDS, VaultNames
+from tde_replication.vault.names import VaultNames
 from tests.openbao import OpenBao
 from tests.providers.servers import Node
 
@@ -24,7 +24,7 @@ class KeyStore:
         self.openbao = openbao
         self.client = openbao.client()
         self.client.sys.enable_secrets_engine("kv", path=MOUNT, options={"version": "2"})
-        for kind in KINDS:
+        for kind in ("primary", "standby"):
             self.client.sys.create_or_update_policy(f"orders-{kind}", NAMES.policy_text(kind))
 
     def in_namespace(self, namespace: str) -> Any:

@@ -5,7 +5,7 @@ from tde_replication.errors import Unavailable, UserError
 from tde_replication.unasked import could_not_ask
 from tde_replication.vault.address import CREDENTIALS, VaultAddress, description
 from tde_replication.vault.client import Client, Denied
-from tde_replication.vault.names import KINDS, VaultNames, owner
+from tde_replication.vault.names import VaultNames, owner
 from tde_replication.vault_url import on_loopback
 
 
@@ -99,7 +99,7 @@ def _of_policies(client: Client, names: VaultNames, *, ours: bool) -> list[str]:
     """pulumi-vault would overwrite a policy of the same name, and remove it in the end; `ours`: the mount that they are named
     after is this stack's."""
     found = []
-    for name in map(names.policy, KINDS):
+    for name in map(names.policy, names.servers):
         there = client.get(f"sys/policies/acl/{name}")
         made_for = owner(str(there.get("policy", ""))) if there else None
         if there and made_for != names.stack and not ours:

@@ -1,31 +1,28 @@
-"""What a cluster has in Vault: a KV version 2 mount, a policy per kind of server, a token per server, and the replication
-role's credentials. The Vault server itself is there before the stack.
+"""What a cluster has in Vault: a KV version 2 mount, a policy and a token per server, and the replication role's credentials.
+The Vault server itself is there before the stack.
 
 By pulumi-vault, but for what it cannot do: its token resource is deprecated, and its secret does not see that a value is gone.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 import pulumi
 import pulumi_vault as vault
-from pulumi import Output, ResourceOptions
+from pulumi import Output, Resource, ResourceOptions
 
 from tde_replication.vault import resources
 from tde_replication.vault.address import VaultAddress, description
-from tde_replication.vault.names import KINDS, Kind, VaultNames
+from tde_replication.vault.names import Kind, VaultNames
 
 
 class KeyVault(pulumi.ComponentResource):
-    """The mount, a policy for each kind of server, a periodic token for each server, and the replication role's secret; their
-    names are `VaultNames`.
+    """The mount, the replication role's secret, and by `token` what each server has; their names are `VaultNames`.
 
-    The mount holds principal keys: it stays when the stack goes, unless the stack is disposable; `keep_primary`: so do the
-    primary's policy and token.
+    The mount holds principal keys: it stays when the stack goes, unless the stack is disposable.
     """
 
     mount: Output[str]
-    tokens: dict[str, Output[str]]
 
     def __init__(
         self,
@@ -35,10 +32,7 @@ class KeyVault(pulumi.ComponentResource):
         address: VaultAddress,
         names: VaultNames,
         keep: bool,
-        keep_primary: bool,
         protect: bool,
-        servers: Mapping[str, Kind],
-        token_period_hours: int,
         password: Output[str],
         opts: ResourceOptions,
     ) -> None:
@@ -63,28 +57,8 @@ class KeyVault(pulumi.ComponentResource):
             )
             path = made.path
         self.mount = Output.from_input(path)
-        retained = ResourceOptions(retain_on_delete=keep_primary)
-        policies = {
-            kind: vault.Policy(
-                f"{name}-{kind}-policy",
-                name=names.policy(kind),
-                policy=self.mount.apply(lambda _, kind=kind: names.policy_text(kind)),  # type: ignore[misc]
-                opts=ResourceOptions.merge(child, retained if kind == "primary" else None),
-            )
-            for kind in KINDS
-        }
-        here = {"address": address.address, "ca": address.ca or "", "namespace": address.namespace or ""}
-        self.tokens = {
-            server: resources.Token(
-                named(f"{server}-token"),
-                ResourceOptions.merge(child, retained if kind == "primary" else None),
-                **here,
-                server=server,
-                policies=[policies[kind].name],
-                period_hours=token_period_hours,
-            ).client_token
-            for server, kind in servers.items()
-        }
+        self._names, self._named, self._child = names, named, child
+        self._here = {"address": address.address, "ca": address.ca or "", "namespace": address.namespace or ""}
         secret = vault.kv.SecretV2(
             f"{name}-replication-secret",
             mount=self.mount,
@@ -96,10 +70,35 @@ class KeyVault(pulumi.ComponentResource):
         resources.SecretContent(
             f"{name}-replication-secret",
             ResourceOptions.merge(child, ResourceOptions(depends_on=[secret])),
-            **here,
+            **self._here,
             mount=self.mount,
             name=names.secret,
             username=names.role,
             password=password,
         )
         self.register_outputs({"mount": self.mount})
+
+    def token(
+        self, server: str, kind: Kind, period_hours: int, *, keep: bool, after: Sequence[Resource] = ()
+    ) -> tuple[Resource, Output[str]]:
+        """A server's policy and periodic token; `keep`: both stay when the stack goes. `after`: what comes before the policy.
+
+        Each server's policy is its own, and another primary only changes what the two policies say: Vault asks them at each
+        request, so that tokens stay as they are.
+        """
+        opts = ResourceOptions.merge(self._child, ResourceOptions(retain_on_delete=keep))
+        policy = vault.Policy(
+            self._named(f"{server}-policy"),
+            name=self._names.policy(server),
+            policy=self.mount.apply(lambda _: self._names.policy_text(kind)),
+            opts=ResourceOptions.merge(opts, ResourceOptions(depends_on=after)),
+        )
+        token = resources.Token(
+            self._named(f"{server}-token"),
+            ResourceOptions.merge(opts, ResourceOptions(depends_on=[policy])),
+            **self._here,
+            server=server,
+            policies=[self._names.policy(server)],  # not from its outputs: unknown in the preview of a switchover
+            period_hours=period_hours,
+        )
+        return policy, token.client_token

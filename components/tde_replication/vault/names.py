@@ -8,7 +8,6 @@ from typing import Literal
 from tde_replication.vault.address import CREDENTIALS
 
 Kind = Literal["primary", "standby"]
-KINDS: tuple[Kind, ...] = ("primary", "standby")
 OWNER = "# Made by tde-replication for "
 
 
@@ -26,15 +25,18 @@ class VaultNames:
     role: str
     keys: tuple[str, ...] = ()
     """The names of the stack's keys: the declared one and former ones. Only on a shared mount are they told apart."""
+    servers: tuple[str, ...] = ()
+    """Their names: each has a policy, which says what the primary or what a standby may."""
 
     @property
     def secret(self) -> str:
         """The replication role's, in the mount."""
         return "/".join([CREDENTIALS, *([self.name] if self.shared else []), self.role])
 
-    def policy(self, kind: Kind) -> str:
-        """A policy's name; no two mounts and stacks share one. (Vault takes names in lower case.)"""
-        return _encoded(self.mount) + (f"__{_encoded(self.name)}" if self.shared else "") + f"-{kind}"
+    def policy(self, server: str) -> str:
+        """The name of a server's policy; no two mounts, stacks and servers share one. (Vault takes names in lower case.)"""
+        parts = [self.mount, *([self.name] if self.shared else []), server]
+        return "__".join(map(_encoded, parts))
 
     @property
     def prefix(self) -> str:
@@ -82,7 +84,7 @@ class VaultNames:
             f"{self.mount}/data/{self.secret}": {"create", "read", "update"},
             f"{self.mount}/undelete/{self.secret}": {"update"},
             f"{self.mount}/metadata/{self.secret}": {"read", "delete"},
-            **{f"sys/policies/acl/{self.policy(kind)}": {"read", "update", "delete"} for kind in KINDS},
+            **{f"sys/policies/acl/{self.policy(server)}": {"read", "update", "delete"} for server in self.servers},
             "auth/token/create-orphan": {"update", "sudo"},
             "auth/token/lookup-accessor": {"update"},
             "auth/token/renew-accessor": {"update"},

@@ -52,10 +52,10 @@ check: ## lint, format, types; the workflows too
 	@$(TOOLS) zizmor --offline --quiet .github
 
 test: ## all tests but those of `make soak`, from nothing
-	@$(WITH_TOOLS) pytest -n logical --maxprocesses 4 --no-loadscope-reorder
+	@$(WITH_TOOLS) pytest -n auto --no-loadscope-reorder
 
 test-unit: ## the tests that need neither an engine nor a server: under a minute
-	@$(WITH_TOOLS) pytest -q -n logical tests/unit tests/graph
+	@$(WITH_TOOLS) pytest -q -n auto tests/unit tests/graph
 
 soak: ## the tests that take long, marked soak
 	@$(WITH_TOOLS) pytest -m soak

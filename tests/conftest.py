@@ -39,6 +39,11 @@ def pytest_configure() -> None:
     ports.RANGE = ports.RANGE[worker % 4 * share :][:share]
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores, for tests wait for servers about as long as they compute; not more than have ports."""
+    return min(4, (os.cpu_count() or 1) + 1)
+
+
 MACHINES = {"docker", "hosts", "kinds", "ssh"}
 """Folders whose tests boot machines: one worker takes them all, for their images take a minute to make."""
 LONG = {*MACHINES, "engine"}

@@ -279,7 +279,7 @@ def elsewhere(cluster: Cluster) -> None:
 def everything(cluster: Cluster) -> None:
     """Let the primary do all in Vault."""
     text = 'path "*" { capabilities = ["create", "read", "list"] }'
-    cluster.bao.client().sys.create_or_update_policy(f"tde-{cluster.workspace.stack}-primary", text)
+    cluster.bao.client().sys.create_or_update_policy(f"tde-{cluster.workspace.stack}__db1", text)
 
 
 def back(cluster: Cluster) -> None:

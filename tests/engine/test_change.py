@@ -401,7 +401,7 @@ def test_a_mount_that_is_no_longer_the_stacks(cluster: Cluster) -> None:
     plan = {"Mount change-mount": "delete[retain]", **TOKENS}
     plan |= {"SecretV2 change-replication-secret": "replace[retain]"}
     plan |= {"SecretContent change-replication-secret": "replace"}
-    plan |= dict.fromkeys((f"Policy {name}-policy" for name in cluster.names), "replace")
+    plan |= dict.fromkeys((f"Policy {name}-policy" for name in workspace.cluster["servers"]), "replace")
     plan[f"KeyProvider {workspace.cluster['vault']['provider']}"] = "update"
     declared, used = workspace.cluster, workspace.cluster["key"]["name"]
     workspace.write(edited(declared, lambda c: (c["vault"].update(existing=True), c["key"].update(name="apart"))))
@@ -410,7 +410,7 @@ def test_a_mount_that_is_no_longer_the_stacks(cluster: Cluster) -> None:
     change(cluster, lambda c: c["vault"].update(existing=True), plan, [])
     for name in cluster.names:
         assert cluster.sql(name, "SELECT pg_tde_verify_server_key()", 'app "1"') == [("",)]
-    assert "change-standby" in str(cluster.bao.client().sys.list_policies()["data"]["policies"])
+    assert "tde-change__change__db2" in str(cluster.bao.client().sys.list_policies()["data"]["policies"])
     declared = workspace.cluster
     workspace.write(edited(declared, lambda c: c["vault"].update(existing=False)))
     refused = workspace.preview()

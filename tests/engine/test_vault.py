@@ -159,13 +159,13 @@ def test_missing_rights_are_told_all_at_once(fresh: Workspace, openbao: OpenBao)
 def test_somebody_elses_policy_is_left_as_it_is(fresh: Workspace, openbao: OpenBao) -> None:
     client = openbao.client()
     theirs = 'path "payments/*" { capabilities = ["read"] }'
-    client.sys.create_or_update_policy("tde-fresh-standby", theirs)
+    client.sys.create_or_update_policy("tde-fresh__db1", theirs)
     try:
         text = refused(fresh).text
-        assert 'Vault has a policy "tde-fresh-standby" that was not made by this stack: it is left as it is' in text
-        assert client.sys.read_policy("tde-fresh-standby")["data"]["rules"] == theirs
+        assert 'Vault has a policy "tde-fresh__db1" that was not made by this stack: it is left as it is' in text
+        assert client.sys.read_policy("tde-fresh__db1")["data"]["rules"] == theirs
     finally:
-        client.sys.delete_policy("tde-fresh-standby")
+        client.sys.delete_policy("tde-fresh__db1")
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ def build(context: ClusterContext) -> Results:
     # Who becomes the primary may make keys before; a new one needs no Vault for its initdb. Who was it may no more, afterwards.
     before = [*primary.ready, policy] if plan.primary_is_there else list(primary.ready)
     topology = _topology(context, context.child(depends_on=before))
+    of_standbys = {member.name: token(context, vault, member, topology) for member in plan.standbys}
     kind = resources.AdoptedDirectory if adopted else resources.ServerDirectory
     opts = context.child(depends_on=[*primary.ready, topology], protect=cluster.protect)
     of_kind: dict[str, Any] = {} if adopted else {"role": "primary", "others": plan.places_beside(primary)}
@@ -104,7 +105,7 @@ def build(context: ClusterContext) -> Results:
     ready = [*last_keys, *rules]
     for member in plan.downstream:
         above = made[plan.upstream(member).name]
-        _, opens = token(context, vault, member, topology)
+        _, opens = of_standbys[member.name]
         made[member.name] = standby(context, member, apart, on_primary, above, ready, opens, password)
     last = [one.last for one in made.values()]
     if synchronous := plan.synchronous:

@@ -6,7 +6,8 @@ KeyVault ─ mount, a policy and a token per server, the role's secret
 ├ ReplicationRole → HbaRule
 ├ for each standby: CleanupRecord → ReplicationSlot → DataDirectory + token file + passfile → Server → WalEncryption
 │ → ReplicationCheck
-└ SynchronousStandbys
+├ SynchronousStandbys
+└ Adoption, of a server that was here before
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from pulumi import Output, Resource, ResourceOptions
 from tde_replication import summary
 from tde_replication.cluster_plan import ClusterPlan
 from tde_replication.keys import key_vault, keys, token
-from tde_replication.member import ClusterContext, after, alone, as_primary, urn_of_child
+from tde_replication.member import ClusterContext, Member, after, alone, as_primary, urn_of_child
 from tde_replication.postgres import resources
 from tde_replication.postgres.synchronous import PARAMETER
 from tde_replication.postgres.topology_server import Rule, TopologyServer
@@ -64,10 +65,13 @@ def build(context: ClusterContext) -> Results:
     before = [*primary.ready, policy] if plan.primary_is_there else list(primary.ready)
     topology = _topology(context, context.child(depends_on=before))
     of_standbys = {member.name: token(context, vault, member, topology) for member in plan.standbys}
-    kind = resources.AdoptedDirectory if adopted else resources.ServerDirectory
-    opts = context.child(depends_on=[*primary.ready, topology], protect=cluster.protect)
-    of_kind: dict[str, Any] = {} if adopted else {"role": "primary", "others": plan.places_beside(primary)}
-    directory = kind(context.named(primary.name), opts, **primary.directory(context), **of_kind)
+    directory = primary.data_directory_kind(
+        context.named(primary.name),
+        context.child(depends_on=[*primary.ready, topology], protect=cluster.protect),
+        **primary.directory(context),
+        role="primary",
+        others=plan.places_beside(primary),
+    )
     inside = {
         **primary.placement.location,
         "others": plan.places_beside(primary),
@@ -75,11 +79,6 @@ def build(context: ClusterContext) -> Results:
     }
     if adopted:
         known = {"role": cluster.replication.role, "clients": plan.clients, **as_primary(inside)}
-        known["settings"] = primary.parameters(cluster, encrypted=plan.in_force) | (
-            {"pg_tde.wal_encrypt": "on"} if cluster.wal_encryption and plan.in_force else {}
-        )
-        if plan.synchronous:
-            known["settings"][PARAMETER] = plan.synchronous.names()
         primary.cleanup_record(context, context.token_file, context.ca_file, on_primary=known)
     vault_files = primary.vault_files(context, opens)
     opts = context.child(depends_on=[directory, topology, *vault_files], protect=cluster.protect)
@@ -117,8 +116,23 @@ def build(context: ClusterContext) -> Results:
                 names=synchronous.names(),
             )
         )
+    last += [
+        _adoption(context, member, [vault, *last_keys, *rules, *last])
+        for member in plan.members
+        if member.declared.adopt
+    ]
     expires = expiry[0].output("expires_at") if expiry else Output.from_input(None)
     return _results(plan, [*last_keys, role, *rules, *last], expires)
+
+
+def _adoption(context: ClusterContext, member: Member, before: Sequence[Resource]) -> resources.Adoption:
+    return resources.Adoption(
+        context.named(member.name),
+        after(context.child(), *before),
+        **member.placement.location,
+        name=member.name,
+        binaries=str(member.placement.binaries),
+    )
 
 
 def _expiry(context: ClusterContext) -> list[resources.Expiry]:
@@ -137,6 +151,7 @@ def _topology(context: ClusterContext, opts: ResourceOptions) -> resources.Topol
             slot=member.slot,
             upstream=member.declared.upstream or "",
             restart=member.declared.restart,
+            adopted=member.declared.adopt,
         ).model_dump(by_alias=True)
         for member in sorted(plan.members, key=attrgetter("name"))  # whoever of them is the primary
     ]

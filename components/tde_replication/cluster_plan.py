@@ -84,9 +84,9 @@ class ClusterPlan:
 
     @property
     def mount_stays(self) -> bool:
-        """An adopted primary goes on after the stack, and its server key can never be unset: without key and token it could not
+        """An adopted server goes on after the stack, and its server key can never be unset: without key and token it could not
         start again."""
-        return not self.cluster.disposable or self.primary.declared.adopt
+        return not self.cluster.disposable or any(member.declared.adopt for member in self.members)
 
     @property
     def clients(self) -> list[str]:

@@ -14,6 +14,7 @@ from tde_replication.hosts.placement import Placement
 from tde_replication.placeholders import is_placeholder
 from tde_replication.postgres import resources
 from tde_replication.postgres.host_file import CA, PASSFILE
+from tde_replication.postgres.synchronous import PARAMETER as SYNCHRONOUS
 from tde_replication.values import slot_name
 
 if TYPE_CHECKING:
@@ -92,6 +93,10 @@ class Member:
         return slot_name(self.name)
 
     @property
+    def data_directory_kind(self) -> type[resources.ServerDirectory | resources.AdoptedDirectory]:
+        return resources.AdoptedDirectory if self.declared.adopt else resources.ServerDirectory
+
+    @property
     def occupies(self) -> list[tuple[str, str, object]]:
         """Machine, setting and value of what no other server may have."""
         if self.placement.in_container:
@@ -111,18 +116,31 @@ class Member:
         *files: str | None,
         after: Sequence[Resource] = (),
         on_primary: Mapping[str, Any] | None = None,
+        parameters: Mapping[str, str] | None = None,
     ) -> None:
-        """Before anything is made on it: what a killed `up` may leave there, so that `destroy` finds it."""
+        """Before anything is made on it: what a killed `up` may leave there, so that `destroy` finds it. `parameters`: what is
+        set for its part in the cluster."""
         stays = self.declared.adopt and context.encrypted
         made = resources.CleanupRecord(
             context.named(self.name),
             context.child(depends_on=[*self.ready, *after]),
             **self.directory(context),
             adopted=self.declared.adopt,
-            files=[] if stays else [name for name in files if name],
+            files=[name for name in files if name and not (stays and name != context.passfile)],
+            settings=self._given_back(context, parameters or {}) if self.declared.adopt else {},
             **(on_primary or {}),
         )
         self.ready.insert(0, made)
+
+    def _given_back(self, context: ClusterContext, parameters: Mapping[str, str]) -> dict[str, str]:
+        """All parameters that the stack sets on an adopted server: `destroy` gives back what they were."""
+        plan = context.plan
+        return {
+            **self.parameters(context.cluster, encrypted=plan.in_force),
+            **parameters,
+            **({"pg_tde.wal_encrypt": "on"} if context.cluster.wal_encryption and plan.in_force else {}),
+            **({SYNCHRONOUS: plan.synchronous.names()} if plan.synchronous else {}),
+        }
 
     def directory(self, context: ClusterContext) -> dict[str, Any]:
         """What is declared of a data directory, however it is made."""
@@ -131,7 +149,7 @@ class Member:
             "binaries": str(self.placement.binaries),
             "stack": context.stack,
             "name": self.name,
-            "disposable": context.cluster.disposable,
+            "disposable": context.cluster.disposable and not self.declared.adopt,
         }
 
     def vault_files(self, context: ClusterContext, token: pulumi.Input[str]) -> list[Resource]:

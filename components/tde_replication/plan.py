@@ -13,7 +13,7 @@ from tde_replication.hosts.placement import PlacementContext
 from tde_replication.member import Member
 from tde_replication.parallel import parallel_map
 from tde_replication.postgres.marker import marker
-from tde_replication.preflight.adoption import adoption, check_adoption, check_dependents
+from tde_replication.preflight.adoption import adoption, check_adopted_standby, check_adoption, check_dependents
 from tde_replication.preflight.clone import check_clones
 from tde_replication.preflight.keys import check_cipher, check_keys_in_use, check_weaker_cipher, notices_of_cipher
 from tde_replication.preflight.ports import of_adopted
@@ -116,14 +116,19 @@ def _asked(plan: ClusterPlan, source: str, refusal: str | None) -> tuple[list[st
     found = [line for lines in told for line in lines]
     placements = [member.placement for member in plan.members]
     found += _taken_twice(plan, source)
-    found += of_adopted(cluster, primary.placement)
+    for one in plan.members:
+        found += of_adopted(cluster, one.declared, one.placement)
+    for standby in plan.standbys:
+        if standby.declared.adopt:
+            first = primary.declared, primary.placement
+            found += check_adopted_standby(first, standby.declared, standby.placement)
     places = [
         (place, member.declared, member.placement) for place, member in zip(cluster.places, plan.members, strict=True)
     ]
     uncloned, notices = check_clones(places[0], places[1:])
     found += uncloned
     found += check_versions(cluster.places, placements)
-    found += check_failover(cluster.places, placements, [member.name for member in plan.members])
+    found += check_failover(cluster.members, placements)
     found += check_vault(address, plan.vault_names)
     if in_force:
         found += check_vault_from_servers(cluster, address.address)
@@ -149,7 +154,7 @@ def _asked(plan: ClusterPlan, source: str, refusal: str | None) -> tuple[list[st
 def _is_there(member: Member) -> bool:
     """Also where its machine cannot be asked now."""
     try:
-        return bool(marker(hosts.host(member.placement.address), member.placement.data))
+        return member.declared.adopt or bool(marker(hosts.host(member.placement.address), member.placement.data))
     except UserError:
         return True
 

@@ -58,8 +58,9 @@ class Server(Settings):
     """How the other servers know it: where its replication connections come from, for pg_hba.conf, and where they find it.
     Default 127.0.0.1/32 on the local host, else what the name of its machine resolves to."""
     adopt: bool = False
-    """For a primary that is there already: it is never made, moved or removed, and keeps all settings but what
-    replication needs; destroy leaves it as it was found."""
+    """For the primary that was there before the stack: it is never made, moved, cloned or removed, and keeps all settings but
+    what replication needs. With `restart: allowed` it can give up its part; destroy leaves it as it was found, once it is the
+    primary again."""
     restart: Literal["allowed", "refused"] = "allowed"
     """Whether `up` may restart it, for parameters that can only change at start; default under `adopt`: refused."""
     upstream: Label | None = None

@@ -49,20 +49,6 @@ def standby(
     databases = plan.databases(member)
     declared = member.declared.upstream
     place, opts = above.sender(context, inside) if declared else (dict(inside), on_primary)
-    record = {"slot": member.slot, "others": place["others"], **as_primary(place)}
-    record["primary_goes"] = context.cluster.disposable and not above.member.declared.adopt
-    names = (context.token_file, context.ca_file, context.passfile)
-    member.cleanup_record(context, *names, after=[above.server], on_primary=record)
-    slot = resources.ReplicationSlot(
-        context.named(f"{member.slot} on {declared}" if declared else member.slot),
-        after(opts, member.ready[0]),
-        **place,
-        slot=member.slot,
-        made_at=above.directory.made_at if declared else "",
-        stack=plan.stack,
-        standby_host=placement.address,
-        standby_directory=str(placement.data),
-    )
     source = Upstream(
         host=plan.primary.placement.replication_host,
         port=plan.primary.placement.port,
@@ -74,6 +60,24 @@ def standby(
     upstream = source.model_copy(
         update={"host": above.member.placement.replication_host, "port": above.member.placement.port}
     )
+    parameters = {
+        "primary_conninfo": upstream.conninfo(member.name, *databases),
+        "primary_slot_name": member.slot,
+    }
+    record = {"slot": member.slot, "others": place["others"], **as_primary(place)}
+    record["primary_goes"] = context.cluster.disposable and not above.member.declared.adopt
+    names = (context.token_file, context.ca_file, context.passfile)
+    member.cleanup_record(context, *names, after=[above.server], on_primary=record, parameters=parameters)
+    slot = resources.ReplicationSlot(
+        context.named(f"{member.slot} on {declared}" if declared else member.slot),
+        after(opts, member.ready[0]),
+        **place,
+        slot=member.slot,
+        made_at=above.directory.made_at if declared else "",
+        stack=plan.stack,
+        standby_host=placement.address,
+        standby_directory=str(placement.data),
+    )
     sender = {"sender_host": place["host"], "sender_directory": place["data_directory"]} if declared else {}
     pgpass = resources.HostFile(
         context.named(f"{member.name}-pgpass"),
@@ -84,13 +88,13 @@ def standby(
     )
     files = member.vault_files(context, token)
     encrypt_wal = context.cluster.wal_encryption and plan.in_force
-    directory = resources.ServerDirectory(
+    directory = member.data_directory_kind(
         context.named(member.name),
         context.child(depends_on=[slot, pgpass, *files, *ready]),
         **member.directory(context),
         role="standby",
         others=plan.places_beside(member),
-        origin=f"base backup of {plan.primary.name}",
+        origin="adopted" if member.declared.adopt else f"base backup of {plan.primary.name}",
         upstream=source.model_dump(by_alias=True, exclude_none=True),
         slot=member.slot,
         encrypted=plan.in_force,
@@ -100,10 +104,6 @@ def standby(
         **sender,
         urn=urn_of_child(context.parent, resources.ServerDirectory, context.named(member.name)),
     )
-    parameters = {
-        "primary_conninfo": upstream.conninfo(member.name, *databases),
-        "primary_slot_name": member.slot,
-    }
     server = member.server(context, directory, context.child(depends_on=[directory, *files]), parameters)
     last: Resource = server
     if plan.in_force:
@@ -111,7 +111,7 @@ def standby(
             context,
             member,
             inside["system_identifier"],  # of the one cluster: a new clone is no new server
-            context.child(depends_on=[server], deleted_with=member.ready[0]),
+            context.child(depends_on=[server], deleted_with=None if member.declared.adopt else member.ready[0]),
         )
     primary_place = {name: value for name, value in as_primary(inside).items() if name != "primary_identifier"}
     check = resources.ReplicationCheck(

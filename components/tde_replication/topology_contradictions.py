@@ -44,21 +44,9 @@ def _of_primary(cluster: Cluster) -> list[str]:
     """What is wrong with it and with those that others stream from, or with a standby of one of them."""
     primary, tls = cluster.primary_server, cluster.replication.tls
     found = [f"{standby.place}.{mistake}" for standby in cluster.standbys for mistake in _too_low(standby, primary)]
-    found += [
-        f"{standby.place}.adopt: only a primary is adopted; a standby is always made by a base backup"
-        for standby in cluster.standbys
-        if standby.adopt
-    ]
+    found += _of_adopted([server for server in cluster.members if server.adopt])
     if primary.apply_delay:
         found.append(f"{primary.place}.applyDelay: a primary replays nothing: leave it out")
-    if primary.adopt and primary.kind == "docker":
-        found.append(
-            f"{primary.place}.adopt: only a server on a machine is adopted; the stack always makes its containers"
-        )
-    if primary.adopt and not primary.data_directory:
-        found.append(f"{primary.place}.dataDirectory: missing; it says which server is adopted")
-    if primary.adopt and primary.port is None:
-        found.append(f"{primary.place}.port: missing; standbys must know where the adopted server listens")
     found += [mistake for source in cluster.sources for mistake in _too_few(cluster, source)]
     found += _between_kinds(cluster)
     found += [
@@ -79,6 +67,24 @@ def _of_primary(cluster: Cluster) -> list[str]:
                 f'cluster.replication.tls: "{tls}" needs {part} that speaks TLS: set ssl: on, ssl_cert_file and ssl_key_file in '
                 f"servers.{source.name}.settings"
             )
+    return found
+
+
+def _of_adopted(adopted: Sequence[Server]) -> list[str]:
+    found = [
+        f"{server.place}.adopt: only one server is adopted, which was the primary before the stack, and {adopted[0].name} is: "
+        "leave it out; a standby is always made by a base backup"
+        for server in adopted[1:]
+    ]
+    for server in adopted[:1]:
+        if server.kind == "docker":
+            found.append(
+                f"{server.place}.adopt: only a server on a machine is adopted; the stack always makes its containers"
+            )
+        if not server.data_directory:
+            found.append(f"{server.place}.dataDirectory: missing; it says which server is adopted")
+        if server.port is None:
+            found.append(f"{server.place}.port: missing; the others must know where the adopted server listens")
     return found
 
 

@@ -6,6 +6,7 @@ from tests.engine.drift import NO_DRIFT, REFUSALS, ROWS
 
 WATCHED = {
     "Machine": "nothing: it is there so that what lies on a machine of the same program waits for it, and goes before it",
+    "Adoption": "nothing: it is there so that an adopted server is not left as a standby of nobody (docs/topology.md)",
     "CompleteCluster": "nothing: it is there so that who depends on the component waits for all of it",
     "Expiry": "nothing: it is in the stack's state alone (docs/testing.md)",
     "CleanupRecord": "nothing: it holds no live thing, and is there so that `destroy` finds what a killed `up` left",

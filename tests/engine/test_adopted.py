@@ -13,6 +13,7 @@ from tde_replication.hosts.account import service_account
 from tde_replication.hosts.local.machine import LocalHost
 from tests.engine.cluster import Cluster
 from tests.engine.interruption import destroyed_after_every_step, lose_state
+from tests.engine.test_switchover import may_make_keys
 from tests.engine.test_teardown import ON_SERVERS, declare, leaving
 from tests.engine.workspace import eventually
 
@@ -144,6 +145,50 @@ def test_an_adopted_primary_comes_back_as_it_was(cluster: Cluster, encryption: b
         cluster.stop("db1")
         cluster.start("db1")
         assert cluster.sql("db1", "SELECT a FROM public.t") == [(42,)]
+
+
+def test_an_adopted_primary_gives_up_its_part_and_gets_it_back(cluster: Cluster) -> None:
+    """One line each way. While it follows a server of the stack's own, it is not left as the standby of nobody."""
+    adopted, workspace = Adopted(cluster, encryption=True), cluster.workspace
+    declare(cluster, 1, synchronous={"standbys": ["db1", "db2"]})
+    workspace.up_well()
+    workspace.write({**workspace.cluster, "primary": "db2"})
+    refused = workspace.preview()
+    assert refused.code != 0
+    assert (
+        "switchover from db1 to db2: db1 must be stopped for it, and the stack says restart: refused: set restart: allowed for "
+        "db1. Nothing is changed"
+    ) in refused.text, refused.text
+    declare(cluster, 1, db1={**workspace.cluster["servers"]["db1"], "restart": "allowed"})
+    preview = workspace.preview()
+    assert preview.code == 0, preview.text
+    assert preview.plan["DataDirectory db1"] == preview.plan["Server db1"] == "update", preview.text
+    workspace.up_well()
+    assert cluster.sql("db2", "SELECT slot_name, active FROM pg_replication_slots") == [("tde_db1", True)]
+    assert cluster.sql("db1", "SELECT pg_is_in_recovery(), current_setting('work_mem')") == [(True, "5MB")]
+    assert [may_make_keys(cluster, name) for name in ("db1", "db2")] == [False, True]
+    workspace.unchanged()
+
+    both = workspace.cluster
+    alone = {name: value for name, value in both.items() if name != "synchronous"}
+    workspace.write({**alone, "servers": {"db2": both["servers"]["db2"]}})
+    for done in (workspace.preview(), workspace.destroy()):
+        assert done.code != 0
+        assert "db1 was here before the stack, and would be left as a standby without a primary" in done.text, done.text
+    workspace.write(both)
+    workspace.unchanged()
+
+    workspace.write({**both, "primary": "db1"})
+    workspace.up_well()
+    done = workspace.destroy()
+    assert done.code == 0, done.errors
+    assert may_make_keys(cluster, "db1")
+    expected = {
+        **adopted.before,
+        "pid": 0,
+        "files": ["data", "down.vault-ca.pem", "down.vault-token", "postgresql.log"],
+    }
+    assert {**adopted.look(), "pid": 0} == expected
 
 
 def test_a_restart_of_a_primary_that_is_to_be_adopted_is_told_at_preview(cluster: Cluster) -> None:

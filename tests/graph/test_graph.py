@@ -316,6 +316,32 @@ def test_a_switchover_leaves_what_streams_from_its_target_as_it_is(place: Place)
         assert before[label].inputs == after[label].inputs, label
 
 
+@pytest.mark.parametrize("primary", ["db1", "db2"])
+def test_an_adopted_server_is_the_same_resource_whichever_part_it_has(place: Place, primary: str) -> None:
+    """What is somebody else's goes with nothing of the stack, and everything of the stack goes after it was looked at."""
+    for name in ("db1", "db2"):
+        (place.root / name / "data").mkdir(parents=True)
+        marker = json.dumps({"stack": "tde-replication/orders/orders", "name": name})
+        (place.root / name / "data" / ("tde-replication.json" if name == "db2" else "theirs")).write_text(marker)
+    declared = place.cluster("db2", "db3", walEncryption=True, disposable=True, db1={"adopt": True}).model_dump(
+        by_alias=True
+    )
+    made = place.build(settings.Cluster.model_validate(declared | {"primary": primary, "synchronous": {}}))
+    directory = made["DataDirectory db1"].inputs
+    assert (directory.get("origin", "adopted"), directory["disposable"]) == ("adopted", False)
+    assert directory["role"] == ("primary" if primary == "db1" else "standby")
+    assert made["Server db1"].inputs["ours"] is False
+    assert [made[one].deleted_with for one in ("WalEncryption WAL of db1", "Server db1", "DataDirectory db1")] == [
+        ""
+    ] * 3
+    record = made["CleanupRecord db1"].inputs
+    assert record["settings"].keys() >= made["Server db1"].inputs["settings"].keys() | {"pg_tde.wal_encrypt"}
+    assert record["files"] == ([] if primary == "db1" else ["orders.pgpass"])
+    assert [made[f"Token {name}-token"].retained for name in ("db1", "db2")] == [True, False]
+    custom = {str(one) for one in made.resources if "pulumi-python" in one.type or one.type.startswith("vault:")}
+    assert custom - made.before("Adoption db1") == {"Adoption db1"}
+
+
 def test_commits_wait_for_standbys_once_all_of_them_stream(place: Place) -> None:
     declared = place.cluster("db2", "db3").model_dump(by_alias=True) | {"synchronous": {"number": 2}}
     made = place.build(settings.Cluster.model_validate(declared))

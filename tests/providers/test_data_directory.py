@@ -9,7 +9,8 @@ import pytest
 from tde_replication.errors import Conflict, Unavailable, UserError
 from tde_replication.hosts.local.machine import LocalHost
 from tde_replication.postgres import data_directory
-from tde_replication.postgres.data_directory import AdoptedDirectory, DataDirectory, InitializedDirectory
+from tde_replication.postgres.adopted_directory import AdoptedDirectory
+from tde_replication.postgres.data_directory import DataDirectory, InitializedDirectory
 from tde_replication.postgres.marker import MARKER, marker
 from tests.providers.servers import Node, Servers
 
@@ -212,6 +213,12 @@ def test_an_adopted_directory_is_never_touched(servers: Servers, made: Initializ
     assert adopted.read() == adopted
     adopted.delete()
     assert made.read() == made
+    former = adopted.replace(role="standby", origin="adopted", primary_identifier=adopted.system_identifier)
+    diverged = former.replace(follows="it was the primary")
+    assert former.changed(diverged) == {"follows"}
+    assert not former.changed(diverged) & AdoptedDirectory.replaced_by
+    told = str(former.refusal(diverged))
+    assert "cannot follow the primary (it was the primary), and it was here before the stack" in told
     with pytest.raises(Conflict, match="there is no server to adopt"):
         adopted.replace(data_directory=str(servers.place())).create()
 

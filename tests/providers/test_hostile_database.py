@@ -165,9 +165,9 @@ class Cluster:
             assert "server key" in told[0]
             preflight.check_keys(cluster, site, NAMES, "", in_force=True)
             preflight_adoption.check_dependents(cluster, site, token, in_force=True)
-            preflight.check_failover(cluster.places, [site, new], ["db1", "db2"])
+            preflight.check_failover(cluster.members, [site, new])
             preflight_adoption.adoption(cluster.primary_server, site, {"work_mem": "5MB"})
-            preflight_ports.of_adopted(cluster, site)
+            preflight_ports.of_adopted(cluster, cluster.primary_server, site)
             db1, db2 = cluster.members
             preflight_clone.check_clones((db1.place, db1, site), [(db2.place, db2, new)])
             preflight_keys.check_keys_in_use(cluster, site, "another")

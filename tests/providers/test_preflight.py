@@ -73,7 +73,9 @@ def test_where_an_adopted_server_listens(primary: Node) -> None:
     def told(port: int, replication_host: str) -> list[str]:
         there = Server(adopt=True, port=port)
         cluster = Cluster(primary="db1", servers={"db1": there, "db2": Server()})
-        return of_adopted(cluster, replace(site(primary.data, port), replication_host=replication_host))
+        return of_adopted(
+            cluster, cluster.primary_server, replace(site(primary.data, port), replication_host=replication_host)
+        )
 
     assert told(primary.port, "127.0.0.1") == []
     port, listen = told(5433, "::1")

@@ -11,6 +11,7 @@ from tde_replication.errors import CommandFailed
 from tde_replication.host_settings import Docker, Ssh
 from tde_replication.hosts.local.machine import LocalHost
 from tde_replication.hosts.placement import Placement
+from tde_replication.preflight.adoption import check_adopted_standby
 from tde_replication.preflight.server import _is_mount_point, check_server, check_versions
 from tde_replication.settings import Server
 
@@ -56,6 +57,34 @@ def test_values_that_no_parameter_takes_are_told_before_the_server_is_made(monke
 
     host.run = missing
     assert check_server(server, site, "stack", is_primary=False) == []
+
+
+@pytest.mark.parametrize(
+    ("there", "sentence"),
+    [
+        (
+            ["db2"],
+            "cluster.servers.db1.adopt: /srv/db1 is empty: leave adopt out, and `up` clones it as a server of the stack",
+        ),
+        (
+            ["db1"],
+            (
+                "cluster.primary: db2 has no data, and db1 was here before the stack: write primary: db1. Once db2 is cloned "
+                "from it, it can be the primary"
+            ),
+        ),
+        (["db1", "db2"], None),
+    ],
+)
+def test_the_data_of_an_adopted_server_is_not_given_up(
+    monkeypatch: pytest.MonkeyPatch, there: list[str], sentence: str | None
+) -> None:
+    host = Mock(listing=lambda path: ["base"] if path.name in there else [])
+    monkeypatch.setattr(hosts, "host", lambda _: host)
+    db1, db2 = (
+        (Server().named(name), replace(container(18), data=PurePosixPath("/srv", name))) for name in ("db1", "db2")
+    )
+    assert check_adopted_standby(db2, *db1) == ([sentence] if sentence else [])
 
 
 def test_where_a_file_system_is_mounted() -> None:

@@ -28,13 +28,13 @@ NAMES = VaultNames("trial", "project/trial/trial", "tde-trial", shared=False, ro
 
 CHECKS: dict[str, Callable[[], object]] = {
     "data directory and port": lambda: preflight.check_server(STANDBY, SITE, "stack", is_primary=False),
-    "failover": lambda: preflight.check_failover(["a", "b"], [SITE, SITE], ["db1", "db2"]),
+    "failover": lambda: preflight.check_failover(CLUSTER.members[:2], [SITE, SITE]),
     "adoption": lambda: preflight_adoption.adoption(ADOPTED, SITE, {}),
     "keys of an adopted server": lambda: preflight_adoption.check_adoption(CLUSTER, SITE, "/token", in_force=True),
     "where the keys are": lambda: preflight.check_keys(CLUSTER, SITE, NAMES, "", in_force=True),
     "a lost mount": lambda: preflight.check_mount_exists(Mock(), CLUSTER, SITE, "tde-trial", "/token"),
     "dependents": lambda: preflight_adoption.check_dependents(CLUSTER, SITE, "/token", in_force=True),
-    "listens": lambda: preflight_ports.of_adopted(CLUSTER, SITE),
+    "listens": lambda: preflight_ports.of_adopted(CLUSTER, CLUSTER.primary_server, SITE),
     "clones": lambda: preflight_clone.check_clones(
         ("cluster.servers.db1", ADOPTED, SITE), [("cluster.servers.db2", STANDBY, SITE)]
     ),

@@ -75,6 +75,7 @@ def test_the_names_in_peoples_state() -> None:
         "ReplicationCheckProvider": "ReplicationCheck",
         "MachineProvider": "Machine",
         "CompleteClusterProvider": "CompleteCluster",
+        "AdoptionProvider": "Adoption",
         "ExpiryProvider": "Expiry",
         "TokenProvider": "Token",
         "SecretContentProvider": "SecretContent",

@@ -13,6 +13,7 @@ from tde_replication.stack_file import StackFileError
 
 FILE = "stacks/Pulumi.orders.yaml"
 TLS = {"ssl": "on"}
+ADOPTED = {"adopt": True, "port": 5432, "dataDirectory": "/srv/db1/data"}
 
 
 def document(cluster: dict[str, Any] | None = None, **servers: dict[str, Any]) -> dict[str, Any]:
@@ -36,6 +37,21 @@ def mistakes(declared: dict[str, Any]) -> list[str]:
         (
             document(db2={"upstream": "db2"}),
             "cluster.servers.db2.upstream: db2 from db2: none of them would stream from the primary",
+        ),
+        (
+            document(db1=ADOPTED, db3={**ADOPTED, "port": 5433, "dataDirectory": "/srv/db3/data"}),
+            (
+                "cluster.servers.db3.adopt: only one server is adopted, which was the primary before the stack, and db1 is: "
+                "leave it out; a standby is always made by a base backup"
+            ),
+        ),
+        (
+            document({"primary": "db2"}, db1={"adopt": True, "port": 5432}),
+            "cluster.servers.db1.dataDirectory: missing; it says which server is adopted",
+        ),
+        (
+            document({"primary": "db2"}, db1={"adopt": True, "dataDirectory": "/srv/db1/data"}),
+            "cluster.servers.db1.port: missing; the others must know where the adopted server listens",
         ),
         (document(db1={"applyDelay": "1h"}), "cluster.servers.db1.applyDelay: a primary replays nothing: leave it out"),
         (document(db3={"applyDelay": "1 hour"}), 'cluster.servers.db3.applyDelay: "1 hour" is not a time (write 1h)'),
@@ -130,6 +146,15 @@ def mistakes(declared: dict[str, Any]) -> list[str]:
 )
 def test_each_mistake_is_one_sentence_at_its_key(declared: dict[str, Any], sentence: str) -> None:
     assert mistakes(declared) == [sentence]
+
+
+def test_an_adopted_server_may_be_a_standby() -> None:
+    """So that another primary is one line."""
+    cluster = stack_file.parse(FILE, json.dumps(document({"primary": "db2"}, db1=ADOPTED)))
+    assert [(one.name, one.adopt, one.restart) for one in cluster.standbys] == [
+        ("db1", True, "refused"),
+        ("db3", False, "allowed"),
+    ]
 
 
 def test_a_circle_is_told_of_each_that_is_in_it() -> None:

@@ -230,43 +230,6 @@ class InitializedDirectory(DataDirectory):
         machine.write(target / "pg_ident.conf", ident, mode=0o600)
 
 
-class AdoptedDirectory(DataDirectory):
-    """The directory of a primary that was here before the stack: never made, moved or removed."""
-
-    origin: str = "adopted"
-    holds: str = THIS
-
-    @property
-    def identity(self) -> str:
-        return f"{self.system_identifier} adopted"
-
-    def read(self) -> Self:
-        self.look()
-        return self.replace(holds=self._found())
-
-    def refusal(self, live: Self) -> str | None:
-        if live.stack != self.stack and (former := of_another_stack(live.stack, self.stack)):
-            return f"the cluster in {live.data_directory} {former}"
-        if live.origin != self.origin:
-            return (
-                f"cluster.servers.{self.name}.adopt: the server in {live.data_directory} was made by this stack: leave adopt "
-                "out. With disposable: false its data outlives the stack"
-            )
-        return self._wrong_cluster(live.holds)
-
-    def create(self) -> Self:
-        if not self.machine.listing(self.path):
-            raise Conflict(
-                f"{self.data_directory} is empty: there is no server to adopt. Leave adopt out to have one created"
-            )
-        if self._is_ours(self._marker()):
-            raise Conflict(f"{self.data_directory} was made by this stack: there is nothing to adopt. Leave adopt out")
-        return self.replace(system_identifier=self.control().system_identifier)
-
-    def delete(self) -> None:
-        """It is not this stack's to take away."""
-
-
 def _before_first_rule(rules: bytes, line: bytes) -> bytes:
     lines = rules.splitlines(keepends=True)
     first = next((n for n, text in enumerate(lines) if text.strip() and not text.lstrip().startswith(b"#")), len(lines))

@@ -4,9 +4,10 @@ from pulumi import Output
 
 from tde_replication.adapter import Managed, Provider
 from tde_replication.postgres import (
+    adopted_directory,
+    adoption,
     cleanup_record,
     complete_cluster,
-    data_directory,
     expiry,
     extension,
     hba_rule,
@@ -101,7 +102,7 @@ class ServerDirectory(DataDirectory, module="postgres", name="DataDirectory"):
 
 
 class AdoptedDirectoryProvider(Provider):
-    kind = data_directory.AdoptedDirectory
+    kind = adopted_directory.AdoptedDirectory
 
 
 class AdoptedDirectory(DataDirectory, module="postgres", name="DataDirectory"):
@@ -210,6 +211,14 @@ class MachineProvider(Provider):
 
 class Machine(Managed, module="postgres", name="Machine"):
     provider = MachineProvider
+
+
+class AdoptionProvider(Provider):
+    kind = adoption.Adoption
+
+
+class Adoption(Managed, module="postgres", name="Adoption"):
+    provider = AdoptionProvider
 
 
 class CompleteClusterProvider(Provider):

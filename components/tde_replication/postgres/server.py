@@ -55,7 +55,8 @@ class Server(ServerState):
         live = self.replace(pending_reload=[], pending_restart=[], unfinished=[]).read() or self
         if refusal := self.refusal_of_adoption(live):
             raise Conflict(refusal)
-        return self.replace(found=self.set_before(self.settings))._bring(live, [])  # noqa: SLF001 - our own
+        known = live if live.running else live.replace(settings={})
+        return self.replace(found=self.set_before(self.settings))._bring(known, [])  # noqa: SLF001 - our own
 
     def set_before(self, names: Iterable[str]) -> dict[str, str]:
         """What somebody has set by ALTER SYSTEM."""
@@ -228,7 +229,14 @@ class Server(ServerState):
 
     def _configure_stopped(self, former: dict[str, str]) -> None:
         """Bring the file of a server that is down to the declared settings, before its first start too."""
-        rollback.write_stopped(self.machine, self.data, self.settings, former)
+        wanted, gone = self.settings, set(former)
+        if not self.ours:
+            # What its postgresql.conf says already is not written a second time: `destroy` would leave that.
+            changed = self._changed_settings(self.replace(settings=former))
+            gone = former.keys() - self.settings.keys()
+            wanted = {name: self.settings[name] for name in changed - gone}
+            wanted |= {name: self.found[name] for name in gone & self.found.keys()}
+        rollback.write_stopped(self.machine, self.data, wanted, gone)
         if self.recovery == "standby":
             self.machine.write(self.data / "standby.signal", b"", mode=0o600)
 

@@ -112,7 +112,8 @@ class Switchover:
         for rule in self.rules:
             HbaRule(**there, role=self.role, **rule.model_dump()).create()
         with self.new.session() as standby:
-            forget(standby)  # of the time when it was the primary: no commit waits for those that followed it then
+            # Of the time when it was the primary: no commit waits for those that followed it then.
+            forget(standby, ours_alone=self.new.adopted)
             # What streams from it already has its slot there.
             used = {name for (name,) in standby.rows("SELECT slot_name FROM pg_replication_slots WHERE active")}
         for server in self.servers:

@@ -76,8 +76,9 @@ def let_go(primary: Session, declared: Synchronous | None, former: Synchronous |
         _set(primary, weaker or None)
 
 
-def forget(server: Session) -> None:
-    if _live(server):
+def forget(server: Session, *, ours_alone: bool) -> None:
+    live = _live(server)
+    if OURS.fullmatch(live) if ours_alone else live:
         _set(server, None)
 
 

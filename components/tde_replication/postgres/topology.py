@@ -6,8 +6,9 @@ It comes before every data directory and server: when those are looked at, the p
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, Self
 
-from tde_replication.errors import Conflict, Unavailable
+from tde_replication.errors import AccessDenied, Conflict, Unavailable
 from tde_replication.parallel import parallel_map
+from tde_replication.postgres.adoption import left_alone
 from tde_replication.postgres.on_primary import forget_primaries
 from tde_replication.postgres.switchover import Switchover
 from tde_replication.postgres.switchover_end import against_going_back, drop_slots, end, go_back
@@ -118,6 +119,22 @@ class Topology(Resource):
                 could_not_ask(f"whether {server.name} holds WAL for a slot", why)
 
     def refusal(self, live: Self) -> str | None:
+        return self._against_leaving(live) or self._against_switchover(live)
+
+    def _against_leaving(self, live: Self) -> str | None:
+        """Why a server that was here before the stack cannot be taken out of it: it follows another one, or would."""
+        for server in live.servers:
+            if not server.adopted or self._server(server.name):
+                continue
+            try:
+                gives_up = server.name in live.writers and self.primary not in live.writers
+                if gives_up or server.is_standby():
+                    return left_alone(server)
+            except (Unavailable, AccessDenied) as unknown:  # it is asked again before anything of it is taken away
+                could_not_ask(f"whether {server.name} is a standby", unknown)
+        return None
+
+    def _against_switchover(self, live: Self) -> str | None:
         if self.primary not in live.writers:
             return self._unable(live) or self._switchover(live).refusal()
         mine = self._server(self.primary)

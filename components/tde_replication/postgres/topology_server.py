@@ -40,6 +40,8 @@ class TopologyServer(BaseModel):
     upstream: str = ""
     """The name of the server that it streams from as a standby; empty: the primary."""
     restart: Literal["allowed", "refused"] = "allowed"
+    adopted: bool = False
+    """Whether it was here before the stack."""
 
     @property
     def machine(self) -> Host:
@@ -73,6 +75,13 @@ class TopologyServer(BaseModel):
         except (Unavailable, AccessDenied) as why:
             could_not_ask(f"whether {self.name} is the primary", why)
             return "silent"
+
+    def is_standby(self) -> bool:
+        """Whether it is in recovery, or would be once it is started. Raises `Unavailable` where that cannot be told."""
+        if not self.machine.serves(self.data):
+            return SIGNAL in self.machine.listing(self.data)
+        with self.session() as server:
+            return bool(server.value("SELECT pg_is_in_recovery()"))
 
     def timeline(self) -> int:
         """Of a server that takes writes."""

@@ -97,6 +97,25 @@ def check_adoption(cluster: settings.Cluster, primary: Placement, token: str, *,
     ]
 
 
+def check_adopted_standby(
+    primary: tuple[settings.Server, Placement], standby: settings.Server, placement: Placement
+) -> list[str]:
+    """Where the data of a server that was here before the stack, and is a standby by now, would not be looked after."""
+    server, there = primary
+    try:
+        if not hosts.host(placement.address).listing(placement.data):
+            return [
+                f"{standby.place}.adopt: {placement.data} is empty: leave adopt out, and `up` clones it as a server of the stack"
+            ]
+        if not hosts.host(there.address).listing(there.data):
+            why = f"{server.name} has no data, and {standby.name} was here before the stack"
+            todo = f"write primary: {standby.name}. Once {server.name} is cloned from it, it can be the primary"
+            return [f"cluster.primary: {why}: {todo}"]
+    except UserError as unknown:
+        could_not_ask(f"whether {standby.name} can follow {server.name}", unknown)
+    return []
+
+
 def check_dependents(cluster: settings.Cluster, primary: Placement, token: str, *, in_force: bool) -> list[str]:
     """Who else depends on a server that is to be adopted, and would not outlive what the stack does to it."""
     host = hosts.host(primary.address)

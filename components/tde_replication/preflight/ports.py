@@ -44,17 +44,16 @@ def taken(server: settings.Server, placement: Placement, stack: str, *, is_prima
     return [f"{server.place}.port: {placement.port} is in use on {found.address}, by {who}{joint} {what}"]
 
 
-def of_adopted(cluster: settings.Cluster, placement: Placement) -> list[str]:
+def of_adopted(cluster: settings.Cluster, server: settings.Server, placement: Placement) -> list[str]:
     """Where an adopted server listens is its own affair, and standbys must find it there."""
-    primary = cluster.primary_server
-    if not primary.adopt:
+    if not server.adopt:
         return []
     host = hosts.host(placement.address)
     try:
         running = host.postmaster(placement.data)
         if not running or running.lost:
             return []
-        with server_session(host, placement.data, f"{primary.place}.adopt") as session:
+        with server_session(host, placement.data, f"{server.place}.adopt") as session:
             listen = str(session.value("SHOW listen_addresses"))
     except UserError as unknown:
         could_not_ask("where the server that is to be adopted listens", unknown)
@@ -62,19 +61,17 @@ def of_adopted(cluster: settings.Cluster, placement: Placement) -> list[str]:
     found = []
     if running.port != placement.port:
         found.append(
-            f"{primary.place}.port: the server on {placement.data} listens on {running.port}, and the stack file says "
+            f"{server.place}.port: the server on {placement.data} listens on {running.port}, and the stack file says "
             f"{placement.port}"
         )
     names = [name for name in elements(listen) if name]
-    if why := unreached(cluster, primary, names):
+    if why := unreached(cluster, server, names):
         found.append(
-            f"{primary.place}.adopt: the server's listen_addresses: {why}: set them by ALTER SYSTEM, and restart it"
+            f"{server.place}.adopt: the server's listen_addresses: {why}: set them by ALTER SYSTEM, and restart it"
         )
-    elif (
-        primary.kind == "local" and cluster.standbys and not listener(host, [placement.replication_host], running.port)
-    ):
+    elif server.kind == "local" and cluster.standbys and not listener(host, [placement.replication_host], running.port):
         found.append(
-            f"{primary.place}.listen: the server on {placement.data} listens on {listen}, and standbys would look for it on "
+            f"{server.place}.listen: the server on {placement.data} listens on {listen}, and standbys would look for it on "
             f"{placement.replication_host}: name here where it listens"
         )
     return found

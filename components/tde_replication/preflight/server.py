@@ -87,32 +87,33 @@ def _is_mount_point(host: Host, data: PurePosixPath) -> bool:
     return one != other
 
 
-def check_failover(places: Sequence[str], placements: Sequence[Placement], names: Sequence[str]) -> list[str]:
+def check_failover(servers: Sequence[settings.Server], placements: Sequence[Placement]) -> list[str]:
     """Where the primary is down, a standby that was promoted may hold all that was written since: `up` would clone it again."""
-    primary = placements[0]
+    (first, *standbys), (primary, *others) = servers, placements
     try:
         host = hosts.host(primary.address)
         # One that is a standby, or not there yet, is to become the primary: the topology says what is against that.
-        if host.serves(primary.data) or not (host.listing(primary.data) and _was_promoted(host, primary)):
+        if host.serves(primary.data) or not (host.listing(primary.data) and _was_promoted(first, primary)):
             return []
     except UserError as why:
-        could_not_ask(f"whether {names[0]} runs", why)
+        could_not_ask(f"whether {first.name} runs", why)
     promoted = [
-        (place, name)
-        for place, placement, name in zip(places[1:], placements[1:], names[1:], strict=True)
-        if _was_promoted(hosts.host(placement.address), placement)
+        (server.place, server.name)
+        for server, placement in zip(standbys, others, strict=True)
+        if _was_promoted(server, placement)
     ]
     return [
-        f"{place}: {name} was promoted (or started without standby.signal), and the primary {names[0]} does not run or does not "
-        f"answer: {name} may be the only server with what was written since, and `up` would clone it again. Nothing is "
-        f"changed. Start {names[0]}, and `up` does so; or to go on with {name}, write primary: {name} (see docs/topology.md)"
+        f"{place}: {name} was promoted (or started without standby.signal), and the primary {first.name} does not run or does "
+        f"not answer: {name} may be the only server with what was written since, and `up` would clone it again. Nothing is "
+        f"changed. Start {first.name}, and `up` does so; or to go on with {name}, write primary: {name} (see docs/topology.md)"
         for place, name in promoted
     ]
 
 
-def _was_promoted(host: Host, placement: Placement) -> bool:
+def _was_promoted(server: settings.Server, placement: Placement) -> bool:
+    host = hosts.host(placement.address)
     try:
-        if not marker(host, placement.data) or host.status(placement.data / "backup_label"):
+        if not (server.adopt or marker(host, placement.data)) or host.status(placement.data / "backup_label"):
             return False
         if host.status(placement.data / SIGNAL):
             return False  # it was the primary, and is to start as a standby

@@ -1,6 +1,12 @@
 """Values of a resource that only say how it is reached or handled: a change of them is stored, and changes nothing else."""
 
 HANDLING = {
+    "Adoption": {
+        "binaries",
+        "dataDirectory",
+        "host",
+        "name",
+    },
     "CleanupRecord": {
         "adopted",
         "binaries",

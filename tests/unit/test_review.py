@@ -16,7 +16,7 @@ from tde_replication.review import Review, as_json, as_text, read, review
 from tde_replication.review.__main__ import main
 from tde_replication.review.changes import Change
 from tde_replication.review.findings import Effect, Verdict
-from tde_replication.review.handling import HANDLING
+from tde_replication.review.handling import FOLLOWING, HANDLING
 from tests.unit.previews import SECRET, UNKNOWN, Stream, changed, server
 
 RESTART = Cost(kind="restart", server="db1", text="server db1 will be restarted: max_connections", of="Server")
@@ -131,6 +131,20 @@ def test_what_is_only_handled_in_another_way_is_in_the_full_diff_alone() -> None
     assert {change.what for change in made.diff[0].changes} == {"role", "upstream.host", "follows"}
 
 
+@pytest.mark.parametrize("operation", ["update", "replace"])
+def test_where_the_next_primary_is_is_told_once(operation: str) -> None:
+    """By `Topology`; what is replaced for it says why."""
+    was = {"dataDirectory": "/srv/db3", "primaryDirectory": "/srv/db1", "senderDirectory": ""}
+    wanted = {**was, "primaryDirectory": "/srv/db2"}
+    stream = Stream().change("ReplicationCheck", "db3", was, was, wanted, operation)
+    clone = {"primaryIdentifier": "1", "follows": "the primary"}
+    stream.change("DataDirectory", "db3", clone, clone, {**clone, "primaryIdentifier": "2"}, operation)
+    made = reviewed(stream)
+    told = {change.what for change in made.declared}
+    assert told == (set() if operation == "update" else {"primaryDirectory", "primaryIdentifier"})
+    assert {one.what for step in made.diff for one in step.changes} == {"primaryDirectory", "primaryIdentifier"}
+
+
 def test_what_is_lost_is_the_verdict() -> None:
     mount = {"path": "tde-orders"}
     stream = changed(Stream().record(RESTART), max_connections="200")
@@ -235,6 +249,8 @@ def test_what_only_handles_a_resource_is_as_its_reconciler_says() -> None:
     for name, inputs in HANDLING.items():
         kind = kinds[name]
         assert inputs == {kind.model_fields[field].alias for field in kind.not_compared | kind.create_only}, name
+    for name, inputs in FOLLOWING.items():
+        assert inputs <= {field.alias for field in kinds[name].model_fields.values()}, name
     watched = {name for name, kind in kinds.items() if kind.not_compared | kind.create_only - {"host"}}
     assert watched - HANDLING.keys() == set()
 

@@ -34,7 +34,7 @@ def compared(step: Step) -> tuple[list[Change], list[Change], list[Change]]:
             continue
         change = Change(name, key, shown(live), shown(wanted))
         whole.append(change)
-        if is_handling(step.type, key):
+        if is_handling(step.type, key, step.operation):
             continue  # it is in the full diff
         if step.recorded is not None and was != live:
             drift.append(change)

@@ -124,6 +124,15 @@ HANDLING = {
 preview is shown without."""
 
 
-def is_handling(kind: str, key: str) -> bool:
+FOLLOWING = {
+    "DataDirectory": {"primaryIdentifier"},
+    "ReplicationCheck": {"primaryDirectory", "primaryHost", "senderDirectory", "senderHost"},
+}
+"""Where the primary is now, and what a server streams from, as other resources know it: in a mere update that is what `Topology`
+and `Server` say in their own lines."""
+
+
+def is_handling(kind: str, key: str, operation: str) -> bool:
     """`key`: of an input, with the keys of mappings in it behind dots."""
-    return key.partition(".")[0] in HANDLING.get(kind, ())
+    name = key.partition(".")[0]
+    return name in HANDLING.get(kind, ()) or (operation == "update" and name in FOLLOWING.get(kind, ()))

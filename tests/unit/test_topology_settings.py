@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+import yaml
 
 from tde_replication import stack_file
 from tde_replication.postgres.switchover_checks import against_demotion
@@ -155,6 +156,13 @@ def test_an_adopted_server_may_be_a_standby() -> None:
         ("db1", True, "refused"),
         ("db3", False, "allowed"),
     ]
+
+
+def test_any_server_of_the_production_stack_may_be_the_primary(request: pytest.FixtureRequest) -> None:
+    file = request.config.rootpath / "stacks" / "Pulumi.production.yaml"
+    document = yaml.safe_load(file.read_text())["config"]["tde-replication:cluster"]
+    for name in document["servers"]:
+        assert stack_file.parse(file.name, json.dumps({**document, "primary": name})).primary_server.name == name
 
 
 def test_a_circle_is_told_of_each_that_is_in_it() -> None:

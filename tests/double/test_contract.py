@@ -193,9 +193,18 @@ def test_a7_settings(server: Server) -> None:
     message = 'parameter "pg_tde.wal_encrypt" cannot be changed without restarting the server'
     assert server.failure("SET pg_tde.wal_encrypt = on") == Failure("55P02", message, None, None)
     with server.connect() as session:
+        session.execute("CREATE TABLE earlier (a int)")
         session.execute("SET pg_tde.enforce_encryption = on")
-        with pytest.raises(psycopg.errors.InternalError_, match="enforce_encryption is ON, only the tde_heap"):
-            session.execute("CREATE TABLE plain (a int)")
+        for statement in (
+            "CREATE TABLE plain (a int)",
+            "CREATE TABLE plain AS SELECT 1",
+            "CREATE MATERIALIZED VIEW plain AS SELECT 1",
+            "ALTER TABLE earlier ADD COLUMN b int",
+            "ALTER TABLE earlier SET ACCESS METHOD heap",
+        ):
+            with pytest.raises(psycopg.errors.InternalError_, match="enforce_encryption is ON, only the tde_heap"):
+                session.execute(statement.encode())
+        session.execute("DROP TABLE earlier")
 
 
 def test_a8_functions_are_in_the_extensions_database_only(server: Server) -> None:

@@ -12,14 +12,17 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/index.h"
+#include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_am_d.h"
 #include "catalog/pg_class.h"
 #include "commands/defrem.h"
+#include "commands/event_trigger.h"
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "storage/lockdefs.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -61,6 +64,13 @@ database_has_encrypted_tables(void)
 }
 
 static void
+refuse_in_clear(void)
+{
+	if (setting_enforce_encryption)
+		ereport(ERROR, errmsg("pg_tde.enforce_encryption is ON, only the tde_heap access method is allowed."));
+}
+
+static void
 table_created(Oid relation, bool internal)
 {
 	Relation	catalog = table_open(RelationRelationId, AccessShareLock);
@@ -93,9 +103,9 @@ table_created(Oid relation, bool internal)
 		if (RELKIND_HAS_STORAGE(class.relkind) && class.relpersistence != RELPERSISTENCE_TEMP)
 			use_database_key(&record, true);
 	}
-	else if (setting_enforce_encryption && !internal && class.relkind == RELKIND_RELATION &&
+	else if (!internal && (class.relkind == RELKIND_RELATION || class.relkind == RELKIND_MATVIEW) &&
 			 OidIsValid(get_table_am_oid("tde_heap", true)))
-		ereport(ERROR, errmsg("pg_tde.enforce_encryption is ON, only the tde_heap access method is allowed."));
+		refuse_in_clear();
 }
 
 static void
@@ -117,10 +127,31 @@ check_permissions(List *tables, List *permissions, bool complain)
 	return !next_check_permissions || next_check_permissions(tables, permissions, complain);
 }
 
+/* Of a table that is in clear, every ALTER TABLE is refused but the one that encrypts it (pg_tde's src/pg_tde_event_capture.c). */
+static void
+check_alter_table(AlterTableStmt *statement)
+{
+	Oid			relation = RangeVarGetRelid(statement->relation, AccessShareLock, true);
+	Oid			method;
+
+	if (!OidIsValid(relation))
+		return;
+	method = get_rel_relam(relation);
+	foreach_node(AlterTableCmd, command, statement->cmds)
+		if (command->subtype == AT_SetAccessMethod)
+			method = get_table_am_oid(command->name ? command->name : default_table_access_method, false);
+	if (!is_tde_heap(method))
+		refuse_in_clear();
+}
+
 Datum
 pg_tde_ddl_command_start_capture(PG_FUNCTION_ARGS)
 {
+	EventTriggerData *trigger = castNode(EventTriggerData, fcinfo->context);
+
 	captured_commands++;
+	if (IsA(trigger->parsetree, AlterTableStmt))
+		check_alter_table(castNode(AlterTableStmt, trigger->parsetree));
 	PG_RETURN_NULL();
 }
 

@@ -19,6 +19,7 @@ from tde_replication.postgres.encryption_proof import EncryptionProof
 from tde_replication.postgres.extension import Extension
 from tde_replication.postgres.hba_rule import HbaRule
 from tde_replication.postgres.pg_tde import PROVIDERS, PgTde
+from tde_replication.postgres.relations import of_database
 from tde_replication.postgres.replication_check import ReplicationCheck
 from tde_replication.postgres.replication_role import ReplicationRole
 from tde_replication.postgres.replication_slot import ReplicationSlot
@@ -34,7 +35,6 @@ from tde_replication.preflight import (
 from tde_replication.status.declared import Declared, DeclaredServer
 from tde_replication.status.model import Database
 from tde_replication.status.observation import observe
-from tde_replication.status.queries import of_database
 from tests.providers.encrypted import NAMES, KeyStore, binding, check, key, provider
 from tests.providers.servers import PASSWORD, STACK, Node, Servers
 from tests.providers.traps import OF_OWNER, OPTIONS, RAN, Attacker

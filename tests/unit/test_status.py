@@ -211,6 +211,13 @@ def test_every_check_has_a_row_above_and_one_in_the_page() -> None:
     }
 
 
+def test_sequences_that_pg_tde_leaves_in_clear_are_told() -> None:
+    snapshot = healthy().model_copy(update={"databases": (Database(name="orders", free_sequences=2),)})
+    verdict = judge(snapshot)
+    assert verdict.level is Level.WELL
+    assert "\n   2 sequences in clear that no table owns: pg_tde leaves them so\n" in text(snapshot, verdict)
+
+
 def test_one_that_is_well_is_shown_like_this() -> None:
     snapshot = healthy()
     verdict = judge(snapshot)

@@ -184,6 +184,8 @@ class Database(Fact):
     clear_tables: tuple[Table, ...] = ()
     """The largest tables in clear."""
     clear_table_count: int = 0
+    free_sequences: int = 0
+    """How many sequences belong to no table: pg_tde leaves those in clear."""
     extension: str | None = None
     """Version of the extension pg_tde there; None: it is not there."""
     key: Key | None = None

@@ -19,10 +19,11 @@ from tde_replication.hosts.placement import Placement
 from tde_replication.parallel import parallel_map
 from tde_replication.postgres.pg_tde import DEFAULT_KEY, PROVIDERS, SERVER_KEY, PgTde
 from tde_replication.postgres.principal_key import keys_in_use
+from tde_replication.postgres.relations import of_database
 from tde_replication.postgres.session import Session, server_session
 from tde_replication.status.declared import Declared, DeclaredServer
 from tde_replication.status.model import Database, Encryption, Instance, Key, Provider, Server, Snapshot, State
-from tde_replication.status.queries import INSTANCE, LABEL, MONITOR, SUPERUSER, of_database
+from tde_replication.status.queries import INSTANCE, LABEL, MONITOR, SUPERUSER
 from tde_replication.status.tokens import tokens
 from tde_replication.values import slot_name
 

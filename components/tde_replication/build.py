@@ -20,7 +20,7 @@ from pulumi import Output, Resource, ResourceOptions
 
 from tde_replication import summary
 from tde_replication.cluster_plan import ClusterPlan
-from tde_replication.keys import key_vault, keys, token
+from tde_replication.keys import databases, key_vault, keys, token
 from tde_replication.member import ClusterContext, Member, after, alone, as_primary, urn_of_child
 from tde_replication.postgres import resources
 from tde_replication.postgres.synchronous import PARAMETER
@@ -89,6 +89,7 @@ def build(context: ClusterContext) -> Results:
     goes = cluster.disposable and not adopted
     on_primary = context.child(depends_on=[server], deleted_with=primary.ready[0] if goes else None)
     last_keys = keys(context, inside, vault.mount, on_primary) if plan.in_force else []
+    of_databases = databases(context, inside, on_primary, last_keys) if plan.in_force else []
     role = resources.ReplicationRole(
         context.named(cluster.replication.role),
         on_primary,
@@ -117,12 +118,12 @@ def build(context: ClusterContext) -> Results:
             )
         )
     last += [
-        _adoption(context, member, [vault, *last_keys, *rules, *last])
+        _adoption(context, member, [vault, *last_keys, *of_databases, *rules, *last])
         for member in plan.members
         if member.declared.adopt
     ]
     expires = expiry[0].output("expires_at") if expiry else Output.from_input(None)
-    return _results(plan, [*last_keys, role, *rules, *last], expires)
+    return _results(plan, [*last_keys, *of_databases, role, *rules, *last], expires)
 
 
 def _adoption(context: ClusterContext, member: Member, before: Sequence[Resource]) -> resources.Adoption:

@@ -8,12 +8,15 @@ from typing import Any
 
 from tde_replication.host_settings import Ssh
 from tde_replication.postgres.guc import is_off
+from tde_replication.postgres.session import TEMPLATE
 from tde_replication.settings import MANAGED_PARAMETERS, Cluster, Server
 from tde_replication.topology_contradictions import of_topology
+from tde_replication.values import DATABASE_SETTINGS, DEFAULT_METHOD, ENFORCE
 
 DECLARED = {
     "recovery_min_apply_delay": "write applyDelay of the server",
     "synchronous_standby_names": "write synchronous of the cluster",
+    ENFORCE: "write enforceEncryption of the cluster",
 }
 """Parameters that have a setting of their own."""
 DIRECTIVES = {"include", "include_if_exists", "include_dir"}
@@ -33,8 +36,34 @@ def contradictions(cluster: Cluster) -> list[str]:
     replication = cluster.replication
     if replication.tls.startswith("verify") and not replication.root_certificate:
         found.append(f'cluster.replication.rootCertificate: missing, and tls is "{replication.tls}"')
+    found += _of_databases(cluster)
     if cluster.wal_encryption and "server" not in cluster.key.scope:
         found.append('cluster.walEncryption: WAL is encrypted with the server key: add "server" to key.scope')
+    return found
+
+
+def _of_databases(cluster: Cluster) -> list[str]:
+    found = []
+    for name, count in Counter(cluster.all_databases).items():
+        if count > 1:
+            found.append(f'cluster.databases: "{name}" is named twice (database: counts, too)')
+        elif name == "template0":
+            place = "database" if name == cluster.database else "databases"
+            found.append(f"cluster.{place}: template0 takes no connections: name another one")
+    if cluster.database == TEMPLATE:
+        found.append(
+            "cluster.database: nobody can make a database as long as a session is in template1: name another one, and add "
+            "template1 to databases"
+        )
+    declared = {
+        "enforceEncryption": cluster.enforce_encryption,
+        "defaultTableAccessMethod": cluster.default_table_access_method,
+    }
+    for setting in (name for name, value in declared.items() if value):
+        if cluster.encryption == "off":
+            found.append(f"cluster.{setting}: no table can be encrypted with encryption: off: remove one of the two")
+        elif "default" not in cluster.key.scope:
+            found.append(f'cluster.{setting}: tables are encrypted with the default key: add "default" to key.scope')
     return found
 
 
@@ -81,6 +110,11 @@ def _of_server(server: Server) -> list[str]:
             found.append(f"{place}: the stack sets this parameter itself")
         if name in DECLARED:
             found.append(f"{place}: the stack sets this parameter itself: {DECLARED[name]}")
+        if name == DEFAULT_METHOD and value == DATABASE_SETTINGS[name]:
+            found.append(
+                f"{place}: {value}: in a database without the extension no table could be made: write "
+                "defaultTableAccessMethod of the cluster"
+            )
         if why := _no_replication(name, value):
             found.append(f"{place}: {value}: {why}")
         if "\n" in value or "\0" in value:

@@ -1,6 +1,6 @@
 """What a cluster has in Vault, and what makes its primary encrypt with a key from there."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pulumi_vault as vault
@@ -8,6 +8,7 @@ from pulumi import Input, Output, Resource, ResourceOptions
 
 from tde_replication.member import ClusterContext, Member, after
 from tde_replication.postgres import resources
+from tde_replication.postgres.session import TEMPLATE
 from tde_replication.vault.key_vault import KeyVault
 
 
@@ -93,6 +94,33 @@ def keys(
         )
     last = wal_encryption(context, primary, inside["system_identifier"], after(opts, last))
     return [last]
+
+
+def databases(
+    context: ClusterContext, inside: Mapping[str, Any], opts: ResourceOptions, ready: Sequence[Resource]
+) -> list[Resource]:
+    """The extension in the other databases, side by side, and what is declared of the tables of all of them. `ready`: what is
+    needed to make an encrypted table."""
+    cluster = context.cluster
+    extensions: dict[str, Resource] = {}
+    for name in sorted(cluster.databases, key=lambda name: name == TEMPLATE):
+        # No database can be made of a template that somebody is connected to.
+        before = extensions.values() if name == TEMPLATE else ()
+        extensions[name] = resources.Extension(
+            context.named(f"pg_tde in {name}"), after(opts, *before), **inside, database=name
+        )
+    encrypted = [
+        resources.DatabaseEncryption(
+            context.named(f"encryption in {name}"),
+            after(opts, *ready, *([extensions[name]] if name in extensions else [])),
+            **inside,
+            database=name,
+            settings=cluster.database_settings,
+        )
+        for name in cluster.all_databases
+        if cluster.database_settings
+    ]
+    return [*extensions.values(), *encrypted]
 
 
 def wal_encryption(

@@ -13,7 +13,13 @@ from tde_replication.hosts.placement import PlacementContext
 from tde_replication.member import Member
 from tde_replication.parallel import parallel_map
 from tde_replication.postgres.marker import marker
-from tde_replication.preflight.adoption import adoption, check_adopted_standby, check_adoption, check_dependents
+from tde_replication.preflight.adoption import (
+    adoption,
+    check_adopted_standby,
+    check_adoption,
+    check_databases,
+    check_dependents,
+)
 from tde_replication.preflight.clone import check_clones
 from tde_replication.preflight.keys import check_cipher, check_keys_in_use, check_weaker_cipher, notices_of_cipher
 from tde_replication.preflight.ports import of_adopted
@@ -143,6 +149,7 @@ def _asked(plan: ClusterPlan, source: str, refusal: str | None) -> tuple[list[st
         notices += notices_of_cipher(cluster, primary.placement)
         lost = lost or check_keys_in_use(cluster, primary.placement, plan.key)
     found += lost
+    found += check_databases(cluster, primary.placement, in_force=in_force)
     found += check_dependents(cluster, primary.placement, token, in_force=in_force)
     if refusal:
         found.append(f"{cluster.primary_server.place}: {refusal}")

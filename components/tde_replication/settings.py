@@ -13,6 +13,9 @@ from tde_replication.host_settings import SSH_PORT, Docker, HostKind, Settings, 
 from tde_replication.later import Later, known
 from tde_replication.replication_settings import Replication, Synchronous
 from tde_replication.values import (
+    DATABASE_SETTINGS,
+    DEFAULT_METHOD,
+    ENFORCE,
     AbsolutePath,
     Cipher,
     DataPath,
@@ -153,6 +156,14 @@ class Cluster(Settings):
     database: Identifier = "postgres"
     """Where the extension is made; keys and providers are the whole cluster's. One that is missing is made (not on an adopted
     primary), and never dropped."""
+    databases: list[Identifier] = []
+    """More databases that have the extension; each is made as `database` is. ``template1``: databases that are made from now on
+    get it, too."""
+    enforce_encryption: bool = False
+    """Whether no new table can be in clear in `database` and `databases` (pg_tde.enforce_encryption, which a superuser can
+    outrank); tde_heap is the default there then. Tables that are in clear already are shown, and left so."""
+    default_table_access_method: Literal["tde_heap"] | None = None
+    """What a new table in `database` and `databases` is made with where it names nothing else; default: as the server has it."""
     protect: bool = False
     """Whether Pulumi refuses to destroy the primary's data, and the Vault mount with its keys."""
     disposable: bool = False
@@ -176,6 +187,21 @@ class Cluster(Settings):
         if not servers:
             raise ValueError("there is none: name at least one (write {db1: {}})")
         return {name: server.named(name) for name, server in sorted(servers.items())}
+
+    @property
+    def all_databases(self) -> list[str]:
+        """Those that have the extension."""
+        return [self.database, *self.databases]
+
+    @property
+    def database_settings(self) -> dict[str, str]:
+        """The parameters of each of `all_databases`."""
+        found: dict[str, str] = {}
+        if self.enforce_encryption:
+            found[ENFORCE] = DATABASE_SETTINGS[ENFORCE]
+        if self.enforce_encryption or self.default_table_access_method:
+            found[DEFAULT_METHOD] = DATABASE_SETTINGS[DEFAULT_METHOD]
+        return found
 
     @property
     def primary_server(self) -> Server:

@@ -20,6 +20,10 @@ NAME_BYTES = 63
 SLOT_PREFIX = "tde_"
 """What the name of a standby's slot begins with."""
 
+ENFORCE, DEFAULT_METHOD = "pg_tde.enforce_encryption", "default_table_access_method"
+DATABASE_SETTINGS = {ENFORCE: "on", DEFAULT_METHOD: "tde_heap"}
+"""All parameters that a stack sets for a database."""
+
 
 def slot_name(server: str) -> str:
     """The name of a server's slot: PostgreSQL allows lower-case letters, digits and underscores."""

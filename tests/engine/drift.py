@@ -148,6 +148,14 @@ ROWS = [
         batch="1",
     ),
     Row(
+        "DatabaseEncryption",
+        "taken from the database, in which other tables may be made again",
+        drift_actions.sql("ALTER DATABASE postgres RESET ALL"),
+        {"DatabaseEncryption encryption in postgres": "update"},
+        ("settings", 'pg_tde.enforce_encryption : "on"'),
+        batch="1",
+    ),
+    Row(
         "ReplicationRole",
         "password changed",
         drift_actions.sql("ALTER ROLE replicator PASSWORD 'changed by hand'"),

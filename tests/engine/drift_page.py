@@ -21,6 +21,8 @@ WATCHED = {
     "restart; as what it runs (`recovery`), and whether it replays",
     "HostFile": "token, CA and passfile: whether it is there and a file, its content (as equal or not), mode and owner",
     "Extension": "whether it is in the database",
+    "DatabaseEncryption": "`pg_tde.enforce_encryption` and `default_table_access_method` of the database; roles that have "
+    "another value of these; with `enforceEncryption` also tables in clear. The last two are shown, and not repaired",
     "KeyProvider": "its URL, mount, token path, CA path and namespace",
     "PrincipalKey": "whether the primary can open it in Vault, and it is the one that is in use there (of a key that is set)",
     "KeyBinding": "the name and provider of the key that is set for the server or as the default",
@@ -105,7 +107,8 @@ A preview warns above its plan of every check that it could not make.
 * Whether a running server has loaded a `pg_hba.conf` that was changed within the same second as its last load. (Parameters are
   compared with their files one by one.)
 * A standby that ran without pg_tde and has been stopped since, or runs with it again: what it replayed meanwhile is in clear.
-* What ALTER ROLE … SET or ALTER DATABASE … SET gives sessions: it is not the server's own value.
+* What ALTER ROLE … SET or ALTER DATABASE … SET gives sessions, but for what DatabaseEncryption compares: it is not the server's
+  own value.
 * A principal key that is set for nothing: pg_tde has no call that lists keys.
 """
 

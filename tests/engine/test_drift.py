@@ -38,6 +38,7 @@ def cluster(openbao: OpenBao, encrypted_binaries: Path, tmp_path_factory: pytest
     workspace = Workspace(tmp_path_factory.mktemp("drift"), "drift", openbao.environment)
     made = Cluster(workspace, base, 2, openbao, binaries=encrypted_binaries)
     made.workspace.cluster["servers"]["db1"]["settings"] = {"wal_level": "logical", **SPELLINGS}
+    made.workspace.cluster["enforceEncryption"] = True
     workspace.write(made.workspace.cluster)
     workspace.init()
     workspace.up_well()
@@ -82,6 +83,21 @@ def test_what_is_not_ours_to_repair_is_refused(cluster: Cluster, refusal: Refusa
     cluster.workspace.up_well()
     cluster.workspace.unchanged()
     eventually(lambda: cluster.streaming() == ["tde_db2", "tde_db3"])
+
+
+def test_a_table_in_clear_is_shown_and_left(cluster: Cluster) -> None:
+    workspace, shown = cluster.workspace, {"DatabaseEncryption encryption in postgres": "update"}
+    cluster.sql("db1", "SET pg_tde.enforce_encryption = off; CREATE TABLE plain (a int) USING heap")
+    preview = workspace.preview()
+    assert preview.plan == shown
+    assert "database postgres: in clear: public.plain. `up` encrypts no table" in preview.text
+    assert '[0]: "public.plain"' in preview.words
+    workspace.up_well()
+    # Until somebody encrypts it.
+    assert workspace.run("refresh", "--preview-only", "--expect-no-changes").code == 7
+    assert workspace.preview().plan == shown
+    cluster.sql("db1", "ALTER TABLE plain SET ACCESS METHOD tde_heap")
+    workspace.unchanged()
 
 
 PULL_REQUEST = """\

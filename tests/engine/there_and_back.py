@@ -42,6 +42,10 @@ def _another_name(cluster: Document, places: Places) -> None:
     cluster["servers"]["db9"] = places["standby"]
 
 
+def _enforced(cluster: Document, _: Places) -> None:
+    cluster.update(databases=["there 2", "template1"], enforceEncryption=True)
+
+
 def _top(**values: Any) -> Setting:
     [name] = values
     return Setting(name, lambda cluster, _: cluster.update(values))
@@ -82,6 +86,7 @@ SETTINGS = [
         [
             _top(walEncryption=True),
             _top(database="there"),
+            Setting("databases", _enforced),
             _put("vault", "provider", "there"),
             _put("key", "name", "there"),
             _put("key", "scope", ["server"]),
@@ -108,6 +113,8 @@ NEVER = {
     "vault.existing": "tests/engine/change.py: refused on a mount of the stack's own",
     "vault.network": "of containers: tests/docker/test_stack.py",
     "vault.namespace": "tests/engine/test_namespace.py",
+    "enforceEncryption": "together with databases",
+    "defaultTableAccessMethod": "set by enforceEncryption too: tests/providers/test_database_encryption.py",
     "cipher": "what is encrypted keeps its own: tests/engine/change.py",
     "key.former": "tests/engine: on an existing mount alone",
     "replication.rootCertificate": "tests/engine/test_change.py: replication by TLS",

@@ -72,6 +72,29 @@ def test_a_primary_and_a_standby(place: Place) -> None:
     assert place.build(place.cluster("db2")).labels == sorted(WHOLE)
 
 
+def test_databases_have_the_extension_side_by_side(place: Place) -> None:
+    made = place.build(place.cluster("db2", databases=["template1", "more", "app"], enforceEncryption=True))
+    names = ("postgres", "app", "more", "template1")
+    extensions = {f"Extension pg_tde in {name}" for name in names}
+    assert set(made.labels) == {*WHOLE, *extensions, *(f"DatabaseEncryption encryption in {name}" for name in names)}
+    for name in names:
+        before = made.before(f"DatabaseEncryption encryption in {name}")
+        assert {f"Extension pg_tde in {name}", "KeyBinding default key"} <= before
+        # Nobody makes a database as long as somebody is connected to its template.
+        others = (
+            extensions - {f"Extension pg_tde in {name}", "Extension pg_tde in postgres"}
+            if name == "template1"
+            else set()
+        )
+        assert made.before(f"Extension pg_tde in {name}") & extensions == others
+        assert made[f"DatabaseEncryption encryption in {name}"].inputs["settings"] == {
+            "pg_tde.enforce_encryption": "on",
+            "default_table_access_method": "tde_heap",
+        }
+    made = place.build(place.cluster("db2", databases=["app"]))
+    assert set(made.labels) == {*WHOLE, "Extension pg_tde in app"}
+
+
 def test_when_a_cluster_expires_is_there_before_and_after_everything_else(place: Place) -> None:
     made = place.build(place.cluster("db2", expires="8h", disposable=True))
     assert set(made.labels) == {*WHOLE, "Expiry expiry"}

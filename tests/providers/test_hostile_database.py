@@ -15,6 +15,7 @@ from tde_replication import settings, unasked
 from tde_replication.errors import Conflict, UserError
 from tde_replication.hosts.placement import Placement
 from tde_replication.postgres.base_backup import ClonedDirectory
+from tde_replication.postgres.database_encryption import DatabaseEncryption
 from tde_replication.postgres.encryption_proof import EncryptionProof
 from tde_replication.postgres.extension import Extension
 from tde_replication.postgres.hba_rule import HbaRule
@@ -125,6 +126,14 @@ class Cluster:
         vault.delete()
         extension.replace(ours=False).delete()
 
+    def enforce(self) -> None:
+        declared = settings.Cluster(enforce_encryption=True).database_settings
+        enforced = DatabaseEncryption.model_validate({**self.primary.inside, "database": "app", "settings": declared})
+        assert enforced.create().read() is not None
+        enforced.update(enforced)
+        enforced.cost(None)
+        enforced.delete()
+
     def asked(self) -> None:
         """What only asks."""
         self.preflight()
@@ -152,6 +161,7 @@ class Cluster:
         node = self.primary
         document = {
             "database": "app",
+            "databases": ["template1"],
             "primary": "db1",
             "servers": {"db1": {"adopt": True, "dataDirectory": str(node.data), "port": node.port}, "db2": {}},
         }
@@ -165,6 +175,7 @@ class Cluster:
             assert "server key" in told[0]
             preflight.check_keys(cluster, site, NAMES, "", in_force=True)
             preflight_adoption.check_dependents(cluster, site, token, in_force=True)
+            preflight_adoption.check_databases(cluster, site, in_force=True)
             preflight.check_failover(cluster.members, [site, new])
             preflight_adoption.adoption(cluster.primary_server, site, {"work_mem": "5MB"})
             preflight_ports.of_adopted(cluster, cluster.primary_server, site)
@@ -224,6 +235,7 @@ def test_the_traps_work(trapped: Cluster) -> None:
 def test_nothing_of_somebody_elses_runs(trapped: Cluster) -> None:
     before = trapped.log().splitlines()
     trapped.everything()
+    trapped.enforce()
     assert {line for line in trapped.log().splitlines() if RAN in line}.difference(before) == set()
 
 

@@ -12,6 +12,7 @@ from psycopg import sql
 from bootstrap.ports import free_ports
 from tde_replication.hosts.local.machine import LocalHost
 from tde_replication.hosts.placement import Placement
+from tde_replication.preflight.adoption import check_databases
 from tde_replication.preflight.clone import check_clones
 from tde_replication.preflight.ports import of_adopted, taken
 from tde_replication.settings import Cluster, Server
@@ -50,6 +51,19 @@ def fast(primary: Node) -> Iterator[str]:
         primary.rows(sql.SQL("CREATE TABLESPACE fast LOCATION {}").format(sql.Literal(path)))
         yield path
         primary.rows("DROP TABLESPACE fast")
+
+
+def test_databases_that_an_adopted_primary_does_not_have_are_its_owners_to_make(primary: Node) -> None:
+    place = site(primary.data, primary.port)
+
+    def told(**db1: Any) -> list[str]:
+        cluster = Cluster(databases=["template1", "nowhere"], servers={"db1": Server(**db1)})
+        return check_databases(cluster, place, in_force=True)
+
+    assert told() == []
+    assert told(adopt=True) == [
+        'cluster.databases: the server that is adopted has no database "nowhere": create it there, or leave it out'
+    ]
 
 
 def test_the_port_of_another_cluster_is_told_with_its_directory(primary: Node, servers: Servers) -> None:

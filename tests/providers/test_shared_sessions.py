@@ -45,9 +45,13 @@ def test_reads_share_one_and_it_ends_with_the_refresh(node: Node) -> None:
         first = pid(node)
         assert {pid(node), pid(node, "postgres")} == {first}
         assert pid(node, "template1") not in {first, pid(node)}
+        assert others(node) == [first]
+        node.rows("CREATE DATABASE elsewhere")  # which nobody can as long as a session is in template1
+        assert pid(node, "elsewhere") not in {first, pid(node)}
         assert len(others(node)) == 2
     eventually(lambda: others(node) == [])
     assert pid(node) != pid(node)
+    node.rows("DROP DATABASE elsewhere")
 
 
 def test_a_change_ends_it_and_opens_its_own(node: Node) -> None:

@@ -64,6 +64,7 @@ def test_the_names_in_peoples_state() -> None:
         "TopologyProvider": "Topology",
         "ServerProvider": "Server",
         "ExtensionProvider": "Extension",
+        "DatabaseEncryptionProvider": "DatabaseEncryption",
         "KeyProviderProvider": "KeyProvider",
         "PrincipalKeyProvider": "PrincipalKey",
         "KeyBindingProvider": "KeyBinding",

@@ -99,6 +99,35 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
             {"key": {"scope": ["default"]}, "walEncryption": True},
             'cluster.walEncryption: WAL is encrypted with the server key: add "server" to key.scope',
         ),
+        ({"databases": ["a", "postgres"]}, 'cluster.databases: "postgres" is named twice (database: counts, too)'),
+        ({"databases": ["template0"]}, "cluster.databases: template0 takes no connections: name another one"),
+        (
+            {"database": "template1"},
+            (
+                "cluster.database: nobody can make a database as long as a session is in template1: name another one, and add "
+                "template1 to databases"
+            ),
+        ),
+        ({"defaultTableAccessMethod": "heap"}, "cluster.defaultTableAccessMethod: this must be 'tde_heap'"),
+        (
+            {"enforceEncryption": True, "encryption": "off"},
+            "cluster.enforceEncryption: no table can be encrypted with encryption: off: remove one of the two",
+        ),
+        (
+            {"defaultTableAccessMethod": "tde_heap", "key": {"scope": ["server"]}},
+            'cluster.defaultTableAccessMethod: tables are encrypted with the default key: add "default" to key.scope',
+        ),
+        (
+            primary(settings={"default_table_access_method": "tde_heap"}),
+            (
+                "cluster.servers.db1.settings.default_table_access_method: tde_heap: in a database without the extension no "
+                "table could be made: write defaultTableAccessMethod of the cluster"
+            ),
+        ),
+        (
+            primary(settings={"pg_tde.enforce_encryption": "on"}),
+            f"cluster.servers.db1.settings.pg_tde.enforce_encryption: {OWN}: write enforceEncryption of the cluster",
+        ),
         ({"replication": {"role": ""}}, "cluster.replication.role: must not be empty"),
         (
             {"replication": {"role": "é" * 32}},

@@ -182,6 +182,25 @@ TABLE: dict[str, tuple[Snapshot, Level, str]] = {
         UNKNOWN,
         "CANNOT TELL  db2: the time left of its Vault token is not known: VAULT_ADDR is not set",
     ),
+    "a table in clear where none should be": (
+        healthy().model_copy(
+            update={
+                "enforced": ("orders",),
+                "databases": (
+                    Database(
+                        name="orders",
+                        clear_table_count=6,
+                        clear_tables=[Table(name=f"public.t{n}", bytes=1) for n in range(6)],
+                    ),
+                ),
+            }
+        ),
+        DEGRADED,
+        (
+            "DEGRADED  orders: the stack file says enforceEncryption: true, and database orders has 6 tables in clear: "
+            "public.t0, public.t1, public.t2, public.t3, public.t4, …. `make up` encrypts no table"
+        ),
+    ),
     "database not to be asked": (
         healthy().model_copy(update={"databases": (Database(name="x", problem="it takes no connections"),)}),
         UNKNOWN,

@@ -34,7 +34,8 @@ class Extension(OnPrimary):
 
     def create(self) -> Self:
         with session(self, self.identity) as server:
-            if not server.row("SELECT 1 FROM pg_database WHERE datname = %s", [self.database]):
+            missing = not server.row("SELECT 1 FROM pg_database WHERE datname = %s", [self.database])
+            if missing:
                 with server.within():
                     server.rows(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self.database)))
                 note(f"database {self.database} is made")
@@ -48,7 +49,8 @@ class Extension(OnPrimary):
                     )
                 with server.within():
                     server.rows("CREATE EXTENSION IF NOT EXISTS pg_tde SCHEMA public")
-            return self.replace(ours=not there)
+            # A database that is made has what template1 has.
+            return self.replace(ours=missing or not there)
 
     def update(self, live: Self) -> Self:
         del live

@@ -8,6 +8,7 @@ from tde_replication.postgres import (
     adoption,
     cleanup_record,
     complete_cluster,
+    database_encryption,
     expiry,
     extension,
     hba_rule,
@@ -155,6 +156,14 @@ class WalEncryptionProvider(InServer):
 
 class WalEncryption(Managed, module="postgres", name="WalEncryption"):
     provider = WalEncryptionProvider
+
+
+class DatabaseEncryptionProvider(InServer):
+    kind = database_encryption.DatabaseEncryption
+
+
+class DatabaseEncryption(Managed, module="postgres", name="DatabaseEncryption"):
+    provider = DatabaseEncryptionProvider
 
 
 class ReplicationRoleProvider(InServer):

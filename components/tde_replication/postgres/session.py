@@ -17,7 +17,8 @@ from tde_replication.postgres.shared import Rows, SharedConnection
 from tde_replication.progress import progress
 
 C = TypeVar("C")
-MAINTENANCE = ("postgres", "template1")
+TEMPLATE = "template1"
+MAINTENANCE = ("postgres", TEMPLATE)
 """For what is in no particular database: a server may lack the first."""
 LONG_SECONDS = 600.0
 """For a statement that copies files, or that waits for a Vault: pg_tde gives each of its requests ten seconds."""
@@ -164,7 +165,8 @@ def sentence(purpose: str, error: psycopg.Error) -> UserError:
 
 @contextmanager
 def server_session(host: Host, data: PurePosixPath, purpose: str, database: str | None = None) -> Iterator[Session]:
-    """A superuser's session on whatever server runs on `data`; without a `database`, in any. Reads share it.
+    """A superuser's session on whatever server runs on `data`; without a `database`, in any. Reads share it, but for one in
+    `TEMPLATE`: nobody can make a database as long as somebody is there.
 
     Raises `NoDatabase` where the server has none of this name.
     """
@@ -178,7 +180,7 @@ def server_session(host: Host, data: PurePosixPath, purpose: str, database: str 
         return open_by(lambda name: host.connect(data, name))
 
     known = facts.current()
-    if known is None:
+    if known is None or database == TEMPLATE:
         with open_own() as connection:
             yield Session(connection, purpose, open_own)
         return

@@ -150,3 +150,20 @@ def check_dependents(cluster: settings.Cluster, primary: Placement, token: str, 
             "them, and declare them here"
         )
     return found
+
+
+def check_databases(cluster: settings.Cluster, primary: Placement, *, in_force: bool) -> list[str]:
+    """Databases that a server which is adopted does not have: they are its owner's to make."""
+    if not (cluster.primary_server.adopt and in_force and cluster.databases):
+        return []
+    try:
+        with server_session(hosts.host(primary.address), primary.data, "cluster.databases") as server:
+            there = {name for (name,) in server.rows("SELECT datname FROM pg_database")}
+    except UserError as why:
+        could_not_ask("whether the server that is adopted has all databases", why)
+        return []
+    return [
+        f'cluster.databases: the server that is adopted has no database "{name}": create it there, or leave it out'
+        for name in cluster.databases
+        if name not in there
+    ]

@@ -44,6 +44,11 @@ HANDLING = {
         "upstream",
         "urn",
     },
+    "DatabaseEncryption": {
+        "dataDirectory",
+        "host",
+        "others",
+    },
     "Extension": {
         "dataDirectory",
         "host",

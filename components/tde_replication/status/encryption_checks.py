@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from tde_replication.status.finding import Finding, Level
-from tde_replication.status.model import Key, Server, Snapshot, Token
+from tde_replication.status.model import Database, Key, Server, Snapshot, Token
 from tde_replication.status.words import duration
 
+TABLES_NAMED = 5
 SHARE_LEFT = 4
 """A token with less than this part of its period left was not renewed in time: an `up` or `make drift` renews one in the
 second half."""
@@ -29,6 +30,8 @@ def encryption_findings(snapshot: Snapshot) -> Iterator[Finding]:
             yield Finding(
                 Level.UNKNOWN, "database", "", f"what of database {database.name} is encrypted: {database.problem}"
             )
+        elif database.name in snapshot.enforced:
+            yield from _in_clear(database)
 
 
 def not_encrypted(snapshot: Snapshot) -> str | None:
@@ -107,6 +110,20 @@ def _wal(server: Server, snapshot: Snapshot) -> Iterator[Finding]:
             "wal in clear",
             server.name,
             "the stack file says walEncryption: true, and its WAL is in clear: `make up` turns it on",
+        )
+
+
+def _in_clear(database: Database) -> Iterator[Finding]:
+    """Where none should be."""
+    if count := database.clear_table_count:
+        named = ", ".join(table.name for table in database.clear_tables[:TABLES_NAMED])
+        yield Finding(
+            Level.DEGRADED,
+            "table in clear",
+            "",
+            f"the stack file says enforceEncryption: true, and database {database.name} has {count} "
+            f"table{'s' if count > 1 else ''} in clear: {named}{', …' if count > TABLES_NAMED else ''}. `make up` encrypts "
+            "no table: ALTER TABLE … SET ACCESS METHOD tde_heap does (docs/encryption.md)",
         )
 
 

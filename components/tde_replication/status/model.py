@@ -237,8 +237,10 @@ class Snapshot(Fact):
     stack: str
     time: AwareDatetime
     encryption: Literal["required", "if-available", "off"]
-    """As the stack file declares it; so are the next two."""
+    """As the stack file declares it; so are the next three."""
     wal_encryption: bool
+    enforced: tuple[str, ...] = ()
+    """The databases in which all new tables are declared to be encrypted (`enforceEncryption`)."""
     primary: str
     servers: tuple[Server, ...]
     databases: tuple[Database, ...] = ()

@@ -53,6 +53,7 @@ def observe(declared: Declared) -> Snapshot:
         time=datetime.now(UTC),
         encryption=declared.cluster.encryption,
         wal_encryption=declared.cluster.wal_encryption,
+        enforced=tuple(declared.cluster.all_databases) if declared.cluster.enforce_encryption else (),
         primary=declared.cluster.primary,
         servers=tuple(servers),
         databases=tuple(databases),

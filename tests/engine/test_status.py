@@ -71,12 +71,15 @@ def test_a_healthy_cluster_is_shown_whole_and_without_a_secret(cluster: Cluster)
 
 
 def test_json_has_all_of_it(cluster: Cluster) -> None:
+    cluster.sql("db1", "CHECKPOINT")
     found = json.loads(status(cluster, "--json").text)
     assert (found["format"], found["status"], found["code"], found["findings"]) == (1, "well", WELL, [])
     db1, db2 = found["servers"]
     assert (db1["role"], db2["role"], db2["upstream"]) == ("primary", "standby", "db1")
     assert [(key["scope"], key["problem"]) for key in db2["encryption"]["keys"]] == [("server", ""), ("default", "")]
     assert 700 * 3600 < db1["token"]["secondsLeft"] <= 768 * 3600
+    # The stand-in encrypts nothing.
+    assert db1["onDisk"]["inClear"] == ["postgres.public.closed"]
     [database] = found["databases"]
     assert database["encryptedBytes"] > 300_000
     assert database["clearTables"] == [{"name": "public.open", "bytes": 0}]

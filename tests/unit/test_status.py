@@ -15,7 +15,18 @@ from tde_replication.status.document import document
 from tde_replication.status.faults import FAULTS, known_faults
 from tde_replication.status.finding import Finding, Level, Verdict
 from tde_replication.status.metrics import HELP, metrics
-from tde_replication.status.model import Archiver, Backup, Database, Lag, Receiver, Replay, Snapshot, Table, Token
+from tde_replication.status.model import (
+    Archiver,
+    Backup,
+    Database,
+    Lag,
+    OnDisk,
+    Receiver,
+    Replay,
+    Snapshot,
+    Table,
+    Token,
+)
 from tde_replication.status.text import text
 from tde_replication.status.verdict import judge
 from tde_replication.status.words import duration, size
@@ -169,6 +180,21 @@ TABLE: dict[str, tuple[Snapshot, Level, str]] = {
         changed("db2", encryption=key(problem="sealed")),
         DEGRADED,
         "db2: it cannot open its server key orders-2026 now, so that it would not start again: sealed",
+    ),
+    "pages in clear on a disk": (
+        changed("db3", on_disk=OnDisk(pages=9, tables=3, in_clear=("orders.public.notes",), wal="encrypted")),
+        BROKEN,
+        "BROKEN  db3: pg_tde says that orders.public.notes is encrypted, and pages of its file are in clear on its disk",
+    ),
+    "WAL in clear on a disk": (
+        changed("db3", on_disk=OnDisk(pages=9, tables=3, wal="in clear")),
+        DEGRADED,
+        "DEGRADED  db3: pg_tde.wal_encrypt is on, and the newest page of its WAL is in clear on its disk",
+    ),
+    "files not to be read": (
+        changed("db3", on_disk=OnDisk(problem="it is gone")),
+        UNKNOWN,
+        "CANNOT TELL  db3: whether its files are encrypted could not be looked at: it is gone",
     ),
     "WAL in clear": (changed("db2", wal_encrypted=False), DEGRADED, "db2: the stack file says walEncryption: true"),
     "token gone": (changed("db2", token=Token(gone=True)), DEGRADED, "db2: its Vault token was revoked or has expired"),

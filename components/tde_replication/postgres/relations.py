@@ -12,6 +12,8 @@ from tde_replication.postgres.session import Session
 
 TABLES_SHOWN = 20
 """Of the tables in clear, the largest are named."""
+SAMPLES = 3
+"""As many of the largest encrypted tables are looked at on disk."""
 
 # A relation belongs to a table: its indexes, its TOAST table and that one's index, the sequences that it owns. The access method
 # of the table says whether all of these should be encrypted; pg_tde says of each whether it is. A sequence that no table owns is
@@ -37,7 +39,7 @@ owned AS (
   LEFT JOIN pg_depend AS sequence ON kind = 'S' AND classid = 'pg_class'::regclass AND objid = parts.oid AND objsubid = 0
     AND refclassid = 'pg_class'::regclass AND deptype IN ('a', 'i')),
 judged AS (
-  SELECT owned.oid, root, namespace.nspname, tables.relname, tables.relkind, coalesce(bytes, 0) AS bytes,
+  SELECT owned.oid, path, root, namespace.nspname, tables.relname, tables.relkind, coalesce(bytes, 0) AS bytes,
     namespace.nspname IN ('pg_catalog', 'information_schema') AND NOT (root = 'pg_largeobject'::regclass AND
       (SELECT bytes FROM sizes WHERE path = pg_relation_filepath('pg_largeobject'::regclass)) > 0) AS catalog,
     CASE WHEN amname IS DISTINCT FROM 'tde_heap' THEN false
@@ -63,6 +65,10 @@ SELECT json_build_object(
   'clear_tables', (SELECT coalesce(json_agg(json_build_object('name', format('%I.%I', nspname, relname), 'bytes', bytes)
       ORDER BY bytes DESC, nspname, relname), '[]')
     FROM (SELECT * FROM clear ORDER BY bytes DESC, nspname, relname LIMIT {shown}) AS largest),
+  'samples', (SELECT coalesce(json_agg(json_build_object('name', format('%I.%I', nspname, relname), 'path', path,
+      'bytes', (pg_stat_file(path, true)).size, 'block', current_setting('block_size')::int) ORDER BY bytes DESC, path), '[]')
+    FROM (SELECT * FROM judged WHERE oid = root AND encrypted ORDER BY bytes DESC, path LIMIT {samples}) AS largest
+    WHERE (pg_stat_file(path, true)).size > 0),
   'extension', (SELECT extversion FROM pg_extension WHERE extname = 'pg_tde'),
   'key', {key}
 )::text
@@ -94,4 +100,4 @@ def tables_in_clear(server: Session, most: int) -> list[str]:
 
 def _of_database(tde: PgTde | None, shown: int, key: sql.Composable) -> sql.Composed:
     encrypted = tde.encrypted(sql.Identifier("owned", "oid")) if tde else sql.SQL("false")
-    return DATABASE.format(shown=sql.Literal(shown), encrypted=encrypted, key=key)
+    return DATABASE.format(shown=sql.Literal(shown), samples=sql.Literal(SAMPLES), encrypted=encrypted, key=key)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from tde_replication.status.encryption_checks import is_encrypted, not_encrypted
-from tde_replication.status.figures import amounts, wal
+from tde_replication.status.figures import amounts, bytes_on_disk, wal
 from tde_replication.status.model import Snapshot
 from tde_replication.status.words import size
 
@@ -53,7 +53,7 @@ NEVER = (
 
 
 def rows(snapshot: Snapshot) -> list[Row]:
-    return [*_tables(snapshot), _wal(snapshot), *NEVER]
+    return [*_tables(snapshot), _wal(snapshot), _on_disk(snapshot), *NEVER]
 
 
 def _tables(snapshot: Snapshot) -> Iterator[Row]:
@@ -79,6 +79,23 @@ def _tables(snapshot: Snapshot) -> Iterator[Row]:
                 Protection.CLEAR,
                 f"{named}{f' and {more} more' if more > 0 else ''}.",
             )
+
+
+def _on_disk(snapshot: Snapshot) -> Row:
+    """What was read, beside what pg_tde says."""
+    what = "Files, as they were read"
+    if why := not_encrypted(snapshot):
+        return Row(what, Protection.CLEAR, f"Not looked at: {why}.")
+    told = [f"{one.name}: {bytes_on_disk(one.on_disk)}" for one in snapshot.servers if one.on_disk]
+    read = [one.on_disk for one in snapshot.servers if one.on_disk and not one.on_disk.problem]
+    kind = Protection.UNKNOWN
+    if any(one.in_clear or one.wal == "in clear" for one in read):
+        kind = Protection.CLEAR
+    elif len(read) == len(snapshot.servers) and all(one.pages for one in read):
+        kind = Protection.ENCRYPTED
+    missing = ", ".join(one.name for one in snapshot.servers if not one.on_disk)
+    text = "Bytes of the largest encrypted tables on each server's disk, read when this page was made, and not by the database"
+    return Row(what, kind, f"{'. '.join([text, *told])}.{f' Nothing was read on {missing}.' if missing else ''}")
 
 
 def _wal(snapshot: Snapshot) -> Row:

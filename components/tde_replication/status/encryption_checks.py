@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from tde_replication.status.finding import Finding, Level
-from tde_replication.status.model import Database, Key, Server, Snapshot, Token
+from tde_replication.status.model import Database, Key, OnDisk, Server, Snapshot, Token
 from tde_replication.status.words import duration
 
 TABLES_NAMED = 5
@@ -24,6 +24,8 @@ def encryption_findings(snapshot: Snapshot) -> Iterator[Finding]:
             for key in server.encryption.keys:
                 yield from _key(server, key)
             yield from _wal(server, snapshot)
+            if server.on_disk and not server.encryption.stand_in:
+                yield from _on_disk(server, server.on_disk)
             yield from _token(server)
     for database in snapshot.databases if encrypting else ():
         if database.problem:
@@ -110,6 +112,32 @@ def _wal(server: Server, snapshot: Snapshot) -> Iterator[Finding]:
             "wal in clear",
             server.name,
             "the stack file says walEncryption: true, and its WAL is in clear: `make up` turns it on",
+        )
+
+
+def _on_disk(server: Server, found: OnDisk) -> Iterator[Finding]:
+    if found.problem:
+        yield Finding(
+            Level.UNKNOWN,
+            "on disk",
+            server.name,
+            f"whether its files are encrypted could not be looked at: {found.problem}",
+        )
+    if found.in_clear:
+        yield Finding(
+            Level.BROKEN,
+            "on disk",
+            server.name,
+            f"pg_tde says that {', '.join(found.in_clear)} is encrypted, and pages of its file are in clear on its disk: "
+            "where it is a standby, it may have run without pg_tde: stop it, and have it cloned anew",
+        )
+    if found.wal == "in clear":
+        yield Finding(
+            Level.DEGRADED,
+            "on disk",
+            server.name,
+            "pg_tde.wal_encrypt is on, and the newest page of its WAL is in clear on its disk (after the restart that turned it "
+            "on, until more is written)",
         )
 
 

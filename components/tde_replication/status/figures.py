@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from tde_replication.status.faults import known_faults
-from tde_replication.status.model import Server, Snapshot
+from tde_replication.status.model import OnDisk, Server, Snapshot
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,22 @@ def wal(snapshot: Snapshot) -> str:
     if count == len(running):
         return "WAL too"
     return f"WAL on {count} of {len(running)} servers" if count else "WAL in clear"
+
+
+def bytes_on_disk(found: OnDisk) -> str:
+    """What the files of one server show."""
+    if found.problem:
+        return f"its files could not be read: {found.problem}"
+    counted = (found.pages, "page"), (found.tables, "encrypted table")
+    pages, tables = (f"{count} {word}{'s' if count != 1 else ''}" for count, word in counted)
+    clear = f"IN CLEAR: {', '.join(found.in_clear)}" if found.in_clear else "none in clear"
+    wal_page = {
+        "encrypted": "newest page of WAL encrypted",
+        "in clear": "newest page of WAL IN CLEAR",
+        "not known": "",
+    }[found.wal]
+    parts = [f"{pages} of {tables}, {clear}" if found.pages else "no page of an encrypted table", wal_page]
+    return f"read on its disk: {'; '.join(filter(None, parts))}"
 
 
 def faults_of(server: Server) -> list[str]:

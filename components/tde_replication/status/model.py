@@ -121,6 +121,8 @@ class Instance(Fact):
     """Whether the server has loaded the library of pg_tde."""
     wal_encrypted: bool = False
     cipher: str | None = None
+    wal_segment_bytes: int | None = None
+    wal_block_bytes: int | None = None
     databases: tuple[str, ...] = ()
     """Those that take connections and are no templates."""
     closed_databases: tuple[str, ...] = ()
@@ -169,6 +171,17 @@ class Table(Fact):
     bytes: int
 
 
+class Sample(Fact):
+    """The first file of an encrypted table."""
+
+    name: str
+    path: str
+    """Below the data directory."""
+    bytes: int
+    block: int
+    """Bytes of a page."""
+
+
 class Database(Fact):
     """The relations of one database. Size and encryption are the same on every server, so one server is asked."""
 
@@ -186,11 +199,28 @@ class Database(Fact):
     clear_table_count: int = 0
     free_sequences: int = 0
     """How many sequences belong to no table: pg_tde leaves those in clear."""
+    samples: tuple[Sample, ...] = ()
+    """The largest encrypted tables, of which each server's files are looked at (`OnDisk`)."""
     extension: str | None = None
     """Version of the extension pg_tde there; None: it is not there."""
     key: Key | None = None
     problem: str = ""
     """Why it could not be asked."""
+
+
+class OnDisk(Fact):
+    """What a server's files show that are encrypted by its own account, read just now."""
+
+    pages: int = 0
+    """How many pages of tables have been read; what is not written yet shows nothing, and does not count."""
+    tables: int = 0
+    """Of how many tables these are."""
+    in_clear: tuple[str, ...] = ()
+    """The tables, with their databases, of which one of these pages is in clear."""
+    wal: Literal["encrypted", "in clear", "not known"] = "not known"
+    """Its newest page of WAL, where its WAL is encrypted by its own account."""
+    problem: str = ""
+    """Why they could not be read."""
 
 
 class Token(Fact):
@@ -225,6 +255,8 @@ class Server(Fact):
     """Why `encryption` is not known, or that this server does not encrypt."""
     encryption_unknown: bool = False
     """Whether `encryption_problem` says that it could not be asked."""
+    on_disk: OnDisk | None = None
+    """None where there is nothing encrypted to look at."""
     token: Token | None = None
 
     @property

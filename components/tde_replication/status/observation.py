@@ -22,7 +22,8 @@ from tde_replication.postgres.principal_key import keys_in_use
 from tde_replication.postgres.relations import of_database
 from tde_replication.postgres.session import Session, server_session
 from tde_replication.status.declared import Declared, DeclaredServer
-from tde_replication.status.model import Database, Encryption, Instance, Key, Provider, Server, Snapshot, State
+from tde_replication.status.model import Database, Encryption, Instance, Key, OnDisk, Provider, Server, Snapshot, State
+from tde_replication.status.on_disk import on_disk
 from tde_replication.status.queries import INSTANCE, LABEL, MONITOR, SUPERUSER
 from tde_replication.status.tokens import tokens
 from tde_replication.values import slot_name
@@ -45,6 +46,7 @@ def observe(declared: Declared) -> Snapshot:
         asked = background.submit(copy_context().run, tokens, declared) if encrypts else None
         servers = parallel_map(lambda server: _server(server, declared), declared.servers)
         databases, source = _databases(declared, servers)
+        servers = parallel_map(lambda server: _with_files(server, declared, databases), servers)
         if asked and any(server.encryption for server in servers):
             found = asked.result()
             servers = [server.model_copy(update={"token": found.get(server.name)}) for server in servers]
@@ -210,6 +212,22 @@ def _databases(declared: Declared, servers: list[Server]) -> tuple[list[Database
 
     closed = [Database(name=name, problem="it takes no connections") for name in source.instance.closed_databases]
     return [*parallel_map(ask, source.instance.databases), *closed], source.name
+
+
+def _with_files(server: Server, declared: Declared, databases: list[Database]) -> Server:
+    placement = next(one.placement for one in declared.servers if one.name == server.name)
+    samples = [
+        one.model_copy(update={"name": f"{database.name}.{one.name}"})
+        for database in databases
+        for one in database.samples
+    ]
+    if server.instance is None or placement is None or not (samples or server.instance.wal_encrypted):
+        return server
+    try:
+        found = on_disk(hosts.host(placement.address), placement.data, samples, server.instance)
+    except UserError as why:
+        found = OnDisk(problem=str(why))
+    return server.model_copy(update={"on_disk": found})
 
 
 def _pg_tde(session: Session) -> PgTde | None:

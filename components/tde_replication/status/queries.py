@@ -56,6 +56,8 @@ SELECT json_build_object(
       'file', name,
       'age', extract(epoch FROM clock_timestamp() - modification))
     FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}[.][0-9A-F]{8}[.]backup$' ORDER BY modification DESC, name DESC LIMIT 1),
+  'wal_segment_bytes', (SELECT setting::int FROM pg_settings WHERE name = 'wal_segment_size'),
+  'wal_block_bytes', current_setting('wal_block_size')::int,
   'tde_loaded', EXISTS (SELECT FROM pg_settings WHERE name = 'pg_tde.wal_encrypt'),
   'wal_encrypted', coalesce((SELECT setting = 'on' FROM pg_settings WHERE name = 'pg_tde.wal_encrypt'), false),
   'cipher', (SELECT setting FROM pg_settings WHERE name = 'pg_tde.cipher'),

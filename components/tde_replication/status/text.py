@@ -5,7 +5,7 @@ from datetime import datetime
 
 from tde_replication.errors import escaped
 from tde_replication.status.encryption_checks import is_encrypted, not_encrypted
-from tde_replication.status.figures import amounts, faults, versions, wal
+from tde_replication.status.figures import amounts, bytes_on_disk, faults, versions, wal
 from tde_replication.status.finding import Verdict
 from tde_replication.status.model import Database, Encryption, Instance, Key, Server, Slot, Snapshot
 from tde_replication.status.topology import Link, links, others, tree
@@ -82,6 +82,8 @@ def _server(server: Server, snapshot: Snapshot, link: Link | None, known: dict[s
         )
     if line := _row(*_keys(server, snapshot), _token(server)):
         yield line
+    if server.on_disk and not not_encrypted(snapshot):
+        yield bytes_on_disk(server.on_disk)
     if line := _row(*_keeping(instance)):
         yield line
     for sender in others(server, known):

@@ -65,6 +65,8 @@ def build(context: ClusterContext) -> Results:
     before = [*primary.ready, policy] if plan.primary_is_there else list(primary.ready)
     topology = _topology(context, context.child(depends_on=before))
     of_standbys = {member.name: token(context, vault, member, topology) for member in plan.standbys}
+    # In force before a rotation: a standby that may not open the new key dies of it.
+    policies = [policy for policy, _ in of_standbys.values()]
     directory = primary.data_directory_kind(
         context.named(primary.name),
         context.child(depends_on=[*primary.ready, topology], protect=cluster.protect),
@@ -88,7 +90,7 @@ def build(context: ClusterContext) -> Results:
     # state any more where somebody has removed it.
     goes = cluster.disposable and not adopted
     on_primary = context.child(depends_on=[server], deleted_with=primary.ready[0] if goes else None)
-    last_keys = keys(context, inside, vault.mount, on_primary) if plan.in_force else []
+    last_keys = keys(context, inside, vault.mount, after(on_primary, *policies)) if plan.in_force else []
     of_databases = databases(context, inside, on_primary, last_keys) if plan.in_force else []
     role = resources.ReplicationRole(
         context.named(cluster.replication.role),

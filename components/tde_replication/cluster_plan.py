@@ -13,6 +13,7 @@ from tde_replication.postgres.host_file import TOKEN
 from tde_replication.postgres.synchronous import Synchronous
 from tde_replication.records import Cost
 from tde_replication.vault.address import VaultAddress
+from tde_replication.vault.key_age import NewestKey
 from tde_replication.vault.names import VaultNames
 
 
@@ -30,6 +31,8 @@ class ClusterPlan:
     standbys: tuple[Member, ...]
     reason: str
     """Why pg_tde is not used; empty where it is."""
+    newest_key: NewestKey
+    """The principal key that there is now, before this `up`."""
     primary_is_there: bool = False
     """Whether the primary has data already: it may be a standby until now."""
     notices: tuple[str, ...] = ()
@@ -66,7 +69,7 @@ class ClusterPlan:
 
     @property
     def key(self) -> str:
-        """The principal key."""
+        """The principal key to use."""
         return self.vault_names.keys[0]
 
     @property

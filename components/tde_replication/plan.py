@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pulumi
 
@@ -21,7 +22,13 @@ from tde_replication.preflight.adoption import (
     check_dependents,
 )
 from tde_replication.preflight.clone import check_clones
-from tde_replication.preflight.keys import check_cipher, check_keys_in_use, check_weaker_cipher, notices_of_cipher
+from tde_replication.preflight.keys import (
+    check_cipher,
+    check_keys_in_use,
+    check_weaker_cipher,
+    notice_of_rotation,
+    notices_of_cipher,
+)
 from tde_replication.preflight.ports import of_adopted
 from tde_replication.preflight.server import (
     check_failover,
@@ -34,6 +41,7 @@ from tde_replication.preflight.vault import check_vault, check_vault_from_server
 from tde_replication.records import Cost
 from tde_replication.stack_file import StackFileError
 from tde_replication.vault.address import VaultAddress
+from tde_replication.vault.key_age import NewestKey, newest_key
 from tde_replication.vault.names import VaultNames
 
 _taken: dict[str, dict[tuple[str, str, object], str]] = {}
@@ -49,28 +57,36 @@ def plan(name: str, cluster: settings.Cluster, vault_address: VaultAddress, sour
     context = context_of(name, cluster)
     stack = f"{pulumi.get_project()}/{pulumi.get_stack()}/{name}"
     primary, *standbys = _placed(cluster, context, source)
+    reason = _why_not_encrypted(cluster, [primary, *standbys])
+    address = replace(
+        vault_address,
+        ca=declared.ca or vault_address.ca,
+        namespace=declared.namespace or vault_address.namespace,
+    )
+    mount = declared.mount or f"tde-{context.prefix}"
+    key = NewestKey(cluster.key.name or f"{context.prefix}-principal-key", others=tuple(cluster.key.former))
+    if not reason:
+        key = newest_key(address.client, mount, key.name, key.others)
+    keys = key.names(cluster.key.rotate_after, datetime.now(UTC))
     found = ClusterPlan(
         name,
         stack,
         cluster,
-        replace(
-            vault_address,
-            ca=declared.ca or vault_address.ca,
-            namespace=declared.namespace or vault_address.namespace,
-        ),
+        address,
         VaultNames(
             context.prefix,
             stack,
-            declared.mount or f"tde-{context.prefix}",
+            mount,
             shared=declared.existing,
             role=cluster.replication.role,
-            keys=(cluster.key.name or f"{context.prefix}-principal-key", *cluster.key.former),
+            keys=keys,
             servers=tuple(sorted(cluster.servers)),
         ),
         context,
         primary,
         tuple(standbys),
-        _why_not_encrypted(cluster, [primary, *standbys]),
+        reason,
+        key,
     )
     with facts.shared():
         refusal, cost = _of_adopted(found)
@@ -146,7 +162,10 @@ def _asked(plan: ClusterPlan, source: str, refusal: str | None) -> tuple[list[st
     if in_force:
         found += check_cipher(cluster, cluster.places, placements)
         found += check_weaker_cipher(cluster, primary.placement, token)
-        notices += notices_of_cipher(cluster, primary.placement)
+        notices += [
+            *notice_of_rotation(cluster, plan.newest_key, plan.key),
+            *notices_of_cipher(cluster, primary.placement),
+        ]
         lost = lost or check_keys_in_use(cluster, primary.placement, plan.key)
     found += lost
     found += check_databases(cluster, primary.placement, in_force=in_force)

@@ -17,7 +17,8 @@ from typing import Any
 import yaml
 
 from tde_replication.errors import UserError, escaped
-from tde_replication.postgres.expiry import length, minute
+from tde_replication.postgres.expiry import minute
+from tde_replication.values import length
 
 CLUSTER = "tde:index:EncryptedReplication"
 EXPIRY = "pulumi-python:dynamic/postgres:Expiry"

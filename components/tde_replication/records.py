@@ -51,7 +51,7 @@ class Fact:
     of: str
     """The principal key; or the server."""
     text: str = ""
-    """When the key was made (ISO 8601); what pg_tde says of its version."""
+    """When Vault got the key (ISO 8601); what pg_tde says of its version."""
     number: int | None = None
     """server_version_num of PostgreSQL, beside pg_tde's version; bytes that are free where WAL lies."""
 

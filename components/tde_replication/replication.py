@@ -99,6 +99,9 @@ class EncryptedReplication(pulumi.ComponentResource):
             pulumi.log.warn(escaped(f"NOT ENCRYPTED: {planned.reason}"), self)
         if planned.cost:
             pulumi.log.debug(records.written(planned.cost))
+        if (key := planned.newest_key).made:
+            fact = records.Fact(kind="key since", of=key.name, text=key.made.isoformat())
+            pulumi.log.debug(records.written(fact))
         for notice in [*([planned.cost.text] if planned.cost else []), *planned.notices]:
             pulumi.log.warn(escaped(notice), self)
         return ClusterContext(planned, self, tuple(made))

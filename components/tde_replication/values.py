@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from collections import Counter
+from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -48,6 +49,11 @@ def _duration(text: str) -> str:
             f'"{text}" is not a duration (write {number[1] if number else 8}h; m, h, d: minutes, hours, days)'
         )
     return text
+
+
+def length(duration: str) -> timedelta:
+    """Of a `Duration`: "8h"."""
+    return timedelta(**{{"m": "minutes", "h": "hours", "d": "days"}[duration[-1]]: int(duration[:-1])})
 
 
 def _delay(text: str) -> str:

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from tde_replication.host_settings import Settings
-from tde_replication.values import AbsolutePath, Cipher, Namespace, VaultPath, VaultURL, distinct
+from tde_replication.rotations import MARK, is_rotation
+from tde_replication.values import AbsolutePath, Cipher, Duration, Namespace, VaultPath, VaultURL, distinct
 
 
 class Vault(Settings):
@@ -30,20 +31,34 @@ class Vault(Settings):
     """The period of each server's token; every `up` within it renews the token."""
 
 
+def _no_rotation(name: str) -> str:
+    if is_rotation(name):
+        raise ValueError(
+            f'"{name}" would be a rotation of another key (write a name that does not end in {MARK}<number>)'
+        )
+    return name
+
+
+KeyName = Annotated[VaultPath, AfterValidator(_no_rotation)]
+
+
 def _cipher(bits: Any) -> Cipher:
     return "aes_256" if bits == 256 else "aes_128"  # noqa: PLR2004 - bits
 
 
 class Key(Settings):
-    name: VaultPath | None = None
+    name: KeyName | None = None
     """The principal key; default the stack's name and ``-principal-key``. Another name is a rotation."""
+    rotate_after: Duration | None = None
+    """How old a principal key may get: ``90d``. The next `up` after that rotates to a new one, ``<name>-rotation-1``, then
+    ``-rotation-2`` and so on. Its age is counted from when Vault got it."""
     scope: Annotated[list[Literal["default", "server"]], Field(min_length=1), AfterValidator(distinct)] = [
         "server",
         "default",
     ]
-    former: Annotated[list[VaultPath], AfterValidator(distinct)] = []
+    former: Annotated[list[KeyName], AfterValidator(distinct)] = []
     """On an existing mount, where servers may open no other stack's keys: names of earlier keys that they still need and that
-    are not below ``<stack>/``."""
+    are not below ``<stack>/``; each with its rotations."""
 
     @model_validator(mode="before")
     @classmethod

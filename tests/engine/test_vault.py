@@ -75,8 +75,15 @@ def check_server(cluster: Cluster, token: str) -> list[str]:
     from tde_replication.vault.client import Client  # noqa: PLC0415
     from tde_replication.vault.names import VaultNames  # noqa: PLC0415
 
-    whole = "tde-replication/orders/orders"
-    names = VaultNames("orders", whole, "tde-orders", shared=False, role="replicator", servers=("db1", "db2"))
+    names = VaultNames(
+        "orders",
+        "tde-replication/orders/orders",
+        "tde-orders",
+        shared=False,
+        role="replicator",
+        keys=("orders-principal-key",),
+        servers=("db1", "db2"),
+    )
     missing = preflight._missing_rights(Client(cluster.bao.address, token, str(cluster.bao.ca)), names)
     return [missing] if missing else []
 

@@ -116,6 +116,7 @@ NEVER = {
     "enforceEncryption": "together with databases",
     "defaultTableAccessMethod": "set by enforceEncryption too: tests/providers/test_database_encryption.py",
     "cipher": "what is encrypted keeps its own: tests/engine/change.py",
+    "key.rotateAfter": "tests/engine/test_change.py: there, interrupted, and back",
     "key.former": "tests/engine: on an existing mount alone",
     "replication.rootCertificate": "tests/engine/test_change.py: replication by TLS",
     **{f"synchronous.{name}": "tests/engine/test_topology.py" for name in ("mode", "number", "standbys", "whenTooFew")},

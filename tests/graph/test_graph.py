@@ -5,7 +5,8 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tde_replication.hosts.account import service_account
 from tde_replication.postgres.marker import MARKER
 from tde_replication.settings import MANAGED_PARAMETERS
 from tde_replication.stack_file import StackFileError
+from tde_replication.vault.key_age import NewestKey
 from tests.graph import graph as graphs
 from tests.graph.graph import EXPIRES, PASSWORD, TOKEN, Graph, Place, plain, values_outside_secrets
 
@@ -217,9 +219,11 @@ def test_order(place: Place, first: str, then: str) -> None:
 
 
 def test_standbys_do_not_wait_for_one_another(place: Place) -> None:
+    """But for their policies: a key is not rotated before all may open it."""
     made = place.build(place.cluster("db2", "db3"))
-    assert not {label for label in made.before("ReplicationCheck db3") if "db2" in label}
-    assert not {label for label in made.before("ReplicationCheck db2") if "db3" in label}
+    for name, other in (("db2", "db3"), ("db3", "db2")):
+        found = {label for label in made.before(f"ReplicationCheck {name}") if other in label}
+        assert found == {f"vault:index/policy:Policy {other}-policy"}
 
 
 def test_the_base_backup_and_initdb_side_by_side_with_the_vault(place: Place) -> None:
@@ -498,6 +502,28 @@ def test_the_default_key_is_opened_on_a_shared_mount_too(place: Place) -> None:
     key = made["PrincipalKey orders-principal-key"].inputs["key"]
     opened = capabilities(made["vault:index/policy:Policy db2-policy"].inputs["policy"])
     assert opened[f"shared/data/{key}"] == {"read"}
+
+
+def test_a_key_that_is_too_old_is_replaced_once_every_server_may_open_the_next_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A standby that may not dies of the rotation."""
+    asked: list[str] = []
+
+    def newest(_: object, mount: str, declared: str, former: Sequence[str]) -> NewestKey:
+        asked.extend((mount, declared, *former))
+        return NewestKey("2025-rotation-1", datetime.now(UTC) - timedelta(days=91), ("2025", "2024"))
+
+    monkeypatch.setattr("tde_replication.plan.newest_key", newest)
+    key = {"name": "2025", "former": ["2024"], "rotateAfter": "90d"}
+    made = place.build(place.cluster("db2", vault={"mount": "shared", "existing": True}, key=key))
+    assert asked == ["shared", "2025", "2024"]
+    assert {made[f"KeyBinding {scope} key"].inputs["key"] for scope in ("server", "default")} == {"2025-rotation-2"}
+    assert made["PrincipalKey 2025-rotation-2"].inputs["key"] == made["ReplicationCheck db2"].inputs["key"]
+    opened = capabilities(made["vault:index/policy:Policy db2-policy"].inputs["policy"])
+    assert {f"shared/data/{name}" for name in ("2024", "2025", "2025-rotation-1", "2025-rotation-2")} < set(opened)
+    assert "vault:index/policy:Policy db2-policy" in made.before("KeyBinding server key")
+    assert "key 2025-rotation-1 is due for rotation" in caplog.text
 
 
 @pytest.mark.parametrize("mode", ["required", "if-available"])

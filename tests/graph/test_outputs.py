@@ -122,7 +122,7 @@ def test_a_preview_shows_all_that_will_be_made(caplog: pytest.LogCaptureFixture)
     }
     assert set(first.outputs) == {"primary_dsn", "standby_dsns", "vault", "encryption", "expires"}
     [told] = [record.message for record in caplog.records if "not everything could be checked" in record.message]
-    machines, vault = told.splitlines()[1:]
+    vault, machines = told.splitlines()[1:]
     why, _, what = machines.partition(". Not checked: ")
     assert why == (
         "  the address of a machine that this program makes is known once it is made: `up` then checks everything before it "

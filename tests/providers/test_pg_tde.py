@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from tde_replication.postgres.session import Session, server_session
 from tde_replication.postgres.wal_encryption import WalEncryption
 from tde_replication.progress import reported_to
 from tde_replication.values import Cipher
+from tde_replication.vault.client import Client
+from tde_replication.vault.key_age import newest_key
 from tde_replication.waiting import until
 from tests.double.servers import file_keys
 from tests.providers.encrypted import MOUNT, KeyStore, binding, check, here, key, provider
@@ -447,6 +451,33 @@ def test_a_rotation_waits_for_a_standby_that_could_not_open_the_key(
     assert declared.read() == declared
     check(bound, standby).create()
     assert store.versions("rotated") == 1
+
+
+def test_the_next_rotation_is_by_what_vault_has_and_nothing_goes_back(bound: Node, store: KeyStore) -> None:
+    client = Client(store.openbao.address, store.client.token, str(store.openbao.ca))
+    binding(bound, "server").update(binding(bound, "server"))
+    found = newest_key(client, MOUNT, "orders-key", ())
+    assert (found.name, found.others) == ("orders-key", ())
+    assert found.made
+    assert 0 <= (datetime.now(UTC) - found.made).total_seconds() < 600
+    late = datetime.now(UTC) + timedelta(days=90)
+    due, *others = found.names("90d", late)
+    key(bound, due).create()
+    rotated = binding(bound, "server", due)
+    rotated.update(binding(bound, "server"))
+    assert rotated.read() == rotated
+    again = newest_key(client, MOUNT, "orders-key", ())
+    assert (again.name, again.others) == ("orders-key-rotation-1", tuple(others))
+    assert again.made
+    assert again.made > found.made  # and not due any more
+    before = set_at(bound, "server")
+    for back in (partial(binding(bound, "server").update, rotated), binding(bound, "server").create):
+        with pytest.raises(UserError, match="the server uses orders-key-rotation-1, a later rotation of orders-key"):
+            back()
+    assert set_at(bound, "server") == before
+    for name in ("by-hand", "orders-key"):  # for the next test, by another key
+        key(bound, name).create()
+        binding(bound, "server", name).update(rotated)
 
 
 def test_a_rotation_waits_for_a_standby_that_streams_and_cannot_be_asked(bound: Node, standby: Node) -> None:

@@ -63,6 +63,8 @@ COSTS = {
     "vault.provider": "in place: the new provider, the same key set by it, the former one forgotten",
     "vault.tokenPeriod": "in place: new tokens and their files",
     "key.name": "in place: a rotation. Refused while a standby cannot open keys, and during a base backup",
+    "key.rotateAfter": "nothing, until a key is older: then the next `up` rotates, as for another name. Without it, the last "
+    "rotation stays",
     "key.scope": "in place; a key that was set once stays set",
     "key.former": "in place: the servers' policies",
     "replication.role": "in place: role, pg_hba rules, passfiles, then standbys reconnect; the former role is dropped",

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tde_replication import reap
-from tde_replication.postgres.expiry import Expiry, length, minute
+from tde_replication.postgres.expiry import Expiry, minute
+from tde_replication.values import length
 
 NOW = datetime(2026, 11, 30, 9, 0, tzinfo=UTC)
 MADE = NOW - timedelta(hours=8)

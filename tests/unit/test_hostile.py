@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -31,6 +32,7 @@ from tde_replication.preflight.vault import check_vault
 from tde_replication.reconciler import Resource
 from tde_replication.vault.address import VaultAddress
 from tde_replication.vault.client import Client
+from tde_replication.vault.key_age import newest_key
 from tde_replication.vault.names import VaultNames
 from tde_replication.vault.secret import SecretContent
 from tde_replication.vault.token import Token
@@ -41,6 +43,7 @@ PROVIDERS = [found for found in CLASSES if issubclass(found, Provider) and "kind
 VAULT_KEYS = [
     "data",
     "metadata",
+    "created_time",
     "auth",
     "errors",
     "keys",
@@ -437,7 +440,9 @@ def test_answers_of_a_vault(answers: list[dict[str, Any]], status: int) -> None:
         patch.setattr(Client, "_send", send)
         address = VaultAddress(where["address"], None, None)
         patch.setattr(VaultAddress, "client", Client(where["address"], "token"))
-        asks = [lambda: check_vault(address, names), token.read, token.create, secret.read, secret.create]
+        asks: list[Callable[[], object]] = [token.read, token.create, secret.read, secret.create]
+        asks += [lambda: check_vault(address, names)]
+        asks += [lambda: newest_key(address.client, "m", "k", ["team/k"]).names("9999d", datetime.now(UTC))]
         for ask in asks:
             with refused_in_a_sentence():
                 ask()

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from datetime import datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from tde_replication.status.model import Backup, Database, Snapshot, Table, Toke
 from tde_replication.status.text import text
 from tde_replication.status.verdict import judge
 from tests.report.pictures import NAMES, recorded
-from tests.unit.clusters import HOSTILE, HOUR, changed, encryption, gone, healthy, key, sender, slot
+from tests.unit.clusters import HOSTILE, HOUR, TIME, changed, encryption, gone, healthy, key, sender, slot
 
 SCRIPT = "</style></title><script>alert(1)</script><img src=x onerror=alert(1)>'\"&amp;"
 WITHOUT = changed("db1", tde_loaded=False, encryption=None, encryption_problem="this server has no pg_tde")
@@ -104,6 +105,27 @@ def test_a_reader_who_knows_nothing_learns_what_counts() -> None:
 )
 def test_what_is_wrong_is_said(snapshot: Snapshot, words: str) -> None:
     assert words in shown(snapshot).text, shown(snapshot).text
+
+
+@pytest.mark.parametrize(
+    ("made", "when", "words"),
+    [
+        (
+            TIME - timedelta(days=80),
+            TIME + timedelta(days=10),
+            "in use for 80 days (since 10 September 2026)",
+        ),
+        (None, None, "in use for 12 days (since 17 November 2026)"),
+    ],
+)
+def test_a_declared_rotation_is_due_by_the_age_of_the_key_in_vault(
+    made: datetime | None, when: datetime | None, words: str
+) -> None:
+    """And not by when a server was last told to use it."""
+    snapshot = changed("db1", encryption=key(made=made)).model_copy(update={"rotate_after": "90d"})
+    [found] = [one for one in due(snapshot) if one.what.startswith("Rotation")]
+    assert (found.when, found.what) == (when, f"Rotation of key orders-2026, {words}")
+    assert "`key.rotateAfter: 90d`" in found.how
 
 
 def test_every_kind_of_protection_is_told_apart() -> None:

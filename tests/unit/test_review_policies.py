@@ -142,7 +142,7 @@ SINCE = "2026-01-01T00:00:00+00:00"
             "key-age",
             {"days": 300},
             Fact(kind="key since", of="orders-2026", text=SINCE),
-            "key orders-2026 is 333 days old, of 300: give key.name another value",
+            "key orders-2026 is 333 days old, of 300: set key.rotateAfter, or give key.name another value",
         ),
         ("key-age", {"days": 300}, None, "it is not known how old key orders-2026 is"),
         (
@@ -178,6 +178,13 @@ def test_a_rule_by_facts(rule: str, values: dict[str, Any], fact: Fact | None, s
     found = judged(existing(*([fact] if fact else [])), {rule: values})
     assert [one.text.startswith(says) for one in found.policies] == ([True] if says else [])
     assert found.passed == ([] if says else [rule])
+
+
+def test_a_key_that_is_rotated_now_is_not_held_against_that() -> None:
+    old = {"key": "orders-2026"}
+    stream = existing(Fact(kind="key since", of="orders-2026", text=SINCE))
+    stream.plan("delete", "PrincipalKey", "orders-2026", old, None)
+    assert judged(stream, {"key-age": {"days": 300}}).policies == []
 
 
 def test_a_rule_by_facts_has_nothing_to_say_of_a_cluster_that_is_new() -> None:

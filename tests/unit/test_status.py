@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from tests.unit.clusters import (
     GIB,
     HOSTILE,
     HOUR,
+    TIME,
     changed,
     encryption,
     gone,
@@ -195,6 +197,11 @@ TABLE: dict[str, tuple[Snapshot, Level, str]] = {
         changed("db3", on_disk=OnDisk(problem="it is gone")),
         UNKNOWN,
         "CANNOT TELL  db3: whether its files are encrypted could not be looked at: it is gone",
+    ),
+    "key too old": (
+        changed("db2", encryption=key(made=TIME - timedelta(days=91))).model_copy(update={"rotate_after": "90d"}),
+        DEGRADED,
+        "key orders-2026 is 91 days old, and the stack file says key.rotateAfter: 90d: `make up` rotates",
     ),
     "WAL in clear": (changed("db2", wal_encrypted=False), DEGRADED, "db2: the stack file says walEncryption: true"),
     "token gone": (changed("db2", token=Token(gone=True)), DEGRADED, "db2: its Vault token was revoked or has expired"),

@@ -1,16 +1,10 @@
 """When a test cluster may be destroyed, written into the stack's state as the first of all, and deleted as the last."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import ClassVar, Self
 
 from tde_replication.reconciler import Resource
-
-UNITS = {"m": "minutes", "h": "hours", "d": "days"}
-
-
-def length(duration: str) -> timedelta:
-    """Of a duration as a stack file has it: "8h"."""
-    return timedelta(**{UNITS[duration[-1]]: int(duration[:-1])})
+from tde_replication.values import length
 
 
 def minute(time: datetime) -> str:

@@ -21,6 +21,7 @@ from tde_replication.postgres.pg_tde import DEFAULT_KEY, SERVER_KEY, PgTde
 from tde_replication.postgres.replication_slot import others_streaming
 from tde_replication.postgres.session import Session, server_session, session
 from tde_replication.records import Cost, Fact
+from tde_replication.rotations import is_earlier
 from tde_replication.values import Cipher
 
 LOST = ("P0002", "XX001")
@@ -121,14 +122,9 @@ class PrincipalKey(OnPrimary):
         return self
 
     def facts(self) -> Iterator[Fact]:
-        """How old it is, and by which pg_tde it is used."""
+        """By which pg_tde it is used. How old it is, Vault knows: see `vault.key_age`."""
         with session(self, self._purpose, self.database) as server:
             tde = PgTde(server)
-            for scope in SCOPES.values():
-                query = sql.SQL("SELECT key_creation_time FROM {} WHERE key_name = %s").format(tde.table(scope.info))
-                if found := server.row(query, [self.key]):
-                    yield Fact(kind="key since", of=self.key, text=found[0].isoformat())
-                    break
             version = server.row(
                 sql.SQL("SELECT *, current_setting('server_version_num') FROM {}").format(tde.table("pg_tde_version"))
             )
@@ -214,6 +210,14 @@ class KeyBinding(OnPrimary):
     def cost(self, live: Self | None) -> Cost | None:
         return Cost(kind="rotation") if live else None
 
+    def refusal(self, live: Self) -> str | None:
+        if not is_earlier(self.key, live.key):
+            return None
+        return (
+            f"{self.identity}: the server uses {live.key}, a later rotation of {self.key}, and Vault did not list it. "
+            f"Nothing goes back to an earlier key, and nothing was changed: look whether Vault has {live.key}, and run `up` again"
+        )
+
     def create(self) -> Self:
         with session(self, self.identity, self.database) as server:
             tde = PgTde(server)
@@ -237,6 +241,8 @@ class KeyBinding(OnPrimary):
 
     def _rotate(self, tde: PgTde) -> None:
         server = tde.server
+        if (found := self._live(tde)) and (refusal := self.refusal(found)):
+            raise UserError(refusal)
         if lost := next((key.lost for key in keys_in_use(tde) if key.lost), None):
             raise UserError(f"{self.identity}: {lost}")
         for (host, data), slot in zip(self.standbys, self.slots, strict=True):

@@ -12,6 +12,7 @@ from tde_replication.postgres.pg_tde import PgTde
 from tde_replication.postgres.principal_key import KeyInUse, keys_in_use
 from tde_replication.postgres.session import server_session
 from tde_replication.unasked import could_not_ask, unless_new
+from tde_replication.vault.key_age import NewestKey
 
 ENCRYPTED_TABLES = (
     "SELECT count(*), pg_size_pretty(coalesce(sum(pg_total_relation_size(pg_class.oid)), 0)) FROM pg_class "
@@ -41,6 +42,19 @@ def _of_another_length(cluster: settings.Cluster, used: Sequence[KeyInUse], key:
                 f"cluster.cipher: principal key {one.name}, which is the {one.scope} key, has the length for {one.cipher} and "
                 f"keeps it. For {cluster.cipher}, set key.name to another name too (a rotation), with {one.scope} in key.scope"
             )
+
+
+def notice_of_rotation(cluster: settings.Cluster, newest: NewestKey, key: str) -> list[str]:
+    """That the newest key is older than the stack file lets it get, and `key` takes its place."""
+    due = newest.due(cluster.key.rotate_after)
+    if key == newest.name or not due:
+        return []
+    what = (
+        f"key {newest.name} is due for rotation: Vault has it since {newest.made:%Y-%m-%d}, and key.rotateAfter: "
+        f"{cluster.key.rotate_after} ended at {due:%Y-%m-%d %H:%M} UTC. `up` makes key {key} and rotates to it; {newest.name} "
+        "stays in Vault, for backups need it"
+    )
+    return [what]
 
 
 def check_cipher(cluster: settings.Cluster, places: Sequence[str], placements: Sequence[Placement]) -> list[str]:

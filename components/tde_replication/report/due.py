@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from tde_replication.status.model import Snapshot
 from tde_replication.status.words import duration
+from tde_replication.values import length
 
 
 @dataclass(frozen=True)
@@ -42,19 +43,28 @@ def _tokens(snapshot: Snapshot) -> Iterator[Due]:
 
 def _keys(snapshot: Snapshot) -> Iterator[Due]:
     """One for each key, though it has several scopes and every server has it."""
+    made, after = snapshot.keys_made, snapshot.rotate_after
     since: dict[str, datetime] = {}
     for server in snapshot.servers:
         for key in server.encryption.keys if server.encryption else ():
             if key.since:
                 since[key.name] = min(since.get(key.name, key.since), key.since)
-    for name, first in since.items():
+    for name, first in (since | made).items():
         age = duration((snapshot.time - first).total_seconds())
-        yield Due(
-            None,
-            f"Rotation of key {name}, in use for {age} (since {day(first)})",
-            "The stack file declares no interval for a rotation: your own rules say when it is due. Another name in "
-            "`key.name` rotates.",
-        )
+        what = f"Rotation of key {name}, in use for {age} (since {day(first)})"
+        if not after:
+            yield Due(
+                None,
+                what,
+                "The stack file declares no interval for a rotation: your own rules say when it is due. `key.rotateAfter` "
+                "declares one, and another name in `key.name` rotates.",
+            )
+        elif name in made:
+            how = f"The stack file says `key.rotateAfter: {after}`: the first `make up` from then on rotates to another key."
+            yield Due(made[name] + length(after), what, how)
+        else:
+            how = f"The stack file says `key.rotateAfter: {after}`, and Vault did not tell how old the key is."
+            yield Due(None, what, how)
 
 
 def _backups(snapshot: Snapshot) -> Iterator[Due]:

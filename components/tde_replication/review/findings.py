@@ -110,6 +110,7 @@ def review(
     made.policies = [Finding(one.policy, one.level != "advisory", one.sentence) for one in preview.violations]
     if environment:
         there = [step for step in preview.steps.values() if step.found is not None]
+        keys = [step for step in there if step.type == "PrincipalKey"]
         plan = Plan(
             primaries=servers.primaries,
             effects=made.effects,
@@ -117,7 +118,8 @@ def review(
             now=now or datetime.now(UTC),
             labels=labels,
             facts=preview.facts,
-            keys=[str(step.inputs.get("key")) for step in there if step.type == "PrincipalKey"],
+            keys=[str(step.inputs.get("key")) for step in keys],
+            replaced_keys=[str(step.inputs.get("key")) for step in keys if step.operation in {"delete", "replace"}],
             caps={
                 servers.of(step): str(step.inputs.get("settings", {}).get("max_slot_wal_keep_size", "-1"))
                 for step in there

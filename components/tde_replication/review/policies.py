@@ -58,6 +58,8 @@ class Plan:
     facts: Collection[Fact]
     keys: Collection[str]
     """Principal keys that are there now."""
+    replaced_keys: Collection[str]
+    """Those of them that are not used any more once this is done."""
     caps: Mapping[str, str]
     """By server that is a primary: the declared max_slot_wal_keep_size."""
 
@@ -122,11 +124,13 @@ def _clone_size(plan: Plan, values: Values) -> Iterator[str]:
 def _key_age(plan: Plan, values: Values) -> Iterator[str]:
     most = int(values["days"])
     for key in plan.keys:
+        if key in plan.replaced_keys:
+            continue
         since = plan.fact("key since", key)
         if since is None:
             yield f"it is not known how old key {key} is"
         elif (days := (plan.now - datetime.fromisoformat(since.text)).days) > most:
-            yield f"key {key} is {days} days old, of {most}: give key.name another value"
+            yield f"key {key} is {days} days old, of {most}: set key.rotateAfter, or give key.name another value"
 
 
 def _pg_tde_faults(plan: Plan, values: Values) -> Iterator[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from tde_replication.status.finding import Finding, Level
 from tde_replication.status.model import Database, Key, OnDisk, Server, Snapshot, Token
 from tde_replication.status.words import duration
+from tde_replication.values import length
 
 TABLES_NAMED = 5
 SHARE_LEFT = 4
@@ -27,6 +28,7 @@ def encryption_findings(snapshot: Snapshot) -> Iterator[Finding]:
             if server.on_disk and not server.encryption.stand_in:
                 yield from _on_disk(server, server.on_disk)
             yield from _token(server)
+    yield from _rotation(snapshot)
     for database in snapshot.databases if encrypting else ():
         if database.problem:
             yield Finding(
@@ -103,6 +105,20 @@ def _key(server: Server, key: Key) -> Iterator[Finding]:
             server.name,
             f"it cannot open its {key.scope} key {key.name} now, so that it would not start again: {key.problem}",
         )
+
+
+def _rotation(snapshot: Snapshot) -> Iterator[Finding]:
+    if not snapshot.rotate_after:
+        return
+    for name, made in snapshot.keys_made.items():
+        if made + length(snapshot.rotate_after) <= snapshot.time:
+            yield Finding(
+                Level.DEGRADED,
+                "key rotation",
+                "",
+                f"key {name} is {duration((snapshot.time - made).total_seconds())} old, and the stack file says key.rotateAfter: "
+                f"{snapshot.rotate_after}: `make up` rotates to another one",
+            )
 
 
 def _wal(server: Server, snapshot: Snapshot) -> Iterator[Finding]:

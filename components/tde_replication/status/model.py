@@ -149,6 +149,8 @@ class Key(Fact):
     provider: str
     since: AwareDatetime | None = None
     """When it was set on this server."""
+    made: AwareDatetime | None = None
+    """When Vault got it."""
     problem: str | None = None
     """What the server said when it opened the key just now; "": it opened it; None: it was not asked to."""
     lost: bool = False
@@ -274,6 +276,8 @@ class Snapshot(Fact):
     enforced: tuple[str, ...] = ()
     """The databases in which all new tables are declared to be encrypted (`enforceEncryption`)."""
     primary: str
+    rotate_after: str | None = None
+    """How old a principal key may get: "90d"."""
     servers: tuple[Server, ...]
     databases: tuple[Database, ...] = ()
     databases_of: str | None = None
@@ -282,6 +286,12 @@ class Snapshot(Fact):
     @property
     def writers(self) -> tuple[Server, ...]:
         return tuple(server for server in self.servers if server.writes)
+
+    @property
+    def keys_made(self) -> dict[str, AwareDatetime]:
+        """When Vault got each principal key that a server uses, as far as that is known."""
+        keys = (key for server in self.servers if server.encryption for key in server.encryption.keys)
+        return {key.name: key.made for key in keys if key.made}
 
     def named(self, name: str) -> Server:
         return next(server for server in self.servers if server.name == name)

@@ -22,6 +22,7 @@ from tde_replication.postgres.principal_key import keys_in_use
 from tde_replication.postgres.relations import of_database
 from tde_replication.postgres.session import Session, server_session
 from tde_replication.status.declared import Declared, DeclaredServer
+from tde_replication.status.key_ages import with_ages
 from tde_replication.status.model import Database, Encryption, Instance, Key, OnDisk, Provider, Server, Snapshot, State
 from tde_replication.status.on_disk import on_disk
 from tde_replication.status.queries import INSTANCE, LABEL, MONITOR, SUPERUSER
@@ -50,6 +51,7 @@ def observe(declared: Declared) -> Snapshot:
         if asked and any(server.encryption for server in servers):
             found = asked.result()
             servers = [server.model_copy(update={"token": found.get(server.name)}) for server in servers]
+            servers = with_ages(declared, servers)
     return Snapshot(
         stack=declared.stack,
         time=datetime.now(UTC),
@@ -57,6 +59,7 @@ def observe(declared: Declared) -> Snapshot:
         wal_encryption=declared.cluster.wal_encryption,
         enforced=tuple(declared.cluster.all_databases) if declared.cluster.enforce_encryption else (),
         primary=declared.cluster.primary,
+        rotate_after=declared.cluster.key.rotate_after,
         servers=tuple(servers),
         databases=tuple(databases),
         databases_of=source,

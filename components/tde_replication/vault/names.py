@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tde_replication.rotations import declared_name, directory, following
 from tde_replication.vault.address import CREDENTIALS
 
 Kind = Literal["primary", "standby"]
@@ -24,7 +25,8 @@ class VaultNames:
     """Whether the mount is somebody else's: others may have keys and secrets in it."""
     role: str
     keys: tuple[str, ...] = ()
-    """The names of the stack's keys: the declared one and former ones. Only on a shared mount are they told apart."""
+    """The names of the stack's keys: first the one to use, then earlier and former ones. Only on a shared mount are they told
+    apart."""
     servers: tuple[str, ...] = ()
     """Their names: each has a policy, which says what the primary or what a standby may."""
 
@@ -81,6 +83,7 @@ class VaultNames:
             **({mount: {"read"}} if self.shared else own),
             f"{self.mount}/config": {"read"},
             f"{self.mount}/metadata/": {"list"},
+            **self._rights_to_ages(),
             f"{self.mount}/data/{self.secret}": {"create", "read", "update"},
             f"{self.mount}/undelete/{self.secret}": {"update"},
             f"{self.mount}/metadata/{self.secret}": {"read", "delete"},
@@ -90,6 +93,14 @@ class VaultNames:
             "auth/token/renew-accessor": {"update"},
             "auth/token/revoke-accessor": {"update"},
         }
+
+    def _rights_to_ages(self) -> dict[str, set[str]]:
+        """To tell how old the key is, and which rotations of it there are."""
+        if not self.keys:
+            return {}
+        name, metadata = declared_name(self.keys[0]), f"{self.mount}/metadata"
+        listed = {f"{metadata}/{above}/": {"list"} for key in self.keys if (above := directory(key))}
+        return {f"{metadata}/{key}": {"read"} for key in (name, following(name))} | listed
 
 
 def owner(policy: str) -> str | None:

@@ -2,7 +2,7 @@
 
 KeyVault ─ mount, a policy and a token per server, the role's secret
 └ Primary ─ CleanupRecord → Topology → DataDirectory + token file → Server
-├ Extension → KeyProvider → PrincipalKey → KeyBinding (server, default) → WalEncryption
+├ Extension → KeyProvider → PrincipalKey → KeyBinding (server, default, then databases) → WalEncryption
 ├ ReplicationRole → HbaRule
 ├ for each standby: CleanupRecord → ReplicationSlot → DataDirectory + token file + passfile → Server → WalEncryption
 │ → ReplicationCheck
@@ -20,7 +20,7 @@ from pulumi import Output, Resource, ResourceOptions
 
 from tde_replication import summary
 from tde_replication.cluster_plan import ClusterPlan
-from tde_replication.keys import databases, key_vault, keys, token
+from tde_replication.keys import databases, extensions, key_vault, keys, token
 from tde_replication.member import ClusterContext, Member, after, alone, as_primary, urn_of_child
 from tde_replication.postgres import resources
 from tde_replication.postgres.synchronous import PARAMETER
@@ -90,8 +90,9 @@ def build(context: ClusterContext) -> Results:
     # state any more where somebody has removed it.
     goes = cluster.disposable and not adopted
     on_primary = context.child(depends_on=[server], deleted_with=primary.ready[0] if goes else None)
-    last_keys = keys(context, inside, vault.mount, after(on_primary, *policies)) if plan.in_force else []
-    of_databases = databases(context, inside, on_primary, last_keys) if plan.in_force else []
+    others = extensions(context, inside, on_primary) if plan.in_force else {}
+    last_keys = keys(context, inside, vault.mount, after(on_primary, *policies), others) if plan.in_force else []
+    of_databases = databases(context, inside, on_primary, last_keys, others) if plan.in_force else []
     role = resources.ReplicationRole(
         context.named(cluster.replication.role),
         on_primary,

@@ -37,6 +37,7 @@ def contradictions(cluster: Cluster) -> list[str]:
     if replication.tls.startswith("verify") and not replication.root_certificate:
         found.append(f'cluster.replication.rootCertificate: missing, and tls is "{replication.tls}"')
     found += _of_databases(cluster)
+    found += _of_keys(cluster)
     if cluster.wal_encryption and "server" not in cluster.key.scope:
         found.append('cluster.walEncryption: WAL is encrypted with the server key: add "server" to key.scope')
     return found
@@ -65,6 +66,17 @@ def _of_databases(cluster: Cluster) -> list[str]:
         elif "default" not in cluster.key.scope:
             found.append(f'cluster.{setting}: tables are encrypted with the default key: add "default" to key.scope')
     return found
+
+
+def _of_keys(cluster: Cluster) -> list[str]:
+    """template1 has no key: a database that is made from it gets the default key."""
+    return [
+        f"cluster.keys.{shown(database)}: a key needs the extension, and database and databases do not name {shown(database)}"
+        if database != TEMPLATE
+        else f"cluster.keys.{TEMPLATE}: a database that is made from it has the default key: name that database"
+        for database in cluster.keys
+        if database == TEMPLATE or database not in cluster.all_databases
+    ]
 
 
 def _used_twice(cluster: Cluster) -> list[str]:

@@ -49,10 +49,27 @@ def token(context: ClusterContext, made: KeyVault, member: Member, *before: Reso
     )
 
 
+def extensions(context: ClusterContext, inside: Mapping[str, Any], opts: ResourceOptions) -> dict[str, Resource]:
+    """The extension in the other databases, side by side, by their names."""
+    found: dict[str, Resource] = {}
+    for name in sorted(context.cluster.databases, key=lambda name: name == TEMPLATE):
+        # No database can be made of a template that somebody is connected to.
+        before = found.values() if name == TEMPLATE else ()
+        found[name] = resources.Extension(
+            context.named(f"pg_tde in {name}"), after(opts, *before), **inside, database=name
+        )
+    return found
+
+
 def keys(
-    context: ClusterContext, inside: Mapping[str, Any], mount: Input[str], opts: ResourceOptions
+    context: ClusterContext,
+    inside: Mapping[str, Any],
+    mount: Input[str],
+    opts: ResourceOptions,
+    others: Mapping[str, Resource],
 ) -> list[Resource]:
-    """Extension → key provider → principal key → what it is set for, in the order that pg_tde needs; the last of them."""
+    """Extension → key provider → principal key → what it is set for, in the order that pg_tde needs; the last of them. `others`:
+    the extension in other databases."""
     plan, cluster, primary = context.plan, context.cluster, context.plan.primary
     provider, here = cluster.vault.provider, {**inside, "database": cluster.database}
     last: Resource = resources.Extension(context.named(f"pg_tde in {cluster.database}"), opts, **here)
@@ -71,44 +88,55 @@ def keys(
         mount_stays=plan.mount_stays,
         adopted=primary.declared.adopt,
     )
-    last = resources.PrincipalKey(
-        context.named(plan.key),
-        after(opts, last),
-        **here,
-        key=plan.key,
-        provider=provider,
-        cipher=cluster.cipher,
-    )
     standbys = [(member.placement.address, str(member.placement.data)) for member in plan.standbys]
-    for scope in sorted(cluster.key.scope, reverse=True):  # the server's first: a default alone would set both
-        last = resources.KeyBinding(
-            context.named(f"{scope} key"),
-            after(opts, last),
-            **here,
+
+    def principal_key(key: str, database: str, *before: Resource) -> Resource:
+        return resources.PrincipalKey(
+            context.named(key),
+            after(opts, *before),
+            **inside,
+            database=database,
+            key=key,
+            provider=provider,
+            cipher=cluster.cipher,
+        )
+
+    def binding(name: str, scope: str, key: str, database: str, *before: Resource) -> Resource:
+        return resources.KeyBinding(
+            context.named(name),
+            after(opts, *before),
+            **inside,
+            database=database,
             scope=scope,
-            key=plan.key,
+            key=key,
             provider=provider,
             standbys=standbys,
             slots=[member.slot for member in plan.standbys],
             adopted=primary.declared.adopt,
         )
-    last = wal_encryption(context, primary, inside["system_identifier"], after(opts, last))
-    return [last]
+
+    provided = last
+    last = principal_key(plan.key, cluster.database, provided)
+    for scope in sorted(cluster.key.scope, reverse=True):  # the server's first: a default alone would set both
+        last = binding(f"{scope} key", scope, plan.key, cluster.database, last)
+    own = []
+    for database, key in sorted(cluster.keys.items()):
+        made = principal_key(key.name, database, provided, *([others[database]] if database in others else []))
+        # After the default key, which would take along a database that has the same one.
+        own.append(binding(f"key of {database}", "database", key.name, database, last, made))
+    return [wal_encryption(context, primary, inside["system_identifier"], after(opts, last)), *own]
 
 
 def databases(
-    context: ClusterContext, inside: Mapping[str, Any], opts: ResourceOptions, ready: Sequence[Resource]
+    context: ClusterContext,
+    inside: Mapping[str, Any],
+    opts: ResourceOptions,
+    ready: Sequence[Resource],
+    extensions: Mapping[str, Resource],
 ) -> list[Resource]:
-    """The extension in the other databases, side by side, and what is declared of the tables of all of them. `ready`: what is
-    needed to make an encrypted table."""
+    """What is declared of the tables of all databases. `ready`: what is needed to make an encrypted table; `extensions`: in the
+    other databases."""
     cluster = context.cluster
-    extensions: dict[str, Resource] = {}
-    for name in sorted(cluster.databases, key=lambda name: name == TEMPLATE):
-        # No database can be made of a template that somebody is connected to.
-        before = extensions.values() if name == TEMPLATE else ()
-        extensions[name] = resources.Extension(
-            context.named(f"pg_tde in {name}"), after(opts, *before), **inside, database=name
-        )
     encrypted = [
         resources.DatabaseEncryption(
             context.named(f"encryption in {name}"),

@@ -25,6 +25,7 @@ from tde_replication.preflight.clone import check_clones
 from tde_replication.preflight.keys import (
     check_cipher,
     check_keys_in_use,
+    check_own_keys,
     check_weaker_cipher,
     notice_of_rotation,
     notices_of_cipher,
@@ -67,7 +68,7 @@ def plan(name: str, cluster: settings.Cluster, vault_address: VaultAddress, sour
     key = NewestKey(cluster.key.name or f"{context.prefix}-principal-key", others=tuple(cluster.key.former))
     if not reason:
         key = newest_key(address.client, mount, key.name, key.others)
-    keys = key.names(cluster.key.rotate_after, datetime.now(UTC))
+    keys = [*key.names(cluster.key.rotate_after, datetime.now(UTC)), *(one.name for one in cluster.keys.values())]
     found = ClusterPlan(
         name,
         stack,
@@ -79,7 +80,7 @@ def plan(name: str, cluster: settings.Cluster, vault_address: VaultAddress, sour
             mount,
             shared=declared.existing,
             role=cluster.replication.role,
-            keys=keys,
+            keys=tuple(keys),
             servers=tuple(sorted(cluster.servers)),
         ),
         context,
@@ -161,6 +162,7 @@ def _asked(plan: ClusterPlan, source: str, refusal: str | None) -> tuple[list[st
     lost = check_mount_exists(address, cluster, primary.placement, plan.mount, token)
     if in_force:
         found += check_cipher(cluster, cluster.places, placements)
+        found += check_own_keys(cluster, plan.vault_names.keys)
         found += check_weaker_cipher(cluster, primary.placement, token)
         notices += [
             *notice_of_rotation(cluster, plan.newest_key, plan.key),

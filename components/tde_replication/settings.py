@@ -27,7 +27,7 @@ from tde_replication.values import (
     Network,
     Port,
 )
-from tde_replication.vault_settings import Key, Vault
+from tde_replication.vault_settings import DatabaseKey, Key, Vault
 
 LOCAL_PORT = 54321
 """The default of db1."""
@@ -173,6 +173,9 @@ class Cluster(Settings):
     ``7d``. A later `up` does not move that time; a longer duration does."""
     vault: Vault = Vault()
     key: Key = Key()
+    keys: dict[Identifier, DatabaseKey] = {}
+    """Principal keys of databases that are to have one of their own, by the database's name. Without it, a database has the
+    default key again."""
     replication: Replication = Replication()
     synchronous: Synchronous | None = None
     """Whether commits wait for standbys; default: none does."""

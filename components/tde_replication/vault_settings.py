@@ -46,6 +46,13 @@ def _cipher(bits: Any) -> Cipher:
     return "aes_256" if bits == 256 else "aes_128"  # noqa: PLR2004 - bits
 
 
+class DatabaseKey(Settings):
+    """The principal key of one database, in place of the default key."""
+
+    name: KeyName
+    """Of a key that no other setting names. Another name is a rotation."""
+
+
 class Key(Settings):
     name: KeyName | None = None
     """The principal key; default the stack's name and ``-principal-key``. Another name is a rotation."""

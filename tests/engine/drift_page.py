@@ -25,7 +25,7 @@ WATCHED = {
     "another value of these; with `enforceEncryption` also tables in clear. The last two are shown, and not repaired",
     "KeyProvider": "its URL, mount, token path, CA path and namespace",
     "PrincipalKey": "whether the primary can open it in Vault, and it is the one that is in use there (of a key that is set)",
-    "KeyBinding": "the name and provider of the key that is set for the server or as the default",
+    "KeyBinding": "the name and provider of the key that is set for the server, as the default or for a database",
     "WalEncryption": "`pg_tde.wal_encrypt`, and whether another value waits for a restart",
     "ReplicationRole": "attributes, connection limit, expiry, memberships, and whether the password is the stack's",
     "HbaRule": "the fields of its line, whether it comes before all other replication rules, is there once and is loaded; and on "

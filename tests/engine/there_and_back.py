@@ -90,6 +90,7 @@ SETTINGS = [
             _put("vault", "provider", "there"),
             _put("key", "name", "there"),
             _put("key", "scope", ["server"]),
+            Setting("keys.name", lambda cluster, _: cluster.update(keys={"postgres": {"name": "own"}})),
         ],
     ),
 ]
@@ -107,6 +108,7 @@ NEVER = {
     "encryption": "tests/engine/test_becoming_encrypted.py; there is no way back",
     "vault": "a section",
     "key": "a section",
+    "keys": "a section",
     "replication": "a section",
     "primary": "a switchover: tests/engine/test_switchover.py",
     "expires": "tests/engine/test_reap.py",

@@ -526,6 +526,37 @@ def test_a_key_that_is_too_old_is_replaced_once_every_server_may_open_the_next_o
     assert "key 2025-rotation-1 is due for rotation" in caplog.text
 
 
+def test_a_database_gets_a_key_of_its_own_after_the_default_key(place: Place) -> None:
+    """The default key is set for whoever has the former one."""
+    made = place.build(place.cluster("db2", database="app", keys={"app": {"name": "app-key"}}))
+    binding = made["KeyBinding key of app"].inputs
+    assert (binding["scope"], binding["database"], binding["key"]) == ("database", "app", "app-key")
+    assert {"KeyBinding default key", "PrincipalKey app-key"} < made.before("KeyBinding key of app")
+    assert "KeyProvider vault" in made.before("PrincipalKey app-key")
+    assert "KeyBinding key of app" in made.before("DataDirectory db2")
+    shared = {"mount": "shared", "existing": True}
+    made = place.build(place.cluster("db2", vault=shared, database="app", keys={"app": {"name": "app-key"}}))
+    opened = capabilities(made["vault:index/policy:Policy db2-policy"].inputs["policy"])
+    assert opened["shared/data/app-key"] == {"read"}
+
+
+def test_a_key_of_a_database_needs_the_extension_there(place: Place) -> None:
+    made = place.build(place.cluster(databases=["app", "template1"], keys={"app": {"name": "app-key"}}))
+    assert "Extension pg_tde in app" in made.before("PrincipalKey app-key")
+    for database, says in (("other", "a key needs the extension, and"), ("template1", "name that database")):
+        with pytest.raises(StackFileError, match=f"cluster.keys.{database}: .*{says}"):
+            place.cluster(databases=["template1"], keys={database: {"name": "a-key"}})
+
+
+@pytest.mark.parametrize("name", ["orders-principal-key", "2025"])
+def test_a_key_of_a_database_is_no_other_ones(place: Place, name: str) -> None:
+    cluster = place.cluster(database="app", key={"former": ["2025"]}, keys={"app": {"name": name}})
+    with pytest.raises(
+        StackFileError, match=f"cluster.keys.app.name: {name} is another one's key too: name a key of its own"
+    ):
+        place.build(cluster)
+
+
 @pytest.mark.parametrize("mode", ["required", "if-available"])
 def test_encrypted_where_pg_tde_is(place: Place, mode: str) -> None:
     made = place.build(place.cluster("db2", encryption=mode))

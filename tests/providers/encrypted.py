@@ -6,8 +6,9 @@ from typing import Any
 import hvac
 
 from tde_replication.postgres.base_backup import ClonedDirectory
+from tde_replication.postgres.key_binding import KeyBinding
 from tde_replication.postgres.key_provider import KeyProvider
-from tde_replication.postgres.principal_key import KeyBinding, PrincipalKey
+from tde_replication.postgres.principal_key import PrincipalKey
 from tde_replication.postgres.replication_check import ReplicationCheck
 from tde_replication.vault.names import VaultNames
 from tests.openbao import OpenBao

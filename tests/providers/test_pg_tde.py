@@ -12,9 +12,10 @@ import pytest
 from tde_replication.errors import Conflict, NoDatabase, Unavailable, UserError
 from tde_replication.postgres import wal_encryption
 from tde_replication.postgres.extension import Extension
+from tde_replication.postgres.key_binding import KeyBinding
 from tde_replication.postgres.key_provider import KeyProvider
 from tde_replication.postgres.pg_tde import PgTde
-from tde_replication.postgres.principal_key import keys_in_use
+from tde_replication.postgres.principal_key import KeyInUse, keys_in_use
 from tde_replication.postgres.replication_slot import ReplicationSlot
 from tde_replication.postgres.session import Session, server_session
 from tde_replication.postgres.wal_encryption import WalEncryption
@@ -512,6 +513,88 @@ def test_a_rotation_of_an_adopted_server_waits_for_standbys_that_are_not_ours(bo
     check(bound, standby).create()  # it has replayed that
 
 
+@pytest.fixture(scope="module")
+def own(bound: Node, standby: Node) -> KeyBinding:
+    """The key of a database that is new."""
+    Extension.model_validate({**bound.inside, "database": "own"}).create()
+    key(bound, "own-key").create()
+    place = {"standbys": [("local", str(standby.data))], "slots": [check(bound, standby).slot]}
+    return binding(bound, "database", "own-key", database="own", **place)
+
+
+def _in_own(node: Node, query: str) -> list[Any]:
+    return node.rows(query, database="own")
+
+
+def test_a_database_has_a_key_of_its_own(bound: Node, standby: Node, own: KeyBinding) -> None:
+    assert own.identity == "key of own"
+    assert own.read() is None
+    own.create()
+    assert own.read() == own
+    before = _in_own(bound, "SELECT key_creation_time FROM pg_tde_key_info()")
+    _in_own(bound, "CREATE TABLE kept USING tde_heap AS SELECT 7 AS n")
+    own.create()
+    assert _in_own(bound, "SELECT key_creation_time FROM pg_tde_key_info()") == before
+    assert until(lambda: standby.rows("SELECT 1 FROM pg_database WHERE datname = 'own'") == [(1,)], seconds=20)
+    assert until(lambda: _kept(standby) == [(7,)], seconds=20)
+    made = key(bound, "own-key", database="own")
+    assert made.read() == made
+    assert [used.name for used in keys_of(bound, "own")][2:] == ["own-key"]
+    key(bound, "by-hand").create()
+    _in_own(bound, "SELECT pg_tde_set_key_using_global_key_provider('by-hand', 'vault')")
+    own.delete()  # not what somebody else has set
+    live = own.read()
+    assert live is not None
+    assert live.key == "by-hand"
+    assert own.changed(live) == {"key"}
+    own.update(live)
+    assert own.read() == own
+
+
+def test_a_database_has_the_default_key_again(bound: Node, standby: Node, own: KeyBinding) -> None:
+    """For its tables are encrypted; and only where standbys can open keys."""
+    default = bound.rows("SELECT key_name FROM pg_tde_default_key_info()")
+    token = standby.data.parent / "orders.vault-token"
+    good = standby.host.read(token) or b""
+    standby.host.write(token, b"revoked", mode=0o600)
+    try:
+        with pytest.raises(UserError, match=f"the standby on {standby.data} cannot open its keys: "):
+            own.delete()
+    finally:
+        standby.host.write(token, good, mode=0o600)
+    assert own.read() == own
+    own.delete()
+    assert _in_own(bound, "SELECT key_name FROM pg_tde_key_info()") == default
+    live = own.read()
+    assert live is not None
+    assert own.changed(live) == {"key"}
+    assert [used.scope for used in keys_of(bound, "own")] == ["server", "default"]
+    live.delete()  # the default key is not this one's to unset
+    own.delete()
+    assert _in_own(bound, "SELECT key_name FROM pg_tde_key_info()") == default
+    own.replace(adopted=True).create()  # what it has is no key of its own
+    assert own.read() == own
+    _in_own(bound, "DROP TABLE kept")
+    own.delete()
+    assert own.read() is None
+    own.delete()
+    check(bound, standby).create()  # it has replayed all that
+    assert until(lambda: _kept(standby) == [], seconds=20)
+    bound.rows("DROP DATABASE own")
+    own.delete()
+
+
+def _kept(standby: Node) -> list[Any]:
+    """The rows of the table in database `own`; none where it is not there."""
+    there = standby.rows("SELECT 1 FROM pg_class WHERE relname = 'kept'", database="own")
+    return standby.rows("SELECT n FROM kept", database="own") if there else []
+
+
+def keys_of(node: Node, database: str) -> list[KeyInUse]:
+    with server_session(node.host, node.data, "test", database) as server:
+        return list(keys_in_use(PgTde(server)))
+
+
 def test_nothing_is_ever_set_on_a_standby(standby: Node, store: KeyStore) -> None:
     """Even a call that fails would rewrite its key files, and creating a key would succeed (facts, E6)."""
     store.equip(standby.host, standby.data, "primary")
@@ -548,6 +631,16 @@ def test_a_standby_of_a_primary_that_has_only_a_server_key(cluster: Servers, sto
     with pytest.raises(UserError, match=f"standby {standby.server.name}: .*failed to retrieve principal key"):
         proof.create()
     standby.stop()
+    key(primary, "own").create()
+    own = binding(primary, "database", "own").create()
+    primary.rows("CREATE TABLE kept USING tde_heap AS SELECT 7 AS n")
+    told: list[str] = []
+    with reported_to(lambda text, _: told.append(text)):
+        own.delete()
+    [text] = told
+    assert text.startswith("key of postgres: own stays set: ")
+    assert "There are encrypted tables in the database" in text
+    assert own.read() == own
 
 
 def wal(node: Node, cluster: Servers, **fields: str | bool) -> WalEncryption:

@@ -15,6 +15,7 @@ from tde_replication import allowed, settings, stack_file
 from tde_replication.allowed import VARIABLE, configuration, secrets_provider
 from tde_replication.host_settings import Docker, Settings, Ssh
 from tde_replication.stack_file import StackFileError
+from tde_replication.vault_settings import DatabaseKey
 
 
 def one(**host: Any) -> dict[str, Any]:
@@ -51,6 +52,7 @@ HARMLESS = {
     },
     "Vault": {"mount", "existing", "network", "namespace", "provider", "token_period"},  # at VAULT_ADDR, or of docker
     "Key": {"name", "scope", "former", "rotate_after"},
+    "DatabaseKey": {"name"},
     "Replication": {"role", "tls", "max_slot_wal_keep_size", "root_certificate", "password_version"},
 }
 """What leads nowhere that is not listed already."""
@@ -88,7 +90,7 @@ def test_each_setting_is_known_to_reach_something_or_nothing() -> None:
     """Whoever adds one decides which, in HOSTILE or HARMLESS above; one that reaches something is checked in `allowed`."""
     cluster = settings.Cluster()
     sections = (cluster.vault, cluster.key, cluster.replication, cluster.primary_server)
-    models: list[type[Settings]] = [Ssh, Docker, *(type(one) for one in sections)]
+    models: list[type[Settings]] = [Ssh, Docker, DatabaseKey, *(type(one) for one in sections)]
     assert {model.__name__ for model in models} == set(HARMLESS)
     for model in models:
         reaching = {name.partition(".")[2] for name in HOSTILE if name.partition(".")[0] == model.__name__}

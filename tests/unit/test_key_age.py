@@ -7,7 +7,7 @@ import pytest
 
 from tde_replication import stack_file, unasked
 from tde_replication.errors import Unavailable, UserError
-from tde_replication.postgres.principal_key import KeyBinding
+from tde_replication.postgres.key_binding import KeyBinding
 from tde_replication.preflight.keys import notice_of_rotation
 from tde_replication.rotations import following, is_earlier, is_rotation
 from tde_replication.stack_file import StackFileError

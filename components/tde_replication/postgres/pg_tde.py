@@ -18,6 +18,7 @@ from tde_replication.postgres.session import Session
 PROVIDERS = "pg_tde_list_all_global_key_providers"
 SERVER_KEY = "pg_tde_server_key_info"
 DEFAULT_KEY = "pg_tde_default_key_info"
+DATABASE_KEY = "pg_tde_key_info"
 MEMBERS = (
     "SELECT proname, oidvectortypes(proargtypes), nspname, p.oid::bigint, rolsuper FROM pg_extension AS e "
     "JOIN pg_depend AS d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid "

@@ -1,27 +1,22 @@
-"""The principal key, and what it is set for. (Percona pg_tde documentation, *Configure the principal key*.)
+"""Principal keys: those in Vault, and those that a server uses. (Percona pg_tde documentation, *Configure the principal key*.)
 
-Compared before it is set: setting a key again is a rotation, which makes every standby fetch the key, or die. No pg_tde call is
-transactional. All of it runs on the primary only: on a standby, even a refused call would rewrite its key files.
+No pg_tde call is transactional. All of it runs on the primary only: on a standby, a key would be made without an error.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 import psycopg
 from psycopg import sql
 
-from tde_replication import hosts
-from tde_replication.errors import Conflict, SqlError, Unavailable, UserError
+from tde_replication.errors import Conflict, SqlError, UserError
 from tde_replication.postgres.cipher import OLDEST, PARAMETER, cipher_in_force, cipher_of_key, warnings
-from tde_replication.postgres.key_provider import refuse_during_backup, refuse_on_standby
+from tde_replication.postgres.key_provider import refuse_on_standby
 from tde_replication.postgres.on_primary import OnPrimary
-from tde_replication.postgres.pg_tde import DEFAULT_KEY, SERVER_KEY, PgTde
-from tde_replication.postgres.replication_slot import others_streaming
-from tde_replication.postgres.session import Session, server_session, session
-from tde_replication.records import Cost, Fact
-from tde_replication.rotations import is_earlier
+from tde_replication.postgres.pg_tde import DATABASE_KEY, DEFAULT_KEY, SERVER_KEY, PgTde
+from tde_replication.postgres.session import session
+from tde_replication.records import Fact
 from tde_replication.values import Cipher
 
 LOST = ("P0002", "XX001")
@@ -29,8 +24,8 @@ LOST = ("P0002", "XX001")
 
 
 @dataclass(frozen=True)
-class _Scope:
-    """The functions of pg_tde for it."""
+class Scope:
+    """What a principal key is set for, by the functions of pg_tde for it."""
 
     info: str
     verify: str
@@ -43,9 +38,11 @@ class _Scope:
 
 
 SCOPES = {
-    "server": _Scope(SERVER_KEY, "pg_tde_verify_server_key", "pg_tde_set_server_key_using_global_key_provider"),
-    "default": _Scope(DEFAULT_KEY, "pg_tde_verify_default_key", "pg_tde_set_default_key_using_global_key_provider"),
+    "server": Scope(SERVER_KEY, "pg_tde_verify_server_key", "pg_tde_set_server_key_using_global_key_provider"),
+    "default": Scope(DEFAULT_KEY, "pg_tde_verify_default_key", "pg_tde_set_default_key_using_global_key_provider"),
+    "database": Scope(DATABASE_KEY, "pg_tde_verify_key", "pg_tde_set_key_using_global_key_provider"),
 }
+"""The last is that of the session's database. pg_tde shows the default key there as soon as a table is encrypted with it."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +72,13 @@ class KeyInUse:
 def keys_in_use(tde: PgTde) -> Iterator[KeyInUse]:
     """Each is asked for in Vault when its turn comes."""
     server = tde.server
+    found_default = None
     for name, scope in SCOPES.items():
         bound = scope.bound(tde)
-        if not bound:
+        if not bound or (name == "database" and bound == found_default):
             continue
+        if name == "default":
+            found_default = bound
         found = KeyInUse(name, *bound)
         try:
             with warnings(server) as told:
@@ -175,105 +175,3 @@ class PrincipalKey(OnPrimary):
 
     def delete(self) -> None:
         """It stays in Vault: backups and old data directories need it."""
-
-
-class KeyBinding(OnPrimary):
-    """What the principal key is set for: the server (WAL), or the default of every database's tables."""
-
-    database: str
-    scope: Literal["server", "default"]
-    key: str
-    provider: str
-    standbys: list[tuple[str, str]] = []
-    """Host and data directory of each standby that must be able to open the key before it is changed."""
-    slots: list[str] = []
-    """Theirs, in the same order."""
-    adopted: bool = False
-    """Whether the server was here before the stack: it may have standbys that the stack doesn't know."""
-
-    replaced_by: ClassVar[frozenset[str]] = OnPrimary.replaced_by | {"scope"}
-    not_compared: ClassVar[frozenset[str]] = frozenset({"database", "adopted"})
-    create_only: ClassVar[frozenset[str]] = OnPrimary.create_only | frozenset({"standbys", "slots"})
-
-    @property
-    def identity(self) -> str:
-        return f"{self.scope} key"
-
-    def read(self) -> Self | None:
-        with session(self, self.identity, self.database) as server:
-            return self._live(PgTde(server))
-
-    def _live(self, tde: PgTde) -> Self | None:
-        bound = SCOPES[self.scope].bound(tde)
-        return self.replace(key=bound[0], provider=bound[1]) if bound else None
-
-    def cost(self, live: Self | None) -> Cost | None:
-        return Cost(kind="rotation") if live else None
-
-    def refusal(self, live: Self) -> str | None:
-        if not is_earlier(self.key, live.key):
-            return None
-        return (
-            f"{self.identity}: the server uses {live.key}, a later rotation of {self.key}, and Vault did not list it. "
-            f"Nothing goes back to an earlier key, and nothing was changed: look whether Vault has {live.key}, and run `up` again"
-        )
-
-    def create(self) -> Self:
-        with session(self, self.identity, self.database) as server:
-            tde = PgTde(server)
-            found = self._live(tde)
-            if found is None:
-                self._set(tde)
-            elif self.changed(found):
-                if self.adopted:
-                    raise Conflict(
-                        f'{self.identity}: the server has "{found.key}" of provider "{found.provider}" already: another one is a '
-                        "rotation, and standbys that cannot open the new key crash. Rotate by hand, and run `up` again"
-                    )
-                self._rotate(tde)
-        return self
-
-    def update(self, live: Self) -> Self:
-        del live
-        with session(self, self.identity, self.database) as server:
-            self._rotate(PgTde(server))
-        return self
-
-    def _rotate(self, tde: PgTde) -> None:
-        server = tde.server
-        if (found := self._live(tde)) and (refusal := self.refusal(found)):
-            raise UserError(refusal)
-        if lost := next((key.lost for key in keys_in_use(tde) if key.lost), None):
-            raise UserError(f"{self.identity}: {lost}")
-        for (host, data), slot in zip(self.standbys, self.slots, strict=True):
-            self._check_standby(server, host, PurePosixPath(data), slot)
-        if self.adopted and (others := others_streaming(server, self.slots)):
-            raise UserError(
-                f"{self.identity}: standbys that this stack did not make stream from the server ({others}), and crash at a "
-                f"rotation to a key that they cannot open: nothing was changed. Stop them, or rotate by hand once they can "
-                f"open it"
-            )
-        self._set(tde)
-
-    def _check_standby(self, primary: Session, host: str, data: PurePosixPath, slot: str) -> None:
-        """A standby that cannot reach Vault would die of the rotation; one that is down opens the key when it starts."""
-        try:
-            with server_session(
-                hosts.host(host), data, f"the standby on {data} cannot open its keys", self.database
-            ) as standby:
-                PgTde(standby).call(SCOPES[self.scope].verify)
-        except Unavailable as why:
-            if primary.row("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active", [slot]):
-                raise UserError(
-                    f"{self.identity}: the standby on {data} streams, and whether it can open its keys cannot be asked ({why}): "
-                    "nothing was changed"
-                ) from None
-
-    def _set(self, tde: PgTde) -> None:
-        refuse_on_standby(tde.server, self.identity)
-        refuse_during_backup(tde.server, self.identity)
-        tde.call(SCOPES[self.scope].set, [self.key, self.provider])
-        tde.call(SCOPES[self.scope].verify)
-
-    def delete(self) -> None:
-        """A server key can never be unset, and tables are encrypted with the default key: both stay."""

@@ -13,6 +13,7 @@ from tde_replication.postgres import (
     extension,
     hba_rule,
     host_file,
+    key_binding,
     key_provider,
     machine,
     password,
@@ -143,7 +144,7 @@ class PrincipalKey(Managed, module="postgres", name="PrincipalKey"):
 
 
 class KeyBindingProvider(InServer):
-    kind = principal_key.KeyBinding
+    kind = key_binding.KeyBinding
 
 
 class KeyBinding(Managed, module="postgres", name="KeyBinding"):

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from tde_replication import hosts, settings
+from tde_replication.contradictions import shown
 from tde_replication.errors import UserError
 from tde_replication.hosts.placement import Placement
 from tde_replication.parallel import parallel_map
@@ -35,13 +36,28 @@ def check_keys_in_use(cluster: settings.Cluster, primary: Placement, key: str) -
 
 
 def _of_another_length(cluster: settings.Cluster, used: Sequence[KeyInUse], key: str) -> Iterator[str]:
+    wanted = dict.fromkeys(map(str, cluster.key.scope), key)
+    if own := cluster.keys.get(cluster.database):
+        wanted["database"] = own.name
     for one in used:
-        rotated = one.scope in cluster.key.scope and one.name != key
+        rotated = wanted.get(one.scope, one.name) != one.name
         if one.cipher and one.cipher != cluster.cipher and not rotated:
+            how = f"set key.name to another name too (a rotation), with {one.scope} in key.scope"
+            if one.scope == "database":
+                how = f"set keys.{cluster.database}.name to another name too (a rotation)"
             yield (
                 f"cluster.cipher: principal key {one.name}, which is the {one.scope} key, has the length for {one.cipher} and "
-                f"keeps it. For {cluster.cipher}, set key.name to another name too (a rotation), with {one.scope} in key.scope"
+                f"keeps it. For {cluster.cipher}, {how}"
             )
+
+
+def check_own_keys(cluster: settings.Cluster, keys: Sequence[str]) -> list[str]:
+    """Databases with a key that is not theirs alone among all `keys` of the stack: they would be rotated with the other one."""
+    return [
+        f"cluster.keys.{shown(database)}.name: {key.name} is another one's key too: name a key of its own"
+        for database, key in sorted(cluster.keys.items())
+        if keys.count(key.name) > 1
+    ]
 
 
 def notice_of_rotation(cluster: settings.Cluster, newest: NewestKey, key: str) -> list[str]:

@@ -12,7 +12,7 @@ from tde_replication.hosts.base import Host
 from tde_replication.hosts.placement import Placement
 from tde_replication.postgres.control import control_data
 from tde_replication.postgres.marker import MARKER, marker, why_not_ours
-from tde_replication.postgres.pg_tde import DEFAULT_KEY, PROVIDERS, SERVER_KEY, PgTde
+from tde_replication.postgres.pg_tde import DATABASE_KEY, DEFAULT_KEY, PROVIDERS, SERVER_KEY, PgTde
 from tde_replication.postgres.session import server_session
 from tde_replication.postgres.topology_server import SIGNAL
 from tde_replication.postgres.trial import refused_values
@@ -158,9 +158,9 @@ def check_keys(
             tde = PgTde(server)
             query = sql.SQL(
                 "SELECT DISTINCT options->>'mountPath', trim('/' FROM coalesce(options->>'namespace', '')), key_name FROM {} "
-                "JOIN (SELECT provider_id, key_name FROM {} UNION SELECT provider_id, key_name FROM {}) AS used "
-                "ON id = provider_id"
-            ).format(tde.table(PROVIDERS), tde.table(SERVER_KEY), tde.table(DEFAULT_KEY))
+                "JOIN (SELECT provider_id, key_name FROM {} UNION SELECT provider_id, key_name FROM {} "
+                "UNION SELECT provider_id, key_name FROM {}) AS used ON id = provider_id"
+            ).format(*(tde.table(name) for name in (PROVIDERS, SERVER_KEY, DEFAULT_KEY, DATABASE_KEY)))
             used = server.rows(query)
     except NoDatabase as missing:
         if cluster.primary_server.adopt and in_force:

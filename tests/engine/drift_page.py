@@ -20,7 +20,7 @@ WATCHED = {
     "what waits for a reload or a "
     "restart; as what it runs (`recovery`), and whether it replays",
     "HostFile": "token, CA and passfile: whether it is there and a file, its content (as equal or not), mode and owner",
-    "Extension": "whether it is in the database",
+    "Extension": "whether it is in the database, and whether its version is that of the server's library",
     "DatabaseEncryption": "`pg_tde.enforce_encryption` and `default_table_access_method` of the database; roles that have "
     "another value of these; with `enforceEncryption` also tables in clear. The last two are shown, and not repaired",
     "KeyProvider": "its URL, mount, token path, CA path and namespace",

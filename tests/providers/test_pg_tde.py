@@ -87,6 +87,50 @@ def test_extension_from_nothing_to_nothing(node: Node, database: str) -> None:
     made.delete()
 
 
+def test_an_extension_of_another_version_than_the_library_is_updated(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.rows("CREATE DATABASE former")
+    node.rows("CREATE EXTENSION pg_tde VERSION '2.1'", database="former")
+    declared = Extension.model_validate({**node.inside, "database": "former"})
+    installed = partial(node.value, "SELECT extversion FROM pg_extension WHERE extname = 'pg_tde'", database="former")
+
+    live = declared.read()
+    assert live is not None
+    assert live.version == "2.1, and the server's library is of 2.2"
+    assert declared.changed(live) == {"version"}
+    assert declared.refusal(live) is None
+    with monkeypatch.context() as older:  # it was replaced on disk, and the server runs with the former one
+        older.setattr(PgTde, "version", lambda _: "pg_tde 2.1.2")
+        assert declared.read() == declared
+        declared.update(live)
+    assert installed() == "2.1"
+    with monkeypatch.context() as older:
+        answers = iter(["pg_tde 2.2.0", "pg_tde 2.1.2"])
+        older.setattr(PgTde, "version", lambda _: next(answers))
+        with pytest.raises(UserError, match=f"the server on {node.data} would get functions of 2.2 by replication"):
+            declared.replace(others=[(node.inside["host"], str(node.data))]).update(live)
+    assert installed() == "2.1"
+    assert declared.update(live).ours
+    assert (declared.read(), installed()) == (declared, "2.2")
+    node.rows("DROP EXTENSION pg_tde; CREATE EXTENSION pg_tde VERSION '2.1'", database="former")
+    assert not declared.create().ours  # it is taken over, in the library's version
+    assert installed() == "2.2"
+
+    node.rows(
+        "SET allow_system_table_mods = on; UPDATE pg_extension SET extversion = '2.3' WHERE extname = 'pg_tde'",
+        database="former",
+    )
+    live = declared.read()
+    assert live is not None
+    assert live.version == "2.3, and the server's library is of 2.2, and no update leads there"
+    assert declared.refusal(live) is not None
+    with pytest.raises(UserError, match="Install a pg_tde that has one on every server"):
+        declared.update(live)
+    node.rows("DROP DATABASE former")
+    assert declared.read() is None
+
+
 def test_a_database_that_is_missing_is_told_as_such(node: Node, store: KeyStore) -> None:
     with pytest.raises(NoDatabase) as told:
         provider(node, store, database="nowhere").read()

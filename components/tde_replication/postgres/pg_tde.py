@@ -47,6 +47,11 @@ class _Function:
         return sql.SQL("{}::regprocedure = {}::oid").format(signature, sql.Literal(self.oid))
 
 
+def is_loaded(server: Session) -> bool:
+    """Whether the server has loaded pg_tde's library: a session in which it has not is ended by most calls."""
+    return server.row("SELECT 1 FROM pg_settings WHERE name = 'pg_tde.wal_encrypt'") is not None
+
+
 class PgTde:
     """The functions of pg_tde in the session's database."""
 
@@ -69,6 +74,13 @@ class PgTde:
         return sql.SQL("(SELECT * FROM {}() WHERE {}) AS {}").format(
             function.identifier, function.unchanged, sql.Identifier(name)
         )
+
+    def version(self) -> str:
+        """What the library that the server has loaded says of itself."""
+        found = self.server.row(sql.SQL("SELECT * FROM {}").format(self.table("pg_tde_version")))
+        if found is None:
+            raise self._changed("pg_tde_version")
+        return str(found[0])
 
     def call(self, name: str, arguments: Sequence[str | None] = ()) -> None:
         """Call a function whose arguments are texts, for what it does. It may take long: some talk to a Vault."""

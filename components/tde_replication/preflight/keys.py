@@ -9,7 +9,7 @@ from tde_replication.errors import UserError
 from tde_replication.hosts.placement import Placement
 from tde_replication.parallel import parallel_map
 from tde_replication.postgres.cipher import OLDEST, PARAMETER, cipher_in_force
-from tde_replication.postgres.pg_tde import PgTde
+from tde_replication.postgres.pg_tde import PgTde, is_loaded
 from tde_replication.postgres.principal_key import KeyInUse, keys_in_use
 from tde_replication.postgres.session import server_session
 from tde_replication.unasked import could_not_ask, unless_new
@@ -82,8 +82,7 @@ def check_cipher(cluster: settings.Cluster, places: Sequence[str], placements: S
         host = hosts.host(placement.address)
         try:
             with server_session(host, placement.data, "cluster.cipher") as server:
-                loaded = server.row("SELECT 1 FROM pg_settings WHERE name = 'pg_tde.wal_encrypt'")
-                return loaded is not None and not cipher_in_force(server)
+                return is_loaded(server) and not cipher_in_force(server)
         except UserError as why:
             unless_new(
                 host, placement.data, f"whether pg_tde of the server in {placement.data} knows {cluster.cipher}", why

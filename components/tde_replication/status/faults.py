@@ -1,9 +1,8 @@
 """Faults of pg_tde that are known of a version. Each row has its source and the date of that source; nothing is guessed."""
 
-import re
 from dataclasses import dataclass
 
-Version = tuple[int, ...]
+from tde_replication.pg_tde_version import Version, dotted, version
 
 
 @dataclass(frozen=True)
@@ -42,21 +41,15 @@ NEEDS: tuple[tuple[Version, dict[int, int], str], ...] = (
 """From this version of pg_tde on: by major version of PostgreSQL, the oldest minor version of Percona Server that it supports."""
 
 
-def version(text: str) -> Version | None:
-    """The version in what pg_tde says of itself: "pg_tde 2.2.1"."""
-    found = re.search(r"\b(\d+)\.(\d+)(?:\.(\d+))?\b", text)
-    return tuple(int(part or 0) for part in found.groups()) if found else None
-
-
-def known_faults(pg_tde: str, postgresql: int) -> list[str]:
-    """Sentences, each with its source; `postgresql` is its server_version_num."""
+def known_faults(pg_tde: str, postgresql: int, *, repaired: bool = False) -> list[str]:
+    """Sentences, each with its source; `postgresql` is its server_version_num. `repaired`: without what no version repairs."""
     found = version(pg_tde)
     if found is None:
         return []
     told = [
-        f"{fault.text} ({f'repaired in {_dotted(fault.repaired)}' if fault.repaired else 'not repaired yet'}; {fault.source})"
+        f"{fault.text} ({f'repaired in {dotted(fault.repaired)}' if fault.repaired else 'not repaired yet'}; {fault.source})"
         for fault in FAULTS
-        if fault.repaired is None or found < fault.repaired
+        if (fault.repaired is None and not repaired) or (fault.repaired and found < fault.repaired)
     ]
     major, minor = divmod(postgresql, 10000)
     for since, oldest, source in NEEDS:
@@ -65,7 +58,3 @@ def known_faults(pg_tde: str, postgresql: int) -> list[str]:
                 f"it needs Percona Server {major}.{oldest[major]} or newer, and this is {major}.{minor} ({source})"
             )
     return told
-
-
-def _dotted(version: Version) -> str:
-    return ".".join(map(str, version))

@@ -15,7 +15,7 @@ from tde_replication.errors import Conflict, Unavailable, UserError
 from tde_replication.postgres.hba_file import Line, first_rule, quoted, replication_rules, same_address, take_out
 from tde_replication.postgres.on_primary import OnPrimary, Place
 from tde_replication.postgres.parameters import reload_configuration
-from tde_replication.postgres.session import Session, session
+from tde_replication.postgres.session import LONG_SECONDS, Session, session
 from tde_replication.records import Cost
 from tde_replication.unasked import could_not_ask
 
@@ -190,7 +190,7 @@ class HbaRule(OnPrimary):
     def _editing(self) -> Iterator[tuple[Session, list[bytes]]]:
         """Change the file's lines in place, one editor at a time; then check, and load it."""
         with session(self, self._purpose) as server:
-            with server.within(locks=True):  # other rules of this stack, over a slow network, take their time
+            with server.within(locks=LONG_SECONDS):  # other rules of this stack, over a slow network, take their time
                 server.rows(END_STRANGERS)
                 server.rows("SELECT pg_advisory_lock(hashtext('tde-replication'), hashtext('pg_hba.conf'))")
             # A link stays, and so does what it leads to.

@@ -100,13 +100,13 @@ class Session:
                 raise
 
     @contextmanager
-    def within(self, seconds: float = LONG_SECONDS, *, locks: bool = False) -> Iterator[None]:
+    def within(self, seconds: float = LONG_SECONDS, *, locks: float | None = None) -> Iterator[None]:
         """Another limit than `STATEMENT_SECONDS` for the statements in it; with `locks`, also for the locks that they need."""
-        limits = ["statement_timeout", "lock_timeout"] if locks else ["statement_timeout"]
-        for limit in limits:
-            self.rows("SELECT set_config(%s, %s, false)", [limit, f"{seconds:.0f}s"])
+        limits = {"statement_timeout": seconds} | ({"lock_timeout": locks} if locks else {})
+        for limit, value in limits.items():
+            self.rows("SELECT set_config(%s, %s, false)", [limit, f"{value:.0f}s"])
         self.connection.limit = seconds
-        self._lock_seconds = seconds if locks else LOCK_SECONDS
+        self._lock_seconds = locks or LOCK_SECONDS
         try:
             yield
         finally:

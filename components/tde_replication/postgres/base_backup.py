@@ -13,6 +13,7 @@ from tde_replication.postgres.cipher import OLDEST
 from tde_replication.postgres.control import ControlData
 from tde_replication.postgres.copying import amount, tell
 from tde_replication.postgres.data_directory import DataDirectory
+from tde_replication.postgres.disk import free_bytes
 from tde_replication.postgres.following import IN_CLEAR, WAL_GONE, Clone
 from tde_replication.postgres.inheritance import (
     ACCESS,
@@ -42,7 +43,6 @@ TABLESPACE_FULL = (
 )
 CLONE_DEADLINE = 7 * 24 * 3600.0
 SLOT_DEADLINE = 10.0
-DF_DEADLINE = 10.0
 WAL_ENCRYPTED = b"pg_tde.wal_encrypt = 'on'\n"
 KEEPALIVE: dict[str, str | int] = {
     "keepalives_idle": 60,
@@ -133,7 +133,7 @@ class ClonedDirectory(DataDirectory):
             server=self.name,
             text=told,
             size=int(size),
-            free=None if free is None else int(free),
+            free=free,
             loses=f"what {self.name} has and the primary has not ({own})" if own else "",
         )
 
@@ -167,14 +167,8 @@ class ClonedDirectory(DataDirectory):
         with self._primary() as primary, primary.within():
             return float(primary.value(CLUSTER_SIZE))
 
-    def _free(self) -> float | None:
-        """Bytes that are free where it lies; None where that cannot be told."""
-        try:
-            place = next(path for path in (self.path, *self.path.parents) if self.machine.status(path))
-            command = ["df", "--output=avail", "--block-size=1", str(place)]
-            return float(self.machine.run(command, deadline=DF_DEADLINE).split()[-1])
-        except (UserError, StopIteration, ValueError, IndexError):
-            return None
+    def _free(self) -> int | None:
+        return free_bytes(self.machine, self.path)
 
     def create(self) -> Self:
         return self._create(self._base_backup, self._hindrance)

@@ -16,6 +16,7 @@
 #include "catalog/objectaccess.h"
 #include "catalog/pg_am_d.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "commands/defrem.h"
 #include "commands/event_trigger.h"
 #include "executor/executor.h"
@@ -127,20 +128,40 @@ check_permissions(List *tables, List *permissions, bool complain)
 	return !next_check_permissions || next_check_permissions(tables, permissions, complain);
 }
 
-/* Of a table that is in clear, every ALTER TABLE is refused but the one that encrypts it (pg_tde's src/pg_tde_event_capture.c). */
+/* Whether the storage of a table and of all below it is encrypted, or not: of a mix, both. */
+static void
+look_below(Oid oid, bool *encrypted, bool *plain)
+{
+	Relation	relation = relation_open(oid, NoLock);
+
+	if (RELKIND_HAS_STORAGE(relation->rd_rel->relkind))
+		*(is_tde_heap(relation->rd_rel->relam) ? encrypted : plain) = true;
+	relation_close(relation, NoLock);
+	foreach_oid(child, find_inheritance_children(oid, AccessShareLock))
+		look_below(child, encrypted, plain);
+}
+
+/*
+ * No table of which, with all below it, a part is encrypted can be altered; and with enforce_encryption, none that is in clear, but
+ * by what encrypts it (pg_tde's src/pg_tde_event_capture.c).
+ */
 static void
 check_alter_table(AlterTableStmt *statement)
 {
-	Oid			relation = RangeVarGetRelid(statement->relation, AccessShareLock, true);
-	Oid			method;
+	Oid			oid = RangeVarGetRelid(statement->relation, AccessShareLock, true);
+	bool		encrypted = false;
+	bool		plain = false;
 
-	if (!OidIsValid(relation))
+	if (!OidIsValid(oid))
 		return;
-	method = get_rel_relam(relation);
+	look_below(oid, &encrypted, &plain);
+	if (encrypted && plain)
+		ereport(ERROR, errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				errmsg("Recursive ALTER TABLE on a mix of encrypted and unencrypted relations is not supported"));
 	foreach_node(AlterTableCmd, command, statement->cmds)
-		if (command->subtype == AT_SetAccessMethod)
-			method = get_table_am_oid(command->name ? command->name : default_table_access_method, false);
-	if (!is_tde_heap(method))
+		if (command->subtype == AT_SetAccessMethod && RELKIND_HAS_STORAGE(get_rel_relkind(oid)))
+			encrypted = strcmp(command->name ? command->name : default_table_access_method, "tde_heap") == 0;
+	if (!encrypted)
 		refuse_in_clear();
 }
 

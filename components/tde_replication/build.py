@@ -7,10 +7,11 @@ KeyVault ─ mount, a policy and a token per server, the role's secret
 ├ for each standby: CleanupRecord → ReplicationSlot → DataDirectory + token file + passfile → Server → WalEncryption
 │ → ReplicationCheck
 ├ SynchronousStandbys
-└ Adoption, of a server that was here before
+├ Adoption, of a server that was here before
+└ TableEncryption
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
@@ -125,6 +126,10 @@ def build(context: ClusterContext) -> Results:
         for member in plan.members
         if member.declared.adopt
     ]
+    if plan.in_force:
+        last += _tables(
+            context, inside, after(on_primary, *last_keys, *of_databases, *(one.last for one in made.values()))
+        )
     expires = expiry[0].output("expires_at") if expiry else Output.from_input(None)
     return _results(plan, [*last_keys, *of_databases, role, *rules, *last], expires)
 
@@ -176,6 +181,26 @@ def _topology(context: ClusterContext, opts: ResourceOptions) -> resources.Topol
         encryption=plan.in_force,
         urn=urn_of_child(context.parent, resources.Topology, plan.name),
     )
+
+
+def _tables(
+    context: ClusterContext, inside: Mapping[str, Any], opts: ResourceOptions
+) -> list[resources.TableEncryption]:
+    """Once standbys follow: a rewrite takes long, and its WAL would be in the way of a clone."""
+    made = []
+    for database, patterns in context.plan.tables.items():
+        name = context.named(f"tables of {database}")
+        made.append(
+            resources.TableEncryption(
+                name,
+                opts,
+                **inside,
+                database=database,
+                patterns=[one.model_dump(by_alias=True) for one in patterns],
+                urn=urn_of_child(context.parent, resources.TableEncryption, name),
+            )
+        )
+    return made
 
 
 def _hba_rule(

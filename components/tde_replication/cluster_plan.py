@@ -11,6 +11,7 @@ from tde_replication.member import Member
 from tde_replication.postgres.guc import is_off
 from tde_replication.postgres.host_file import TOKEN
 from tde_replication.postgres.synchronous import Synchronous
+from tde_replication.postgres.tables import Pattern
 from tde_replication.records import Cost
 from tde_replication.vault.address import VaultAddress
 from tde_replication.vault.key_age import NewestKey
@@ -100,6 +101,14 @@ class ClusterPlan:
     def _following(self) -> list[Member]:
         """In an order that a switchover does not change."""
         return sorted(self.members, key=attrgetter("name")) if self.standbys else []
+
+    @property
+    def tables(self) -> dict[str, list[Pattern]]:
+        """What is declared of the tables of each database."""
+        return {
+            name: [Pattern(schema_name=one.schema_name, table=one.table, encrypted=one.encrypted) for one in patterns]
+            for name, patterns in self.cluster.tables_by_database.items()
+        }
 
     @property
     def synchronous(self) -> Synchronous | None:

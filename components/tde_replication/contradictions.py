@@ -8,10 +8,9 @@ from typing import Any
 
 from tde_replication.host_settings import Ssh
 from tde_replication.postgres.guc import is_off
-from tde_replication.postgres.session import TEMPLATE
 from tde_replication.settings import MANAGED_PARAMETERS, Cluster, Server
 from tde_replication.topology_contradictions import of_topology
-from tde_replication.values import DATABASE_SETTINGS, DEFAULT_METHOD, ENFORCE
+from tde_replication.values import DATABASE_SETTINGS, DEFAULT_METHOD, ENFORCE, TEMPLATE
 
 DECLARED = {
     "recovery_min_apply_delay": "write applyDelay of the server",
@@ -38,6 +37,7 @@ def contradictions(cluster: Cluster) -> list[str]:
         found.append(f'cluster.replication.rootCertificate: missing, and tls is "{replication.tls}"')
     found += _of_databases(cluster)
     found += _of_keys(cluster)
+    found += _of_tables(cluster)
     if cluster.wal_encryption and "server" not in cluster.key.scope:
         found.append('cluster.walEncryption: WAL is encrypted with the server key: add "server" to key.scope')
     return found
@@ -77,6 +77,27 @@ def _of_keys(cluster: Cluster) -> list[str]:
         for database in cluster.keys
         if database == TEMPLATE or database not in cluster.all_databases
     ]
+
+
+def _of_tables(cluster: Cluster) -> list[str]:
+    if cluster.tables and cluster.encryption == "off":
+        return ['cluster.tables: nothing is rewritten without pg_tde: remove it, or write encryption: "required"']
+    names = " or ".join(name for name in cluster.all_databases if name != TEMPLATE)
+    found = [
+        f'cluster.tables[{number}].database: "{one.database}" is not a database that has the extension (write {names})'
+        for number, one in enumerate(cluster.tables)
+        if not any(one in patterns for patterns in cluster.tables_by_database.values())
+    ]
+    found += [
+        f"cluster.tables[{number}].encrypted: enforceEncryption lets no table be in clear: remove one of the two"
+        for number, one in enumerate(cluster.tables)
+        if cluster.enforce_encryption and not one.encrypted
+    ]
+    of_default_key = cluster.tables_by_database.keys() - cluster.keys.keys()
+    encrypts = any(one.encrypted for name in of_default_key for one in cluster.tables_by_database[name])
+    if encrypts and "default" not in cluster.key.scope:
+        found.append('cluster.tables: tables are encrypted with the default key: add "default" to key.scope')
+    return found
 
 
 def _used_twice(cluster: Cluster) -> list[str]:

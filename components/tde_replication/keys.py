@@ -8,7 +8,7 @@ from pulumi import Input, Output, Resource, ResourceOptions
 
 from tde_replication.member import ClusterContext, Member, after
 from tde_replication.postgres import resources
-from tde_replication.postgres.session import TEMPLATE
+from tde_replication.values import TEMPLATE
 from tde_replication.vault.key_vault import KeyVault
 
 

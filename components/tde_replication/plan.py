@@ -38,6 +38,7 @@ from tde_replication.preflight.server import (
     check_server,
     check_versions,
 )
+from tde_replication.preflight.tables import check_tables
 from tde_replication.preflight.vault import check_vault, check_vault_from_servers
 from tde_replication.records import Cost
 from tde_replication.stack_file import StackFileError
@@ -168,6 +169,10 @@ def _asked(plan: ClusterPlan, source: str, refusal: str | None) -> tuple[list[st
             *notice_of_rotation(cluster, plan.newest_key, plan.key),
             *notices_of_cipher(cluster, primary.placement),
         ]
+        for database, patterns in plan.tables.items():
+            mistakes, told_of_tables = check_tables(primary.placement, primary.declared, token, database, patterns)
+            found += mistakes
+            notices += told_of_tables
         lost = lost or check_keys_in_use(cluster, primary.placement, plan.key)
     found += lost
     found += check_databases(cluster, primary.placement, in_force=in_force)

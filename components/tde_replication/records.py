@@ -17,14 +17,14 @@ MARK = "tde-replication record: "
 class Cost:
     """A side effect of a change to one resource."""
 
-    kind: Literal["restart", "reload", "clone", "rotation", "switchover", "by hand"]
-    """"by hand": a person has to do what the change needs."""
+    kind: Literal["restart", "reload", "clone", "rotation", "switchover", "rewrite", "by hand"]
+    """"rewrite": of tables, which are locked for as long. "by hand": a person has to do what the change needs."""
     server: str = ""
     """Its name; empty where the resource does not know it."""
     text: str = ""
     """The sentence for a person; empty where the diff says enough."""
     size: int | None = None
-    """Bytes to be copied."""
+    """Bytes to be copied, or rewritten."""
     free: int | None = None
     """Bytes that are free at the target; None where that is unknown, or where room is made."""
     seconds: float | None = None

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from tde_replication.encryption_settings import Tables
 from tde_replication.host_settings import SSH_PORT, Docker, HostKind, Settings, Ssh
 from tde_replication.later import Later, known
 from tde_replication.replication_settings import Replication, Synchronous
@@ -16,6 +17,7 @@ from tde_replication.values import (
     DATABASE_SETTINGS,
     DEFAULT_METHOD,
     ENFORCE,
+    TEMPLATE,
     AbsolutePath,
     Cipher,
     DataPath,
@@ -164,6 +166,8 @@ class Cluster(Settings):
     outrank); tde_heap is the default there then. Tables that are in clear already are shown, and left so."""
     default_table_access_method: Literal["tde_heap"] | None = None
     """What a new table in `database` and `databases` is made with where it names nothing else; default: as the server has it."""
+    tables: list[Tables] = []
+    """Which tables `up` encrypts, or brings back into clear; what matches none of the patterns is left alone."""
     protect: bool = False
     """Whether Pulumi refuses to destroy the primary's data, and the Vault mount with its keys."""
     disposable: bool = False
@@ -205,6 +209,15 @@ class Cluster(Settings):
         if self.enforce_encryption or self.default_table_access_method:
             found[DEFAULT_METHOD] = DATABASE_SETTINGS[DEFAULT_METHOD]
         return found
+
+    @property
+    def tables_by_database(self) -> dict[str, list[Tables]]:
+        """The patterns of `tables` for each database that has the extension, where there are any. Not for template1: nobody can
+        make a database as long as a session is in it."""
+        found = {
+            name: [one for one in self.tables if one.is_of(name)] for name in self.all_databases if name != TEMPLATE
+        }
+        return {name: patterns for name, patterns in found.items() if patterns}
 
     @property
     def primary_server(self) -> Server:

@@ -18,6 +18,8 @@ Cipher = Literal["aes_128", "aes_256"]
 """As pg_tde calls them."""
 NAME_BYTES = 63
 """PostgreSQL cuts longer identifiers (NAMEDATALEN)."""
+TEMPLATE = "template1"
+"""The database that others are made of. None can be made as long as somebody is connected to it."""
 SLOT_PREFIX = "tde_"
 """What the name of a standby's slot begins with."""
 

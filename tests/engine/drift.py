@@ -27,7 +27,8 @@ class Row:
     says: tuple[str, ...] = ()
     repair: str = "in place"
     here: bool = False
-    """Whether it is done to a process or a file of this machine's: a server in a container is stopped in another way."""
+    """Whether it is done to a process or a file of this machine's (a server in a container is stopped in another way), or is
+    about a setting that the stack file of test_drift.py alone has."""
     batch: str = ""
     """Rows of one batch share a preview and an `up`; a row without one stands alone."""
     check: Callable[[Cluster], object] = field(default=lambda _: None)
@@ -106,6 +107,19 @@ ROWS = [
         {ROLE: "update"},
         ("attributes", '[0]: "REPLICATION" => "LOGIN"'),
         batch="1",
+    ),
+    Row(
+        "TableEncryption",
+        "a table that matches a pattern was made in clear",
+        drift_actions.sql(
+            "SET pg_tde.enforce_encryption = off; CREATE SCHEMA IF NOT EXISTS shop; "
+            "CREATE TABLE shop.plain USING heap AS SELECT 1 AS n"
+        ),
+        {"TableEncryption tables of postgres": "update", "DatabaseEncryption encryption in postgres": "update"},
+        ('[0]: "shop.plain"',),
+        repair="in place: it is rewritten, and locked for as long",
+        batch="1",
+        here=True,
     ),
     Row(
         "HbaRule",
@@ -448,7 +462,9 @@ ROWS = [
     Row(
         "Extension",
         "dropped",
-        drift_actions.sql("ALTER TABLE IF EXISTS public.t SET ACCESS METHOD heap; DROP EXTENSION pg_tde"),
+        drift_actions.sql(
+            "DROP TABLE IF EXISTS shop.plain; ALTER TABLE IF EXISTS public.t SET ACCESS METHOD heap; DROP EXTENSION pg_tde"
+        ),
         {"Extension pg_tde in postgres": "create"},
         ("has no extension pg_tde", "shown as last known"),
         repair="in place: provider and keys outlive it",

@@ -34,6 +34,7 @@ WATCHED = {
     "ReplicationCheck": "whether the standby streams from its slot; `not known` while the primary is down: then the same `up` "
     "proves it",
     "SynchronousStandbys": "`synchronous_standby_names` on the primary",
+    "TableEncryption": "tables that match a pattern of `tables`, and are not encrypted as it says (or not in clear)",
     "Mount": "type, options and description of the Vault mount; where it is gone the keys are lost, and `up` is refused",
     "Policy": "its text",
     "Token": "whether it lives, and has enough of its period left",

@@ -39,6 +39,7 @@ def cluster(openbao: OpenBao, encrypted_binaries: Path, tmp_path_factory: pytest
     made = Cluster(workspace, base, 2, openbao, binaries=encrypted_binaries)
     made.workspace.cluster["servers"]["db1"]["settings"] = {"wal_level": "logical", **SPELLINGS}
     made.workspace.cluster["enforceEncryption"] = True
+    made.workspace.cluster["tables"] = ["*.shop.*"]
     workspace.write(made.workspace.cluster)
     workspace.init()
     workspace.up_well()
@@ -90,7 +91,7 @@ def test_a_table_in_clear_is_shown_and_left(cluster: Cluster) -> None:
     cluster.sql("db1", "SET pg_tde.enforce_encryption = off; CREATE TABLE plain (a int) USING heap")
     preview = workspace.preview()
     assert preview.plan == shown
-    assert "database postgres: in clear: public.plain. `up` encrypts no table" in preview.text
+    assert "database postgres: in clear: public.plain. `up` encrypts only what `tables` declares" in preview.text
     assert '[0]: "public.plain"' in preview.words
     workspace.up_well()
     # Until somebody encrypts it.

@@ -87,6 +87,7 @@ SETTINGS = [
             _top(walEncryption=True),
             _top(database="there"),
             Setting("databases", _enforced),
+            _top(tables=["*.public.*"]),
             _put("vault", "provider", "there"),
             _put("key", "name", "there"),
             _put("key", "scope", ["server"]),
@@ -106,6 +107,10 @@ NEVER = {
     },
     "host.docker": "another image: tests/docker/test_stack.py",
     "encryption": "tests/engine/test_becoming_encrypted.py; there is no way back",
+    **{
+        f"tables.{name}": "tests/providers/test_table_encryption.py"
+        for name in ("database", "schema", "table", "encrypted")
+    },
     "vault": "a section",
     "key": "a section",
     "keys": "a section",

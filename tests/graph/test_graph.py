@@ -378,6 +378,20 @@ def test_commits_wait_for_standbys_once_all_of_them_stream(place: Place) -> None
     assert made["Topology orders"].inputs["synchronous"]["standbys"] == ["db2", "db3"]
 
 
+def test_tables_are_encrypted_once_standbys_follow(place: Place) -> None:
+    declared = place.cluster("db2").model_dump(by_alias=True) | {
+        "tables": [{"schema": "audit", "encrypted": False}, "post?res.shop.*"]
+    }
+    made = place.build(settings.Cluster.model_validate(declared))
+    label = "TableEncryption tables of postgres"
+    assert set(made.labels) == {*WHOLE, label}
+    assert made[label].inputs["patterns"] == [
+        {"schema": "audit", "table": "*", "encrypted": False},
+        {"schema": "shop", "table": "*", "encrypted": True},
+    ]
+    assert {"KeyBinding default key", "WalEncryption WAL of db1", "ReplicationCheck db2"} <= made.before(label)
+
+
 def secrets_of(made: Graph) -> dict[str, str]:
     return {
         "ReplicationRole replicator": plain(made["ReplicationRole replicator"].inputs["password"]),

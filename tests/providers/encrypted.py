@@ -6,13 +6,14 @@ from typing import Any
 import hvac
 
 from tde_replication.postgres.base_backup import ClonedDirectory
+from tde_replication.postgres.extension import Extension
 from tde_replication.postgres.key_binding import KeyBinding
 from tde_replication.postgres.key_provider import KeyProvider
 from tde_replication.postgres.principal_key import PrincipalKey
 from tde_replication.postgres.replication_check import ReplicationCheck
 from tde_replication.vault.names import VaultNames
 from tests.openbao import OpenBao
-from tests.providers.servers import Node
+from tests.providers.servers import Node, Servers
 
 MOUNT = "team/tde-orders"
 NAMES = VaultNames("orders", "tde-replication/orders/orders", MOUNT, shared=False, role="replicator")
@@ -90,3 +91,15 @@ def check(primary: Node, standby: Node) -> ReplicationCheck:
             "key": "orders-key",
         }
     )
+
+
+def encrypted_server(cluster: Servers, store: KeyStore, name: str, **settings: str) -> Node:
+    """A primary on which tables can be encrypted."""
+    node = cluster.primary(name, shared_preload_libraries="pg_tde", **settings)
+    store.equip(node.host, node.data, "primary")
+    Extension.model_validate(here(node)).create()
+    provider(node, store).create()
+    key(node).create()
+    binding(node, "server").create()
+    binding(node, "default").create()
+    return node

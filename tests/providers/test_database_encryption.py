@@ -186,7 +186,7 @@ def test_tables_in_clear_are_shown_and_left(node: Node) -> None:
         assert cost
         assert cost.kind == "by hand"
         assert text_of(cost).startswith(
-            'database app: in clear: public."Odd ""one""", public.overlooked, public.view. `up` encrypts no table: '
+            'database app: in clear: public."Odd ""one""", public.overlooked, public.view. `up` encrypts only '
         )
         with server_session(node.host, node.data, "test", "app") as server:
             found = Database.model_validate_json(server.value(of_database(PgTde(server))))

@@ -25,6 +25,8 @@ from tde_replication.postgres.replication_check import ReplicationCheck
 from tde_replication.postgres.replication_role import ReplicationRole
 from tde_replication.postgres.replication_slot import ReplicationSlot
 from tde_replication.postgres.session import server_session
+from tde_replication.postgres.table_encryption import TableEncryption
+from tde_replication.postgres.tables import Pattern
 from tde_replication.postgres.wal_encryption import WalEncryption
 from tde_replication.preflight import (
     adoption as preflight_adoption,
@@ -32,6 +34,7 @@ from tde_replication.preflight import (
     keys as preflight_keys,
     ports as preflight_ports,
     server as preflight,
+    tables as preflight_tables,
 )
 from tde_replication.status.declared import Declared, DeclaredServer
 from tde_replication.status.model import Database
@@ -134,6 +137,15 @@ class Cluster:
         enforced.cost(None)
         enforced.delete()
 
+    def rewritten(self) -> None:
+        """All tables there and back."""
+        for encrypted in (True, False):
+            pattern = Pattern(schema_name="*", table="*", encrypted=encrypted)
+            tables = TableEncryption.model_validate({**self.primary.inside, "database": "app", "patterns": [pattern]})
+            tables.update(tables.read())
+            assert tables.read() == tables
+            tables.cost(None)
+
     def asked(self) -> None:
         """What only asks."""
         self.preflight()
@@ -185,6 +197,8 @@ class Cluster:
             preflight_keys.check_cipher(cluster, cluster.places, [site, new])
             preflight_keys.check_weaker_cipher(cluster, site, token)
             preflight_keys.notices_of_cipher(cluster, site)
+            pattern = Pattern(schema_name="*", table="*", encrypted=True)
+            preflight_tables.check_tables(site, cluster.primary_server, token, "app", [pattern])
         assert self.missed == []
 
 
@@ -236,6 +250,7 @@ def test_nothing_of_somebody_elses_runs(trapped: Cluster) -> None:
     before = trapped.log().splitlines()
     trapped.everything()
     trapped.enforce()
+    trapped.rewritten()
     assert {line for line in trapped.log().splitlines() if RAN in line}.difference(before) == set()
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from tde_replication import host_settings, replication_settings, settings, vault_settings
+from tde_replication import encryption_settings, host_settings, replication_settings, settings, vault_settings
 from tde_replication.schema import descriptions
 
 HEAD = """\
@@ -21,6 +21,7 @@ why; the rows about a running cluster are tests (`tests/engine/change.py`). This
 """
 SECTIONS: list[tuple[str, str, type[host_settings.Settings]]] = [
     ("cluster", "", settings.Cluster),
+    ("each of tables", "tables.", encryption_settings.Tables),
     ("vault", "vault.", vault_settings.Vault),
     ("key", "key.", vault_settings.Key),
     ("each of keys", "keys.", vault_settings.DatabaseKey),
@@ -44,6 +45,11 @@ COSTS = {
     "databases": "in place: the extension there; dropped in one that is taken out, if nothing uses it",
     "enforceEncryption": "in place, for sessions that begin from then on; no table is rewritten",
     "defaultTableAccessMethod": "in place, for sessions that begin from then on; no table is rewritten",
+    "tables": "each table that is not so yet is rewritten by `up`, under a lock; taken out, tables stay as they are "
+    "(docs/encryption.md)",
+    **dict.fromkeys(
+        ("tables.database", "tables.schema", "tables.table", "tables.encrypted"), "as `tables`: what matches then"
+    ),
     "protect": STORED,
     "disposable": STORED,
     "expires": "in place: the time is counted from the same moment. Without it, and set again: from then on",

@@ -73,6 +73,7 @@ def test_the_names_in_peoples_state() -> None:
         "HbaRuleProvider": "HbaRule",
         "ReplicationSlotProvider": "ReplicationSlot",
         "SynchronousStandbysProvider": "SynchronousStandbys",
+        "TableEncryptionProvider": "TableEncryption",
         "ReplicationCheckProvider": "ReplicationCheck",
         "MachineProvider": "Machine",
         "CompleteClusterProvider": "CompleteCluster",

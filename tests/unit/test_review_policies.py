@@ -80,6 +80,17 @@ def test_the_primary_is_restarted_within_its_window_only() -> None:
     assert judged(changed(Stream(), work_mem="9MB"), WINDOW, MONDAY).passed == ["primary-in-window"]
 
 
+def test_tables_are_rewritten_within_the_window_only() -> None:
+    inputs = {**server("db1"), "database": "app", "toEncrypt": []}
+    stream = Stream().record(Cost(kind="rewrite", text="encrypts 3 tables", size=9, of="TableEncryption"))
+    stream.refresh("Server", "db1", server("db1"), server("db1"))
+    stream.change("TableEncryption", "tables of app", inputs, {**inputs, "toEncrypt": ["public.t"]}, inputs)
+    found = judged(stream, WINDOW, MONDAY)
+    assert ("db1", "rewrite", "encrypts 3 tables") in [(one.server, one.kind, one.text) for one in found.effects]
+    assert judged(stream, {}).sentence.startswith("interrupts db1")
+    assert [one.text.partition(":")[0] for one in found.policies] == ["primary db1 rewrites tables"]
+
+
 def test_a_standby_may_be_restarted_at_any_time_and_a_base_backup_not() -> None:
     before = server("db2", settings={})
     of_standby = Cost(kind="restart", server="db2", of="Server")

@@ -58,6 +58,7 @@ LONG = "a" * 60
 CONTAINER, MACHINE = {"docker": "postgres"}, {"ssh": "192.0.2.1"}
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJl3dIeudNqd0DPMRD6OIh65tjkxFNOtwGcWB2gCgPhk"
 HOST_KEY = "(write ssh-ed25519 AAAA…, or a line of ssh-keyscan)"
+WITH_DOT = "for a name with a dot, {database: app, schema: public, table: …}"
 SEEN = "as 192.0.2.1 sees them: this machine, as 192.0.2.7/32"
 ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
 
@@ -127,6 +128,33 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
         (
             primary(settings={"pg_tde.enforce_encryption": "on"}),
             f"cluster.servers.db1.settings.pg_tde.enforce_encryption: {OWN}: write enforceEncryption of the cluster",
+        ),
+        (
+            {"tables": ["app.public"]},
+            f'cluster.tables[0]: "app.public" is not database.schema.table (write "app.public.*"; {WITH_DOT})',
+        ),
+        ({"tables": ["*.*.*", {"table": ""}]}, "cluster.tables[1].table: must not be empty"),
+        (
+            {"tables": [{"schema": "[a-z]*"}]},
+            'cluster.tables[0].schema: "[a-z]*" holds "[": a pattern knows * (any characters) and ? (any one)',
+        ),
+        ({"tables": [{"schema_name": "public"}]}, "cluster.tables[0].schema_name: there is no such setting"),
+        ({"tables": [{"encrypted": "no"}]}, "cluster.tables[0].encrypted: this must be true or false"),
+        (
+            {"tables": ["*.*.*", {"database": "app?"}]},
+            'cluster.tables[1].database: "app?" is not a database that has the extension (write postgres)',
+        ),
+        (
+            {"tables": [{"table": "t", "encrypted": False}], "enforceEncryption": True},
+            "cluster.tables[0].encrypted: enforceEncryption lets no table be in clear: remove one of the two",
+        ),
+        (
+            {"tables": ["*.*.*"], "encryption": "off"},
+            'cluster.tables: nothing is rewritten without pg_tde: remove it, or write encryption: "required"',
+        ),
+        (
+            {"tables": ["*.*.*"], "key": {"scope": ["server"]}},
+            'cluster.tables: tables are encrypted with the default key: add "default" to key.scope',
         ),
         ({"replication": {"role": ""}}, "cluster.replication.role: must not be empty"),
         (

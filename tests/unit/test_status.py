@@ -231,7 +231,7 @@ TABLE: dict[str, tuple[Snapshot, Level, str]] = {
         DEGRADED,
         (
             "DEGRADED  orders: the stack file says enforceEncryption: true, and database orders has 6 tables in clear: "
-            "public.t0, public.t1, public.t2, public.t3, public.t4, …. `make up` encrypts no table"
+            "public.t0, public.t1, public.t2, public.t3, public.t4, …. `make up` encrypts only what"
         ),
     ),
     "database not to be asked": (

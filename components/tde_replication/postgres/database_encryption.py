@@ -98,8 +98,8 @@ class DatabaseEncryption(OnPrimary):
         found = []
         if tables := self.tables_in_clear:
             found.append(
-                f"in clear: {', '.join(tables)}. `up` encrypts no table: ALTER TABLE … SET ACCESS METHOD tde_heap does, under a "
-                "lock that lets nobody read it meanwhile"
+                f"in clear: {', '.join(tables)}. `up` encrypts only what `tables` declares: add a pattern there (under a "
+                "lock that lets nobody read it meanwhile)"
             )
         if self.outranked:
             found.append(f"{', '.join(self.outranked)}, which outranks the database's: `up` leaves it")

@@ -18,6 +18,7 @@ from tde_replication.postgres.pg_tde import PgTde
 from tde_replication.postgres.session import Session
 from tde_replication.values import NAME_BYTES
 
+SCHEMA_PREFIX = "tde_replication_check_"
 TABLE = "proof"
 CONTENT = 42
 SCHEMA = (
@@ -38,7 +39,7 @@ class EncryptionProof:
     @property
     def schema(self) -> str:
         """Different for every slot: PostgreSQL would cut a long name, and two standbys might share one."""
-        name = f"tde_replication_check_{self.slot}"
+        name = f"{SCHEMA_PREFIX}{self.slot}"
         if len(name) <= NAME_BYTES:
             return name
         digest = hashlib.sha256(self.slot.encode()).hexdigest()[:16]

@@ -24,6 +24,7 @@ from tde_replication.postgres import (
     server,
     server_directory,
     synchronous,
+    table_encryption,
     topology,
     wal_encryption,
 )
@@ -213,6 +214,14 @@ class SynchronousStandbysProvider(InServer):
 
 class SynchronousStandbys(Managed, module="postgres", name="SynchronousStandbys"):
     provider = SynchronousStandbysProvider
+
+
+class TableEncryptionProvider(Provider):
+    kind = table_encryption.TableEncryption
+
+
+class TableEncryption(Managed, module="postgres", name="TableEncryption"):
+    provider = TableEncryptionProvider
 
 
 class MachineProvider(Provider):

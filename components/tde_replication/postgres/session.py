@@ -15,9 +15,9 @@ from tde_replication.hosts.superuser import LOCK_SECONDS, STATEMENT_SECONDS, Con
 from tde_replication.postgres.resource import OnServer
 from tde_replication.postgres.shared import Rows, SharedConnection
 from tde_replication.progress import progress
+from tde_replication.values import TEMPLATE
 
 C = TypeVar("C")
-TEMPLATE = "template1"
 MAINTENANCE = ("postgres", TEMPLATE)
 """For what is in no particular database: a server may lack the first."""
 LONG_SECONDS = 600.0

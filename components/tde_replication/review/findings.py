@@ -39,7 +39,7 @@ class Effect:
 
     server: str
     kind: str
-    """restart, reload, clone, rotation, switchover, by hand; start, stop, move; refused."""
+    """restart, reload, clone, rotation, switchover, rewrite, by hand; start, stop, move; refused."""
     text: str
 
 
@@ -269,7 +269,7 @@ def _verdict(preview: Preview, made: Review, servers: _Servers) -> tuple[Verdict
 
 
 def _interrupted(made: Review, servers: _Servers) -> str:
-    hit = [one.server for one in made.effects if one.kind in {"restart", "stop", "switchover"}]
+    hit = [one.server for one in made.effects if one.kind in {"restart", "stop", "switchover", "rewrite"}]
     names = sorted(dict.fromkeys(hit), key=lambda name: (servers.roles.get(name) != "primary", hit.index(name)))
     return _listed([servers.described(name) for name in names])
 

@@ -110,6 +110,12 @@ HANDLING = {
         "host",
         "others",
     },
+    "TableEncryption": {
+        "dataDirectory",
+        "host",
+        "others",
+        "urn",
+    },
     "Topology": {
         "database",
         "encryption",

@@ -101,7 +101,7 @@ def _in_window(plan: Plan, values: Values) -> Iterator[str]:
     if any(window.holds(plan.now) for window in windows):
         return
     when = f"only within {', '.join(values['windows'])} (UTC), and it is {plan.now:%a %H:%M}"
-    kinds = {"restart": "is restarted", "stop": "is stopped", "switchover": "hands over"}
+    kinds = {"restart": "is restarted", "stop": "is stopped", "switchover": "hands over", "rewrite": "rewrites tables"}
     for server, kind in dict.fromkeys((one.server, one.kind) for one in plan.effects):
         if server in plan.primaries and kind in kinds:
             yield f"primary {server} {kinds[kind]}: {when}"

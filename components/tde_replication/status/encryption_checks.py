@@ -167,7 +167,7 @@ def _in_clear(database: Database) -> Iterator[Finding]:
             "",
             f"the stack file says enforceEncryption: true, and database {database.name} has {count} "
             f"table{'s' if count > 1 else ''} in clear: {named}{', …' if count > TABLES_NAMED else ''}. `make up` encrypts "
-            "no table: ALTER TABLE … SET ACCESS METHOD tde_heap does (docs/encryption.md)",
+            "only what `tables` declares (docs/encryption.md)",
         )
 
 

@@ -275,6 +275,26 @@ def test_a_schema_of_the_proofs_name_that_is_somebody_elses_is_refused(trapped: 
     assert trapped.log().count(RAN) == before
 
 
+def test_an_event_trigger_with_somebody_elses_function_is_not_fired(trapped: Cluster) -> None:
+    """pg_tde needs event triggers, and they run as the superuser."""
+    node, proof = trapped.primary, EncryptionProof("triggers")
+    with server_session(node.host, node.data, "the primary", "app") as primary:
+        primary.rows(
+            "CREATE FUNCTION evil.fire() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''fired''; END'"
+        )
+        primary.rows("CREATE ROLE another")
+        primary.rows("ALTER FUNCTION evil.fire() OWNER TO another")
+        primary.rows("CREATE EVENT TRIGGER other ON ddl_command_start EXECUTE FUNCTION evil.fire()")
+        try:
+            with pytest.raises(Conflict, match="event trigger other is owned by another"), proof.made(primary):
+                pass
+            assert not primary.row("SELECT 1 FROM pg_namespace WHERE nspname = %s", [proof.schema])
+        finally:
+            primary.rows("DROP EVENT TRIGGER other")
+            primary.rows("DROP FUNCTION evil.fire()")
+            primary.rows("DROP ROLE another")
+
+
 def test_what_arrives_on_the_standby_is_looked_at_before_it_is_read(trapped: Cluster) -> None:
     proof, before = EncryptionProof("other"), trapped.log().count(RAN)
     node, standby = trapped.primary, trapped.standby

@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from tde_replication.errors import Conflict, UserError
+from tde_replication.postgres.event_triggers import event_triggers
 from tde_replication.postgres.pg_tde import PgTde
 from tde_replication.postgres.session import Session
 from tde_replication.values import NAME_BYTES
@@ -58,14 +59,12 @@ class EncryptionProof:
         primary.rows(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(self.schema)))
         try:
             self._refuse(primary, *(self._found(primary) or ("nobody", False)))
-            # It is by event triggers that pg_tde knows that a table is to be encrypted.
-            primary.rows("SET event_triggers = on")
-            primary.rows(
-                sql.SQL("CREATE TABLE {} USING tde_heap AS SELECT {} AS content").format(
-                    self._table, sql.Literal(CONTENT)
+            with event_triggers(primary):
+                primary.rows(
+                    sql.SQL("CREATE TABLE {} USING tde_heap AS SELECT {} AS content").format(
+                        self._table, sql.Literal(CONTENT)
+                    )
                 )
-            )
-            primary.rows("SET event_triggers = off")
             yield
         finally:
             self.remove(primary)

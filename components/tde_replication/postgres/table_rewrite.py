@@ -9,13 +9,14 @@ which pg_tde needs, run as the superuser, so all of them must be a superuser's.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import psycopg
 from psycopg import sql
 
-from tde_replication.errors import Conflict, SqlError, UserError
+from tde_replication.errors import SqlError, UserError
 from tde_replication.postgres.copying import amount
+from tde_replication.postgres.event_triggers import event_triggers
 from tde_replication.postgres.pg_tde import PgTde
 from tde_replication.postgres.session import LONG_SECONDS, Session
 from tde_replication.postgres.tables import CLEAR, ENCRYPTED, Table
@@ -40,17 +41,11 @@ TRIED_AGAIN = {
     psycopg.errors.InvalidSchemaName.sqlstate,
 }
 SETTINGS = {
-    # It is by event triggers that pg_tde knows that a table is to be encrypted, and rewrites the sequences that it owns.
-    "event_triggers": "on",
     # It refuses a change of a partitioned table, and of what is to be in clear.
     "pg_tde.enforce_encryption": "off",
     # The rewrite ends with whoever wanted it.
     "client_connection_check_interval": "10s",
 }
-FOREIGN_TRIGGER = (
-    "SELECT evtname::text, proowner::regrole::text FROM pg_event_trigger JOIN pg_proc AS p ON p.oid = evtfoid "
-    "JOIN pg_roles AS o ON o.oid = proowner WHERE evtenabled <> 'D' AND NOT rolsuper ORDER BY 1 LIMIT 1"
-)
 NAME = "SELECT nspname::text, relname::text FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace WHERE c.oid = %s"
 TIGHTEST_SLOT = (
     "SELECT slot_name::text, safe_wal_size, "
@@ -67,25 +62,11 @@ def rewrite(server: Session, trees: Sequence[list[Table]]) -> None:
     """
     if not trees:
         return
-    trigger = server.row(FOREIGN_TRIGGER)
-    if trigger:
-        raise Conflict(
-            f"{server.purpose}: the function of event trigger {trigger[0]} is owned by {trigger[1]}, who is not a superuser, and "
-            "would run as one: nothing was changed. Give the function to a superuser, or disable the trigger"
-        )
-    with _settings(server):
+    # By them pg_tde also rewrites the sequences that a table owns.
+    with event_triggers(server):
+        for name, value in SETTINGS.items():
+            server.rows("SELECT set_config(%s, %s, false)", [name, value])
         _Rewrite(server, trees).run()
-
-
-@contextmanager
-def _settings(server: Session) -> Iterator[None]:
-    for name, value in SETTINGS.items():
-        server.rows("SELECT set_config(%s, %s, false)", [name, value])
-    try:
-        yield
-    finally:
-        with suppress(UserError):  # in a session that has ended, as is told
-            server.rows("SET event_triggers = off")
 
 
 class _Rewrite:

@@ -37,7 +37,7 @@ from tde_replication.vault.names import VaultNames
 from tde_replication.vault.secret import SecretContent
 from tde_replication.vault.token import Token
 
-SECONDS = 5.0
+SECONDS = 30.0
 CLASSES = [found for found in vars(resources).values() if isinstance(found, type)]
 PROVIDERS = [found for found in CLASSES if issubclass(found, Provider) and "kind" in vars(found)]
 VAULT_KEYS = [

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bootstrap import audit as audits
 from bootstrap.audit import Findings, audit
 from bootstrap.project import HERE, BootstrapError
 
@@ -93,6 +94,20 @@ def test_an_audit_tells_what_it_could_not_ask(
 def test_an_audit_without_an_answer_is_skipped_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert audit([sys.executable, "-c", "raise SystemExit('no route to host')"]) == 0
     assert "SKIPPED: the database of vulnerabilities cannot be asked: no route to host" in capsys.readouterr().err
+
+
+def test_each_lock_is_audited_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several together pip-audit asks nothing, where one package is in two."""
+    asked: list[list[str]] = []
+
+    def keep(command: list[str]) -> int:
+        asked.append([word for word in command if word.startswith("--requirement")])
+        return 0
+
+    monkeypatch.setattr(audits, "audit", keep)
+    for lock in audits.LOCKS:
+        audits.audit_of(lock)
+    assert asked == [[f"--requirement={lock}"] for lock in audits.LOCKS]
 
 
 @pytest.mark.parametrize("text", ["[]", "<html>", '{"dependencies": [{}, 1]}'])

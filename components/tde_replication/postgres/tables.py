@@ -126,7 +126,7 @@ def survey(server: Session, patterns: Sequence[Pattern]) -> Survey:
         is_encrypted = sql.SQL("false").format()
     decided = _decided(patterns)
     query = TABLES.format(wanted=decided, encrypted=is_encrypted, locked=sql.SQL(LOCKED), ordinary=ORDINARY)
-    known = {oid: Table(oid, *rest) for oid, *rest in server.rows(query)}
+    known = {oid: Table(oid, *rest) for oid, *rest in server.shown(query)}
     pending = {oid: table for oid, table in known.items() if table.wanted not in {None, table.is_encrypted}}
     if not pending:
         return Survey([], {}, [])

@@ -31,6 +31,7 @@ class Program(_server.LanguageServer):
         os.chdir(self._directory)
         if str(self._directory) not in sys.path:
             sys.path.insert(0, str(self._directory))
+        request.args[:] = sys.argv[-1:]  # the engine's address, for `pulumi.log`: the official host passes it on, too
         result: Any = super().Run(request, context)  # type: ignore[no-untyped-call]
         # Whatever went wrong has been logged. Of any other status the official host has the engine say one thing more.
         status = bool(result.error) if self.status is None else self.status

@@ -31,6 +31,7 @@ from tde_replication.postgres.replication_slot import ReplicationSlot
 from tde_replication.postgres.upstream import passfile
 from tde_replication.progress import reported_to
 from tde_replication.waiting import until
+from tests.processes import lives, pid_lives
 from tests.providers.servers import PASSWORD, STACK, Node, Servers, text_of
 from tests.removal import removed_under_its_server
 
@@ -229,7 +230,7 @@ def test_a_killed_caller_leaves_no_process_no_slot_in_use_and_nothing_taken_for_
     mine = [p for p in psutil.process_iter() if belongs(p, clone)]
     caller.kill()
     caller.wait()
-    assert until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in mine), seconds=10)
+    assert until(lambda: not any(map(lives, mine)), seconds=10)
     if draft.exists():
         assert clone.read() is None
     made = clone.create()  # it waits for the slot, and uses it again
@@ -609,13 +610,9 @@ def test_a_standby_killed_while_it_streams_comes_back(primary: Node, standby: No
     found = standby.host.postmaster(standby.data)
     assert found
     psutil.Process(found.pid).kill()
-    assert until(lambda: not standby.running or dead(found.pid), seconds=10)
+    assert until(lambda: not standby.running or not pid_lives(found.pid), seconds=10)
     standby.server.update(standby.server.replace(running=False))
     check(primary, standby).create()
-
-
-def dead(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_slot_is_dropped_though_a_standby_streams_from_it(servers: Servers, primary: Node) -> None:

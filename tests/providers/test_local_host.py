@@ -24,6 +24,7 @@ from tde_replication.hosts.base import Postmaster
 from tde_replication.hosts.local import machine as local
 from tde_replication.hosts.local.machine import LocalHost
 from tde_replication.waiting import until
+from tests.processes import lives, pid_lives
 from tests.providers.servers import ground
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root owns what its servers' account does not")
@@ -221,14 +222,7 @@ def test_a_missed_deadline_ends_the_whole_group(host: LocalHost, root: Path) -> 
     with pytest.raises(CommandFailed, match=r"it did not end within 1\.5 s"):
         host.run(["sh", "-c", FAMILY, str(mark)], deadline=1.5)
     pids = [int((root / f"late.{who}").read_text()) for who in ("child", "parent")]
-    assert until(lambda: not any(psutil.pid_exists(pid) and alive(pid) for pid in pids), seconds=5)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    assert until(lambda: not any(map(pid_lives, pids)), seconds=5)
 
 
 CALLER = """
@@ -246,7 +240,7 @@ def test_when_the_caller_is_killed_the_whole_group_ends(root: Path, number: sign
     processes = family(mark)
     caller.send_signal(number)
     caller.wait()
-    assert until(lambda: not any(alive(process.pid) for process in processes), seconds=5)
+    assert until(lambda: not any(map(lives, processes)), seconds=5)
 
 
 def test_a_command_leaves_nothing_running(host: LocalHost) -> None:

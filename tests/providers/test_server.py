@@ -20,6 +20,7 @@ from tde_replication.postgres.session import Session
 from tde_replication.progress import reported_to
 from tde_replication.records import Cost
 from tde_replication.waiting import until
+from tests.processes import lives
 from tests.providers.servers import Node, Servers, text_of
 
 
@@ -442,7 +443,7 @@ def test_a_killed_server_is_started_with_its_settings(running: Node) -> None:
     """Its postmaster.pid is stale, and its children may be there a moment longer."""
     process = psutil.Process(pid(running))
     process.kill()
-    assert until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, seconds=10)
+    assert until(lambda: not lives(process), seconds=10)
     assert running.file("postmaster.pid").exists()
     assert drift(running.server) == {"running"}
     running.server.update(live(running.server))
@@ -562,7 +563,7 @@ def test_destroy_stops_it_and_takes_its_log(servers: Servers) -> None:
     children = process.children()
     made.server.delete()
     assert not made.running
-    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    assert not lives(process)
     assert until(lambda: not any(child.is_running() for child in children), seconds=5)
     assert [entry.name for entry in Path(made.data).parent.iterdir()] == ["data"]
     made.server.delete()

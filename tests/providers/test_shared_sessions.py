@@ -107,7 +107,7 @@ def test_two_do_not_have_it_at_once(node: Node, monkeypatch: pytest.MonkeyPatch)
 
 def test_what_one_read_sets_is_not_there_for_the_next(node: Node) -> None:
     with facts.shared():
-        with server_session(node.host, node.data, "test") as server, server.within(5, locks=True):
+        with server_session(node.host, node.data, "test") as server, server.within(5, locks=5):
             assert server.value("SHOW statement_timeout") == "5s"
         with server_session(node.host, node.data, "another") as server:
             assert server.value("SHOW statement_timeout") == "1min"

@@ -103,3 +103,17 @@ class Resource(BaseModel, ABC):
     def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
         return self.model_copy(update=changes)
+
+
+class Unchanging(Resource):
+    """Has its place among the others, and nothing behind it that changes."""
+
+    def read(self) -> Self:
+        return self
+
+    def create(self) -> Self:
+        return self
+
+    def update(self, live: Self) -> Self:
+        del live
+        return self

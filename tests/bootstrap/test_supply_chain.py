@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +20,16 @@ def locked(name: str) -> dict[str, list[str]]:
     text = (HERE.root / f"{name}.txt").read_text().replace("\\\n", " ")
     entries = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return {words[0]: [word for word in words if word.startswith("--hash=sha256:")] for words in entries}
+
+
+@pytest.mark.parametrize("stack", sorted((HERE.root / "stacks").glob("Pulumi.*.yaml")), ids=lambda stack: stack.name)
+def test_no_stack_file_is_committed_with_what_one_persons_passphrase_opens(stack: Path) -> None:
+    """Pulumi writes a salt into the file where a stack is made: committed, it locks everybody else out."""
+    place = f"HEAD:stacks/{stack.name}"
+    done = subprocess.run(["git", "show", place], cwd=HERE.root, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"{stack.name} is not committed here")
+    assert not re.search(r"encryptionsalt|encryptedkey|secure:", done.stdout)
 
 
 @pytest.mark.parametrize("name", LOCKS)

@@ -1,14 +1,15 @@
 """A server that was here before the stack, and goes on after it."""
 
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from tde_replication.errors import Conflict
 from tde_replication.postgres.marker import marker
 from tde_replication.postgres.resource import OnHost
 from tde_replication.postgres.topology_server import TopologyServer
+from tde_replication.reconciler import Unchanging
 
 
-class Adoption(OnHost):
+class Adoption(Unchanging, OnHost):
     """Comes after everything else of the cluster, so that `destroy` begins with it: nothing is taken away while the server
     follows a primary of the stack's, without which it would be left as a standby of nobody."""
 
@@ -21,16 +22,6 @@ class Adoption(OnHost):
     @property
     def identity(self) -> str:
         return self.name
-
-    def read(self) -> Self:
-        return self
-
-    def create(self) -> Self:
-        return self
-
-    def update(self, live: Self) -> Self:
-        del live
-        return self
 
     def delete(self) -> None:
         server = TopologyServer(

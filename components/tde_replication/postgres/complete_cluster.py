@@ -1,11 +1,9 @@
 """What stands for all of a cluster, where its resources are registered later than the component."""
 
-from typing import Self
-
-from tde_replication.reconciler import Resource
+from tde_replication.reconciler import Unchanging
 
 
-class CompleteCluster(Resource):
+class CompleteCluster(Unchanging):
     """Made after everything else of its cluster, so that who depends on the component waits for that."""
 
     servers: list[str]
@@ -13,16 +11,6 @@ class CompleteCluster(Resource):
     @property
     def identity(self) -> str:
         return ", ".join(self.servers)
-
-    def read(self) -> Self:
-        return self
-
-    def create(self) -> Self:
-        return self
-
-    def update(self, live: Self) -> Self:
-        del live
-        return self
 
     def delete(self) -> None:
         """There is nothing behind it."""

@@ -7,10 +7,9 @@ error of every CREATE TABLE. It is in a catalog, so that standbys have it by rep
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import ClassVar, Self
 
-import psycopg
 from psycopg import sql
 
 from tde_replication.errors import NoDatabase, UserError
@@ -127,7 +126,7 @@ class DatabaseEncryption(OnPrimary):
     def _set(self, server: Session, wanted: Mapping[str, str]) -> None:
         """Set what is wanted; what is not, and was set by the stack, is as it was before, but for what somebody else has set
         since."""
-        with _transaction(server):
+        with server.connection.transaction():
             own, _ = _settings(server)
             found = _found(own)
             for name, value in wanted.items():
@@ -171,15 +170,3 @@ def _found(own: Mapping[str, str]) -> dict[str, str | None]:
         }
     except (ValueError, AttributeError):
         return {}
-
-
-@contextmanager
-def _transaction(server: Session) -> Iterator[None]:
-    server.rows("BEGIN")
-    try:
-        yield
-    except BaseException:
-        with suppress(psycopg.Error, UserError):  # of a session that has ended
-            server.rows("ROLLBACK")
-        raise
-    server.rows("COMMIT")

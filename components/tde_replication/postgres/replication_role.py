@@ -160,7 +160,7 @@ class ReplicationRole(OnPrimary):
 
     @property
     def maker(self) -> str | None:
-        """The stack that made it; None where there is none, or somebody else made it."""
+        """The stack that made it. None: it does not exist, or somebody else made it."""
         with session(self, self._purpose) as server:
             return self._maker(server)
 

@@ -1,4 +1,4 @@
-"""A server as it is declared and as it is found: how the two are compared, and what a change costs or why there is none."""
+"""A server as it is declared and as it is found: how the two are compared, what a change costs, and why it is refused."""
 
 from pathlib import PurePosixPath
 from typing import ClassVar, Literal, Self
@@ -41,7 +41,7 @@ class ServerState(OnServer):
     restart: Literal["allowed", "refused"] = "allowed"
     """Whether `up` may restart this server for a parameter that can only change at start."""
     container: str = ""
-    """The id of the container that it runs in; one that was made anew has yet to be started."""
+    """The id of the container that it runs in; another one has yet to be started."""
     networks: list[str] = []
     """Those that this container is on. pulumi-docker does not look: off its cluster's, a server may seem well by the Vault's."""
     ours: bool = True

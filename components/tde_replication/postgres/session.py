@@ -69,7 +69,7 @@ class Session:
         return found[0] if found else None
 
     def value(self, query: Query, parameters: Sequence[Any] = ()) -> Any:
-        """The first column of the first row; None where there is none."""
+        """The first column of the first row. None: there is no row."""
         found = self.row(query, parameters)
         return found[0] if found else None
 

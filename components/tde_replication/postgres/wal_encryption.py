@@ -82,8 +82,8 @@ class WalEncryption(OnServer):
                 )
 
     def _set(self, value: str, *, waits: bool = False) -> None:
-        """`waits`: another value waits for a restart, which PostgreSQL ends for the value that it runs with, and not where there
-        is none any more."""
+        """`waits`: another value waits for a restart. PostgreSQL takes that back where the file has the value that it runs with,
+        and not where the file has no value."""
         query: LiteralString = "ALTER SYSTEM SET pg_tde.wal_encrypt = on"
         if value == "off":
             query = "ALTER SYSTEM SET pg_tde.wal_encrypt = off" if waits else "ALTER SYSTEM RESET pg_tde.wal_encrypt"

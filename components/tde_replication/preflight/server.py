@@ -149,8 +149,8 @@ def check_keys(
     cluster: settings.Cluster, primary: Placement, names: VaultNames, namespace: str, *, in_force: bool
 ) -> list[str]:
     """What the primary's keys have against the stack file: without them its data cannot be read. A mount that is renamed keeps
-    its keys, but a standby that is down would look for them under the old name, and never start; in another namespace, all
-    would be made anew, and the former mount removed."""
+    its keys, but a standby that is down would look for them under the old name, and never start; in another namespace, `up`
+    would make new ones and remove the former mount."""
     host = hosts.host(primary.address)
     used, found = [], []
     try:

@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from collections import Counter
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
@@ -40,16 +41,28 @@ TLS_REQUIRED = {"require", "verify-ca", "verify-full"}
 def _size(text: str) -> str:
     if text == "-1" or re.fullmatch(r"\d+(kB|MB|GB|TB)", text):
         return text
-    number = re.match(r"\s*(\d+)", text)
-    raise ValueError(f'"{text}" is not a size (write {number[1] if number else 64}GB)')
+    units = {"kB": "kilobytes", "MB": "megabytes", "GB": "gigabytes", "TB": "terabytes"}
+    raise ValueError(f'"{text}" is not a size (write {_meant(text, units, "64GB")})')
+
+
+def _meant(text: str, units: Mapping[str, str], example: str) -> str:
+    """What was perhaps meant: the number with the unit that its word begins like ("90 days"), or without one, that of the
+    example; else the example."""
+    found = re.fullmatch(r"\s*([1-9]\d{0,3})\s*([a-z]*)\s*", text, re.ASCII | re.IGNORECASE)
+    if not found:
+        return example
+    word = found[2].lower()
+    like = [
+        unit for unit, name in units.items() if word and (word == unit.lower() or name.startswith(word.rstrip("s")))
+    ]
+    unit = example.lstrip("0123456789") if not word else next(iter(like), "")
+    return f"{found[1]}{unit}" if unit else example
 
 
 def _duration(text: str) -> str:
     if not re.fullmatch(r"[1-9]\d{0,3}[mhd]", text):
-        number = re.match(r"\s*([1-9]\d{0,3})", text)
-        raise ValueError(
-            f'"{text}" is not a duration (write {number[1] if number else 8}h; m, h, d: minutes, hours, days)'
-        )
+        meant = _meant(text, {"m": "minutes", "h": "hours", "d": "days"}, "8h")
+        raise ValueError(f'"{text}" is not a duration (write {meant}; m, h, d: minutes, hours, days)')
     return text
 
 
@@ -62,8 +75,8 @@ def _delay(text: str) -> str:
     """A time as PostgreSQL writes it."""
     if re.fullmatch(r"[1-9]\d*(ms|s|min|h|d)", text):
         return text
-    number = re.match(r"\s*(\d+)", text)
-    raise ValueError(f'"{text}" is not a time (write {number[1] if number else 1}h)')
+    units = {"ms": "milliseconds", "s": "seconds", "min": "minutes", "h": "hours", "d": "days"}
+    raise ValueError(f'"{text}" is not a time (write {_meant(text, units, "1h")})')
 
 
 def _identifier(text: str) -> str:

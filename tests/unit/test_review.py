@@ -17,6 +17,7 @@ from tde_replication.review.__main__ import main
 from tde_replication.review.changes import Change
 from tde_replication.review.findings import Effect, Verdict
 from tde_replication.review.handling import FOLLOWING, HANDLING
+from tde_replication.review.plain import brief
 from tests.unit.previews import SECRET, UNKNOWN, Stream, changed, server
 
 RESTART = Cost(kind="restart", server="db1", text="server db1 will be restarted: max_connections", of="Server")
@@ -264,3 +265,10 @@ def managed() -> list[tuple[str, Any]]:
         and "provider" in vars(one)
         and one.__name__ != "AdoptedDirectory"
     ]
+
+
+def test_a_whole_text_is_not_shown_among_other_values() -> None:
+    """As a Vault policy, of which a switchover changes two: it is in the full diff."""
+    assert brief("one line") == "one line"
+    assert brief("one\ntwo\nthree") == "a text of 3 lines"
+    assert brief(None) == "(none)"

@@ -181,6 +181,18 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
             'cluster.expires: "8 hours" is not a duration (write 8h; m, h, d: minutes, hours, days)',
         ),
         (
+            {"replication": {"maxSlotWalKeepSize": "512 mb"}},
+            'cluster.replication.maxSlotWalKeepSize: "512 mb" is not a size (write 512MB)',
+        ),
+        (
+            {"key": {"rotateAfter": "90 days"}},
+            'cluster.key.rotateAfter: "90 days" is not a duration (write 90d; m, h, d: minutes, hours, days)',
+        ),
+        (
+            {"key": {"rotateAfter": "3 months"}},
+            'cluster.key.rotateAfter: "3 months" is not a duration (write 8h; m, h, d: minutes, hours, days)',
+        ),
+        (
             {"disposable": True, "expires": "0h"},
             'cluster.expires: "0h" is not a duration (write 8h; m, h, d: minutes, hours, days)',
         ),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tde_replication.errors import escaped
 from tde_replication.review.changes import Change
 from tde_replication.review.findings import Altered, Review, Verdict
-from tde_replication.review.plain import by_server, cut, gathered, policies_told, violation, worst_first
+from tde_replication.review.plain import brief, by_server, cut, gathered, policies_told, violation, worst_first
 
 LIMIT = 65_536
 """Characters that GitHub takes as a comment. Bytes are counted here: there are never less of them."""
@@ -136,7 +136,7 @@ def _change(change: Change) -> str:
 
 
 def _value(value: str | None) -> str:
-    return "(none)" if value is None else code(cut(value))
+    return "(none)" if value is None else code(brief(value))
 
 
 def _altered(one: Altered) -> list[str]:

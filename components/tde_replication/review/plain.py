@@ -97,7 +97,13 @@ def _change(change: Change) -> str:
     if not change.what:
         arrow = " → " if change.found else ""
         return f"{change.resource}: {change.found or ''}{arrow}{change.declared}"
-    return f"{change.resource}  {change.what}: {cut(change.found)} → {cut(change.declared)}"
+    return f"{change.resource}  {change.what}: {brief(change.found)} → {brief(change.declared)}"
+
+
+def brief(value: str | None) -> str:
+    """In a line among others; a whole text, as that of a Vault policy, is in the full diff."""
+    lines = (value or "").count("\n") + 1
+    return cut(value) if lines == 1 else f"a text of {lines} lines"
 
 
 def cut(value: str | None, width: int = WIDTH) -> str:

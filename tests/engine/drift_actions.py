@@ -58,14 +58,19 @@ def drop_slot(cluster: Cluster, name: str) -> None:
     cluster.sql("db1", f"SELECT pg_drop_replication_slot('tde_{name}')")
 
 
-def lose_wal(cluster: Cluster) -> None:
-    """Stop db3 and write more WAL than its slot may hold back."""
+def write_wal(cluster: Cluster, files: int) -> None:
+    """Stop db3, and write more WAL than its slot may hold back then; the slot of db2, which has all of it, is not concerned."""
     cluster.stop("db3")
-    cluster.sql("db1", "ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'")
-    cluster.sql("db1", "SELECT pg_reload_conf()")
-    for _ in range(5):
-        cluster.sql("db1", "SELECT pg_logical_emit_message(false, '', repeat('x', 1000000))")
-        cluster.sql("db1", "SELECT pg_switch_wal()")
+    for _ in range(files):
+        cluster.sql("db1", "SELECT pg_logical_emit_message(false, '', repeat('x', 1000000)); SELECT pg_switch_wal()")
+    written = cluster.sql("db1", "SELECT pg_current_wal_lsn()::text")[0][0]
+    behind = f"SELECT slot_name FROM pg_replication_slots WHERE restart_lsn < '{written}'"
+    eventually(lambda: cluster.sql("db1", behind) == [("tde_db3",)])
+    cluster.sql("db1", "ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'; SELECT pg_reload_conf()")
+
+
+def lose_wal(cluster: Cluster) -> None:
+    write_wal(cluster, 5)
     cluster.sql("db1", "CHECKPOINT")
     cluster.sql("db1", "ALTER SYSTEM SET max_slot_wal_keep_size = '4GB'")
     cluster.sql("db1", "SELECT pg_reload_conf()")
@@ -190,11 +195,8 @@ def start_as_primary(cluster: Cluster) -> None:
 
 
 def unreserve(cluster: Cluster) -> None:
-    """Write more WAL than the slot of a stopped db3 may hold back, and let no checkpoint remove it."""
-    cluster.stop("db3")
-    cluster.sql("db1", "ALTER SYSTEM SET max_slot_wal_keep_size = '16MB'; SELECT pg_reload_conf()")
-    for _ in range(4):
-        cluster.sql("db1", "SELECT pg_logical_emit_message(false, '', repeat('x', 1000000)); SELECT pg_switch_wal()")
+    """Let no checkpoint remove the WAL."""
+    write_wal(cluster, 4)
     status = "SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'tde_db3'"
     eventually(lambda: cluster.sql("db1", status) == [("unreserved",)])
 

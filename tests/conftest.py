@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -13,12 +13,13 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from bootstrap import ports
 
-# Fixtures: what they start and make takes a minute, and is made once.
-from tests.docker.lab import contained_bao, daemon, image  # noqa: F401
-from tests.guard import stand_guard
-from tests.ssh.booted import laboratory  # noqa: F401
+# Before the first of them is imported: the asserts of helpers show their values, as those of tests do.
+pytest.register_assert_rewrite(*(f"tests.{one.stem}" for one in Path(__file__).parent.iterdir() if one.stem[0] != "_"))
 
-pytest.register_assert_rewrite("tests.engine.deeds", "tests.engine.drift")
+# Fixtures: what they start and make takes a minute, and is made once.
+from tests.docker.lab import contained_bao, daemon, image  # noqa: E402, F401
+from tests.guard import stand_guard  # noqa: E402
+from tests.ssh.booted import laboratory  # noqa: E402, F401
 
 # Deadlines would make timed tests of them, on a machine that is shared.
 settings.register_profile("here", deadline=None, max_examples=50, derandomize=True)

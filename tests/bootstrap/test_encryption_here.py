@@ -83,14 +83,14 @@ def test_docker_that_cannot_have_the_image(dockerd: Dockerd) -> None:
     dockerd.registry = (500, {"message": "dial tcp: lookup registry-1.docker.io: no such host"})
     way = by_docker(FILE)
     assert way.commands == ""
-    assert way.note.startswith(f"image {IMAGE} is not here, and cannot be had: ")
+    assert way.note.startswith(f"image {IMAGE} is not here and cannot be pulled: ")
     assert "no such host" in way.note
 
 
 def test_docker_that_does_not_answer(dockerd: Dockerd) -> None:
     dockerd.close()
     way = by_docker(FILE)
-    assert (way.commands, way.note.partition(",")[0]) == ("", f"it does not answer at {dockerd.address}")
+    assert (way.commands, way.note.partition(",")[0]) == ("", f"dockerd does not answer at {dockerd.address}")
 
 
 APT = """cat <<END
@@ -114,7 +114,7 @@ Available Packages
 percona-postgresql18-server.x86_64   18.6-1   ppg
 percona-pg_tde18.x86_64   2.2.2-1   ppg
 END"""
-NONE = f"knows none of Percona's packages: {PAGE} says how to add its repository"
+NONE = "Percona's are not available to {}; to add the repository, see " + PAGE
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ NONE = f"knows none of Percona's packages: {PAGE} says how to add its repository
             0,
             Way(
                 "make destroy; apt-get install percona-postgresql-18 percona-pg-tde18; make up",
-                "apt-get knows Percona Server for PostgreSQL 18",
+                "apt-get has Percona Server for PostgreSQL 18",
             ),
         ),
         (
@@ -133,21 +133,21 @@ NONE = f"knows none of Percona's packages: {PAGE} says how to add its repository
             1000,
             Way(
                 "make destroy; sudo apt-get install percona-postgresql-17 percona-pg-tde17; make up",
-                "apt-get knows Percona Server for PostgreSQL 17",
+                "apt-get has Percona Server for PostgreSQL 17",
             ),
         ),
-        ({"apt-get": "", "apt-cache": ""}, 0, Way("", f"apt-get {NONE}")),
-        ({"apt-get": "", "apt-cache": "exec /nothing"}, 0, Way("", f"apt-get {NONE}")),
+        ({"apt-get": "", "apt-cache": ""}, 0, Way("", NONE.format("apt-get"))),
+        ({"apt-get": "", "apt-cache": "exec /nothing"}, 0, Way("", NONE.format("apt-get"))),
         (
             {"dnf": DNF},
             0,
             Way(
                 "make destroy; dnf install percona-postgresql18-server percona-pg_tde18; make up",
-                "dnf knows Percona Server for PostgreSQL 18",
+                "dnf has Percona Server for PostgreSQL 18",
             ),
         ),
-        ({"dnf": "exit 1"}, 0, Way("", f"dnf {NONE}")),
-        ({}, 0, Way("", f"neither apt-get nor dnf is here: {PAGE} has packages")),
+        ({"dnf": "exit 1"}, 0, Way("", NONE.format("dnf"))),
+        ({}, 0, Way("", f"neither apt-get nor dnf is installed here; for other ways, see {PAGE}")),
     ],
 )
 def test_packages(
@@ -167,5 +167,5 @@ def test_what_can_be_done_comes_first() -> None:
     assert lines(ways) == [
         "encrypt:  do b   # b is here",
         "or:       do c   # c is here",
-        "no encryption by a: why not",
+        "a cannot be used for encryption: why not",
     ]

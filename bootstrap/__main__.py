@@ -9,6 +9,7 @@ python -m bootstrap up|preview|drift|destroy|vault|reap|clean
 
 import argparse
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -85,7 +86,7 @@ def main(arguments: list[str]) -> int:
     _expect_stack_file(project, options.stack, options.command)
     aloud = options.command in ("prepare", "env", "up")
     chosen, installed = prepare(project, environ, development=options.development, aloud=aloud)
-    _expect_secrets_provider(project, options.stack, environ)
+    _expect_allowed(project, options.stack, environ)
     if options.command in ("up", "preview", "drift", "vault"):
         quietly = options.command in ("preview", "drift")
         code = Stack(project, options.stack, environ, embedded).vault("start", quietly=quietly)
@@ -144,16 +145,19 @@ def _expect_stack_file(project: Project, stack: str, command: str) -> None:
         )
 
 
-def _expect_secrets_provider(project: Project, stack: str, environ: Mapping[str, str]) -> None:
-    """Pulumi asks it before any program could say that this run must not."""
+def _expect_allowed(project: Project, stack: str, environ: Mapping[str, str]) -> None:
+    """Pulumi obeys some of a stack file before any program could say that this run must not."""
     file = project.root / "stacks" / f"Pulumi.{stack}.yaml"
     if allowed.VARIABLE not in environ or not file.exists():
         return
     # By YAML's own rules, for there are many ways to write a key.
-    script = "import sys, yaml; print((yaml.safe_load(open(sys.argv[1])) or {}).get('secretsprovider') or '')"
-    what = run_quietly([project.python, "-c", script, file], f"reading {file}").strip()
-    if mistake := allowed.secrets_provider(what, environ):
-        raise BootstrapError(f"{file.name}: {mistake}")
+    script = (
+        "import json, sys, yaml; read = yaml.safe_load(open(sys.argv[1])) or {}; "
+        "print(json.dumps({str(key): key != 'config' and value for key, value in read.items()}, default=str))"
+    )
+    document = json.loads(run_quietly([project.python, "-c", script, file], f"reading {file}"))
+    if mistakes := allowed.of_pulumi(document, environ):
+        raise BootstrapError("\n".join(f"{file.name}: {mistake}" for mistake in mistakes))
 
 
 def _nothing_made(project: Project, environ: Mapping[str, str]) -> bool:

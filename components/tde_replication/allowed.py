@@ -18,7 +18,11 @@ if TYPE_CHECKING:
     from tde_replication.settings import Cluster, Server
 
 VARIABLE = "TDE_REPLICATION_ALLOW"
-KINDS = ("local", "ssh", "docker", "file", "vault", "config", "secrets")
+KINDS = ("local", "ssh", "docker", "file", "vault", "config", "secrets", "environment")
+KEYS = ("config", "encryptionsalt", "encryptedkey", "secretsprovider", "environment")
+"""What Pulumi reads of a stack file, whatever it is written like: it takes ``Environment`` for ``environment``."""
+INLINE = "inline"
+"""An environment that has no name: the stack file holds all of it."""
 OWN = re.compile(r"tde-replication:.*|pulumi:.*|vault:(address|token)")
 """Keys of a stack file's configuration that this project reads, or that lead nowhere: the address and token of the Vault have
 rules of their own (`vault.address`)."""
@@ -68,12 +72,23 @@ def configuration(keys: Collection[str], environ: Mapping[str, str]) -> list[str
     return [_sentence(key, "config", key) for key in others if by is not None and not by.has("config", key)]
 
 
-def secrets_provider(what: str, environ: Mapping[str, str]) -> str | None:
-    """The same of what decrypts a stack file (its ``secretsprovider``), which Pulumi asks before any program runs: a sentence, or
-    None."""
+def of_pulumi(document: Mapping[str, object], environ: Mapping[str, str]) -> list[str]:
+    """The same of what Pulumi itself obeys in a stack file before any program runs: what decrypts it (``secretsprovider``), and
+    environments (``environment``), whose variables would lead this run elsewhere. A key that nobody knows is refused."""
     by = allowed(environ)
-    refused = by is not None and what not in {"", "passphrase", "default"} and not by.has("secrets", what)
-    return _sentence("secretsprovider", "secrets", what) if refused else None
+    if by is None:
+        return []
+    wanted = []
+    if (provider := str(document.get("secretsprovider") or "")) not in {"", "passphrase", "default"}:
+        wanted.append(("secrets", "secretsprovider", provider))
+    if (opened := document.get("environment")) is not None:
+        names = opened if isinstance(opened, list) else [INLINE]
+        wanted += [("environment", "environment", one if isinstance(one, str) else INLINE) for one in names]
+    refused = [_sentence(place, kind, what) for kind, place, what in wanted if not by.has(kind, what)]
+    unknown = [
+        f"{key}: not a key of a stack file: {VARIABLE} is set, so it is refused" for key in document if key not in KEYS
+    ]
+    return [*refused, *unknown]
 
 
 def _of_server(server: "Server", root: Path) -> Iterator[tuple[str, str, str]]:

@@ -3,6 +3,7 @@ path, and no setting that nobody has thought of."""
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,10 @@ import pytest
 from bootstrap import __main__ as bootstrap
 from bootstrap.project import BootstrapError, Project
 from bootstrap.vault_check import why_unusable
-from tde_replication import allowed, settings, stack_file
-from tde_replication.allowed import VARIABLE, configuration, secrets_provider
-from tde_replication.host_settings import Docker, Settings, Ssh
+from tde_replication import allowed, stack_file
+from tde_replication.allowed import VARIABLE, configuration, of_pulumi
+from tde_replication.host_settings import Settings
 from tde_replication.stack_file import StackFileError
-from tde_replication.vault_settings import DatabaseKey
 
 
 def one(**host: Any) -> dict[str, Any]:
@@ -53,6 +53,14 @@ HARMLESS = {
     "Vault": {"mount", "existing", "network", "namespace", "provider", "token_period"},  # at VAULT_ADDR, or of docker
     "Key": {"name", "scope", "former", "rotate_after"},
     "DatabaseKey": {"name"},
+    "Tables": {"database", "schema_name", "table", "encrypted"},
+    "Synchronous": {"mode", "number", "standbys", "when_too_few"},
+    "Cluster": {
+        *("encryption", "cipher", "wal_encryption", "key", "keys"),
+        *("database", "databases", "enforce_encryption", "default_table_access_method", "tables"),
+        *("protect", "disposable", "expires", "replication", "synchronous", "primary"),
+        *("vault", "servers"),  # models above
+    },
     "Replication": {"role", "tls", "max_slot_wal_keep_size", "root_certificate", "password_version"},
 }
 """What leads nowhere that is not listed already."""
@@ -86,11 +94,15 @@ def _mistakes(cluster: dict[str, Any]) -> list[str]:
     return []
 
 
+def _all(base: type[Settings]) -> Iterator[type[Settings]]:
+    for model in base.__subclasses__():
+        yield model
+        yield from _all(model)
+
+
 def test_each_setting_is_known_to_reach_something_or_nothing() -> None:
     """Whoever adds one decides which, in HOSTILE or HARMLESS above; one that reaches something is checked in `allowed`."""
-    cluster = settings.Cluster()
-    sections = (cluster.vault, cluster.key, cluster.replication, cluster.primary_server)
-    models: list[type[Settings]] = [Ssh, Docker, DatabaseKey, *(type(one) for one in sections)]
+    models = list(_all(Settings))
     assert {model.__name__ for model in models} == set(HARMLESS)
     for model in models:
         reaching = {name.partition(".")[2] for name in HOSTILE if name.partition(".")[0] == model.__name__}
@@ -136,19 +148,60 @@ def test_the_configuration_of_a_provider_leads_nowhere_else() -> None:
 
 
 def test_what_decrypts_a_stack_file_is_not_asked_either() -> None:
-    what = "awskms://k?endpoint=evil"
-    assert secrets_provider(what, {}) is None
-    for usual in ("", "passphrase"):
-        assert secrets_provider(usual, {VARIABLE: ""}) is None
-    assert secrets_provider(what, {VARIABLE: "secrets:awskms://k*"}) is None
-    assert f"does not list secrets:{what}" in str(secrets_provider(what, {VARIABLE: ""}))
+    stranger = {"secretsprovider": "awskms://k?endpoint=evil"}
+    assert of_pulumi(stranger, {}) == []
+    for usual in (None, "", "passphrase"):
+        assert of_pulumi({"secretsprovider": usual, "encryptionsalt": "v1:…"}, {VARIABLE: ""}) == []
+    assert of_pulumi(stranger, {VARIABLE: "secrets:awskms://k*"}) == []
+    [line] = of_pulumi(stranger, {VARIABLE: ""})
+    assert line.endswith("does not list secrets:awskms://k?endpoint=evil")
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["secretsprovider: awskms://k", '{"secrets\\u0070rovider": "awskms://k"}', "? secretsprovider\n: awskms://k"],
+    ("opened", "words"),
+    [
+        (["ours/production", "evil/env"], ["environment:evil/env"]),
+        ({"values": {"environmentVariables": {"VAULT_ADDR": "https://evil.example"}}}, ["environment:inline"]),
+        ({"imports": ["ours/production"], "values": {}}, ["environment:inline"]),
+        ([{"evil/env": {"merge": False}}], ["environment:inline"]),
+        ("ours/production", ["environment:inline"]),
+        ({}, ["environment:inline"]),
+    ],
 )
-def test_bootstrap_looks_for_it_before_pulumi_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
+def test_no_environment_changes_the_variables_of_a_run(opened: object, words: list[str]) -> None:
+    lines = of_pulumi({"environment": opened}, {VARIABLE: "environment:ours/*"})
+    assert [line.rpartition("does not list ")[2] for line in lines] == words
+    assert (
+        of_pulumi({"environment": opened}, {}) == of_pulumi({"environment": opened}, {VARIABLE: "environment:*"}) == []
+    )
+
+
+@pytest.mark.parametrize("key", ["Environment", "SecretsProvider", "b'environment'", "later"])
+def test_a_key_that_pulumi_might_obey_is_refused(key: str) -> None:
+    assert of_pulumi({"config": {}, key: "evil"}, {}) == []
+    assert of_pulumi({"config": {}, key: "evil"}, {VARIABLE: "environment:* secrets:*"}) == [
+        f"{key}: not a key of a stack file: {VARIABLE} is set, so it is refused"
+    ]
+
+
+SECRETS, ENVIRONMENT = "secretsprovider: this run may not", "environment: this run may not"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("secretsprovider: awskms://k", SECRETS),
+        ('{"secrets\\u0070rovider": "awskms://k"}', SECRETS),
+        ("? secretsprovider\n: awskms://k", SECRETS),
+        ("environment: [evil/env]", ENVIRONMENT),
+        ("environment: {values: {environmentVariables: {PATH: /evil}}}", ENVIRONMENT),
+        ("<<: {environment: {values: {at: 2026-11-30}}}", ENVIRONMENT),
+        ("!!binary ZW52aXJvbm1lbnQ=: [evil/env]", "b'environment': not a key"),
+    ],
+)
+def test_bootstrap_looks_for_it_before_pulumi_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, says: str
+) -> None:
     (tmp_path / "stacks").mkdir()
     (tmp_path / "stacks" / "Pulumi.evil.yaml").write_text(f"{text}\n")
     (tmp_path / ".venv").symlink_to(sys.prefix)
@@ -156,8 +209,9 @@ def test_bootstrap_looks_for_it_before_pulumi_does(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(bootstrap, "prepare", lambda *_, **__: (None, None))
     monkeypatch.setenv(VARIABLE, "")
     for command in (["run", "true"], ["preview"]):
-        with pytest.raises(BootstrapError, match=r"Pulumi\.evil\.yaml: secretsprovider: this run may not reach it"):
+        with pytest.raises(BootstrapError) as raised:
             bootstrap.main(["--stack", "evil", *command])
+        assert str(raised.value).startswith(f"Pulumi.evil.yaml: {says}")
 
 
 def test_a_vault_that_only_the_file_names_is_not_even_asked_for_its_health(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The comment of a pull request, against a server that speaks the few calls of GitHub and GitLab that are used."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +21,10 @@ from tests.unit.previews import Stream, changed
 TOKEN = "a-token-of-the-job"
 
 
+FIXED = re.compile(r"/(user|(?:pulls|merge_requests)(?:/12)?)$")
+"""The ends of paths with one answer."""
+
+
 class Service(ThreadingHTTPServer):
     """Comments in the order in which they were made; both forges' paths lead to them."""
 
@@ -29,6 +34,8 @@ class Service(ThreadingHTTPServer):
         self.issues: list[dict[str, Any]] = []
         self.requests: list[dict[str, Any]] = []
         """Those that a commit belongs to."""
+        self.request: dict[str, Any] = {}
+        """The one that the job is for."""
         self.asked: list[tuple[str, str]] = []
         self.tokens: set[str | None] = set()
         self.status = 200
@@ -71,10 +78,9 @@ class Handler(BaseHTTPRequestHandler):
         answer: Any = {}
         if service.status != 200:
             answer = {"message": f"not allowed with {TOKEN[:2]}…"}
-        elif self.command == "GET" and path.path.endswith("/user"):
-            answer = {"id": 7}
-        elif self.command == "GET" and path.path.endswith(("/pulls", "/merge_requests")):
-            answer = service.requests
+        elif self.command == "GET" and (fixed := FIXED.search(path.path)):
+            one = service.request if fixed[1].endswith("12") else service.requests
+            answer = {"id": 7} if fixed[1] == "user" else one
         elif self.command == "GET" and path.path.endswith("/issues"):
             page, size = (int(parse_qs(path.query)[name][0]) for name in ("page", "per_page"))
             answer = service.issues[(page - 1) * size : page * size]

@@ -99,6 +99,33 @@ def test_the_command_settles_what_it_reads(
     assert len(service.issues) == 1
 
 
+def test_a_preview_that_wrote_nothing_hides_no_other(
+    service: Service,  # noqa: F811
+    environ: dict[str, str],  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As that of a stack which is new, and not made yet: Pulumi knows none of its name."""
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    texts = {"orders": changed(Stream("orders"), work_mem="9MB").text, "new": "", "cut": '{"steps": [', "gone": None}
+    files = [tmp_path / f"preview-{stack}.json" for stack in texts]
+    for file, text in zip(files, texts.values(), strict=True):
+        if text is not None:
+            file.write_text(text)
+    assert main(["--format", "markdown", "--comment", *map(str, files)]) == 1
+    [comment] = service.bodies("github-actions[bot]")
+    assert capsys.readouterr().out in comment
+    for stack in ("new", "cut", "gone"):
+        assert f"⛔ `{stack}`" in comment
+        assert plan_in(comment.removeprefix(MARK).lstrip(), stack) == ""
+    assert "🟢 `orders`" in comment
+    assert plan_in(comment.removeprefix(MARK).lstrip(), "orders") == digest(well())
+    assert main(["--issue", *map(str, files)]) == 1
+    assert capsys.readouterr().err.count("not everything could be asked: left as it is\n") == 3
+
+
 def test_the_plan_is_the_same_as_long_as_up_would_do_the_same() -> None:
     plan = digest(well())
     assert len(plan) == 40
@@ -138,6 +165,10 @@ def test_a_merged_commit_leads_to_the_plan_that_was_reviewed(
     assert capsys.readouterr().out == f"{digest(well())}\n"
     assert merged(["billing"]) == 0
     assert capsys.readouterr().out == "\n"
+    names = ["large-clone", "no large-clone", "later"]
+    service.request = {"labels": [{"name": name} for name in names] if "GITHUB_TOKEN" in environ else names}
+    assert merged(["--labels"]) == 0
+    assert capsys.readouterr().out == "large-clone later\n"
 
 
 def test_a_commit_that_nobody_has_reviewed_has_no_plan(service: Service, environ: dict[str, str]) -> None:  # noqa: F811

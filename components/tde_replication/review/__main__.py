@@ -1,6 +1,7 @@
 """python -m tde_replication.review [--format text|markdown|json] [--policies FILE] [--comment|--issue] [FILE…]
 
-A file is the JSON of a stack's preview. Ends with 1 where a policy refuses what one of them plans.
+A file is the JSON of a stack's preview, named NAME.json or preview-NAME.json after its stack. Ends with 1 where a policy refuses
+what one of them plans, or one cannot be read.
 """
 
 import argparse
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tde_replication.errors import UserError
-from tde_replication.review import as_json, as_markdown, as_text, environment, read, review
+from tde_replication.review import Preview, as_json, as_markdown, as_text, environment, read, review
 from tde_replication.review.forge import MARK, forge
 from tde_replication.review.issues import settle
 from tde_replication.review.markdown import LIMIT
@@ -39,17 +40,26 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: Sequence[str]) -> int:
     given = options(arguments)
-    texts = [(str(file), file.read_text(errors="replace")) for file in given.file]
-    texts = texts or [("standard input", sys.stdin.read())]
     by = environment(given.policies) if given.policies else None
-    reviews = [review(read(text, source), by, labels=given.label) for source, text in texts]
+    previews = [_read(file) for file in given.file] or [read(sys.stdin.read(), "standard input")]
+    reviews = [review(preview, by, labels=given.label) for preview in previews]
     sys.stdout.write(FORMATS[given.format](reviews).rstrip("\n") + "\n")
     if given.comment:
         plans = header(reviews)
         forge(os.environ).comment(plans + as_markdown(reviews, limit=LIMIT - len(MARK) - 1 - len(plans)))
     if given.issue:
         sys.stderr.writelines(f"{line}\n" for line in settle(reviews, forge(os.environ, "none")))
-    return int(any(finding.mandatory for one in reviews for finding in one.policies))
+    refused = any(finding.mandatory for one in reviews for finding in one.policies)
+    return int(refused or not all(preview.steps or preview.messages for preview in previews))
+
+
+def _read(file: Path) -> Preview:
+    """Of a preview that wrote nothing, that it did not: the other stacks are shown beside it."""
+    try:
+        return read(file.read_text(errors="replace"), file.name)
+    except (UserError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return Preview(file.stem.removeprefix("preview-"), streamed=True)
 
 
 if __name__ == "__main__":

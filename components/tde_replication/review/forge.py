@@ -37,9 +37,9 @@ class Forge(ABC):
     """The key of its number."""
     _labels: ClassVar[list[str] | str]
 
-    def __init__(self, comments: str, issues: str, token: str) -> None:
-        """`comments` of one request, where there is one; `issues` of the repository."""
-        self._comments, self._issues, self._token = comments, issues, token
+    def __init__(self, request: str, comments: str, issues: str, token: str) -> None:
+        """`request`, with its labels, and its `comments`, where there is one; `issues` of the repository."""
+        self._request, self._comments, self._issues, self._token = request, comments, issues, token
 
     def comment(self, text: str) -> str:
         """Have one comment with this text; what was done. Raises `UserError`."""
@@ -54,6 +54,11 @@ class Forge(ABC):
         """The text of that comment, below its mark; empty: there is none. Raises `UserError`."""
         found = self._commented()
         return str(found["body"]).removeprefix(MARK).lstrip("\r\n") if found else ""
+
+    def labels(self) -> list[str]:
+        """The names of the request's labels. Raises `UserError`."""
+        found = self._call("GET", self._request).get("labels") or []
+        return [str(one["name"] if isinstance(one, dict) else one) for one in found]
 
     def issue(self, mark: str, title: str, text: str | None) -> str:
         """Have one open issue with this text; None: have none that is open. `mark` is its first line, by which it is found again.
@@ -137,7 +142,8 @@ class GitHub(Forge):
     def __init__(self, repository: str, number: int, token: str, author: str) -> None:
         """`repository`: its address; `number` of a pull request, 0: of none; `author`: the login of the token's account,
         "github-actions[bot]" for that of a workflow."""
-        super().__init__(f"{repository}/issues/{number}/comments", f"{repository}/issues", token)
+        issues = f"{repository}/issues"
+        super().__init__(f"{repository}/pulls/{number}", f"{issues}/{number}/comments", issues, token)
         self._author = author
 
     def _is_mine(self, written: Mapping[str, Any]) -> bool:
@@ -161,7 +167,8 @@ class GitLab(Forge):
     def __init__(self, api: str, project: str, number: int, token: str) -> None:
         """`number` of a merge request, 0: of none."""
         address = f"{api}/projects/{project}"
-        super().__init__(f"{address}/merge_requests/{number}/notes", f"{address}/issues", token)
+        request = f"{address}/merge_requests/{number}"
+        super().__init__(request, f"{request}/notes", f"{address}/issues", token)
         self._api = api
         self._id: int | None = None
 

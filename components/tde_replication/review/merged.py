@@ -1,7 +1,8 @@
 """python -m tde_replication.review.merged STACK: the digest of the plan that was reviewed before this commit was merged.
+python -m tde_replication.review.merged --labels: the labels of what was merged.
 
 Read from the comment of the pull request (GitHub) or merge request (GitLab) that the job's commit comes from. Nothing is written
-where no plan of the stack was reviewed: `make up REVIEWED=` then refuses.
+where no plan of the stack was reviewed: `make up REVIEWED=` then refuses. A label of several words is left out.
 """
 
 import os
@@ -13,8 +14,13 @@ from tde_replication.review.reviewed import plan_in
 
 
 def main(arguments: list[str]) -> int:
-    [stack] = arguments
-    sys.stdout.write(plan_in(forge(os.environ, "merged").commented(), stack) + "\n")
+    [what] = arguments
+    asked = forge(os.environ, "merged")
+    if what == "--labels":
+        found = " ".join(label for label in asked.labels() if len(label.split()) == 1 and label.isprintable())
+    else:
+        found = plan_in(asked.commented(), what)
+    sys.stdout.write(found + "\n")
     return 0
 
 

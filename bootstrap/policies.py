@@ -12,7 +12,8 @@ from tde_replication.records import FACTS
 ASKED = {FACTS: "true"}
 """In the environment of a preview that policies judge."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
-_SETTING = re.compile(r"^\s+[\"']?tde-replication:policies[\"']?:\s*[\"']?([^\s\"'#]+)", re.MULTILINE)
+_KEY = "tde-replication:policies"
+_SETTING = re.compile(rf"^\s+[\"']?{_KEY}[\"']?:[ \t]*[\"']?([^\s\"'#]+)", re.MULTILINE)
 
 
 def environment(project: Project) -> Path:
@@ -35,20 +36,27 @@ def ensure(project: Project) -> None:
     stamp.write_text(wanted)
 
 
-def file_of(project: Project, stack: str) -> Path | None:
-    """The file of the environment that the stack's file names (``tde-replication:policies: production``); None: it names none.
+def file_of(project: Project, stack: str, environ: Mapping[str, str]) -> Path | None:
+    """The file of the environment that POLICIES names; where it is not set, the stack's file (``tde-replication:policies:
+    production``). None: no policies.
 
     Raises `BootstrapError` where there is no such environment.
     """
     settings = project.root / "stacks" / f"Pulumi.{stack}.yaml"
-    found = _SETTING.search(settings.read_text()) if settings.exists() else None
-    if not found:
+    where, name = "POLICIES", environ.get("POLICIES", "")
+    if not name and settings.exists():
+        where, text = settings.name, settings.read_text()
+        found = _SETTING.search(text)
+        if _KEY in text and not found:
+            raise BootstrapError(f"{where}: {_KEY} must be a line of its own below config: `  {_KEY}: NAME`")
+        name = found[1] if found else ""
+    if not name:
         return None
     files = sorted((project.root / "policies").glob("*.json"))
-    file = project.root / "policies" / f"{found[1]}.json"
-    if not NAME.fullmatch(found[1]) or file not in files:
+    file = project.root / "policies" / f"{name}.json"
+    if not NAME.fullmatch(name) or file not in files:
         names = ", ".join(one.stem for one in files)
-        raise BootstrapError(f"{settings.name} names the policies {found[1]}: there are {names} (policies/*.json)")
+        raise BootstrapError(f"{where} names the policies {name}: there are {names} (policies/*.json)")
     return file
 
 

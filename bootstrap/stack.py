@@ -95,7 +95,7 @@ class Stack:
         return self._ready() or self._reviewed()[0]
 
     def _policy_options(self) -> list[str]:
-        file = policies.file_of(self.project, self.name)
+        file = policies.file_of(self.project, self.name, self.environ)
         if file is None:
             return []
         policies.ensure(self.project)
@@ -113,7 +113,7 @@ class Stack:
 
     def _reviewed(self) -> tuple[int, review.Review | None]:
         """A preview, and what it means in a few lines. That is read from Pulumi's own events, which hold no secret in clear."""
-        file = policies.file_of(self.project, self.name)
+        file = policies.file_of(self.project, self.name, self.environ)
         environment = review.environment(file) if file else None
         options = self._policy_options()
         with tempfile.TemporaryDirectory() as directory:

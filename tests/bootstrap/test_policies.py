@@ -55,6 +55,29 @@ def test_a_cost_that_a_policy_refuses_updates_nothing(trial: Trial, capsys: pyte
     assert "production: is refused by policy primary-in-window" in capsys.readouterr().err
 
 
+def test_the_environment_of_a_run_outranks_what_the_stack_file_names(trial: Trial) -> None:
+    under(trial.project, "lax")
+    trial.previews(RESTART)
+    for name in ("strict", ""):
+        before = len(trial.asked)
+        trial.stack("production", embedded_vault=False, PULUMI_SKIP_CONFIRMATIONS="true", POLICIES=name).up()
+        asked = [call for call in trial.asked[before:] if call.startswith(("preview", "up"))]
+        assert [call.split()[0] for call in asked] == ["preview", "up"]
+        assert all(f"policies/{name or 'lax'}.json --stack" in call for call in asked)
+    with pytest.raises(BootstrapError, match=r"^POLICIES names the policies nowhere: there are lax, strict "):
+        trial.stack("production", embedded_vault=False, PULUMI_SKIP_CONFIRMATIONS="true", POLICIES="nowhere").up()
+
+
+@pytest.mark.parametrize(
+    "text", ["config: {tde-replication:policies: strict}\n", "config:\n  tde-replication:policies:\n"]
+)
+def test_policies_that_are_not_found_in_the_stack_file_are_not_left_out(trial: Trial, text: str) -> None:
+    (trial.project.root / "stacks" / "Pulumi.production.yaml").write_text(text)
+    with pytest.raises(BootstrapError, match="tde-replication:policies must be a line of its own below config"):
+        stack(trial)
+    assert not [call for call in trial.asked if call.startswith(("preview", "up"))]
+
+
 @pytest.mark.parametrize("name", ["../strict", "nowhere", "/etc/strict"])
 def test_a_stack_file_names_an_environment_and_no_path(trial: Trial, name: str) -> None:
     settings = trial.project.root / "stacks" / "Pulumi.production.yaml"

@@ -18,10 +18,10 @@ STACKS = {"orders", "billing"}
         ([], []),
         (["stacks/Pulumi.orders.yaml"], ["orders"]),
         (["stacks/Pulumi.gone.yaml"], []),
-        (["README.md", "docs/x.md", "tests/unit/a.py", ".github/workflows/ci.yml", "stacks/notes.txt"], []),
+        (["README.md", "docs/x.md", "tests/unit/a.py", ".github/workflows/ci.yml", "stacks/README.md"], []),
         *(
             ([one], ["billing", "orders"])
-            for one in ("__main__.py", "Pulumi.yaml", "requirements.txt", "components/a.py")
+            for one in ("__main__.py", "Pulumi.yaml", "requirements.txt", "components/a.py", "stacks/known_hosts")
         ),
     ],
 )

@@ -1,6 +1,7 @@
 """Which stacks a pull request concerns: git diff --name-only BASE... | python -m tde_replication.review.stacks [LEFT OUT…]
 
-A stack file concerns its stack; whatever else a program is made of concerns all. The output is a JSON list, for a job's matrix.
+A stack file concerns its stack; whatever else a program is made of, also beside the stack files, concerns all. The output is a
+JSON list, for a job's matrix.
 """
 
 import json
@@ -13,7 +14,7 @@ from tde_replication.errors import UserError
 
 _FILE = re.compile(r"stacks/Pulumi\.(.+)\.yaml")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
-_NO_PROGRAM = re.compile(r"(docs|tests|benchmarks|examples|\.github|stacks)/|[^/]*\.md$")
+_NO_PROGRAM = re.compile(r"(docs|tests|benchmarks|examples|\.github)/|.*\.md$")
 """Files of which no plan is made."""
 
 

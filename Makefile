@@ -13,7 +13,7 @@ LOCK := $(WITH_TOOLS) uv pip compile --quiet --upgrade --universal --python-vers
 .DEFAULT_GOAL := help
 .PHONY: help up preview status report drift destroy reap vault bench check test test-unit soak lock audit clean
 
-help: ## say what there is
+help: ## show this help
 	@echo "make TARGET [STACK=local] [PYTHON=python3]"
 	@sed -n 's/^\([a-z-]*\): ## /\1\t/p' $(MAKEFILE_LIST) | while IFS="	" read -r target what; do printf '  %-10s %s\n' "$$target" "$$what"; done
 	@echo "For pulumi by hand: . ./env.sh"
@@ -30,13 +30,13 @@ status: ## show how the cluster is now, asked from its servers; ARGS=--watch sho
 report: ## write how the cluster is now as an HTML page for others: PAGE=report-STACK.html
 	@$(BOOTSTRAP) run python -m tde_replication.report $(ARGS) $(or $(PAGE),report-$(STACK).html)
 
-drift: ## say whether anything was changed behind Pulumi's back; ends with 7 if so, with 8 if not all could be asked
+drift: ## show whether anything was changed behind Pulumi's back; ends with 7 if so, with 8 if not everything could be checked
 	@$(BOOTSTRAP) drift
 
 destroy: ## take the stack away, and for STACK=local its Vault with all it holds
 	@$(BOOTSTRAP) destroy
 
-reap: ## destroy the stacks whose time has come: those that are disposable and say when they expire
+reap: ## destroy the stacks that have expired: those that are disposable and have a time of expiry
 	@$(BOOTSTRAP) reap
 
 vault: ## start the Vault of stack local (part of `make up`); does nothing where VAULT_ADDR is yours
@@ -60,7 +60,7 @@ test-unit: ## the tests that need neither an engine nor a server: under a minute
 soak: ## the tests that take long, marked soak
 	@$(WITH_TOOLS) pytest -m soak
 
-lock: ## resolve every requirements*.in anew into its requirements*.txt, with hashes
+lock: ## resolve every requirements*.in again into its requirements*.txt, with hashes
 	@$(LOCK) requirements.in --output-file requirements.txt
 	@$(LOCK) requirements-dev.in --constraints requirements.txt --output-file requirements-dev.txt
 	@$(LOCK) benchmarks/requirements.in --constraints requirements-dev.txt --output-file benchmarks/requirements.txt

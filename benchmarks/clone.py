@@ -63,7 +63,7 @@ class Database:
         try:
             return stamps["resOutputsEvent"] - stamps["resourcePreEvent"]
         except KeyError:
-            raise BenchmarkError("the engine's event log does not tell when a base backup was made") from None
+            raise BenchmarkError("the engine's event log does not report when a base backup was made") from None
 
     def raw(self, count: int) -> float:
         """Seconds of so many pg_basebackup at once, with the options of the stack; after a `through_stack`."""

@@ -66,7 +66,7 @@ def audit(command: Sequence[str]) -> int:
         say(f"audit: SKIPPED: the database of vulnerabilities did not answer within {PATIENCE} s")
         return 0
     if not done.stdout.strip():
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
         say(f"audit: SKIPPED: the database of vulnerabilities cannot be asked: {last}")
         return 0
     return Findings.parse(done.stdout).tell()

@@ -100,7 +100,7 @@ def _release(repository: str, version: str) -> dict[str, str | None] | None:
     if not _fetch(
         f"{RELEASES}/{repository}/releases/tags/v{version}", parts.append, seconds=PATIENCE * 5, most=RECORD_BYTES
     ):
-        say(f"{RELEASES}/{repository} does not tell the checksums of v{version}: nothing of it is downloaded")
+        say(f"{RELEASES}/{repository} does not report the checksums of v{version}: nothing of it is downloaded")
         return None
     try:
         return {asset["name"]: asset.get("digest") for asset in json.loads(b"".join(parts))["assets"]}

@@ -120,7 +120,9 @@ def lines(ways: dict[str, Way]) -> list[str]:
     """First what can be done, then why the rest cannot."""
     can = [f"{way.commands}   # {way.note}" for way in ways.values() if way.commands]
     told = [f"{'or:     ' if number else 'encrypt:'}  {line}" for number, line in enumerate(can)]
-    return told + [f"{name} cannot be used for encryption: {way.note}" for name, way in ways.items() if not way.commands]
+    return told + [
+        f"{name} cannot be used for encryption: {way.note}" for name, way in ways.items() if not way.commands
+    ]
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def _version(project: Project, pulumi: Path) -> str:
 def _refusal(found: Path, version: str) -> str:
     """Why this one is not taken; empty when it is."""
     if not version:
-        return f"{found} does not tell its version"
+        return f"{found} does not report its version"
     if _numbers(version) < _numbers(VERSION):
         return f"{found} is {version}, older than {VERSION}"
     if not (found.resolve().parent / LANGUAGE_HOST).exists() and not (found.parent / LANGUAGE_HOST).exists():

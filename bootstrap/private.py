@@ -108,7 +108,7 @@ def _encrypt_anew(project: Project, stack: str, new: Path, empty: Mapping[str, s
         )
     elif "incorrect passphrase" not in done.stderr:
         raise BootstrapError(
-            f"the secrets of stack {stack} are encrypted by an empty passphrase, and could not be encrypted anew:\n"
+            f"the secrets of stack {stack} are encrypted by an empty passphrase, and could not be encrypted again:\n"
             f"{done.stderr.strip()}"
         )
 

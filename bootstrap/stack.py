@@ -106,9 +106,13 @@ class Stack:
         plan = review.digest(found) if found else ""
         to_do = found is None or found.diff or not found.complete
         if to_do and (not plan or plan != reviewed):
-            why = f"it is {plan or 'not known'}, and {reviewed} was reviewed" if reviewed else "none was"
+            why = (
+                f"its digest is {plan or 'not known'}, and {reviewed} was reviewed"
+                if reviewed
+                else "no reviewed plan is known"
+            )
             raise BootstrapError(
-                f"the plan of stack {self.name} is not one that was reviewed: {why}. Nothing was changed: review it anew"
+                f"the plan of stack {self.name} has not been reviewed: {why}. Nothing was changed. Review it again"
             )
 
     def _reviewed(self) -> tuple[int, review.Review | None]:
@@ -147,9 +151,9 @@ class Stack:
             return 0
         if not sys.stdin.isatty():
             raise BootstrapError(
-                f"stack {self.name} is updated only after a yes: run this on a terminal, or set PULUMI_SKIP_CONFIRMATIONS=true"
+                f"stack {self.name} needs confirmation: run this in a terminal, or set PULUMI_SKIP_CONFIRMATIONS=true"
             )
-        if input(f"Update stack {self.name}? Only yes goes on: ").strip().lower() == "yes":
+        if input(f"Update stack {self.name}? Only yes continues: ").strip().lower() == "yes":
             return 0
         say("nothing was changed")
         return 1
@@ -180,7 +184,7 @@ class Stack:
             if code:
                 return code
         else:
-            say(f"stack {self.name}: there was none")
+            say(f"stack {self.name}: it does not exist")
         return self.vault("remove") or self._tidy()
 
     def forget_pending(self) -> int:
@@ -200,7 +204,7 @@ class Stack:
             _, _, kinds, name = urn.split("::")
             if OURS not in kinds:
                 what = f"{kinds.rpartition('$')[2]} {name}"
-                say(f"stack {self.name}: a killed `up` was just making {what}: look whether it is there")
+                say(f"stack {self.name}: a killed `up` was making {what}: check whether it exists")
         return self._pulumi("refresh", "--clear-pending-creates", "--yes", "--skip-preview", "--suppress-outputs")
 
     def vault(self, command: str, *, quietly: bool = False) -> int:

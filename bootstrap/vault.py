@@ -321,7 +321,7 @@ def _status(vault: Vault) -> None:
 def _remove(vault: Vault) -> None:
     existed = vault.directory.exists()
     vault.remove()
-    print("Vault: removed, with all it held" if existed else "Vault: there was none")
+    print("Vault: removed, with all it held" if existed else "Vault: it does not exist")
 
 
 COMMANDS = {"start": _start, "stop": _stop, "env": _env, "status": _status, "remove": _remove}

@@ -41,7 +41,7 @@ class Allowed:
 
     def mistakes(self) -> list[str]:
         wrong = [word for word in self.words if word.partition(":")[0] not in KINDS]
-        return [f"{VARIABLE}: {word!r} begins with none of {', '.join(KINDS)}" for word in wrong]
+        return [f"{VARIABLE}: {word!r} must begin with one of {', '.join(KINDS)}" for word in wrong]
 
 
 def allowed(environ: Mapping[str, str]) -> Allowed | None:

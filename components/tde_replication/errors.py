@@ -89,6 +89,6 @@ class CommandFailed(UserError):
     """
 
     def __init__(self, command: str, status: int, output: str) -> None:
-        super().__init__(f"{command} failed (status {status}): {output.strip() or 'it said nothing'}")
+        super().__init__(f"{command} failed (status {status}): {output.strip() or 'it printed nothing'}")
         self.status = status
         self.output = output

@@ -204,9 +204,9 @@ def _taken_twice(plan: ClusterPlan, source: str) -> list[str]:
     places = zip(plan.cluster.places, plan.members, strict=True)
     mine = {one: (place, member.name) for place, member in places for one in member.occupies}
     others = [taken for name, taken in _taken.items() if name != plan.name]
-    _taken[plan.name] = {one: f"{name}'s of {source}" for one, (_, name) in mine.items()}
+    _taken[plan.name] = {one: f"{name} of {source}" for one, (_, name) in mine.items()}
     return [
-        f"{place}.{one[1]}: {one[2]} is {other[one]} too: name another one"
+        f"{place}.{one[1]}: {one[2]} is also used by {other[one]}: choose another"
         for one, (place, _) in mine.items()
         for other in others
         if one in other

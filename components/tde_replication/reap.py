@@ -41,7 +41,7 @@ def judge(resources: Sequence[Mapping[str, Any]], declared: Mapping[str, Any] | 
     `resources` are those of its state; `declared` is the cluster of its stack file, None where that declares none.
     """
     if not resources:
-        return Verdict(due=False, why="nothing of it is made")
+        return Verdict(due=False, why="it has no resources")
     if why := _kept(resources) or (declared is not None and _kept_by_file(declared)):
         return Verdict(due=False, why=str(why))
     expiries = [one["outputs"] for one in resources if one["type"] == EXPIRY]
@@ -62,7 +62,7 @@ def _kept(resources: Sequence[Mapping[str, Any]]) -> str:
     for one in resources:
         name = one["urn"].rpartition("::")[2]
         if not one["type"].startswith(AROUND) and not _is_in(one["urn"], parents, clusters):
-            return f"it has {one['type']} {name} besides, which does not expire"
+            return f"it has {one['type']} {name} too, which does not expire"
         if one.get("inputs", {}).get("disposable") is False:
             return f"{name} is not disposable in its state"
         if one.get("protect"):

@@ -171,7 +171,7 @@ class Cluster(Settings):
     protect: bool = False
     """Whether Pulumi refuses to destroy the primary's data, and the Vault mount with its keys."""
     disposable: bool = False
-    """Whether data may be removed rather than set aside, and keys with it; a primary whose data is gone is then made anew."""
+    """Whether data may be removed rather than set aside, and keys with it; a primary whose data is gone is then made again."""
     expires: Duration | None = None
     """Of a disposable cluster: how long after the first `up` with this setting `make reap` may destroy it: ``30m``, ``8h``,
     ``7d``. A later `up` does not move that time; a longer duration does."""
@@ -192,7 +192,7 @@ class Cluster(Settings):
     @classmethod
     def _named(cls, servers: dict[str, Server]) -> dict[str, Server]:
         if not servers:
-            raise ValueError("there is none: name at least one (write {db1: {}})")
+            raise ValueError("must name at least one server (write {db1: {}})")
         return {name: server.named(name) for name, server in sorted(servers.items())}
 
     @property

@@ -43,7 +43,7 @@ def test_new_enough_on_path_is_taken_and_nothing_is_made(project: Project, comma
         ("3.258.9", True, "is 3.258.9, older than 3.259.0"),
         ("3.99.0", True, "is 3.99.0, older than"),
         ("3.260.0", False, "comes without pulumi-language-python"),
-        ("; exit 1", True, "does not tell its version"),
+        ("; exit 1", True, "does not report its version"),
     ],
 )
 def test_unfit_on_path_is_refused_with_the_reason(

@@ -107,7 +107,7 @@ def test_an_update_with_the_plan_that_was_reviewed_asks_nobody(trial: Trial) -> 
 @pytest.mark.parametrize("plan", ["", "f852f7cad3fdf8a5ff596d94bb14f6763e9bdcc5"])
 @pytest.mark.parametrize("name", ["production", "local"])
 def test_an_update_with_another_plan_is_refused(trial: Trial, plan: str, name: str) -> None:
-    with pytest.raises(BootstrapError, match=r"is not one that was reviewed: .* Nothing was changed: review it anew"):
+    with pytest.raises(BootstrapError, match=r"has not been reviewed: .* Nothing was changed. Review it again"):
         update(trial, RESTART, plan, name)
     assert not [call for call in trial.asked if call.startswith("up")]
 
@@ -119,5 +119,5 @@ def test_an_update_that_has_nothing_to_do_needs_no_review(trial: Trial) -> None:
 
 
 def test_a_preview_of_which_nothing_is_known_is_not_one_that_was_reviewed(trial: Trial) -> None:
-    with pytest.raises(BootstrapError, match="is not one that was reviewed"):
+    with pytest.raises(BootstrapError, match="has not been reviewed"):
         update(trial, "", "")

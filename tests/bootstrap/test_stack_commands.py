@@ -156,7 +156,7 @@ def test_where_nobody_can_be_asked_a_stack_that_is_not_ours_is_not_updated(
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("yes\n"))
-    with pytest.raises(BootstrapError, match="only after a yes: run this on a terminal, or set PULUMI_SKIP_CONFIRM"):
+    with pytest.raises(BootstrapError, match="needs confirmation: run this in a terminal, or set PULUMI_SKIP_CONFIRM"):
         trial.stack("production", embedded_vault=False).up()
     assert UPDATE not in trial.asked
     assert trial.stack("production", embedded_vault=False, PULUMI_SKIP_CONFIRMATIONS="true").up() == 0
@@ -232,7 +232,7 @@ def test_destroy_forgets_what_a_killed_up_was_making(
     forget = "refresh --clear-pending-creates --yes --skip-preview --suppress-outputs --stack production"
     assert (forget in trial.asked) == forgotten
     said = capsys.readouterr().err
-    assert ("was just making vault:index/mount:Mount tde: look whether it is there" in said) == (
+    assert ("was making vault:index/mount:Mount tde: check whether it exists" in said) == (
         forgotten and "Mount" in json.dumps(state)
     )
 
@@ -241,7 +241,7 @@ def test_destroying_nothing_asks_no_pulumi(trial: Trial, capsys: pytest.CaptureF
     assert trial.stack().destroy() == 0
     assert trial.asked == []
     assert trial.vault == ["-m bootstrap.vault remove"]
-    assert "there was none" in capsys.readouterr().err
+    assert "it does not exist" in capsys.readouterr().err
 
 
 def test_destroy_takes_all_but_the_settings(trial: Trial) -> None:

@@ -96,7 +96,7 @@ ROWS = [
             )
         ),
         {RULE: "update"},
-        ("position", ', was changed" => "before other replication rules"'),
+        ("position", ' was edited" => "before other replication rules"'),
         repair="in place, reload",
         check=lambda cluster: eventually(lambda: cluster.sql("db1", drift_actions.OPEN) == [(1,)]),
     ),

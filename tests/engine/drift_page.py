@@ -50,8 +50,8 @@ back shows as a planned repair, `drifted => declared`; `pulumi up` makes it. Eve
 engine: it does what the second column says, compares the plan, runs `up`, and wants the next preview to be empty. This page
 is made of the same table.
 
-A reload disturbs nobody; a restart ends connections, and is told in the preview (`restart: refused` forbids it); a new base
-backup is told with its size. With `disposable: true` the old data is then removed, else set aside by rename.
+A reload disturbs nobody; a restart ends connections, and is shown in the preview (`restart: refused` forbids it); a new base
+backup is shown with its size. With `disposable: true` the old data is then removed, else set aside by rename.
 
 ## What is watched
 

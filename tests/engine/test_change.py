@@ -223,7 +223,7 @@ def test_a_key_is_not_rotated_while_a_standby_cannot_open_keys(cluster: Cluster)
         **CHECKS,
         f"PrincipalKey {key}": "delete",
     }, preview.changes
-    assert f"key {key} is due for rotation: Vault has it since {made:%Y-%m-%d}" in preview.text
+    assert f"key {key} is due for rotation: it was created in Vault on {made:%Y-%m-%d}" in preview.text
     cluster.bao.client().auth.token.revoke(good)  # the file is as declared: only the Vault knows
     path.write_text("hvs.nothing")
     done = workspace.up("--target", "**PrincipalKey**", "--target", "**KeyBinding**")  # it would be repaired meanwhile

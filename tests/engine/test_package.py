@@ -161,5 +161,6 @@ def test_what_two_clusters_would_both_have_is_told_at_preview(workspace: Workspa
     assert done.code != 0
     assert 'EncryptedReplication "shop-orders" has 1 mistake; nothing was touched:' in done.text, done.text
     assert (
-        'cluster.servers.db1.port: 24680 is db1\'s of EncryptedReplication "ledger" too: name another one' in done.text
+        'cluster.servers.db1.port: 24680 is also used by db1 of EncryptedReplication "ledger": choose another'
+        in done.text
     )

@@ -250,7 +250,7 @@ def test_a_standby_that_never_came_is_removed_from_the_stack_file(cluster: Clust
     assert cluster.sql("db1", "SELECT slot_name FROM pg_replication_slots") == [("tde_db2",)]
     assert not list((cluster.base / "db3").glob("*"))
     cluster.workspace.unchanged()
-    assert "a killed `up` left it" not in cluster.workspace.destroy().text
+    assert "left by an interrupted `up`" not in cluster.workspace.destroy().text
     _nothing_left(cluster)
 
 

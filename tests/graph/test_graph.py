@@ -566,7 +566,8 @@ def test_a_key_of_a_database_needs_the_extension_there(place: Place) -> None:
 def test_a_key_of_a_database_is_no_other_ones(place: Place, name: str) -> None:
     cluster = place.cluster(database="app", key={"former": ["2025"]}, keys={"app": {"name": name}})
     with pytest.raises(
-        StackFileError, match=f"cluster.keys.app.name: {name} is another one's key too: name a key of its own"
+        StackFileError,
+        match=f"cluster.keys.app.name: {name} is used twice: choose a name for the key of this database alone",
     ):
         place.build(cluster)
 
@@ -790,9 +791,10 @@ def test_what_two_clusters_would_both_occupy_is_refused(place: Place) -> None:
     with pytest.raises(StackFileError) as refused:
         place.build_two(one, one)
     data = place.root / "db1" / "data"
+    taken = 'is also used by db1 of EncryptedReplication "orders": choose another'
     assert refused.value.mistakes[:2] == [
-        f'cluster.servers.db1.port: {one.primary_server.port} is db1\'s of EncryptedReplication "orders" too: name another one',
-        f'cluster.servers.db1.dataDirectory: {data} is db1\'s of EncryptedReplication "orders" too: name another one',
+        f"cluster.servers.db1.port: {one.primary_server.port} {taken}",
+        f"cluster.servers.db1.dataDirectory: {data} {taken}",
     ]
     assert len(refused.value.mistakes) == 4
 

@@ -566,9 +566,8 @@ def test_a_standby_that_replays_late_because_it_is_told_to(primary: Node, standb
     told: list[str] = []
     with reported_to(lambda text, kept: told.append(text) if kept else None):
         proof.create()
-    assert told == [
-        f"standby {server.name} is not proved: it replays what it has 1h late (recovery_min_apply_delay), and streams after that"
-    ]
+    late = "it replays its local WAL with a delay of 1h (recovery_min_apply_delay) before it streams"
+    assert told == [f"standby {server.name} was not verified: {late}"]
     standby.rows("ALTER SYSTEM RESET recovery_min_apply_delay")
     standby.rows("SELECT pg_reload_conf()")
     proof.create()

@@ -239,7 +239,7 @@ def test_what_outranks_it_for_a_role_is_shown_and_left(node: Node) -> None:
         assert live
         assert live.outranked == [f"{ENFORCE} is off for role boss", f"{DEFAULT_METHOD} is heap for role boss"]
         assert wanted.changed(live) == {"outranked"}
-        assert "which outranks the database's: `up` leaves it" in text_of(wanted.cost(live))
+        assert "which overrides the database's value: `up` does not change it" in text_of(wanted.cost(live))
         wanted.update(live)
         assert wanted.read() == live
     finally:

@@ -191,7 +191,7 @@ def test_a_command_that_fails_says_how_and_why(host: LocalHost) -> None:
 
 
 def test_a_command_that_says_nothing(host: LocalHost) -> None:
-    with pytest.raises(CommandFailed, match=r"false failed .*it said nothing"):
+    with pytest.raises(CommandFailed, match=r"false failed .*it printed nothing"):
         host.run(["false"], deadline=10)
 
 
@@ -486,7 +486,7 @@ def test_what_is_another_accounts_is_told_in_a_sentence(host: LocalHost, root: P
 def test_rename_refuses_what_is_there(host: LocalHost, root: Path) -> None:
     host.write(pure(root / "r" / "old"), b"old", mode=0o600)
     host.write(pure(root / "r" / "new"), b"new", mode=0o600)
-    with pytest.raises(UserError, match="that exists already"):
+    with pytest.raises(UserError, match="it exists already"):
         host.rename(pure(root / "r" / "old"), pure(root / "r" / "new"))
     assert host.read(pure(root / "r" / "new")) == b"new"
     host.rename(pure(root / "r" / "old"), pure(root / "r" / "third"))
@@ -496,7 +496,7 @@ def test_rename_refuses_what_is_there(host: LocalHost, root: Path) -> None:
 def test_rename_refuses_a_link_that_points_nowhere(host: LocalHost, root: Path) -> None:
     host.write(pure(root / "l" / "old"), b"old", mode=0o600)
     (root / "l" / "new").symlink_to("nowhere")
-    with pytest.raises(UserError, match="that exists already"):
+    with pytest.raises(UserError, match="it exists already"):
         host.rename(pure(root / "l" / "old"), pure(root / "l" / "new"))
     assert (root / "l" / "new").is_symlink()
 

@@ -751,7 +751,7 @@ def test_encrypted_wal_of_an_adopted_primary_goes_back_without_a_restart(bound: 
 
     declared.create().delete()
     assert declared.read() == declared  # it was so before
-    with pytest.raises(Conflict, match="WAL of crypt is encrypted, and the stack would end that by a restart"):
+    with pytest.raises(Conflict, match="WAL of crypt is encrypted, and this change would turn that off with a restart"):
         wal(bound, cluster, wal_encrypt="off", adopted=True).create()
     assert bound.value("SELECT pg_postmaster_start_time()") == started
     wal(bound, cluster, wal_encrypt="off").create()

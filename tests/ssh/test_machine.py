@@ -57,7 +57,7 @@ def test_one_whose_first_boot_has_not_put_the_keys_there_is_waited_for(sshd: Ssh
     keys.write_text("")
     one = of(sshd.login())
     told = made_after(lambda: keys.write_text(content), one, one.create)
-    assert "does not let" in told[0]
+    assert "denies access to" in told[0]
 
 
 def test_another_address_is_waited_for_too(sshd: Sshd) -> None:

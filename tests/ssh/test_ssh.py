@@ -165,7 +165,7 @@ def test_a_changed_host_key_is_refused(sshd: Sshd, home: Path) -> None:
 
 def test_a_key_that_is_not_accepted(sshd: Sshd, home: Path) -> None:
     generate(home / "stranger")
-    with pytest.raises(UserError, match=f"does not let {getpass.getuser()} in \\(publickey") as caught:
+    with pytest.raises(UserError, match=f"denies access to {getpass.getuser()} \\(publickey") as caught:
         host(sshd.login(key=str(home / "stranger"))).status(PASSWD)
     assert not isinstance(caught.value, Unavailable)
 
@@ -192,7 +192,7 @@ def test_a_certificate(home: Path) -> None:
     (home / "id-cert.pub").rename(home / "certificate")
     daemon.start()
     try:
-        with pytest.raises(UserError, match="does not let"):
+        with pytest.raises(UserError, match="denies access to"):
             host(daemon.login()).status(PASSWD)
         assert works(daemon.login(certificate=str(home / "certificate")))
     finally:

@@ -101,7 +101,7 @@ def test_a_wrong_one_is_tried_once(machine: Booted) -> None:
     credentials.configure({sudo.SETTING: bound(machine, "wrong")}.get)
     before = failures(machine)
     for _ in range(3):
-        with pytest.raises(UserError, match="does not take the password of asked") as caught:
+        with pytest.raises(UserError, match="rejects the password of asked") as caught:
             host(machine, user="asked").status(PASSWD)
         assert not isinstance(caught.value, Unavailable)
         assert "wrong" not in str(caught.value)

@@ -16,7 +16,7 @@ HEAD = """\
 A stack file, `stacks/Pulumi.<stack>.yaml`, holds `tde-replication:cluster` with the keys below; `vault:address` and
 `vault:token` (or VAULT_ADDR, VAULT_TOKEN, VAULT_CACERT, VAULT_NAMESPACE in the environment) say where the Vault is; which
 token may go to which address is in [security](security.md#whose-token-goes-where). All
-mistakes are told at once, each with its key, before anything is touched. A preview says which servers will be restarted, and
+mistakes are reported together, each with its key, before anything is touched. A preview says which servers will be restarted, and
 why; the rows about a running cluster are tests (`tests/engine/change.py`). This page is made of the settings' own words.
 """
 SECTIONS: list[tuple[str, str, type[host_settings.Settings]]] = [

@@ -137,7 +137,7 @@ def test_the_files_of_the_project_are_its_own_and_links_are_followed(
 
 def test_a_word_of_no_kind_is_a_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     [line] = refused(one(), monkeypatch, "ssh:db1.example.net everything")
-    assert line.startswith(f"{VARIABLE}: 'everything' begins with none of local, ssh, ")
+    assert line.startswith(f"{VARIABLE}: 'everything' must begin with one of local, ssh, ")
 
 
 def test_the_configuration_of_a_provider_leads_nowhere_else() -> None:

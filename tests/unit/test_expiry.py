@@ -68,7 +68,7 @@ def test_a_stack_whose_time_has_come(declared: dict[str, Any] | None) -> None:
 @pytest.mark.parametrize(
     ("resources", "declared", "why"),
     [
-        ([], DECLARED, "nothing of it is made"),
+        ([], DECLARED, "it has no resources"),
         (edited(lambda all_: all_.pop(2)), DECLARED, "it does not expire"),
         (edited(lambda all_: (all_.pop(2), all_.pop(1))), None, "it does not expire"),
         (
@@ -79,7 +79,7 @@ def test_a_stack_whose_time_has_come(declared: dict[str, Any] | None) -> None:
         (
             edited(lambda all_: all_.append({"urn": f"{URN}aws:Instance::web", "type": "aws:Instance"})),
             None,
-            "it has aws:Instance web besides, which does not expire",
+            "it has aws:Instance web too, which does not expire",
         ),
         (edited(lambda all_: all_[3]["inputs"].update(disposable=False)), None, "db1 is not disposable in its state"),
         (edited(lambda all_: all_[3].update(protect=True)), None, "db1 is protected"),
@@ -145,7 +145,7 @@ def test_one_line_for_each_stack_and_one_that_fails_stops_no_other(
         "a reason",
         "b  left: its stack file does not say that it is disposable",
         "c  FAILED: pulumi stack export failed: no such backend",
-        "d  left: nothing of it is made",
+        "d  left: it has no resources",
         "e  FAILED: stacks/Pulumi.e.yaml cannot be read: make preview says why",
         "f  destroyed: expired 2026-11-30 09:00 UTC",
     ]

@@ -88,8 +88,8 @@ def test_a_preview_says_since_when_the_key_is_there_and_what_comes() -> None:
     newest = NewestKey("orders", MADE)
     [told] = notice_of_rotation(cluster, newest, "orders-rotation-1")
     assert told == (
-        "key orders is due for rotation: Vault has it since 2026-08-01, and key.rotateAfter: 90d ended at 2026-10-30 12:00 UTC. "
-        "`up` makes key orders-rotation-1 and rotates to it; orders stays in Vault, for backups need it"
+        "key orders is due for rotation: it was created in Vault on 2026-08-01, and key.rotateAfter: 90d expired at 2026-10-30 "
+        "12:00 UTC. `up` makes key orders-rotation-1 and rotates to it; orders stays in Vault, because backups need it"
     )
     assert notice_of_rotation(cluster, newest, "orders") == []
 
@@ -103,7 +103,7 @@ def test_a_vault_that_cannot_be_asked_rotates_nothing_and_is_told() -> None:
     with unasked.told(said.append):
         assert newest_key(Silent(), "tde", "orders", ["2025"]) == NewestKey("orders", None, ("2025",))
     assert "which rotation of key orders is the newest, and how old it is" in said[0]
-    with pytest.raises(UserError, match="does not tell when key orders was made"):
+    with pytest.raises(UserError, match="does not report when key orders was made"):
         made_at(vault("orders", made="yesterday"), "tde", "orders")
 
 

@@ -217,7 +217,7 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
             'cluster.replication.rootCertificate: missing, and tls is "verify-ca"',
         ),
         ({"servers": ["db1"]}, f"cluster.servers: {A_MAPPING}"),
-        ({"servers": {}}, "cluster.servers: there is none: name at least one (write {db1: {}})"),
+        ({"servers": {}}, "cluster.servers: must name at least one server (write {db1: {}})"),
         (servers(db1={}, db2=None), f"cluster.servers.db2: {A_MAPPING}"),
         (servers(db1={}, db2={"name": "db2"}), "cluster.servers.db2.name: there is no such setting"),
         ({"primary": ["db1"]}, f"cluster.primary: {A_TEXT}"),

@@ -353,7 +353,7 @@ def test_control_data() -> None:
 )
 def test_control_data_that_lacks_a_line(lacking: str) -> None:
     rest = "".join(line for line in CONTROL.splitlines(keepends=True) if lacking not in line)
-    with pytest.raises(UserError, match=rf"^pg_controldata does not say .*{lacking}.* of /d'ata$"):
+    with pytest.raises(UserError, match=rf"^pg_controldata does not report .*{lacking}.* of /d'ata$"):
         control_data(Answering(rest), BIN, DATA)
 
 

@@ -112,7 +112,7 @@ class ScriptedHost(Host):
         answers = re.findall(rf"(.*?){marker} (\d+)\n".encode(), ended.output, re.DOTALL)
         errors = ended.errors.split(f"{marker}\n")[:-1]
         if ended.status or not len(answers) == len(errors) == len(questions):
-            raise UserError(f"{self.label}what was asked together was not answered: {ended.cause}")
+            raise UserError(f"{self.label}a batch of questions was not answered: {ended.cause}")
         return [Ended(int(status), output, error) for (output, status), error in zip(answers, errors, strict=True)]
 
     def output(self, command: Sequence[str]) -> str:
@@ -177,9 +177,9 @@ class ScriptedHost(Host):
     def rename(self, old: PurePosixPath, new: PurePosixPath) -> None:
         ended = self._execute(scripts.RENAME, str(old), str(new), str(new.parent))
         if ended.status == scripts.EXISTS:
-            raise UserError(f"{self.label}{old} was not moved to {new}: that exists already")
+            raise UserError(f"{self.label}{old} was not moved to {new}: it exists already")
         if ended.status == scripts.OTHER_DEVICE:
-            raise UserError(f"{self.label}{old} was not moved to {new}: that is another file system")
+            raise UserError(f"{self.label}{old} was not moved to {new}: it is on another file system")
         self._done(old, ended)
 
     def remove(self, path: PurePosixPath) -> None:

@@ -27,8 +27,8 @@ ANSWER_BYTES = 16 * 2**20
 """More than anything takes that is asked here. What a machine sends that was taken over, or a catalog that somebody has filled,
 is held without limit otherwise."""
 TOO_LONG = (
-    f"the server answered one statement with more than {ANSWER_BYTES >> 20} MiB, and the rest was not read: look what it has so "
-    "much of"
+    f"the server answered one statement with more than {ANSWER_BYTES >> 20} MiB, and the rest was not read: find out what "
+    "makes the answer so large"
 )
 CHUNK = 100
 """Rows that are read at once."""

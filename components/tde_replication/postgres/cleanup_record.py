@@ -106,7 +106,7 @@ class CleanupRecord(OnHost):
 
     def delete(self) -> None:
         for found in self._leftovers():
-            note(f"{found}: a killed `up` left it, and it is taken away")
+            note(f"{found}: left by an interrupted `up`; it is being removed")
 
     def _leftovers(self) -> Iterator[str]:
         """Take away what is there still, each told."""

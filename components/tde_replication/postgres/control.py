@@ -36,7 +36,7 @@ def position(lsn: str) -> int:
     """An LSN, as PostgreSQL writes it, as a number of bytes."""
     found = re.fullmatch(r"([0-9A-F]{1,8})/([0-9A-F]{1,8})", lsn, re.ASCII | re.IGNORECASE)
     if not found:
-        raise UserError(f"{lsn[:40]!r} is no position in WAL")
+        raise UserError(f"{lsn[:40]!r} is not a position in WAL")
     return int(found[1], 16) << 32 | int(found[2], 16)
 
 
@@ -68,7 +68,7 @@ def control_data(host: Host, binaries: PurePosixPath, data: PurePosixPath) -> Co
         )
         readable = re.fullmatch(r"[0-9A-F]{24}", found.redo_wal_file) and found.segment_size > 0
     except KeyError as missing:
-        raise UserError(f"pg_controldata does not say {missing} of {data}") from None
+        raise UserError(f"pg_controldata does not report {missing} of {data}") from None
     except ValueError:
         readable = None
     if not readable:

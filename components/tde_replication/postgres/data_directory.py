@@ -93,7 +93,7 @@ class DataDirectory(OnHost):
                 if made.get("kind") != self.called:
                     self._mark(self.path, made["madeAt"])
                 return self.replace(system_identifier=found.system_identifier, made_at=made["madeAt"])
-            note(f"{self.data_directory}: an earlier run left it; it is made again ({reason})")
+            note(f"{self.data_directory}: an earlier run left it unfinished; it is created again ({reason})")
             self.take_away()
         machine.remove(self._draft)
         made_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

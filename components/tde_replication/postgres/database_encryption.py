@@ -101,7 +101,7 @@ class DatabaseEncryption(OnPrimary):
                 "lock that lets nobody read it meanwhile)"
             )
         if self.outranked:
-            found.append(f"{', '.join(self.outranked)}, which outranks the database's: `up` leaves it")
+            found.append(f"{', '.join(self.outranked)}, which overrides the database's value: `up` does not change it")
         return "; ".join(found)
 
     def create(self) -> Self:

@@ -74,8 +74,8 @@ class EncryptionProof:
         expected, found = (self._relation(server) for server in (primary, standby))
         if expected is None or found != expected or found[1] != "r":
             raise UserError(
-                f"{standby.purpose}: {self.schema}.{TABLE} is not there as it was made on the primary ({found}, and there "
-                f"{expected}): somebody else has changed it. It was not read"
+                f"{standby.purpose}: {self.schema}.{TABLE} differs from the one made on the primary ({found}; on the "
+                f"primary: {expected}): somebody else has changed it. It was not read"
             )
         encrypted = PgTde(standby).is_encrypted(found[0])
         content = standby.value(sql.SQL("SELECT content FROM {}").format(self._table))

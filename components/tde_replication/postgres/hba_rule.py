@@ -74,7 +74,7 @@ class HbaRule(OnPrimary):
             marked = self._marked(server)
             if not mine:
                 # A line of ours that was edited for others is ours to put right, or to take away.
-                return self.replace(position=f"nowhere: line {marked[0]}, was changed") if marked else None
+                return self.replace(position=f"missing: line {marked[0]} was edited") if marked else None
             first = next((rule for rule in mine if self._is_ours(rule)), mine[0])
             above = self._above(first, rules)
             stale = server.value(

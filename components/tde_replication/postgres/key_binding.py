@@ -63,7 +63,8 @@ class KeyBinding(OnPrimary):
             return None
         return (
             f"{self.identity}: the server uses {live.key}, a later rotation of {self.key}, and Vault did not list it. "
-            f"Nothing goes back to an earlier key, and nothing was changed: look whether Vault has {live.key}, and run `up` again"
+            f"Nothing goes back to an earlier key, and nothing was changed: check whether Vault has {live.key}, and run `up` "
+            "again"
         )
 
     def create(self) -> Self:

@@ -113,13 +113,13 @@ class PgTde:
         if found is None:
             raise Conflict(
                 f"{self.server.purpose}: {name}({types}) is not a function of the extension pg_tde in database "
-                f"{self.server.connection.info.dbname}, owned by a superuser: nothing was called. Look who has changed the "
+                f"{self.server.connection.info.dbname}, owned by a superuser: nothing was called. Find out who changed the "
                 "extension, or update it (ALTER EXTENSION pg_tde UPDATE)"
             )
         return found
 
     def _changed(self, name: str) -> Conflict:
         return Conflict(
-            f"{self.server.purpose}: {name} has become another function while it was called: it was not run. Look who changes "
-            "the schema of the extension pg_tde"
+            f"{self.server.purpose}: {name} has become another function while it was called: it was not run. Find out who "
+            "changes the schema of the extension pg_tde"
         )

@@ -141,7 +141,7 @@ class ReplicationCheck(OnServer):
                     last, since = replayed, time.monotonic()
                 if time.monotonic() - since > REPLAY_DEADLINE:
                     return False
-                progress(f"{self._purpose} replays what it has itself, before it asks for more")
+                progress(f"{self._purpose} replays its local WAL before it streams")
         except Unavailable:
             return False  # it went meanwhile
         return self._streams(sender)
@@ -178,8 +178,8 @@ class ReplicationCheck(OnServer):
             if not self._comes_to_stream(sender):
                 if late := self._held_back():
                     note(
-                        f"{self._purpose} is not proved: it replays what it has {late} late (recovery_min_apply_delay), and "
-                        "streams after that"
+                        f"{self._purpose} was not verified: it replays its local WAL with a delay of {late} "
+                        "(recovery_min_apply_delay) before it streams"
                     )
                     return self
                 raise UserError(f"{self._purpose} does not stream from slot {self.slot}: {self._reason()}")
@@ -256,7 +256,7 @@ class ReplicationCheck(OnServer):
                     return f"its WAL receiver is {status[0]} from {status[1]}:{status[2]}"
                 why = "its WAL receiver does not run: its log says why (password, pg_hba.conf, slot or network)"
                 with self._sender() as sender:
-                    return f"{WAL_GONE}: run `up` again, which clones it anew" if self._wal_gone(sender) else why
+                    return f"{WAL_GONE}: run `up` again, which clones it again" if self._wal_gone(sender) else why
         except Unavailable as problem:
             return str(problem)
 

@@ -180,8 +180,8 @@ class Server(ServerState):
         if not until(lambda: not too_low(self.machine, self._bin, self.data), seconds=LOWER_DEADLINE):
             names = ", ".join(too_low(self.machine, self._bin, self.data))
             raise UserError(
-                f"server {self.name} has not replayed yet that the primary's {names} is lower: with less it would not start. Run "
-                "`up` again when it has caught up"
+                f"server {self.name} has not yet replayed the lower {names} of the primary, and could not start with the "
+                "lower value. Run `up` again when it has caught up"
             )
 
     def delete(self) -> None:

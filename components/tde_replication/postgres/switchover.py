@@ -87,7 +87,7 @@ class Switchover:
         )
         others = [one for one in self.servers if one not in {self.old, self.new}]
         if away := not_following(self.old, [one for one in others if one.follows(self.old.name) == self.old.name]):
-            text += f"; {', '.join(away)} may need a new clone afterwards, for it does not stream now"
+            text += f"; {', '.join(away)} may need a new clone afterwards, because it does not stream now"
         return Cost(kind="switchover", server=self.old.name, text=text, seconds=1.0)
 
     def run(self) -> None:
@@ -174,7 +174,7 @@ class Switchover:
             server.rows("SELECT pg_promote(false)")
             if not until(lambda: not server.value("SELECT pg_is_in_recovery()"), seconds=PROMOTE_SECONDS):
                 raise UserError(
-                    f"{self._what}: {self.new.name} was told to become the primary, and is not after {PROMOTE_SECONDS} s: see "
+                    f"{self._what}: {self.new.name} was promoted, but is still not the primary after {PROMOTE_SECONDS} s: see "
                     f"its log. {self.old.name} is kept from accepting writes; run `up` again to go on"
                 )
         self.new.machine.remove(self.new.data / PROMOTING)

@@ -26,7 +26,7 @@ def against_promotion(new: TopologyServer, old: TopologyServer, database: str, *
     standing = new.standing()
     if standing != "standby":
         why = {
-            "primary": "takes writes too: stop the one that must not, and run this again",
+            "primary": "also accepts writes: stop the one that must not, and run this again",
             "absent": f"is not there yet: run `up` with primary: {old.name} first, so that it is cloned",
             "silent": "does not answer: repair that, and run this again once it streams",
         }

@@ -142,7 +142,7 @@ class SynchronousStandbys(OnPrimary):
         _set(primary, self.names)
         if _live(primary) != self.names:
             raise UserError(
-                f"{self._purpose}: {PARAMETER} stays {_live(primary)!r}: the server's command line outranks what is set. Remove "
+                f"{self._purpose}: {PARAMETER} stays {_live(primary)!r}: the server's command line overrides what is set. Remove "
                 "it there"
             )
 

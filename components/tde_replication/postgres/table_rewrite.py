@@ -138,7 +138,7 @@ class _Rewrite:
             if table.kind != "p" and self._tde.is_encrypted(table.oid) is not table.wanted:
                 raise UserError(
                     f"{server.purpose}: {table.name} is not {'encrypted' if table.wanted else 'in clear'} after its rewrite, "
-                    "which was taken back: look whether the event triggers of pg_tde are there and enabled (\\dy in psql)"
+                    "which was taken back: check whether the event triggers of pg_tde are there and enabled (\\dy in psql)"
                 )
 
     @contextmanager
@@ -175,8 +175,8 @@ class _Rewrite:
         if not until(has_room, seconds=PACE_SECONDS):
             raise UserError(
                 f"{self._server.purpose}: {said}, and {table.name} ({amount(table.size)}) writes about as much as its size: the "
-                f"slot would be lost. {len(self._done)} of {len(self._tables)} tables are rewritten. See that its standby "
-                "follows, or drop the slot; the next `up` goes on with the others"
+                f"slot would be lost. {len(self._done)} of {len(self._tables)} tables are rewritten. Make sure that its "
+                "standby follows, or drop the slot; the next `up` goes on with the others"
             )
 
 

@@ -150,8 +150,8 @@ class Topology(Resource):
             other = self._server(name, *live.servers)
             if mine and other and other != mine and other.timeline() < mine.timeline():
                 return (
-                    f"{name} takes writes too, and did so before {self.primary} became the primary: nothing is changed. Find out "
-                    f"whether what was written there since is needed, stop {name}, and run this again"
+                    f"{name} also accepts writes, and did so before {self.primary} became the primary: nothing is changed. Find "
+                    f"out whether what was written there since is needed, stop {name}, and run this again"
                 )
         return None
 
@@ -171,8 +171,8 @@ class Topology(Resource):
             )
         if self._server(live.primary, *live.servers) is None:
             return (
-                f"{live.primary} take writes, and {self.primary} is declared as the primary: nothing is changed. Stop the ones "
-                "that must not, and run this again"
+                f"these servers accept writes: {live.primary}; the declared primary is {self.primary}. Nothing is changed. Stop "
+                "those that must not, and run this again"
             )
         return None
 

@@ -55,8 +55,8 @@ class WalEncryption(OnServer):
         live = self.read()
         if self.adopted and self.wal_encrypt == "off" and live.wal_encrypt.startswith("on"):
             raise Conflict(
-                f"{self.identity} is encrypted, and the stack would end that by a restart: set walEncryption: true, or set "
-                "pg_tde.wal_encrypt off and restart the server in your own time"
+                f"{self.identity} is encrypted, and this change would turn that off with a restart: set walEncryption: true, or "
+                "set pg_tde.wal_encrypt off and restart the server in your own time"
             )
         made = self.update(live) if self.changed(live) else self
         return made.replace(found="on" if live.wal_encrypt == "on" else "off") if self.adopted else made

@@ -54,7 +54,7 @@ def _of_another_length(cluster: settings.Cluster, used: Sequence[KeyInUse], key:
 def check_own_keys(cluster: settings.Cluster, keys: Sequence[str]) -> list[str]:
     """Databases with a key that is not theirs alone among all `keys` of the stack: they would be rotated with the other one."""
     return [
-        f"cluster.keys.{shown(database)}.name: {key.name} is another one's key too: name a key of its own"
+        f"cluster.keys.{shown(database)}.name: {key.name} is used twice: choose a name for the key of this database alone"
         for database, key in sorted(cluster.keys.items())
         if keys.count(key.name) > 1
     ]
@@ -66,9 +66,9 @@ def notice_of_rotation(cluster: settings.Cluster, newest: NewestKey, key: str) -
     if key == newest.name or not due:
         return []
     what = (
-        f"key {newest.name} is due for rotation: Vault has it since {newest.made:%Y-%m-%d}, and key.rotateAfter: "
-        f"{cluster.key.rotate_after} ended at {due:%Y-%m-%d %H:%M} UTC. `up` makes key {key} and rotates to it; {newest.name} "
-        "stays in Vault, for backups need it"
+        f"key {newest.name} is due for rotation: it was created in Vault on {newest.made:%Y-%m-%d}, and key.rotateAfter: "
+        f"{cluster.key.rotate_after} expired at {due:%Y-%m-%d %H:%M} UTC. `up` makes key {key} and rotates to it; {newest.name} "
+        "stays in Vault, because backups need it"
     )
     return [what]
 

@@ -35,7 +35,7 @@ def check_tables(
         return [], []
     notices = [
         f"{table.name} of database {database} writes about {amount(table.size)} of WAL while it is rewritten, and slots may hold "
-        f"{amount(cap)} (replication.maxSlotWalKeepSize): a standby that does not keep up loses its slot, and is cloned anew"
+        f"{amount(cap)} (replication.maxSlotWalKeepSize): a standby that does not keep up loses its slot, and is cloned again"
         for table in found.tables
         if cap is not None and table.logged and table.size > cap
     ]

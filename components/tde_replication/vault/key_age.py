@@ -55,7 +55,7 @@ def made_at(client: Client, mount: str, key: str) -> datetime | None:
         made = datetime.fromisoformat(str(found.get("created_time")))
         made = made.astimezone(UTC) if made.tzinfo else made.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise UserError(f"the Vault at {client.address} does not tell when key {key} was made") from None
+        raise UserError(f"the Vault at {client.address} does not report when key {key} was made") from None
     return min(made, datetime.now(UTC))  # its clock may be ahead of ours
 
 

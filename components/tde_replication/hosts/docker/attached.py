@@ -93,7 +93,7 @@ class Attached:
             return not found["Running"]
 
         if not until(ended, seconds=10):
-            raise UserError("docker does not say how a command ended")
+            raise UserError("docker does not report how a command ended")
         return int(found["ExitCode"] if found["ExitCode"] is not None else -1)
 
 

@@ -90,8 +90,8 @@ class _Helper:
         stream, said = next(self._streams.frames(), (STDERR, b""))
         if stream != STDOUT:
             self._streams.close()
-            reason = said.decode(errors="replace").strip() or "it says nothing"
-            raise UserError(f"the image of {place.name} cannot be worked with ({reason}): it needs sh and coreutils")
+            reason = said.decode(errors="replace").strip() or "it printed nothing"
+            raise UserError(f"the image of {place.name} cannot be used ({reason}): it needs sh and coreutils")
         self.container = made
 
     def stop(self) -> None:

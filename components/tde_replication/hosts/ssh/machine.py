@@ -140,7 +140,7 @@ class SshHost(ScriptedHost):
         del binaries, data_directory  # both are in the unit
         now = self._output("asking for the time", self._execute(NOW)).strip()
         if not now.isdigit():
-            raise UserError(f"{self.login} does not say what time it is there")
+            raise UserError(f"{self.login} does not report its time")
         mark = int(now)
         self._as_root("systemctl", "start", "--no-block", self.unit)
         return mark

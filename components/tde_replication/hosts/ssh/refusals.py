@@ -29,7 +29,7 @@ REASONS: tuple[tuple[str, type[UserError], str], ...] = (
     (
         r"Permission denied \(([^)]*)\)",
         AccessDenied,
-        "{host} does not let {user} in ({0}): load the right key into the agent, or name its file in the host's `key`",
+        "{host} denies access to {user} ({0}): load the right key into the agent, or name its file in the host's `key`",
     ),
     (
         "Too many authentication failures",
@@ -48,7 +48,7 @@ REASONS: tuple[tuple[str, type[UserError], str], ...] = (
         r"incorrect password attempt|Sorry, try again|no password was provided",
         AccessDenied,
         (
-            f"sudo on {{host}} does not take the password of {{user}} ({sudo.ENVIRONMENT}, tde-replication:{sudo.SETTING}): it "
+            f"sudo on {{host}} rejects the password of {{user}} ({sudo.ENVIRONMENT}, tde-replication:{sudo.SETTING}): it "
             "was tried once, and is not tried again"
         ),
     ),
@@ -72,7 +72,7 @@ def refusal(login: Login, code: int, said: str, account: str | None = None) -> U
         if found := re.search(pattern, said):
             values = {"host": str(login), "account": account or login.account, "user": login.user or "this user"}
             return kind(sentence.format(*found.groups(), **values))
-    last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "it said nothing")
+    last = next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "it printed nothing")
     if code == SSH_FAILED:
         return _on_the_way(login) or Unavailable(f"{login} cannot be reached: {last}")
     return UserError(f"the login {login.login} runs no commands (status {code}): {last}")

@@ -130,20 +130,21 @@ def _mistake(detail: Any) -> str:
 
 def _sentence(detail: Any) -> str:
     match detail["type"]:
-        case "extra_forbidden":
-            return "there is no such setting"
-        case "missing":
-            return "this is missing"
+        case "extra_forbidden" | "missing" as kind:
+            return _WHOLE[kind]
         case "literal_error":
             return f"this must be {detail['ctx']['expected']}"
         case "value_error":
             return str(detail["ctx"]["error"])
+        case "greater_than_equal":
+            return f"this must be {detail['ctx']['ge']} or more"
         case kind if kind.endswith(("_type", "_parsing")):
             return f"this must be {_TYPES.get(kind, detail['msg'].removeprefix('Input should be '))}"
         case _:
             return f"{detail['msg'][0].lower()}{detail['msg'][1:]}"
 
 
+_WHOLE = {"extra_forbidden": "there is no such setting", "missing": "this is missing"}
 _TYPES = {
     "string_type": "a text",
     "int_type": "a whole number",

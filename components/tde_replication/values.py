@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 from tde_replication.host_keys import host_keys
 from tde_replication.placeholders import is_placeholder
@@ -21,6 +21,7 @@ NAME_BYTES = 63
 """PostgreSQL cuts longer identifiers (NAMEDATALEN)."""
 TEMPLATE = "template1"
 """The database that others are made of. None can be made as long as somebody is connected to it."""
+PORTS = 65535
 SLOT_PREFIX = "tde_"
 """What the name of a standby's slot begins with."""
 
@@ -252,6 +253,14 @@ HostKeys = Annotated[str, AfterValidator(_host_keys)]
 AccountName = Annotated[str, AfterValidator(_account)]
 FilePath = Annotated[str, AfterValidator(_file)]
 Role = Annotated[str, AfterValidator(_role)]
+
+
+def _port(value: int) -> int:
+    if not 1 <= value <= PORTS:
+        raise ValueError(f"{value} is not a port (1 to {PORTS})")
+    return value
+
+
 Listener = Annotated[str, AfterValidator(_listener)]
 Namespace = Annotated[str, AfterValidator(_namespace)]
 Identifier = Annotated[str, AfterValidator(_identifier)]
@@ -261,4 +270,4 @@ AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 Network = Annotated[str, AfterValidator(_network)]
 VaultURL = Annotated[str, AfterValidator(_vault_url)]
 VaultPath = Annotated[str, AfterValidator(_vault_path)]
-Port = Annotated[int, Field(ge=1, le=65535)]
+Port = Annotated[int, AfterValidator(_port)]

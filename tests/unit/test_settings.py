@@ -244,8 +244,9 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
             primary(port=54322),
             "cluster.servers.db2.port: missing; the default for its name is 54322, which another server has",
         ),
-        (primary(port=0), "cluster.servers.db1.port: input should be greater than or equal to 1"),
-        (primary(port=65536), "cluster.servers.db1.port: input should be less than or equal to 65535"),
+        (primary(port=0), "cluster.servers.db1.port: 0 is not a port (1 to 65535)"),
+        ({"replication": {"passwordVersion": 0}}, "cluster.replication.passwordVersion: this must be 1 or more"),
+        (primary(port=65536), "cluster.servers.db1.port: 65536 is not a port (1 to 65535)"),
         (
             primary(host="moon"),
             "cluster.servers.db1.host: this must be local, or a mapping such as {ssh: db1.example.net} or {docker: IMAGE}",

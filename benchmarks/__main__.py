@@ -22,8 +22,8 @@ from tde_replication.errors import UserError
 from tde_replication.host_settings import SUPPORTED
 from tde_replication.hosts.installation import find_installation
 
-LETTERS = "abcdefghijklmno"
-CONTAINERS = "ghj"
+LETTERS = "abcdefghijklmnop"
+CONTAINERS = "ghjp"
 """What needs containers and booted machines: those of the tests, and so what only `requirements-dev.txt` has."""
 
 

@@ -1,8 +1,8 @@
-"""(g), (h) and (j): every kind of host, where containers and booted machines can run."""
+"""(g), (h), (j), (n) and (p): every kind of host, where containers and booted machines can run."""
 
 from pathlib import Path
 
-from benchmarks import far, steps, throughput
+from benchmarks import containers, far, steps, throughput
 from benchmarks.machines import Machines
 from benchmarks.table import Table
 from tests.docker.lab import CannotRunError
@@ -10,7 +10,8 @@ from tests.docker.lab import CannotRunError
 MEASURES = {
     "g": throughput.elsewhere,
     "h": steps.from_nothing,
-    "j": far.preview,
+    "jp": far.measure,
+    "n": containers.measure,
 }
 
 
@@ -18,11 +19,11 @@ def measure(root: Path, table: Table) -> None:
     if "g" in table.wanted:
         throughput.here(table)
     with Machines() as machines:
-        for letter, measure_it in MEASURES.items():
-            if letter in table.wanted:
-                directory = root / letter
+        for letters, measure_it in MEASURES.items():
+            if set(letters) & set(table.wanted):
+                directory = root / letters
                 directory.mkdir(mode=0o755)
                 try:
                     measure_it(directory, machines, table)
                 except CannotRunError as reason:
-                    table.remark(f"({letter}) DID NOT RUN in containers and by ssh: {reason}")
+                    table.remark(f"({letters}) DID NOT RUN in containers and by ssh: {reason}")

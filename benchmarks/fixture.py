@@ -1,5 +1,6 @@
 """(n): a test cluster by the pytest fixture, and ten at once, against a script of the same steps."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from benchmarks.by_hand import ByHand
 from benchmarks.ours import Ours
 from benchmarks.place import cost
 from benchmarks.sides import Sides
+from benchmarks.stack import Stack
 from benchmarks.table import Row, Table, at_most
 from bootstrap.project import HERE
 
@@ -23,7 +25,6 @@ import pathlib, time
 def test_with_a_cluster(encrypted_cluster):
     pathlib.Path("ready").write_text(str(time.monotonic()))
 """
-SETTINGS = '[pytest]\ntde_cluster = {encryption: "off"}\n'
 
 
 def measure(sides: Sides, table: Table) -> None:
@@ -40,7 +41,7 @@ def measure(sides: Sides, table: Table) -> None:
             began = time.monotonic()
             whole.ours.append(cost(lambda ours=ours: _vault_and_pytest(ours)).seconds)  # type: ignore[misc]
             ready.ours.append(float((ours.root / "test" / "ready").read_text()) - began)
-            many.ours.append(cost(lambda ours=ours: _at_once([_Run(ours, n) for n in range(MANY)])).seconds)  # type: ignore[misc]
+            many.ours.append(cost(lambda ours=ours: _at_once([Run(ours, n) for n in range(MANY)])).seconds)  # type: ignore[misc]
         with sides.script() as script:
             up = cost(script.up).seconds
             ready.plain.append(up)
@@ -52,18 +53,24 @@ def measure(sides: Sides, table: Table) -> None:
 
 def _vault_and_pytest(ours: Ours) -> None:
     ours.vault()
-    _Run(ours)()
+    Run(ours)()
 
 
-class _Run:
+class Run:
     """One run of pytest, in a directory of its own."""
 
-    def __init__(self, ours: Ours, number: int | None = None) -> None:
+    def __init__(self, ours: Stack, number: int | None = None, **settings: object) -> None:
         self._ours = ours
         self._directory = ours.root / ("test" if number is None else f"test{number}")
         self._directory.mkdir()
         (self._directory / "test_it.py").write_text(TEST)
-        (self._directory / "pytest.ini").write_text(SETTINGS)
+        cluster = json.dumps({"encryption": "off", **settings})
+        (self._directory / "pytest.ini").write_text(f"[pytest]\ntde_cluster = {cluster}\n")
+
+    @property
+    def ready(self) -> float:
+        """When the first line of the test was run."""
+        return float((self._directory / "ready").read_text())
 
     def __call__(self) -> None:
         self._ours.run(str(HERE.python), *PYTEST, cwd=self._directory, TMPDIR=str(self._ours.root))

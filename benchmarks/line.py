@@ -55,7 +55,10 @@ async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way
 
     delivery = asyncio.create_task(deliver())
     data = b"-"
-    while data:
-        data = await reader.read(CHUNK)
-        await under_way.put((clock() + way, data))
-    await delivery
+    try:
+        while data:
+            data = await reader.read(CHUNK)
+            await under_way.put((clock() + way, data))
+        await delivery
+    finally:
+        delivery.cancel()  # where the connection was reset

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks.machines import Machines, on_machine
 from benchmarks.place import cost
 from benchmarks.stack import Stack
-from benchmarks.table import Row, Table
+from benchmarks.table import Row, Table, times
 from tests.docker.lab import BINARIES as IN_CONTAINER
 from tests.ssh.booted import BINARIES as ON_MACHINE, USER
 
@@ -39,8 +39,8 @@ until [ "$("$1/psql" --no-psqlrc -XqAt -h /tmp -U postgres \
 
 
 def from_nothing(root: Path, machines: Machines, table: Table) -> None:
-    containers = table.row(Row("h", "nothing to streaming in containers", "s"))
-    booted = table.row(Row("h", "nothing to streaming by ssh", "s"))
+    containers = table.row(Row("h", "nothing to streaming in containers", "s", times(2.0)))
+    booted = table.row(Row("h", "nothing to streaming by ssh", "s", times(1.6)))
     one, two = machines.laboratory.boot("steps1", "steps2")
     server = {"host": {"docker": machines.image}, "binaries": str(IN_CONTAINER)}
     clusters: dict[str, dict[str, Any]] = {

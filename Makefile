@@ -27,8 +27,8 @@ preview: ## show what `make up` would change
 status: ## show how the cluster is now, asked from its servers; ARGS=--watch shows it until Ctrl-C
 	@$(BOOTSTRAP) run python -m tde_replication.status $(ARGS)
 
-report: ## write how the cluster is now as an HTML page for others: PAGE=report-STACK.html
-	@$(BOOTSTRAP) run python -m tde_replication.report $(ARGS) $(or $(PAGE),report-$(STACK).html)
+report: ## write how the cluster is now as an HTML page for others: PAGE=report-STACK.html; with DRIFT=1, what was changed by hand too
+	@$(BOOTSTRAP) run python -m tde_replication.report $(if $(filter-out 0,$(DRIFT)),--drift) $(ARGS) $(or $(PAGE),report-$(STACK).html)
 
 drift: ## show whether anything was changed behind Pulumi's back; ends with 7 if so, with 8 if not everything could be checked
 	@$(BOOTSTRAP) drift

@@ -23,6 +23,18 @@ def status(cluster: Cluster, *arguments: str) -> Output:
     return Output(done.returncode, done.stdout + done.stderr)
 
 
+def report(cluster: Cluster, *options: str) -> str:
+    """The HTML page."""
+    file = cluster.base / "report.html"
+    command = [sys.executable, "-m", "tde_replication.report", "--stack", cluster.workspace.stack, *options, str(file)]
+    workspace = cluster.workspace
+    done = subprocess.run(
+        command, cwd=workspace.directory, env=workspace.environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return file.read_text()
+
+
 def expect(cluster: Cluster, code: int, *words: str) -> str:
     """It says so in its first line, with its exit status, and in these words."""
     done = status(cluster)

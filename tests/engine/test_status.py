@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from tests.engine.cluster import Cluster, base_directory, discard
-from tests.engine.status import BROKEN, DEGRADED, UNKNOWN, WELL, expect, status
+from tests.engine.status import BROKEN, DEGRADED, UNKNOWN, WELL, expect, report, status
 from tests.engine.workspace import Workspace, eventually
 from tests.openbao import OpenBao
 
@@ -56,7 +56,9 @@ def test_a_healthy_cluster_is_shown_whole_and_without_a_secret(cluster: Cluster)
         cluster,
         WELL,
         "primary db1",
-        "NOT ENCRYPTED: pg_tde contract double",
+        "NOT ENCRYPTED: a stand-in for pg_tde",
+        "not protected: all tables and WAL, system catalogs",
+        "next due: Vault tokens of db1, db2 in 3",
         "└─ db2   streaming from db1, asynchronous",
         "slot tde_db2 on db1: reserved",
         "server and default key live-principal-key of vault (vault-v2, https://127.0.0.1:",
@@ -66,8 +68,20 @@ def test_a_healthy_cluster_is_shown_whole_and_without_a_secret(cluster: Cluster)
     secrets = [cluster.file(name, "vault-token").read_text().strip() for name in cluster.names]
     secrets.append(cluster.file("db2", "pgpass").read_text().splitlines()[0].rpartition(":")[2])
     secrets.append(cluster.bao.token)
-    shown = text + status(cluster, "--json").text + status(cluster, "--prometheus").text
+    shown = text + status(cluster, "--json").text + status(cluster, "--prometheus").text + report(cluster, "--drift")
     assert not [secret for secret in secrets if secret in shown]
+
+
+def test_the_page_shows_what_was_changed_by_hand(cluster: Cluster) -> None:
+    assert "None: everything was found as it was left." in report(cluster, "--drift")
+    cluster.sql("db1", "ALTER ROLE replicator CONNECTION LIMIT 7")
+    try:
+        page = report(cluster, "--drift")
+        assert "Somebody has changed this without the stack file." in page
+        assert "connectionLimit" in page
+        assert "asks that too" in report(cluster)
+    finally:
+        cluster.sql("db1", "ALTER ROLE replicator CONNECTION LIMIT -1")
 
 
 def test_json_has_all_of_it(cluster: Cluster) -> None:

@@ -91,7 +91,7 @@ def standby(name: str, upstream: str = "db1", **changed: Any) -> Server:
         "receiver": receiver,
         "replay": Replay(paused="not paused", delay=0.0),
     }
-    return server(name, instance=instance(**common | changed))
+    return server(name, declared_upstream=upstream, instance=instance(**common | changed))
 
 
 def healthy() -> Snapshot:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 from datetime import datetime, timedelta
 from html.parser import HTMLParser
@@ -13,21 +14,26 @@ import pytest
 from bootstrap.project import HERE
 from tde_replication.errors import UserError
 from tde_replication.report import __main__ as command
-from tde_replication.report.due import due
 from tde_replication.report.page import report
 from tde_replication.report.protection import Protection, rows
 from tde_replication.report.words import GLOSSARY
 from tde_replication.review import Review
 from tde_replication.review.changes import Change
 from tde_replication.status.document import document
+from tde_replication.status.due import due
 from tde_replication.status.model import Backup, Database, Snapshot, Table, Token
 from tde_replication.status.text import text
 from tde_replication.status.verdict import judge
-from tests.report.pictures import NAMES, recorded
+from tests.report.pictures import DRIFT, NAMES, example, recorded
 from tests.unit.clusters import HOSTILE, HOUR, TIME, changed, encryption, gone, healthy, key, sender, slot
+from tests.unit.previews import Stream
 
 SCRIPT = "</style></title><script>alert(1)</script><img src=x onerror=alert(1)>'\"&amp;"
 WITHOUT = changed("db1", tde_loaded=False, encryption=None, encryption_problem="this server has no pg_tde")
+IN_CLEAR = WITHOUT.model_copy(update={"encryption": "if-available", "wal_encryption": False})
+STAND_IN = changed(
+    "db1", encryption=encryption(version="pg_tde contract double (NOT ENCRYPTED, for tests) of 2.2.0", stand_in=True)
+)
 
 
 class Page(HTMLParser):
@@ -77,7 +83,9 @@ def test_a_reader_who_knows_nothing_learns_what_counts() -> None:
         "The key lies in Vault https://vault.example.net:8200 (mount tde-orders)",
         "28 December 2026 The Vault tokens of db1, db2, db3 end",
         "Rotation of key orders-2026, in use for 12 days (since 17 November 2026)",
-        "This page did not ask whether somebody changed the cluster by hand. make drift asks",
+        "This page was made without asking whether somebody changed the cluster by hand. make report STACK=orders DRIFT=1 asks",
+        "db2 18.6 pg_tde 2.2.2",
+        "An open lock: it could not, or it does not encrypt. A dashed frame without a lock: the server did not answer",
         "db1, db2, db3: mlock may fail on Rocky Linux 8 on ARM",
     ):
         assert words in text, text
@@ -97,6 +105,17 @@ def test_a_reader_who_knows_nothing_learns_what_counts() -> None:
         (gone("db3", "unknown"), "Cannot tell. Nothing is known to be wrong, and not everything could be asked."),
         (changed("db3", in_recovery=False, receiver=None, replay=None), "db1 and db3 take writes"),
         (WITHOUT, "Not encrypted: this server has no pg_tde. "),
+        (WITHOUT, "Encrypted nothing this server has no pg_tde "),
+        (WITHOUT, "db1 18.6 none db2 18.6 pg_tde 2.2.2"),
+        (IN_CLEAR, "Replication is well. Every declared server is there and does its part. Not encrypted: this server"),
+        (IN_CLEAR, "What needs attention Nothing is encrypted, as said above. Every check of the servers passed."),
+        (STAND_IN, "Not encrypted: a stand-in for pg_tde is loaded, which is for tests and encrypts nothing."),
+        (STAND_IN, "db1 18.6 a stand-in for pg_tde 2.2.0 db2 18.6 pg_tde 2.2.2"),
+        (changed("db2", wal_encrypted=False), "in tables, WAL on db1, db3 and not on db2"),
+        (changed("db2", version="18.5"), "db1 18.6 pg_tde 2.2.2 db2 18.5 pg_tde 2.2.2"),
+        (gone("db3"), "db3 did not answer did not answer"),
+        (recorded("broken"), "db2: it is in recovery and receives nothing, because db1 is down db3: it is in recovery"),
+        (recorded("broken"), "start the former primary, or promote a standby db1: down"),
         (WITHOUT, "Tables in clear Nothing is encrypted: this server has no pg_tde."),
         (changed("db2", encryption=key(problem="sealed")), "db2 orders-2026 WAL 17 November 2026 no 29 days left"),
         (changed("db2", encryption=key(problem="gone", lost=True)), "17 November 2026 lost"),
@@ -160,7 +179,25 @@ def test_the_first_date_comes_first() -> None:
 def test_drift_is_shown_where_a_preview_tells_it() -> None:
     text = shown(healthy(), Review("orders", drift=[Change("Slot db2", "walStatus", "lost", None)])).text
     assert "Slot db2 walStatus lost —" in text
-    assert "None: the preview found everything as it is declared." in shown(healthy(), Review("orders")).text
+    assert "Changes by hand None: everything was found as it was left." in shown(healthy(), Review("orders")).text
+
+
+@pytest.mark.parametrize("missed", [{"complete": False}, {"asked_all": False}])
+def test_a_preview_that_could_not_ask_all_does_not_say_that_nothing_was_changed(missed: dict[str, bool]) -> None:
+    part = "Changes by hand Not everything could be asked, so there may be more than this page shows."
+    assert part in shown(healthy(), Review("orders", **missed)).text
+    assert "None:" not in shown(healthy(), Review("orders", **missed)).text
+    found = shown(healthy(), Review("orders", drift=[Change("Slot db2", "walStatus", "lost", None)], **missed)).text
+    assert part in found
+    assert "Slot db2 walStatus lost —" in found
+
+
+def test_the_page_leads_nobody_to_files_that_only_a_checkout_has() -> None:
+    """In a terminal they are named."""
+    snapshots = [gone("db1"), recorded("broken"), changed("db3", in_recovery=False, receiver=None, replay=None)]
+    for snapshot in [*snapshots, healthy().model_copy(update={"primary": "db2"})]:
+        assert "docs/" not in shown(snapshot).text
+        assert " (docs/topology.md)\n" in text(snapshot, judge(snapshot))
 
 
 def test_texts_of_machines_are_shown_and_never_become_markup() -> None:
@@ -216,7 +253,71 @@ def test_the_docs_show_clusters_that_were_there(name: str) -> None:
     told = (HERE.root / "docs" / "status.md").read_text()
     assert f"```\n{text(snapshot, judge(snapshot))}```" in told
     assert f"(pictures/report-{name}.png)" in told
-    assert 10_000 < (HERE.root / "docs" / "pictures" / f"report-{name}.png").stat().st_size < 150 * 1024
+
+
+def test_every_picture_is_shown_and_small() -> None:
+    pictures = set((HERE.root / "docs" / "pictures").iterdir())
+    shown = (HERE.root / "docs" / "status.md").read_text() + (HERE.root / "README.md").read_text()
+    assert {f"pictures/{one.name}" for one in pictures} == set(re.findall(r"pictures/report-[a-z-]+\.png", shown))
+    assert all(10_000 < one.stat().st_size < 250 * 1024 for one in pictures)
+
+
+def test_the_example_has_all_that_a_report_can_say() -> None:
+    found = shown(example(), Review("example", drift=[DRIFT])).text
+    assert "Well. Every declared server is there" in found
+    assert "17 November 2027 Rotation of key orders-2026" in found
+    assert "connectionLimit 0 -1" in found
+    assert "did not answer" not in found.partition("Software")[2]
+
+
+def pulumi(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """A command of that name, before all others."""
+    file = directory / "bin" / "pulumi"
+    file.parent.mkdir()
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{file.parent}:{os.environ['PATH']}")
+
+
+ROLE = {"__provider": "x", "role": "replicator", "connectionLimit": -1}
+HAND = Stream("orders").change("ReplicationRole", "replicator", ROLE, {**ROLE, "connectionLimit": 0}, ROLE)
+"""A preview that finds a limit that somebody has set."""
+
+
+def made_with_drift(directory: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(command, "declared", lambda *_: None)
+    monkeypatch.setattr(command, "observe", lambda _: healthy())
+    assert command.main(["--stack", "orders", "--drift", str(directory / "page.html")]) == 0
+    return Page((directory / "page.html").read_text()).text
+
+
+def test_the_page_asks_for_drift_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "events").write_text(HAND.text)
+    asked = tmp_path / "asked"
+    pulumi(
+        tmp_path,
+        monkeypatch,
+        f'echo "$* $PULUMI_ENABLE_STREAMING_JSON_PREVIEW" >"{asked}"; cat "{tmp_path}/events"; exit 1',
+    )
+    assert "connectionLimit 0 -1" in made_with_drift(tmp_path, monkeypatch)
+    assert asked.read_text() == "preview --json --non-interactive --stack orders true\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo no stack named orders >&2; exit 255", "`pulumi preview` failed: no stack named orders"),
+        ("echo what", "the preview is not the JSON of a Pulumi preview"),
+    ],
+)
+def test_a_preview_that_says_nothing_makes_no_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
+) -> None:
+    """Rather than one that looks as if nobody had changed anything."""
+    pulumi(tmp_path, monkeypatch, script)
+    with pytest.raises(UserError, match=re.escape(words)):
+        made_with_drift(tmp_path, monkeypatch)
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_a_preview_of_another_stack_is_refused(tmp_path: Path) -> None:

@@ -53,11 +53,48 @@ CHECKS = [STATUS / "verdict.py", STATUS / "replication_checks.py", STATUS / "enc
 BROKEN, DEGRADED, UNKNOWN = Level.BROKEN, Level.DEGRADED, Level.UNKNOWN
 PAUSED = Replay(paused="paused", delay=0.0)
 LATE = Lag(bytes=GIB, seconds=90.0)
+STAND_IN = changed(
+    "db1", encryption=encryption(version="pg_tde contract double (NOT ENCRYPTED, for tests) of 2.2.0", stand_in=True)
+)
+WITHOUT = changed("db1", tde_loaded=False, encryption=None, encryption_problem="this server has no pg_tde")
 TABLE: dict[str, tuple[Snapshot, Level, str]] = {
     "two primaries": (
         changed("db3", in_recovery=False, receiver=None, replay=None),
         BROKEN,
         "BROKEN  orders: db1 and db3 both take writes",
+    ),
+    "not streaming, for its upstream is down": (
+        changed("db2", receiver=None).model_copy(
+            update={"servers": (gone("db1").servers[0], standby("db2", receiver=None), healthy().servers[2])}
+        ),
+        BROKEN,
+        "DEGRADED  db2: it is in recovery and receives nothing, because db1 is down\n",
+    ),
+    "not streaming, for its upstream is not there": (
+        changed("db3", receiver=None).model_copy(
+            update={
+                "servers": (
+                    healthy().servers[0],
+                    gone("db2", "absent").servers[1],
+                    standby("db3", "db2", receiver=None),
+                )
+            }
+        ),
+        DEGRADED,
+        "DEGRADED  db3: it is in recovery and receives nothing, because db2 is not there\n",
+    ),
+    "not streaming, and its upstream cannot be asked": (
+        changed("db3", receiver=None).model_copy(
+            update={
+                "servers": (
+                    healthy().servers[0],
+                    gone("db2", "unknown").servers[1],
+                    standby("db3", "db2", receiver=None),
+                )
+            }
+        ),
+        DEGRADED,
+        "DEGRADED  db3: it is in recovery and receives nothing, and db2, which it is to stream from, cannot be asked\n",
     ),
     "primary down": (gone("db1"), BROKEN, "BROKEN  orders: no server takes writes: start the former primary"),
     "primary not to be asked": (
@@ -87,7 +124,11 @@ TABLE: dict[str, tuple[Snapshot, Level, str]] = {
         DEGRADED,
         "its data are another cluster's (system identifier 1,",
     ),
-    "not streaming": (changed("db3", receiver=None), DEGRADED, "DEGRADED  db3: it is in recovery and receives nothing"),
+    "not streaming": (
+        changed("db3", receiver=None),
+        DEGRADED,
+        "DEGRADED  db3: it is in recovery and receives nothing: its log",
+    ),
     "streams from elsewhere": (
         changed("db3", receiver=Receiver(status="streaming", host="192.0.2.99", port=5432, slot="other")),
         DEGRADED,
@@ -287,7 +328,8 @@ def test_one_that_is_well_is_shown_like_this() -> None:
         "         same keys: opens   Vault token: 29 days left\n"
         "database orders:   412.0 GiB encrypted, 1.0 GiB in clear\n"
         "   1 table in clear: public.notes 1.0 GiB\n"
-        "never encrypted by pg_tde: system catalogs, sort and other temporary files, server logs\n"
+        "not protected: system catalogs, sort and other temporary files, server logs (pg_tde never encrypts these)\n"
+        "next due: Vault tokens of db1, db2, db3 in 29 days\n"
         "known fault of pg_tde on db1, db2, db3: mlock may fail on Rocky Linux 8 on ARM (not repaired yet; known issues in the "
         "release notes of pg_tde 2.2.2, 2026-08)\n"
     )
@@ -308,8 +350,8 @@ def test_the_worst_comes_first_and_what_cannot_be_told_does_not_hide_what_is_wro
             "NOT ENCRYPTED: this server has no pg_tde",
         ),
         (
-            changed("db1", encryption=encryption(version="pg_tde contract double (NOT ENCRYPTED)", stand_in=True)),
-            "NOT ENCRYPTED: pg_tde contract double (NOT ENCRYPTED) is a stand-in for tests, and encrypts nothing",
+            STAND_IN,
+            "NOT ENCRYPTED: a stand-in for pg_tde is loaded, which is for tests and encrypts nothing",
         ),
         (changed("db1", encryption_problem="no principal key is set"), "NOT ENCRYPTED: no principal key is set"),
     ],
@@ -319,6 +361,76 @@ def test_what_is_not_encrypted_says_so_in_its_first_lines(snapshot: Snapshot, wo
     assert lines[1] == words
     assert "encrypted:" not in lines[0]
     assert json.loads(document(snapshot, judge(snapshot)))["encrypted"] is False
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "words"),
+    [
+        (WITHOUT, "not protected: all tables and WAL, system catalogs, sort and other temporary files, server logs"),
+        (STAND_IN, "not protected: all tables and WAL, system catalogs, sort and other temporary files, server logs"),
+        (
+            changed("db2", wal_encrypted=False),
+            (
+                "not protected: WAL of db2; system catalogs, sort and other temporary files, server logs (pg_tde never "
+                "encrypts these)"
+            ),
+        ),
+        (
+            healthy().model_copy(update={"servers": (), "databases": ()}),
+            "not protected: system catalogs, sort and other temporary files, server logs (pg_tde never encrypts these)",
+        ),
+    ],
+)
+def test_what_is_not_protected_is_always_said(snapshot: Snapshot, words: str) -> None:
+    """Also, and above all, where nothing is encrypted."""
+    shown = text(snapshot, judge(snapshot))
+    assert f"\n{words}\n" in shown, shown
+
+
+def test_servers_that_encrypt_their_wal_are_told_from_those_that_do_not() -> None:
+    [first, *_] = text(*judged(changed("db2", wal_encrypted=False))).splitlines()
+    assert first.endswith("encrypted: 412.0 GiB of 413.0 GiB, WAL on db1, db3 and not on db2")
+    servers = tuple(changed(name, wal_encrypted=False).named(name) for name in ("db1", "db2", "db3"))
+    [first, *_] = text(*judged(healthy().model_copy(update={"servers": servers}))).splitlines()
+    assert first.endswith("WAL in clear")
+
+
+def test_a_half_upgrade_says_which_server_has_which_version() -> None:
+    older = changed("db2", version="18.5", encryption=encryption(version="pg_tde 2.2.1"))
+    [first, *_] = text(*judged(older)).splitlines()
+    told = "PostgreSQL 18.6 on db1, db3, PostgreSQL 18.5 on db2, pg_tde 2.2.2 on db1, db3, pg_tde 2.2.1 on db2"
+    assert f"   {told}   " in first
+    without = changed("db3", tde_loaded=False, encryption=None, encryption_problem="this server has no pg_tde")
+    assert "   PostgreSQL 18.6, pg_tde 2.2.2 on db1, db2   " in text(*judged(without)).splitlines()[0]
+    found = samples(metrics(*judged(older)))
+    assert found['tde_pg_tde_info{stack="orders",server="db2",version="pg_tde 2.2.1"}'] == 1
+    servers = json.loads(document(*judged(older)))["servers"]
+    assert [(one["instance"]["version"], one["encryption"]["version"]) for one in servers] == [
+        ("18.6", "pg_tde 2.2.2"),
+        ("18.5", "pg_tde 2.2.1"),
+        ("18.6", "pg_tde 2.2.2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("age", "told"),
+    [(12, "rotation of key orders-2026 in 353 days"), (375, "rotation of key orders-2026 OVERDUE by 10 days")],
+)
+def test_the_next_dates_are_said(age: int, told: str) -> None:
+    snapshot = changed("db1", encryption=key(made=TIME - timedelta(days=age)))
+    snapshot = snapshot.model_copy(update={"rotate_after": "365d"})
+    tokens = "Vault tokens of db1, db2, db3 in 29 days"
+    line = f"next due: {told}; {tokens}" if age > 365 else f"next due: {tokens}; {told}"
+    assert f"\n{line}\n" in text(*judged(snapshot))
+    dates = {one["what"]: one["when"] for one in json.loads(document(*judged(snapshot)))["due"]}
+    assert dates["The Vault tokens of db1, db2, db3 end"] == "2026-12-28T16:00:00+00:00"
+    assert dates["Base backup: no server knows of one"] is None
+    undated = healthy().model_copy(update={"servers": ()})
+    assert "next due" not in text(*judged(undated))
+
+
+def judged(snapshot: Snapshot) -> tuple[Snapshot, Verdict]:
+    return snapshot, judge(snapshot)
 
 
 def test_a_delay_that_is_declared_is_no_lag() -> None:

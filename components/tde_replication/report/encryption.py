@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from xml.etree.ElementTree import Element
 
-from tde_replication.report.due import day
 from tde_replication.report.layout import Cell, section, table
 from tde_replication.report.markup import Child, tag
 from tde_replication.report.picture import icon, lock
 from tde_replication.report.protection import Protection, rows
+from tde_replication.status.due import day
 from tde_replication.status.encryption_checks import not_encrypted
 from tde_replication.status.finding import Level
 from tde_replication.status.model import Database, Key, Server, Snapshot, Token

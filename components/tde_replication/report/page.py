@@ -2,20 +2,21 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from datetime import datetime
 from importlib.resources import files
 from xml.etree.ElementTree import Element
 
 from tde_replication.report import markup
-from tde_replication.report.due import Due, day, due
 from tde_replication.report.encryption import keys, protected
 from tde_replication.report.layout import figure, section, table
 from tde_replication.report.markup import Child, prose, tag
-from tde_replication.report.picture import icon, kind, levels, picture, role, state
-from tde_replication.report.words import GLOSSARY, LEVELS, SCOPE
+from tde_replication.report.picture import icon, kind, levels, lock, picture, role, state
+from tde_replication.report.words import GLOSSARY, LEVELS, SCOPE, WELL_IN_CLEAR
 from tde_replication.review import Review
+from tde_replication.status.due import Due, day, due
 from tde_replication.status.encryption_checks import is_encrypted, not_encrypted
-from tde_replication.status.figures import amounts, faults, versions, wal
+from tde_replication.status.figures import amounts, faults, pg_tde, wal
 from tde_replication.status.finding import Level, Verdict
 from tde_replication.status.model import Server, Snapshot
 from tde_replication.status.topology import links
@@ -28,7 +29,7 @@ def report(snapshot: Snapshot, verdict: Verdict, review: Review | None = None) -
     parts = [
         _header(snapshot, verdict),
         tag("main", _figures(snapshot), _findings(snapshot, verdict), _servers(snapshot, verdict), protected(snapshot),
-            keys(snapshot), _dates(snapshot), _drift(review), _software(snapshot), _glossary()),
+            keys(snapshot), _dates(snapshot), _drift(snapshot, review), _software(snapshot), _glossary()),
         tag("footer", tag("p", SCOPE)),
     ]  # fmt: skip
     return markup.page(tag("html", _head(snapshot, style), tag("body", *parts), lang="en"))
@@ -50,10 +51,10 @@ def _head(snapshot: Snapshot, style: str) -> Element:
 
 
 def _header(snapshot: Snapshot, verdict: Verdict) -> Element:
-    word, sentence = LEVELS[verdict.level]
+    why = not_encrypted(snapshot)
+    word, sentence = WELL_IN_CLEAR if why and verdict.level is Level.WELL else LEVELS[verdict.level]
     count = len(verdict.findings)
     see = f" {count} finding{'s' if count > 1 else ''} below." if count else ""
-    why = not_encrypted(snapshot)
     return tag(
         "header",
         tag("p", "Encryption and replication of a PostgreSQL cluster", class_="kind"),
@@ -92,8 +93,8 @@ def _figures(snapshot: Snapshot) -> Element:
 
 
 def _encrypted(snapshot: Snapshot) -> tuple[str, str]:
-    if not_encrypted(snapshot):
-        return "nothing", "see above"
+    if why := not_encrypted(snapshot):
+        return "nothing", why
     found = amounts(snapshot)
     if not found or is_encrypted(snapshot) is None:
         return "not known", "no database could be asked"
@@ -107,15 +108,17 @@ def _roles(snapshot: Snapshot) -> str:
 
 
 def _findings(snapshot: Snapshot, verdict: Verdict) -> Element:
-    if not verdict.findings:
-        return section(
-            "What needs attention", tag("p", icon(Level.WELL), "Nothing: every check passed.", class_="line")
-        )
+    title = "What needs attention"
     items = [
         tag("li", icon(one.level), tag("span", tag("strong", one.server or snapshot.stack), *prose(f": {one.text}")))
         for one in verdict.findings
     ]
-    return section("What needs attention", tag("ul", *items, class_="findings"))
+    if items:
+        return section(title, tag("ul", *items, class_="findings"))
+    if not_encrypted(snapshot):
+        words = "Nothing is encrypted, as said above. Every check of the servers passed."
+        return section(title, tag("p", icon(Level.BROKEN), words, class_="line"))
+    return section(title, tag("p", icon(Level.WELL), "Nothing: every check passed.", class_="line"))
 
 
 def _servers(snapshot: Snapshot, verdict: Verdict) -> Element:
@@ -123,8 +126,9 @@ def _servers(snapshot: Snapshot, verdict: Verdict) -> Element:
     words = [
         tag("p", "An arrow leads from a server to the standby that receives its changes. The primary takes all writes; a standby "
             "holds a copy that can take over."),
-        tag("p", "A closed lock: the server could open its encryption key when this page was made. An open lock: it could not, "
-            "or it does not encrypt."),
+        tag("p", icon(lock(is_open=False)), "A closed lock: the server could open its encryption key when this page was made."),
+        tag("p", icon(lock(is_open=True)), "An open lock: it could not, or it does not encrypt."),
+        tag("p", "A dashed frame without a lock: the server did not answer, so that this is not known."),
     ]  # fmt: skip
     listed = table(
         "Servers",
@@ -173,32 +177,43 @@ def _when(one: Due) -> str:
     return day(one.when) if one.when else "no date is declared"
 
 
-def _drift(review: Review | None) -> Element:
+def _drift(snapshot: Snapshot, review: Review | None) -> Element:
     title = "Changes by hand"
     if review is None:
         return section(
             title,
-            tag("p", "This page did not ask whether somebody changed the cluster by hand. ", tag("code", "make drift"), " asks, "
-                "and a page that is made with the JSON of a preview has the answer."),
+            tag("p", "This page was made without asking whether somebody changed the cluster by hand. ",
+                tag("code", f"make report STACK={snapshot.stack} DRIFT=1"), " asks that too."),
         )  # fmt: skip
-    if not review.drift:
-        return section(
-            title, tag("p", icon(Level.WELL), "None: the preview found everything as it is declared.", class_="line")
-        )
-    found = [(one.resource, one.what or "—", one.found or "—", one.declared or "—") for one in review.drift]
-    names = ("Of", "What", "Found", "Declared")
-    words = "Somebody has changed this without the stack file. The next update sets it back."
-    return section(title, tag("p", words), table(title, names, found))
+    parts: list[Child] = []
+    if not (review.complete and review.asked_all):
+        words = "Not everything could be asked, so there may be more than this page shows."
+        parts.append(tag("p", icon(Level.UNKNOWN), words, class_="line"))
+    if review.drift:
+        found = [(one.resource, one.what or "—", one.found or "—", one.declared or "—") for one in review.drift]
+        names = ("Of", "What", "Found", "Declared")
+        words = "Somebody has changed this without the stack file. The next update sets it back."
+        parts += [tag("p", words), table(title, names, found)]
+    elif not parts:
+        words = "None: everything was found as it was left."
+        parts.append(tag("p", icon(Level.WELL), words, class_="line"))
+    return section(title, *parts)
 
 
 def _software(snapshot: Snapshot) -> Element:
     known = [tag("li", tag("strong", ", ".join(names)), f": {fault}") for fault, names in faults(snapshot).items()]
-    listed = ", ".join(versions(snapshot)) or "no server answers"
     more = tag("ul", *known) if known else tag("p", "No fault of this pg_tde is known to this project.")
-    parts: list[Child] = [tag("p", f"In use: {listed}.")]
+    parts: list[Child] = [table("Software", ("Server", "PostgreSQL", "pg_tde"), map(_versions, snapshot.servers))]
     if any(server.encryption and not server.encryption.stand_in for server in snapshot.servers):
         parts += [tag("h3", "Known faults of pg_tde"), more]
     return section("Software", *parts)
+
+
+def _versions(server: Server) -> Sequence[str]:
+    if not server.instance:
+        return server.name, "did not answer", "did not answer"
+    none = "not known" if server.instance.tde_loaded else "none"
+    return server.name, server.instance.version, pg_tde(server.encryption) if server.encryption else none
 
 
 def _glossary() -> Element:

@@ -20,6 +20,8 @@ GLOSSARY = {
     "Vault": "The service that holds the principal key, and gives it to servers that show a valid token.",
     "Synchronous": "A commit waits until such a standby has the change. With an asynchronous one it does not wait.",
 }
+WELL_IN_CLEAR = ("Replication is well.", "Every declared server is there and does its part.")
+"""In place of those of WELL, where nothing is encrypted."""
 SCOPE = (
     "Made by tde-replication from what the servers and Vault answered at that moment. The page holds no password, key or token, "
     "loads nothing from elsewhere and runs no script."

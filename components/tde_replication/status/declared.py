@@ -31,6 +31,8 @@ class DeclaredServer:
     """None where its place cannot be told."""
     problem: str = ""
     """Why."""
+    upstream: str | None = None
+    """Of a standby: the server that it is to stream from."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +123,12 @@ def _servers(cluster: Cluster, stack: str) -> tuple[DeclaredServer, ...]:
 
     def place(server: Server) -> DeclaredServer:
         is_primary = server.name == cluster.primary
+        upstream = None if is_primary else cluster.upstream(server).name
         try:
             found = hosts.resolve_placement(server, cluster.port(server), context)
         except UserError as why:
-            return DeclaredServer(server.name, is_primary, None, str(why))
-        return DeclaredServer(server.name, is_primary, found)
+            return DeclaredServer(server.name, is_primary, None, str(why), upstream)
+        return DeclaredServer(server.name, is_primary, found, upstream=upstream)
 
     return tuple(parallel_map(place, cluster.members))
 

@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any
 
+from tde_replication.status.due import due
 from tde_replication.status.encryption_checks import is_encrypted, not_encrypted
 from tde_replication.status.figures import faults_of
 from tde_replication.status.finding import Verdict
@@ -23,11 +24,12 @@ def document(snapshot: Snapshot, verdict: Verdict) -> str:
         "encrypted": is_encrypted(snapshot),
         "notEncrypted": not_encrypted(snapshot),
         "findings": [
-            {"level": one.level.word.lower(), "check": one.check, "server": one.server or None, "text": one.text}
+            {"level": one.level.word.lower(), "check": one.check, "server": one.server or None, "text": one.whole}
             for one in verdict.findings
         ],
         **snapshot.model_dump(mode="json", by_alias=True),
     }
+    whole["due"] = [{"when": one.when and one.when.isoformat(), "what": one.what} for one in due(snapshot)]
     known = links(snapshot)
     for server, found in zip(snapshot.servers, whole["servers"], strict=True):
         link = known.get(server.name)

@@ -43,7 +43,7 @@ def not_encrypted(snapshot: Snapshot) -> str | None:
     tell: see `is_encrypted`."""
     found = _telling(snapshot)
     if found and found.encryption and found.encryption.stand_in:
-        return f"{found.encryption.version} is a stand-in for tests, and encrypts nothing"
+        return "a stand-in for pg_tde is loaded, which is for tests and encrypts nothing"
     if not found or found.encryption_unknown or not found.encryption_problem:
         return None
     return "the stack file says encryption: off" if snapshot.encryption == "off" else found.encryption_problem
@@ -167,7 +167,8 @@ def _in_clear(database: Database) -> Iterator[Finding]:
             "",
             f"the stack file says enforceEncryption: true, and database {database.name} has {count} "
             f"table{'s' if count > 1 else ''} in clear: {named}{', …' if count > TABLES_NAMED else ''}. `make up` encrypts "
-            "only what `tables` declares (docs/encryption.md)",
+            "only what `tables` declares",
+            "docs/encryption.md",
         )
 
 

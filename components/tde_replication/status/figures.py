@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
+from tde_replication.pg_tde_version import dotted, version
 from tde_replication.status.faults import known_faults
-from tde_replication.status.model import OnDisk, Server, Snapshot
+from tde_replication.status.model import Encryption, OnDisk, Server, Snapshot
 
 
 @dataclass(frozen=True)
@@ -25,11 +26,16 @@ def amounts(snapshot: Snapshot) -> Amounts | None:
 
 def wal(snapshot: Snapshot) -> str:
     """Which running servers encrypt the WAL that they write."""
-    running = [server.instance for server in snapshot.servers if server.instance]
-    count = sum(instance.wal_encrypted for instance in running)
-    if count == len(running):
+    encrypt = [server.name for server in _running(snapshot) if server.instance and server.instance.wal_encrypted]
+    clear = wal_in_clear(snapshot)
+    if not clear:
         return "WAL too"
-    return f"WAL on {count} of {len(running)} servers" if count else "WAL in clear"
+    return f"WAL on {', '.join(encrypt)} and not on {', '.join(clear)}" if encrypt else "WAL in clear"
+
+
+def wal_in_clear(snapshot: Snapshot) -> list[str]:
+    """The running servers that write their WAL in clear."""
+    return [server.name for server in _running(snapshot) if server.instance and not server.instance.wal_encrypted]
 
 
 def bytes_on_disk(found: OnDisk) -> str:
@@ -65,7 +71,27 @@ def faults(snapshot: Snapshot) -> dict[str, list[str]]:
 
 
 def versions(snapshot: Snapshot) -> list[str]:
-    """Of PostgreSQL and pg_tde, each once."""
-    running = [server for server in snapshot.servers if server.instance]
-    found = {f"PostgreSQL {server.instance.version}": None for server in running if server.instance}
-    return [*found, *{server.encryption.version: None for server in running if server.encryption}]
+    """Of PostgreSQL and pg_tde, each once; with the names of the servers that have it, where not all have."""
+    running = _running(snapshot)
+    found: dict[str, list[str]] = {}
+    for server in running:
+        found.setdefault(f"PostgreSQL {server.instance.version if server.instance else ''}", []).append(server.name)
+    for server in running:
+        if server.encryption:
+            found.setdefault(pg_tde(server.encryption), []).append(server.name)
+    return [
+        found_version if len(names) == len(running) else f"{found_version} on {', '.join(names)}"
+        for found_version, names in found.items()
+    ]
+
+
+def pg_tde(found: Encryption) -> str:
+    """Its version, as a person may read it."""
+    if not found.stand_in:
+        return found.version
+    number = version(found.version)
+    return f"a stand-in for pg_tde{f' {dotted(number)}' if number else ''}"
+
+
+def _running(snapshot: Snapshot) -> list[Server]:
+    return [server for server in snapshot.servers if server.instance]

@@ -27,6 +27,12 @@ class Finding:
     """Its name; empty: the whole cluster."""
     text: str
     """What is wrong, and what to do next."""
+    page: str = ""
+    """Of this project's documentation, for whoever has it."""
+
+    @property
+    def whole(self) -> str:
+        return f"{self.text} ({self.page})" if self.page else self.text
 
 
 @dataclass(frozen=True)

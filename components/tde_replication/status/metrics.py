@@ -18,6 +18,7 @@ HELP = {
     "tde_encrypted": "Whether the cluster is encrypted, as far as it can be told",
     "tde_server_takes_writes": "Whether the server takes writes",
     "tde_server_timeline": "Timeline of the server",
+    "tde_pg_tde_info": "Version of the server's pg_tde, as it says it",
     "tde_pg_tde_loaded": "Whether the server has loaded pg_tde",
     "tde_wal_encrypted": "Whether the server encrypts the WAL that it writes",
     "tde_key_opens": "Whether the server could open its principal key in Vault just now",
@@ -103,6 +104,8 @@ def _instance(server: Server, instance: Instance, label: dict[str, str]) -> Iter
         yield "pg_replication_slot_wal_status", named | {"wal_status": slot.wal_status or ""}, 1
         yield "tde_slot_held_back_bytes", named, slot.held_back_bytes
     yield "tde_pg_tde_loaded", label, instance.tde_loaded
+    if server.encryption:
+        yield "tde_pg_tde_info", label | {"version": server.encryption.version}, 1
     yield "tde_wal_encrypted", label, instance.wal_encrypted
     yield from _keys(server, label)
 

@@ -244,6 +244,8 @@ class Server(Fact):
 
     name: str
     declared: Role
+    declared_upstream: str | None = None
+    """The server that the stack file has it stream from; None for the primary."""
     address: str
     """Host and port for the person who asks."""
     slot: str

@@ -105,6 +105,7 @@ def _silent(declared: DeclaredServer, state: State, problem: str) -> Server:
     return Server(
         name=declared.name,
         declared="primary" if declared.is_primary else "standby",
+        declared_upstream=declared.upstream,
         address=_address(declared.placement),
         slot=slot_name(declared.name),
         state=state,

@@ -38,17 +38,24 @@ def _standby(server: Server, instance: Instance, link: Link | None, snapshot: Sn
                 "at its primary_conninfo",
             )
     else:
-        yield _degraded(
-            server,
-            "not streaming",
-            "it is in recovery and receives nothing: its log says why (primary down, password, pg_hba.conf, slot or network)",
-        )
+        yield _degraded(server, "not streaming", f"it is in recovery and receives nothing{_why(server, snapshot)}")
     if instance.replay and instance.replay.paused != "not paused":
         yield _degraded(
             server,
             "replay paused",
             "replay is paused, so that it falls behind and its WAL stays on its disk: SELECT pg_wal_replay_resume()",
         )
+
+
+def _why(server: Server, snapshot: Snapshot) -> str:
+    """Why it receives nothing, as far as that is known without its log."""
+    name = server.declared_upstream
+    state = snapshot.named(name).state if name else "running"
+    if state == "running":
+        return ": its log says why (password, pg_hba.conf, slot or network)"
+    if state == "unknown":
+        return f", and {name}, which it is to stream from, cannot be asked"
+    return f", because {name} {'is not there' if state == 'absent' else f'is {state}'}"
 
 
 def _stream(server: Server, instance: Instance, link: Link) -> Iterator[Finding]:

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from tde_replication.errors import escaped
+from tde_replication.status.due import due
 from tde_replication.status.encryption_checks import is_encrypted, not_encrypted
-from tde_replication.status.figures import amounts, bytes_on_disk, faults, versions, wal
+from tde_replication.status.figures import amounts, bytes_on_disk, faults, versions, wal, wal_in_clear
 from tde_replication.status.finding import Verdict
 from tde_replication.status.model import Database, Encryption, Instance, Key, Server, Slot, Snapshot
 from tde_replication.status.topology import Link, links, others, tree
@@ -13,14 +14,15 @@ from tde_replication.status.words import duration, size
 
 GAP = "   "
 TABLES_NAMED = 5
-NOT_PROTECTED = "never encrypted by pg_tde: system catalogs, sort and other temporary files, server logs"
+NEVER_ENCRYPTED = "system catalogs, sort and other temporary files, server logs"
 
 
 def text(snapshot: Snapshot, verdict: Verdict) -> str:
     known = links(snapshot)
     lines = [*_head(snapshot, verdict), *_servers(snapshot, known), *_databases(snapshot)]
+    lines += [_not_protected(snapshot), *_dates(snapshot)]
     lines += [
-        f"{finding.level.word}  {finding.server or snapshot.stack}: {finding.text}" for finding in verdict.findings
+        f"{finding.level.word}  {finding.server or snapshot.stack}: {finding.whole}" for finding in verdict.findings
     ]
     return escaped("\n".join([*lines, *_faults(snapshot)])) + "\n"
 
@@ -210,8 +212,6 @@ def _databases(snapshot: Snapshot) -> Iterator[str]:
             yield f"{GAP}{count} table{'s' if count > 1 else ''} in clear: {named}{f' and {more} more' if more > 0 else ''}"
         if count := database.free_sequences:
             yield f"{GAP}{count} sequence{'s' if count > 1 else ''} in clear that no table owns: pg_tde leaves them so"
-    if snapshot.databases:
-        yield NOT_PROTECTED
 
 
 def _database(database: Database) -> Iterator[str]:
@@ -226,6 +226,25 @@ def _database(database: Database) -> Iterator[str]:
 
 def _own_key(key: Key) -> str:
     return f"key {key.name} of {key.provider} since {_day(key.since)}"
+
+
+def _not_protected(snapshot: Snapshot) -> str:
+    if not_encrypted(snapshot):
+        return f"not protected: all tables and WAL, {NEVER_ENCRYPTED}"
+    clear = wal_in_clear(snapshot)
+    wal_of = f"WAL of {', '.join(clear)}; " if clear else ""
+    return f"not protected: {wal_of}{NEVER_ENCRYPTED} (pg_tde never encrypts these)"
+
+
+def _dates(snapshot: Snapshot) -> Iterator[str]:
+    told = [f"{one.name} {_until(one.when, snapshot.time)}" for one in due(snapshot) if one.when]
+    if told:
+        yield f"next due: {'; '.join(told)}"
+
+
+def _until(when: datetime, now: datetime) -> str:
+    seconds = (when - now).total_seconds()
+    return f"in {duration(seconds)}" if seconds > 0 else f"OVERDUE by {duration(-seconds)}"
 
 
 def _faults(snapshot: Snapshot) -> Iterator[str]:

@@ -34,7 +34,8 @@ def _writers(snapshot: Snapshot) -> Iterator[Finding]:
             "two primaries",
             "",
             f"{' and '.join(writers)} both take writes, so that their data differ from now on: stop the one that applications "
-            "should not use, at once (docs/topology.md)",
+            "should not use, at once",
+            "docs/topology.md",
         )
     elif all(server.state == "absent" for server in snapshot.servers):
         yield Finding(Level.BROKEN, "no primary", "", "none of its servers is there: `make up` makes them")
@@ -51,14 +52,17 @@ def _writers(snapshot: Snapshot) -> Iterator[Finding]:
             Level.BROKEN,
             "no primary",
             "",
-            "no server takes writes: start the former primary, or promote a standby (docs/topology.md)",
+            "no server takes writes: start the former primary, or promote a standby",
+            "docs/topology.md",
         )
     elif writers != [snapshot.primary]:
         yield Finding(
             Level.DEGRADED,
             "another primary",
             writers[0],
-            f"it takes writes, and the stack file names {snapshot.primary} as the primary: docs/topology.md says how to go on",
+            f"it takes writes, and the stack file names {snapshot.primary} as the primary: name {writers[0]} there to go on with "
+            "it, or make the other one the primary again",
+            "docs/topology.md",
         )
 
 

@@ -8,11 +8,15 @@ from tde_replication.status.model import Snapshot
 from tde_replication.status.words import duration
 from tde_replication.values import length
 
+BACKUP = "base backup"
+
 
 @dataclass(frozen=True)
 class Due:
     when: datetime | None
     """None: no date is known."""
+    name: str
+    """In a word or two, for a line among others."""
     what: str
     how: str
 
@@ -35,6 +39,7 @@ def _tokens(snapshot: Snapshot) -> Iterator[Due]:
         names = ", ".join(name for _, name in found)
         yield Due(
             min(found)[0],
+            f"Vault token{'s' if len(found) > 1 else ''} of {names}",
             f"The Vault token of {names} ends" if len(found) == 1 else f"The Vault tokens of {names} end",
             "A server needs its token to open the key when it starts. `make up` and `make drift` renew a token in the second "
             "half of its period, so run one of them on a schedule.",
@@ -51,20 +56,22 @@ def _keys(snapshot: Snapshot) -> Iterator[Due]:
                 since[key.name] = min(since.get(key.name, key.since), key.since)
     for name, first in (since | made).items():
         age = duration((snapshot.time - first).total_seconds())
+        rotation = f"rotation of key {name}"
         what = f"Rotation of key {name}, in use for {age} (since {day(first)})"
         if not after:
             yield Due(
                 None,
+                rotation,
                 what,
                 "The stack file declares no interval for a rotation: your own rules say when it is due. `key.rotateAfter` "
                 "declares one, and another name in `key.name` rotates.",
             )
         elif name in made:
             how = f"The stack file says `key.rotateAfter: {after}`: the first `make up` from then on rotates to another key."
-            yield Due(made[name] + length(after), what, how)
+            yield Due(made[name] + length(after), rotation, what, how)
         else:
             how = f"The stack file says `key.rotateAfter: {after}`, and Vault did not tell how old the key is."
-            yield Due(None, what, how)
+            yield Due(None, rotation, what, how)
 
 
 def _backups(snapshot: Snapshot) -> Iterator[Due]:
@@ -73,11 +80,10 @@ def _backups(snapshot: Snapshot) -> Iterator[Due]:
     for server in snapshot.servers:
         if server.instance and (backup := server.instance.last_backup):
             ended = day(snapshot.time - timedelta(seconds=backup.age))
-            yield Due(
-                None, f"Base backup: {server.name} knows of one on {ended} ({backup.label or 'without a label'})", how
-            )
+            label = backup.label or "without a label"
+            yield Due(None, BACKUP, f"Base backup: {server.name} knows of one on {ended} ({label})", how)
     if snapshot.servers and not any(server.instance and server.instance.last_backup for server in snapshot.servers):
-        yield Due(None, "Base backup: no server knows of one", how)
+        yield Due(None, BACKUP, "Base backup: no server knows of one", how)
 
 
 def day(when: datetime, *, short: bool = False) -> str:

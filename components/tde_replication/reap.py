@@ -6,6 +6,7 @@ cluster is disposable and that its time has come. Exit status 0; 1 where a stack
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,12 @@ from tde_replication.values import length
 
 CLUSTER = "tde:index:EncryptedReplication"
 EXPIRY = "pulumi-python:dynamic/postgres:Expiry"
+DIRECTORY = "pulumi-python:dynamic/postgres:DataDirectory"
+ADOPTED = "adopted"
+"""The origin of a data directory that the stack did not make."""
+MOUNT = "vault:index/mount:Mount"
+PLURALS = {"server": "servers", "data directory": "data directories", "Vault mount": "Vault mounts"}
+LEFT = re.compile(r"(?:left behind: |a killed `up` was just making ).*")
 AROUND = ("pulumi:pulumi:Stack", "pulumi:providers:")
 """What a stack has besides clusters, without being anything by itself."""
 
@@ -87,7 +94,8 @@ def reap(project: Path, destroy: Destroy, *, now: datetime | None = None) -> int
     failed = False
     for stack in _stacks(project):
         try:
-            verdict = judge(_resources(project, stack), _declared(project, stack), now or datetime.now(UTC))
+            resources = _resources(project, stack)
+            verdict = judge(resources, _declared(project, stack), now or datetime.now(UTC))
         except UserError as problem:
             failed, line = True, f"FAILED: {problem}"
         else:
@@ -99,10 +107,32 @@ def reap(project: Path, destroy: Destroy, *, now: datetime | None = None) -> int
                     f"FAILED: {verdict.why}, and was not destroyed:\n{(done.stdout + done.stderr).strip()}",
                 )
             elif done:
-                line = f"destroyed: {verdict.why}"
-        sys.stdout.write(f"{escaped(stack)}  {line}\n")
+                line = "\n  ".join([f"destroyed: {verdict.why}; {gone(resources)}", *_left(done.stdout + done.stderr)])
+        sys.stdout.write(escaped(f"{stack}  {line}\n"))
         sys.stdout.flush()
     return int(failed)
+
+
+def gone(resources: Sequence[Mapping[str, Any]]) -> str:
+    """What a stack had that goes with it, by its state. An adopted server stays."""
+    outputs = [(one["type"], one.get("inputs", {}) | one.get("outputs", {})) for one in resources]
+    directories = [of for kind, of in outputs if kind == DIRECTORY and of.get("origin") != ADOPTED]
+    found = {
+        "server": [str(of.get("name")) for of in directories],
+        "data directory": [str(of.get("dataDirectory")) for of in directories],
+        "Vault mount": [str(of.get("path")) for kind, of in outputs if kind == MOUNT],
+    }
+    told = [
+        f"{len(names)} {word if len(names) == 1 else PLURALS[word]} ({', '.join(names)})"
+        for word, names in found.items()
+        if names
+    ]
+    return f"with it {', '.join(told)}" if told else "it had no server"
+
+
+def _left(output: str) -> list[str]:
+    """What a destroy says that somebody has to look after, each line once."""
+    return list(dict.fromkeys(found[0].strip() for found in LEFT.finditer(output)))
 
 
 def pulumi(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -114,7 +144,14 @@ def pulumi(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def remove(project: Path, stack: str) -> subprocess.CompletedProcess[str]:
     """Destroy a stack, and forget it. Its configuration stays: it may be committed."""
     done = pulumi(project, "destroy", "--yes", "--skip-preview", "--stack", stack)
-    return done if done.returncode else pulumi(project, "stack", "rm", stack, "--yes", "--preserve-config")
+    return done if done.returncode else forget(project, stack, done)
+
+
+def forget(project: Path, stack: str, destroyed: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    """Remove a stack that is destroyed from its backend; both have said something."""
+    done = pulumi(project, "stack", "rm", stack, "--yes", "--preserve-config")
+    said = destroyed.stdout + done.stdout, destroyed.stderr + done.stderr
+    return subprocess.CompletedProcess(done.args, done.returncode, *said)
 
 
 def _stacks(project: Path) -> list[str]:

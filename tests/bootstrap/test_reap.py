@@ -18,12 +18,15 @@ def test_a_stack_is_destroyed_without_a_question_and_forgotten(
     project: Project, commands: Commands, monkeypatch: pytest.MonkeyPatch, stack: str, forgotten: str
 ) -> None:
     calls = commands.directory / "calls"
-    python = commands.add("python", f'echo "$* $PULUMI_SKIP_CONFIRMATIONS" >>"{calls}"')
+    python = commands.add(
+        "python", f'echo "$* $PULUMI_SKIP_CONFIRMATIONS" >>"{calls}"; echo "left behind: Server db1 (it is off)"'
+    )
     commands.add("pulumi", f'shift; echo "$*" >>"{calls}"')
     monkeypatch.setattr(reap, "HERE", project)
     monkeypatch.setattr(sys, "executable", str(python))
     monkeypatch.setenv("PATH", commands.environ()["PATH"])
-    assert reap.destroy(stack).returncode == 0
+    done = reap.destroy(stack)
+    assert (done.returncode, done.stdout) == (0, "left behind: Server db1 (it is off)\n")
     name = Path(stack).name
     assert calls.read_text() == f"-m bootstrap --stack {name} destroy true\n{forgotten}"
 

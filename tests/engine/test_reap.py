@@ -52,7 +52,11 @@ def test_a_cluster_expires_and_is_reaped(
     assert expiring.running("db1")
 
     workspace.write({**workspace.cluster, "disposable": True})
-    assert reaped(5)[:2] == ["short-lived", "destroyed:"]
+    told = reaped(5)
+    assert told[:2] == ["short-lived", "destroyed:"]
+    assert told[2].endswith(
+        f"; with it 1 server (db1), 1 data directory ({expiring.data('db1')}), 1 Vault mount (tde-{workspace.stack})\n"
+    )
     assert not expiring.running("db1")
     assert list(expiring.data("db1").parent.iterdir()) == []
     assert f"tde-{workspace.stack}/" not in bao.sys.list_mounted_secrets_engines()["data"]

@@ -21,6 +21,17 @@ CLUSTER = f"{URN}{reap.CLUSTER}::trial"
 DECLARED = {"disposable": True, "expires": "8h"}
 
 
+LEFT_BEHIND = """\
+ -  pulumi:pulumi:Stack trial-f deleting (1s) left behind: ReplicationSlot tde_db2 (no server runs on /srv/db1/data)
+Diagnostics:
+  pulumi:pulumi:Stack (trial-f):
+    left behind: ReplicationSlot tde_db2 (no server runs on /srv/db1/data)
+Resources:
+    - 3 deleted
+"""
+KILLED = "a killed `up` was just making vault:index/mount:Mount tde: look whether it is there\n"
+
+
 def test_durations() -> None:
     assert [length(one) for one in ("30m", "8h", "7d")] == [
         timedelta(minutes=30),
@@ -49,6 +60,14 @@ def state() -> list[dict[str, Any]]:
         {"urn": CLUSTER, "type": reap.CLUSTER, "parent": f"{URN}pulumi:pulumi:Stack::trial"},
         {"urn": f"{URN}x::expiry", "type": reap.EXPIRY, "parent": CLUSTER, "outputs": times},
         {"urn": f"{URN}y::db1", "type": record, "parent": CLUSTER, "inputs": {"disposable": True}},
+        {
+            "urn": f"{URN}y::db1-data",
+            "type": reap.DIRECTORY,
+            "parent": CLUSTER,
+            "inputs": {"name": "db1", "dataDirectory": "/srv/db1/data", "disposable": True},
+            "outputs": {"name": "db1", "dataDirectory": "/srv/db1/data", "origin": "initdb"},
+        },
+        {"urn": f"{URN}m::m", "type": reap.MOUNT, "parent": CLUSTER, "inputs": {"path": "tde-trial"}},
         {"urn": f"{URN}z::v", "type": "pulumi:providers:vault", "parent": CLUSTER},
         {"urn": f"{URN}w::default", "type": "pulumi:providers:pulumi-python"},
     ]
@@ -121,7 +140,9 @@ class Project:
 
     def destroy(self, stack: str) -> "subprocess.CompletedProcess[str]":
         self.destroyed.append(stack)
-        return subprocess.CompletedProcess([], int(stack in self.fails), "", "a reason")
+        if stack in self.fails:
+            return subprocess.CompletedProcess([], 1, "", "a reason")
+        return subprocess.CompletedProcess([], 0, LEFT_BEHIND, "stack f: " + KILLED)
 
 
 @pytest.fixture
@@ -147,8 +168,30 @@ def test_one_line_for_each_stack_and_one_that_fails_stops_no_other(
         "c  FAILED: pulumi stack export failed: no such backend",
         "d  left: it has no resources",
         "e  FAILED: stacks/Pulumi.e.yaml cannot be read: make preview says why",
-        "f  destroyed: expired 2026-11-30 09:00 UTC",
+        f"f  destroyed: expired 2026-11-30 09:00 UTC; {reap.gone(state())}",
+        "  left behind: ReplicationSlot tde_db2 (no server runs on /srv/db1/data)",
+        "  a killed `up` was just making vault:index/mount:Mount tde: look whether it is there",
     ]
+
+
+def directory(name: str, **more: str) -> dict[str, Any]:
+    outputs = {"name": name, "dataDirectory": f"/srv/{name}", **more}
+    return {"urn": f"{URN}y::{name}", "type": reap.DIRECTORY, "parent": CLUSTER, "outputs": outputs}
+
+
+def test_what_went_is_counted_and_an_adopted_server_did_not() -> None:
+    assert reap.gone([directory("db1"), directory("db2"), directory("db3", origin="adopted")]) == (
+        "with it 2 servers (db1, db2), 2 data directories (/srv/db1, /srv/db2)"
+    )
+    assert reap.gone(state()) == "with it 1 server (db1), 1 data directory (/srv/db1/data), 1 Vault mount (tde-trial)"
+    assert reap.gone([]) == "it had no server"
+
+
+def test_both_commands_of_a_removal_are_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"destroy": "left behind: Server db1 (it cannot be reached)\n", "stack": "Stack 'trial' has been removed!\n"}
+    run = lambda _, *arguments: subprocess.CompletedProcess([], 0, said[arguments[0]], "")  # noqa: E731
+    monkeypatch.setattr(reap, "pulumi", run)
+    assert reap.remove(tmp_path, "trial").stdout == said["destroy"] + said["stack"]
 
 
 def test_nothing_to_do_is_no_failure(project: Project) -> None:

@@ -13,12 +13,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bootstrap import embedded, policies, private
+from bootstrap.asking import Asking
 from bootstrap.project import BootstrapError, Project, say
 from tde_replication import review, unasked
 from tde_replication.errors import UserError, escaped
@@ -42,32 +41,20 @@ class Stack:
     """Whether this project's own Vault serves it."""
 
     def up(self) -> int:
-        with self._asking_what_encrypts() as asked:
+        with Asking(self.project, self.environ) as asking:
+            if self.name == LOCAL and not self._was_encrypted():
+                asking.begin()
             code = self._ready() or self._agreed()
             code = code or self._pulumi("up", "--suppress-outputs", "--yes", "--skip-preview", *self._policy_options())
-            return code or self._tell(asked)
+            return code or self._tell(asking)
 
-    @contextmanager
-    def _asking_what_encrypts(self) -> Iterator[subprocess.Popen[str] | None]:
-        """Beside the first update of stack local, for it takes a second: a newcomer's first cluster may not be encrypted."""
-        if self.name != LOCAL or not self._own_state() or self._state_file().exists():
-            yield None
-            return
-        command = [str(self.project.python), "-m", "bootstrap.encryption_here"]
-        with subprocess.Popen(
-            command,
-            cwd=self.project.root,
-            env=self.environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        ) as asked:
-            try:
-                yield asked
-            finally:
-                asked.kill()
+    def _was_encrypted(self) -> bool:
+        """By the last update, as far as that is known without asking an engine."""
+        file = self._state_file()
+        known = self._own_state() and file.exists()
+        return known and bool(re.search(r'"inForce":\s*true', file.read_text()))
 
-    def _tell(self, asked: subprocess.Popen[str] | None) -> int:
+    def _tell(self, asking: Asking) -> int:
         """What was made, and what next."""
         done = self._capture("stack", "output", "--json", "--stack", self.name)
         try:
@@ -77,14 +64,17 @@ class Stack:
             say(f"stack {self.name}: its outputs cannot be read: {done.stderr.strip()[-300:]}")
             return done.returncode or 1
         print(escaped(summary), flush=True)
-        if asked and not encryption["inForce"] and encryption["mode"] != "off":
-            print(escaped(asked.communicate()[0]), end="", flush=True)
+        if self.name == LOCAL and not encryption["inForce"] and encryption["mode"] != "off":
+            print(escaped(asking.answer()), end="", flush=True)
         self._tell_what_next()
         return 0
 
     def _tell_what_next(self) -> None:
         if self.name == LOCAL:
-            say('try:   . ./env.sh; psql "$(pulumi stack output primaryDsn --show-secrets)"')
+            say('try:   . ./env.sh; psql "$(pulumi stack output primaryDsn --show-secrets)"   # as the superuser')
+            say(
+                "apps:  pulumi stack output readWriteDsn   # leads to the primary, whichever that is; as a role that you make"
+            )
         stack = "" if self.name == LOCAL else f" STACK={self.name}"
         say(
             f"then:  make status{stack} · make drift{stack} · edit stacks/Pulumi.{self.name}.yaml and make preview{stack} · "

@@ -33,11 +33,12 @@ def summary(stack: str, servers: Sequence[Line], wal_cap: str, not_encrypted: st
     count = "no standby" if not standbys else f"{standbys} standby{'s' if standbys > 1 else ''}, streaming"
     state = f"NOT ENCRYPTED: {not_encrypted}" if not_encrypted else "encrypted by pg_tde"
     width = max(len(server.name) for server in servers)
+    roles = ("standby" if server.slot else "primary" for server in servers)
     lines = [f"{stack}: 1 primary, {count}          {state}"]
-    for server in servers:
+    for server, role in zip(servers, roles, strict=True):
         where = f" on {server.upstream}" if server.upstream else ""
         slot = f"   slot {server.slot}{where} (holds back at most {wal_cap} of WAL)" if server.slot else ""
-        lines.append(f"  {server.name:<{width}}  {server.replication_host}:{server.port}{slot}")
+        lines.append(f"  {server.name:<{width}}  {role}  {server.replication_host}:{server.port}{slot}")
     if expires:
         lines.append(f"  expires {minute(datetime.fromisoformat(expires))}: after that, make reap destroys it")
     return "\n".join(lines)

@@ -161,7 +161,7 @@ def test_the_readme_from_its_first_to_its_last_command(clone: Clone) -> None:
     assert "1 updated" in after
     assert "switchover from db1 to db2: db2 is 0 bytes behind" in switched
     assert re.search(r"^local: interrupts db1 \(primary\); loses nothing$", switched, re.MULTILINE)
-    assert re.search(r"db1 +127\.0\.0\.1:\d+ +slot tde_db1", switched)
+    assert re.search(r"db1 +standby +127\.0\.0\.1:\d+ +slot tde_db1", switched)
     assert "deleted" in switched
 
 

@@ -63,7 +63,12 @@ def up_again_drift_and_destroy(clone: Clone) -> str:
     summary = first[first.index("local: 1 primary, 1 standby, streaming") :]
     assert state in summary.splitlines()[0]
     assert [int(port) for port in re.findall(r"127\.0\.0\.1:(\d+)", summary)] == ports
-    assert "psql" in summary
+    assert [role for _, role in re.findall(r"^  (db\d) +(\w+) ", summary, re.MULTILINE)] == ["primary", "standby"]
+    superuser, apps = (printed(summary, name) for name in ("try", "apps"))
+    assert answer(clone, superuser, "SELECT pg_is_in_recovery(), current_user") == "f|postgres"
+    answer(clone, superuser, "CREATE ROLE app LOGIN PASSWORD 'a b'")
+    as_app = f'. ./env.sh; PGUSER=app PGPASSWORD="a b" psql "$({apps})"'
+    assert answer(clone, as_app, "SELECT pg_is_in_recovery(), current_user") == "f|app"
     assert "make destroy" in summary
 
     assert state in clone.make("preview") or encrypted
@@ -77,6 +82,19 @@ def up_again_drift_and_destroy(clone: Clone) -> str:
     assert public_sockets(ports) == sockets
     assert clone.files() == before
     return first
+
+
+def printed(summary: str, name: str) -> str:
+    """A command that `make up` prints, without the comment behind it."""
+    found = re.search(rf"^{name}: +(.*?)(?:   #.*)?$", summary, re.MULTILINE)
+    assert found, summary
+    return found[1]
+
+
+def answer(clone: Clone, psql: str, sql: str) -> str:
+    done = clone.run("bash", "-c", f'{psql} -v ON_ERROR_STOP=1 -Atc "{sql}"')
+    assert done.returncode == 0, done.stdout
+    return done.stdout.splitlines()[-1]
 
 
 def test_a_stack_of_ones_own_by_hand(clone: Clone) -> None:

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,8 @@ class Trial:
         self.pulumi(PULUMI)
         Commands(project.venv / "bin").add("python", 'echo "$*" >> "$0.calls"')
         self.settings = project.root / "stacks" / "Pulumi.local.yaml"
+        self.asking = commands.directory / "asking"
+        self.script = PULUMI
 
     def pulumi(self, script: str) -> None:
         self.commands.add("pulumi", script)
@@ -49,10 +52,10 @@ class Trial:
         file.write_text(events)
         self.pulumi(f'{PULUMI}; [ "$1" != preview ] || {{ [ "$PULUMI_DEBUG_COMMANDS" ] && cp "{file}" "$3"; }}')
 
-    def exists(self) -> None:
+    def exists(self, outputs: dict[str, object] | None = None) -> None:
         path = self.project.state / ".pulumi" / "stacks" / "trial" / "local.json"
         path.parent.mkdir(parents=True)
-        path.write_text("{}")
+        path.write_text(json.dumps(outputs or {}, indent=4))
 
     def lock(self, pid: int, hostname: str) -> None:
         path = self.project.state / ".pulumi" / "locks" / "organization" / "trial" / "local" / "1.json"
@@ -89,35 +92,65 @@ def test_up_selects_updates_and_shows_the_summary(trial: Trial, capsys: pytest.C
     ]
 
 
+CLEAR: dict[str, object] = {"mode": "if-available", "inForce": False}
+FORCED: dict[str, object] = {"mode": "required", "inForce": True}
 WAYS = "encrypt:  make up STACK=docker"
 
 
 @pytest.mark.parametrize(
-    ("name", "is_first", "encryption", "shown"),
+    ("name", "before", "encryption", "shown"),
     [
-        ("local", True, {"mode": "if-available", "inForce": False}, True),
-        ("local", False, {"mode": "if-available", "inForce": False}, False),
-        ("local", True, {"mode": "off", "inForce": False}, False),
-        ("local", True, {"mode": "required", "inForce": True}, False),
-        ("docker", True, {"mode": "if-available", "inForce": False}, False),
+        ("local", None, CLEAR, True),
+        ("local", CLEAR, CLEAR, True),
+        ("local", FORCED, CLEAR, True),
+        ("local", None, {"mode": "off", "inForce": False}, False),
+        ("local", None, FORCED, False),
+        ("docker", None, CLEAR, False),
     ],
 )
-def test_a_first_cluster_that_is_not_encrypted_says_what_encrypts_one_here(
+@pytest.mark.parametrize("backend", ["", "s3://mine"])
+def test_a_cluster_that_is_not_encrypted_says_what_encrypts_one_here(
     trial: Trial,
     capsys: pytest.CaptureFixture[str],
     name: str,
+    before: dict[str, object] | None,
     encryption: dict[str, object],
+    backend: str,
     *,
-    is_first: bool,
     shown: bool,
 ) -> None:
-    outputs = json.dumps({**OUTPUTS, "encryption": encryption})
-    trial.pulumi(f"[ \"$3\" != --json ] || echo '{outputs}'")
-    Commands(trial.project.venv / "bin").add("python", f"[ \"$2\" != bootstrap.encryption_here ] || echo '{WAYS}'")
-    if not is_first:
-        trial.exists()
-    assert trial.stack(name).up() == 0
+    """At every update, wherever its state is kept."""
+    asking(trial, encryption)
+    if before:
+        trial.exists({"encryption": before})
+    assert trial.stack(name, PULUMI_BACKEND_URL=backend or trial.project.backend).up() == 0
     assert capsys.readouterr().out == "local: 1 primary\n" + (f"{WAYS}\n" if shown else "")
+
+
+def test_it_is_asked_beside_the_update_and_not_at_all_where_the_last_one_was_encrypted(trial: Trial) -> None:
+    asking(trial, CLEAR)
+    trial.pulumi(f'[ "$1" != up ] || until [ -e "{trial.asking}" ]; do sleep 0.01; done; {trial.script}')
+    assert trial.stack().up() == 0
+    trial.asking.unlink()
+    asking(trial, FORCED)
+    trial.exists({"encryption": FORCED})
+    assert trial.stack().up() == 0
+    assert not trial.asking.exists()
+    # A failed update waits for no answer.
+    Commands(trial.project.venv / "bin").add("python", "exec sleep 60")
+    trial.pulumi("exit 3")
+    began = time.monotonic()
+    assert trial.stack(PULUMI_BACKEND_URL="s3://mine").up() != 0
+    assert time.monotonic() - began < 30
+
+
+def asking(trial: Trial, encryption: dict[str, object]) -> None:
+    """What an update puts out, and a machine that has a way to encrypt."""
+    outputs = json.dumps({**OUTPUTS, "encryption": encryption})
+    trial.script = f"[ \"$3\" != --json ] || echo '{outputs}'"
+    trial.pulumi(trial.script)
+    python = Commands(trial.project.venv / "bin")
+    python.add("python", f"[ \"$2\" != bootstrap.encryption_here ] || {{ touch '{trial.asking}'; echo '{WAYS}'; }}")
 
 
 def test_outputs_that_cannot_be_read_are_a_failure(trial: Trial, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+from dataclasses import replace
 from datetime import datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
@@ -182,12 +183,12 @@ def test_drift_is_shown_where_a_preview_tells_it() -> None:
     assert "Changes by hand None: everything was found as it was left." in shown(healthy(), Review("orders")).text
 
 
-@pytest.mark.parametrize("missed", [{"complete": False}, {"asked_all": False}])
-def test_a_preview_that_could_not_ask_all_does_not_say_that_nothing_was_changed(missed: dict[str, bool]) -> None:
+@pytest.mark.parametrize("review", [Review("orders", complete=False), Review("orders", asked_all=False)])
+def test_a_preview_that_could_not_ask_all_does_not_say_that_nothing_was_changed(review: Review) -> None:
     part = "Changes by hand Not everything could be asked, so there may be more than this page shows."
-    assert part in shown(healthy(), Review("orders", **missed)).text
-    assert "None:" not in shown(healthy(), Review("orders", **missed)).text
-    found = shown(healthy(), Review("orders", drift=[Change("Slot db2", "walStatus", "lost", None)], **missed)).text
+    assert part in shown(healthy(), review).text
+    assert "None:" not in shown(healthy(), review).text
+    found = shown(healthy(), replace(review, drift=[Change("Slot db2", "walStatus", "lost", None)])).text
     assert part in found
     assert "Slot db2 walStatus lost —" in found
 

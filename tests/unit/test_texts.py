@@ -403,14 +403,14 @@ def line(name: str, port: int, slot: str | None = None) -> Line:
 def test_summary_of_one_standby() -> None:
     assert summary("local", [line("primary", 54321), line("db2", 54322, "tde_db2")], "4GB", "", None) == (
         "local: 1 primary, 1 standby, streaming          encrypted by pg_tde\n"
-        "  primary  127.0.0.1:54321\n"
-        "  db2      127.0.0.1:54322   slot tde_db2 (holds back at most 4GB of WAL)"
+        "  primary  primary  127.0.0.1:54321\n"
+        "  db2      standby  127.0.0.1:54322   slot tde_db2 (holds back at most 4GB of WAL)"
     )
 
 
 def test_summary_of_a_primary_alone_and_not_encrypted() -> None:
     assert summary("dev", [line("p", 1)], "4GB", "it has no pg_tde", None) == (
-        "dev: 1 primary, no standby          NOT ENCRYPTED: it has no pg_tde\n  p  127.0.0.1:1"
+        "dev: 1 primary, no standby          NOT ENCRYPTED: it has no pg_tde\n  p  primary  127.0.0.1:1"
     )
 
 

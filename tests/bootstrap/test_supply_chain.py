@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from bootstrap import audit as audits
 from bootstrap.audit import Findings, audit
@@ -47,6 +48,14 @@ def test_the_lock_holds_what_is_asked_for(name: str) -> None:
     versions = {package.lower() for package in locked(name)}
     for package, version in wanted:
         assert f"{package.lower()}=={version}" in versions
+
+
+def test_every_folder_with_requirements_gets_updates() -> None:
+    updates = yaml.safe_load((HERE.root / ".github" / "dependabot.yml").read_text())["updates"]
+    pip = [one for one in updates if one["package-ecosystem"] == "pip"]
+    folders = {folder for one in pip for folder in one.get("directories", [one.get("directory")])}
+    locks = {f"/{parent}".removesuffix(".") for parent in (str(Path(name).parent) for name in LOCKS)}
+    assert folders == locks | {"/components"}
 
 
 def test_the_locks_agree() -> None:

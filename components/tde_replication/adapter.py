@@ -84,7 +84,7 @@ class Provider(ResourceProvider):
                     refusal = declared.refusal(live) or (declared.refusal_while_unknown(live, late) if late else None)
                 return CheckResult(news, [CheckFailure("", escaped(refusal))] if refusal else [])
             if not unknown:
-                _tell_cost(self.kind.model_validate(_plain(news)), None)
+                _tell_costs(self.kind.model_validate(_plain(news)), None)
         except ValidationError as error:
             failures = [CheckFailure(str(e["loc"][0] if e["loc"] else ""), escaped(e["msg"])) for e in error.errors()]
             return CheckResult(news, failures)
@@ -101,7 +101,7 @@ class Provider(ResourceProvider):
         late = {name for name in fields if _alias(self.kind, name) in unknown and name not in passed}
         changed = new.changed(old) | late
         if changed:
-            _tell_cost(new, old)
+            _tell_costs(new, old)
         replaces = sorted(changed & self.kind.replaced_by)
         return DiffResult(
             changes=bool(changed) or new.stores(old),
@@ -238,20 +238,20 @@ def _plain(props: Mapping[str, Any]) -> Properties:
     return {k: v for k, v in props.items() if not k.startswith("__") and v is not None and not contains_unknowns(v)}
 
 
-def _tell_cost(declared: Resource, live: Resource | None) -> None:
+def _tell_costs(declared: Resource, live: Resource | None) -> None:
     try:
         with passed_to(console.record_unasked):
-            cost = declared.cost(live)
+            costs = [declared.placed(cost) for cost in declared.costs(live)]
     except UserError:
         return  # what cannot be asked now is told of where it is read
-    if cost:
+    for cost in costs:
         console.tell_cost(replace(cost, of=_called(type(declared))))
 
 
 def _tell_facts(live: Resource) -> None:
     with suppress(UserError):  # a policy that misses a fact says so
         for fact in live.facts():
-            console.record(fact)
+            console.record(live.placed(fact))
 
 
 def _dump(resource: Resource) -> Properties:

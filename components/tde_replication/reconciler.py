@@ -2,13 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
-from typing import Annotated, Any, ClassVar, Self
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer, SecretStr
 from pydantic.alias_generators import to_camel
 
 from tde_replication.records import Cost, Fact
 
+Told = TypeVar("Told", Cost, Fact)
 Secret = Annotated[SecretStr, PlainSerializer(SecretStr.get_secret_value)]
 """A value that is shown nowhere; its field's name is in the resource's `secrets` too."""
 
@@ -43,6 +45,11 @@ class Resource(BaseModel, ABC):
     def row(self) -> str:
         """The URN of the row of Pulumi's display that its progress is shown in; empty: the stack's."""
         return ""
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Host and data directory of the server that it is of now; empty: of no single one."""
+        return "", ""
 
     @property
     @abstractmethod
@@ -83,14 +90,22 @@ class Resource(BaseModel, ABC):
         del live, fields
         return None
 
-    def cost(self, live: Self | None) -> Cost | None:
-        """The side effect of the change (a restart, a full copy), for the preview; `live` is None for a create."""
+    def costs(self, live: Self | None) -> Iterable[Cost]:
+        """The side effects of the change (a restart, a full copy), one for each server that it reaches: told at preview. `live`
+        is None for a create."""
         del live
-        return None
+        return ()
 
     def facts(self) -> Iterable[Fact]:
         """What policies want to know of it besides, asked only where they do (`records.FACTS`); it is as `read` has found it."""
         return ()
+
+    def placed(self, told: Told) -> Told:
+        """With the place of the server that it is of, unless that is said already."""
+        if told.data_directory:
+            return told
+        host, directory = self.place
+        return replace(told, host=host, data_directory=directory)
 
     def stores(self, old: Self) -> bool:
         """Whether what says how to reach or handle it is another than in `old`: Pulumi's state is to hold that."""

@@ -17,10 +17,14 @@ MARK = "tde-replication record: "
 class Cost:
     """A side effect of a change to one resource."""
 
-    kind: Literal["restart", "reload", "clone", "rotation", "switchover", "rewrite", "by hand"]
-    """"rewrite": of tables, which are locked for as long. "by hand": a person has to do what the change needs."""
+    kind: Literal["restart", "reload", "clone", "rotation", "switchover", "promotion", "follow", "rewrite", "by hand"]
+    """"switchover": of the former primary; "promotion": of the next one; "follow": of a standby that streams from another
+    server. "rewrite": of tables, which are locked for as long. "by hand": a person has to do what the change needs."""
     server: str = ""
-    """Its name; empty where the resource does not know it."""
+    """Its name; empty where the resource knows only the place."""
+    host: str = ""
+    data_directory: str = ""
+    """Where that server is, and no other one of any cluster. Where the resource says nothing, the adapter knows it."""
     text: str = ""
     """The sentence for a person; empty where the diff says enough."""
     size: int | None = None
@@ -28,7 +32,7 @@ class Cost:
     free: int | None = None
     """Bytes that are free at the target; None where that is unknown, or where room is made."""
     seconds: float | None = None
-    """How long writes wait; None where that is unknown."""
+    """How long it takes, and writes wait in a switchover; None where that is unknown."""
     loses: str = ""
     """Data that is lost by it; empty: none."""
     of: str = ""
@@ -50,6 +54,9 @@ class Fact:
     kind: Literal["key since", "pg_tde", "free"]
     of: str
     """The principal key; or the server."""
+    host: str = ""
+    data_directory: str = ""
+    """As those of a cost."""
     text: str = ""
     """When Vault got the key (ISO 8601); what pg_tde says of its version."""
     number: int | None = None
@@ -79,3 +86,11 @@ def read(message: str) -> Record | None:
         return _KINDS[name](**values)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def roughly(seconds: float) -> str:
+    """How long something takes, as it is expected: in seconds, or in minutes."""
+    if round(seconds) < 60:  # noqa: PLR2004 - a minute
+        return f"{max(1, round(seconds))} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -100,7 +100,14 @@ class EncryptedReplication(pulumi.ComponentResource):
         if planned.cost:
             pulumi.log.debug(records.written(planned.cost))
         if (key := planned.newest_key).made:
-            fact = records.Fact(kind="key since", of=key.name, text=key.made.isoformat())
+            there = planned.primary.placement
+            fact = records.Fact(
+                kind="key since",
+                of=key.name,
+                host=there.address,
+                data_directory=str(there.data),
+                text=key.made.isoformat(),
+            )
             pulumi.log.debug(records.written(fact))
         for notice in [*([planned.cost.text] if planned.cost else []), *planned.notices]:
             pulumi.log.warn(escaped(notice), self)

@@ -107,7 +107,7 @@ def test_a_switchover_and_the_end_of_the_former_primary_in_one_edit(cluster: Clu
     servers = {name: one for name, one in workspace.cluster["servers"].items() if name != "db1"}
     workspace.write({**workspace.cluster, "primary": "db2", "servers": servers})
     preview = workspace.preview()
-    assert "switchover from db1 to db2: db2 is " in preview.text, preview.errors
+    assert "db1: primary → taken away; writes are refused for about 1 s, while it stops" in preview.text, preview.errors
     workspace.up_well()
     assert not cluster.running("db1")
     assert not cluster.data("db1").exists()

@@ -264,7 +264,10 @@ def test_another_server_becomes_the_primary_and_the_first_one_again(cluster: Eve
     for number, (former, name) in enumerate([("db1", "db3"), ("db3", "db1")], 1):
         workspace.write(edited(workspace.cluster, lambda c, name=name: c.update(primary=name)))  # type: ignore[misc]
         preview = workspace.preview()
-        assert f"switchover from {former} to {name}: {name} is " in preview.text, preview.errors
+        assert f"{former}: primary → standby of {name}, without a new clone; writes are refused" in preview.text, (
+            preview.errors
+        )
+        assert f"{name}: standby → primary; it is " in preview.text
         assert "a new base backup" not in preview.text
         workspace.up_well()
         cluster.sql(name, "INSERT INTO public.turns VALUES ('taken')")

@@ -24,12 +24,20 @@ from tde_replication.postgres.replication_role import ReplicationRole
 from tde_replication.postgres.replication_slot import ReplicationSlot
 from tde_replication.postgres.server import Server
 from tde_replication.postgres.upstream import Upstream, passfile
+from tde_replication.reconciler import Resource
 from tde_replication.records import Cost
 
 STACK = "tde-replication/test/orders"
 PASSWORD = "correct:horse\\battery'staple"
 QUICK = {"fsync": "off", "shared_buffers": "8MB", "max_connections": "20", "autovacuum": "off", "wal_level": "replica"}
 """For servers that live for seconds."""
+
+
+def cost_of(resource: Resource, live: Resource | None) -> Cost | None:
+    """What its change costs its server; None: nothing."""
+    costs = list(resource.costs(live))
+    assert len(costs) < 2, costs
+    return costs[0] if costs else None
 
 
 def text_of(cost: Cost | None) -> str:

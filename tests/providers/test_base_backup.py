@@ -32,7 +32,7 @@ from tde_replication.postgres.upstream import passfile
 from tde_replication.progress import reported_to
 from tde_replication.waiting import until
 from tests.processes import lives, pid_lives
-from tests.providers.servers import PASSWORD, STACK, Node, Servers, text_of
+from tests.providers.servers import PASSWORD, STACK, Node, Servers, cost_of, text_of
 from tests.removal import removed_under_its_server
 
 
@@ -126,27 +126,57 @@ def test_a_standby_that_streams(primary: Node, standby: Node) -> None:
 
 def test_what_a_new_clone_costs_is_told_before(servers: Servers, standby: Node) -> None:
     """In the preview: how much is copied, and what becomes of the old data."""
-    there = standby.directory
-    assert isinstance(there, ClonedDirectory)
+    assert isinstance(standby.directory, ClonedDirectory)
+    there = standby.directory.replace(backup_rate=None)
     size = r"db2: a new base backup of db1, \d+\.\d MiB"
     for disposable, becomes in ((True, "removed"), (False, "set aside")):
-        cost = there.replace(name="db2", disposable=disposable).cost(there)
+        cost = cost_of(there.replace(name="db2", disposable=disposable), there)
         assert cost
         assert (cost.kind, cost.server, cost.loses) == ("clone", "db2", "")
         assert re.fullmatch(f"{size}; the old data is {becomes}", cost.text), cost
-    assert there.cost(None) is None  # taken over
+    assert cost_of(there, None) is None  # taken over
     nowhere = there.replace(name="db2", data_directory=str(servers.place("nowhere")))
-    new = nowhere.cost(None)
+    new = cost_of(nowhere, None)
     assert new
     assert re.fullmatch(size, new.text)
     assert 0 < (new.size or 0) < (new.free or 0)
+
+
+def test_a_clone_that_was_measured_says_how_long_the_next_one_takes(servers: Servers, standby: Node) -> None:
+    """The standby of these tests was cloned just now, and pg_basebackup said how much that was."""
+    clone = standby.directory
+    assert isinstance(clone, ClonedDirectory)
+    assert clone.backup_rate
+    nowhere = clone.replace(name="db2", data_directory=str(servers.place("nowhere")))
+    told = cost_of(nowhere, None)
+    assert told
+    assert re.search(r"MiB, about \d+ s at the \d+\.\d MiB/s of its last base backup$", told.text), told
+    assert told.seconds
+    assert told.seconds * clone.backup_rate == pytest.approx(told.size, rel=0.01)
+    unknown = cost_of(nowhere.replace(backup_rate=None), None)
+    assert unknown
+    assert (unknown.seconds, "about" in unknown.text) == (None, False)
+
+
+def test_the_speed_of_a_base_backup_is_known_as_long_as_the_directory(standby: Node) -> None:
+    """It is no difference, and a state of an earlier version is without it."""
+    clone = standby.directory
+    assert isinstance(clone, ClonedDirectory)
+    live = clone.read()
+    assert live
+    assert live.backup_rate == clone.backup_rate
+    earlier = clone.model_dump(exclude={"backup_rate"})
+    before = ClonedDirectory.model_validate(earlier)
+    assert before.backup_rate is None
+    assert clone.changed(before) == set()
+    assert not clone.stores(before)
 
 
 def test_a_clone_over_data_that_the_primary_has_not_loses_it(standby: Node) -> None:
     there = standby.directory
     assert isinstance(there, ClonedDirectory)
     promoted = there.replace(follows=PRIMARY_ONCE)
-    losses = [there.replace(disposable=disposable).cost(promoted) for disposable in (True, False)]
+    losses = [cost_of(there.replace(disposable=disposable), promoted) for disposable in (True, False)]
     assert [PRIMARY_ONCE in cost.loses for cost in losses if cost] == [True, False]
 
 
@@ -407,7 +437,7 @@ def test_a_clone_that_does_not_fit_leaves_the_old_data_where_it_is(
     assert clone.refusal(lost) is None, "that of a disposable stack makes room"
     assert kept.refusal(kept) is None
     elsewhere = clone.replace(data_directory=str(clone.path.parent / "new" / "data"))
-    for cost in (kept.cost(lost), elsewhere.cost(None)):
+    for cost in (cost_of(kept, lost), cost_of(elsewhere, None)):
         assert cost
         assert "it will not fit" in cost.text
         assert (cost.free or 0) < (cost.size or 0)
@@ -537,7 +567,7 @@ def test_replay_that_paused_itself_for_a_higher_value_of_the_primary_goes_on(ser
     live = standby.server.read()
     assert live is not None
     assert standby.server.changed(live) == {"replay"}
-    assert "will be restarted: max_locks_per_transaction" in text_of(standby.server.cost(live))
+    assert "will be restarted: max_locks_per_transaction" in text_of(cost_of(standby.server, live))
     assert "restart: refused" in (standby.server.replace(restart="refused").refusal(live) or "")
     standby.server.update(live)
     assert standby.value("SHOW max_locks_per_transaction") == "80"
@@ -754,7 +784,7 @@ def test_a_directory_that_is_removed_under_its_server_is_cloned_again(
     if replaced:
         made.host.make_directory(made.data)
     assert clone.read() is None
-    assert "its former directory was removed under its server, which is stopped" in text_of(clone.cost(None))
+    assert "its former directory was removed under its server, which is stopped" in text_of(cost_of(clone, None))
     found = made.host.postmaster(made.data)
     assert found
     assert (found.pid, found.lost, made.running) == (running.pid, True, True)

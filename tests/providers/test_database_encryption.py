@@ -16,7 +16,7 @@ from tde_replication.progress import reported_to
 from tde_replication.settings import Cluster
 from tde_replication.status.model import Database
 from tde_replication.values import DEFAULT_METHOD, ENFORCE
-from tests.providers.servers import Node, Servers, text_of
+from tests.providers.servers import Node, Servers, cost_of, text_of
 
 ENFORCED = Cluster(enforce_encryption=True).database_settings
 BY_DEFAULT = Cluster(default_table_access_method="tde_heap").database_settings
@@ -114,7 +114,7 @@ def test_drift_is_found_and_repaired_and_what_was_there_before_is_given_back(nod
     live = wanted.read()
     assert live
     assert wanted.changed(live) == {"settings"}
-    assert wanted.cost(live) is None
+    assert cost_of(wanted, live) is None
     wanted.update(live)
     assert wanted.read() == wanted
     # Another spelling is the same.
@@ -182,7 +182,7 @@ def test_tables_in_clear_are_shown_and_left(node: Node) -> None:
         assert live
         assert live.tables_in_clear == ['public."Odd ""one"""', "public.overlooked", "public.view"]
         assert wanted.changed(live) == {"tables_in_clear"}
-        cost = wanted.cost(live)
+        cost = cost_of(wanted, live)
         assert cost
         assert cost.kind == "by hand"
         assert text_of(cost).startswith(
@@ -239,7 +239,7 @@ def test_what_outranks_it_for_a_role_is_shown_and_left(node: Node) -> None:
         assert live
         assert live.outranked == [f"{ENFORCE} is off for role boss", f"{DEFAULT_METHOD} is heap for role boss"]
         assert wanted.changed(live) == {"outranked"}
-        assert "which overrides the database's value: `up` does not change it" in text_of(wanted.cost(live))
+        assert "which overrides the database's value: `up` does not change it" in text_of(cost_of(wanted, live))
         wanted.update(live)
         assert wanted.read() == live
     finally:

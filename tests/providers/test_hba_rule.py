@@ -15,7 +15,7 @@ from psycopg import sql
 from tde_replication.errors import Conflict, UserError
 from tde_replication.postgres.hba_rule import FIRST, HbaRule
 from tde_replication.records import Cost
-from tests.providers.servers import PASSWORD, Node
+from tests.providers.servers import PASSWORD, Node, cost_of
 
 ADDRESS = "127.0.0.1/32"
 
@@ -98,6 +98,14 @@ def test_the_file_keeps_its_owner_and_rights(primary: Node, hba: HbaFile) -> Non
     assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
 
 
+def test_it_reloads_the_primary_and_the_standbys_that_others_stream_from(primary: Node) -> None:
+    declared = rule(primary, upstreams=["db2"], upstream_places={"db2": ("local", "/db2/data")})
+    assert [declared.placed(cost) for cost in declared.costs(declared)] == [
+        Cost(kind="reload", host="local", data_directory=str(primary.data)),
+        Cost(kind="reload", server="db2", host="local", data_directory="/db2/data"),
+    ]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another account")
 def test_a_file_of_another_account_is_not_taken_from_it(primary: Node, hba: HbaFile) -> None:
     """As configuration management leaves it: the server may read it, and not change it."""
@@ -108,7 +116,7 @@ def test_a_file_of_another_account_is_not_taken_from_it(primary: Node, hba: HbaF
     declared = rule(primary)
     line = "host replication tested 127.0.0.1/32 scram-sha-256"
     try:
-        cost = declared.cost(None)
+        cost = cost_of(declared, None)
         assert cost
         assert cost.kind == "by hand"
         with pytest.raises(Conflict, match=r"pg_hba.conf belongs to root, and .* could not keep that owner") as refused:
@@ -119,7 +127,7 @@ def test_a_file_of_another_account_is_not_taken_from_it(primary: Node, hba: HbaF
         after = hba.path.stat()
         assert (after.st_ino, after.st_uid, after.st_gid, after.st_mode) == (before.st_ino, 0, before.st_gid, 0o100640)
         hba.path.write_bytes(f"{line} # tde-replication\n".encode() + hba.original)
-        assert declared.cost(None) == Cost(kind="reload")
+        assert cost_of(declared, None) == Cost(kind="reload")
         assert drift(declared.create()) == set()
         assert hba.path.stat().st_ino == before.st_ino
     finally:

@@ -40,7 +40,7 @@ from tde_replication.status.declared import Declared, DeclaredServer
 from tde_replication.status.model import Database
 from tde_replication.status.observation import observe
 from tests.providers.encrypted import NAMES, KeyStore, binding, check, key, provider
-from tests.providers.servers import PASSWORD, STACK, Node, Servers
+from tests.providers.servers import PASSWORD, STACK, Node, Servers, cost_of
 from tests.providers.traps import OF_OWNER, OPTIONS, RAN, Attacker
 
 PROOF = EncryptionProof("tde_status")
@@ -113,11 +113,11 @@ class Cluster:
             running = server.read()
             assert running is not None
             server.update(running.replace(settings={}))
-            server.cost(running)
+            cost_of(server, running)
         clone = standby.directory
         assert isinstance(clone, ClonedDirectory)
         assert clone.read() == clone
-        clone.cost(None)
+        cost_of(clone, None)
         refused = node.server.replace(settings=node.server.settings | {"work_mem": "lots"})
         with pytest.raises(UserError, match="work_mem"):
             refused.update(node.server.replace(settings={}))
@@ -134,7 +134,7 @@ class Cluster:
         enforced = DatabaseEncryption.model_validate({**self.primary.inside, "database": "app", "settings": declared})
         assert enforced.create().read() is not None
         enforced.update(enforced)
-        enforced.cost(None)
+        cost_of(enforced, None)
         enforced.delete()
 
     def rewritten(self) -> None:
@@ -144,7 +144,7 @@ class Cluster:
             tables = TableEncryption.model_validate({**self.primary.inside, "database": "app", "patterns": [pattern]})
             tables.update(tables.read())
             assert tables.read() == tables
-            tables.cost(None)
+            cost_of(tables, None)
 
     def asked(self) -> None:
         """What only asks."""

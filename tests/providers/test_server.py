@@ -21,7 +21,7 @@ from tde_replication.progress import reported_to
 from tde_replication.records import Cost
 from tde_replication.waiting import until
 from tests.processes import lives
-from tests.providers.servers import Node, Servers, text_of
+from tests.providers.servers import Node, Servers, cost_of, text_of
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_a_setting_changed_by_hand_is_shown_and_put_back(
     else:
         assert running.server.changed(found) == {"pending_restart"}
         assert found.pending_restart == [name]
-    assert running.server.cost(found) == Cost(kind="reload", server=running.server.name)
+    assert cost_of(running.server, found) == Cost(kind="reload", server=running.server.name)
     running.server.update(found)
     assert drift(running.server) == set()
     assert pid(running) == before
@@ -209,10 +209,17 @@ def test_a_list_that_can_only_be_set_back_in_another_spelling_is_told_to_restart
         parameters.reload_configuration(Session(session, "test"))
     found = live(running.server)
     told = "server db3 will be restarted: unix_socket_directories can only change at start"
-    assert text_of(running.server.cost(found)).startswith(told)
-    running.server.update(found)
+    assert text_of(cost_of(running.server, found)) == told
+    made = running.server.update(found)
     assert drift(running.server) == set()
     assert pid(running) != before
+    seconds = made.restart_seconds
+    assert seconds
+    assert made.changed(running.server) == set(), "how long it took is no difference"
+    cost = cost_of(made, found.replace(settings={**found.settings, "max_connections": "21"}))
+    assert cost
+    assert cost.seconds == seconds
+    assert re.search(r"; its last restart took \d+ s$", cost.text), cost
 
 
 @pytest.mark.parametrize(
@@ -275,7 +282,7 @@ def test_a_setting_on_the_command_line_goes_with_a_restart(running: Node) -> Non
     found = live(running.server)
     assert found.settings["work_mem"] == "1024kB"
     assert found.pending_restart == ["work_mem"]
-    assert "will be restarted: work_mem" in text_of(running.server.cost(found))
+    assert "will be restarted: work_mem" in text_of(cost_of(running.server, found))
     running.server.update(found)
     assert running.value("SHOW work_mem") == "8MB"
     assert drift(running.server) == set()
@@ -617,7 +624,7 @@ def test_a_socket_that_was_removed_is_told_and_made_again(servers: Servers) -> N
     assert live
     assert live.socket == "removed"
     assert node.server.changed(live) == {"socket"}
-    assert "only a restart creates it again: it will be restarted" in text_of(node.server.cost(live))
+    assert "only a restart creates it again: it will be restarted" in text_of(cost_of(node.server, live))
     refused = node.server.replace(restart="refused")
     assert "the stack says restart: refused: nothing is changed" in (refused.refusal(live) or "")
     with pytest.raises(Conflict, match="the socket of server unsocketed was removed"):

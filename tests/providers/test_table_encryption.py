@@ -21,7 +21,7 @@ from tde_replication.preflight import tables as preflight
 from tde_replication.progress import reported_to
 from tde_replication.waiting import until
 from tests.providers.encrypted import KeyStore, encrypted_server, here
-from tests.providers.servers import Node, Servers, text_of
+from tests.providers.servers import Node, Servers, cost_of, text_of
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_there_and_back(node: Node) -> None:
     live = wanted.read()
     assert live.to_encrypt == sorted([f"shop.{odd}", "shop.logs", "shop.plain", "shop.sums", "shop.unlogged"])
     assert wanted.changed(live) == {"to_encrypt"}
-    cost = wanted.cost(None)
+    cost = cost_of(wanted, None)
     assert cost
     assert cost.kind == "rewrite"
     assert cost.text.startswith("encrypts 5 tables (")
@@ -95,7 +95,7 @@ def test_there_and_back(node: Node) -> None:
         made = wanted.create()
     assert wanted.changed(made) == set()
     assert made.read() == made
-    assert wanted.cost(made) is None
+    assert cost_of(wanted, made) is None
     assert told[0].startswith("tables of postgres: shop.")
     assert ", 1 of 5, " in told[0]
     assert "shop.plain, 5 of 5, " in told[4]
@@ -115,7 +115,7 @@ def test_there_and_back(node: Node) -> None:
     back = declared(node, pattern("*.*", encrypted=False))
     live = back.read()
     assert len(live.to_decrypt) == 7
-    assert text_of(back.cost(live)).startswith("decrypts 7 tables (")
+    assert text_of(cost_of(back, live)).startswith("decrypts 7 tables (")
     back.update(live)
     assert back.read() == back
     assert set(methods(node).values()) == {"heap"}
@@ -186,7 +186,7 @@ def test_a_locked_table_keeps_nobody_waiting(node: Node, monkeypatch: pytest.Mon
         assert methods(node) == {"held": "heap", "larger": "tde_heap*"}
         holder.execute("ROLLBACK; BEGIN; LOCK TABLE shop.held, shop.larger")
         assert wanted.read().to_encrypt == ["shop.held"]  # which waits for no lock
-        assert "shop.held (" in text_of(wanted.cost(None))
+        assert "shop.held (" in text_of(cost_of(wanted, None))
         holder.execute("ROLLBACK")
     wanted.create()
     assert methods(node) == {"held": "tde_heap*", "larger": "tde_heap*"}

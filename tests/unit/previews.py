@@ -18,6 +18,8 @@ class Stream:
     refreshed: list[dict[str, Any]] = field(default_factory=list)
     planned: list[dict[str, Any]] = field(default_factory=list)
     result: str = "succeeded"
+    cluster: str = ""
+    """What is said from now on is of that component's resources; empty: of one without a name."""
 
     def urn(self, kind: str, name: str) -> str:
         token = kind if ":" in kind else DYNAMIC + kind
@@ -25,12 +27,12 @@ class Stream:
 
     def refresh(self, kind: str, name: str, recorded: Inputs, found: Inputs | None) -> "Stream":
         urn = self.urn(kind, name)
-        self.refreshed.append(_event("resourcePreEvent", "refresh", urn, recorded, recorded))
-        self.refreshed.append(_event("resOutputsEvent", "refresh", urn, recorded, found))
+        self.refreshed.append(self._event("resourcePreEvent", "refresh", urn, recorded, recorded))
+        self.refreshed.append(self._event("resOutputsEvent", "refresh", urn, recorded, found))
         return self
 
     def plan(self, operation: str, kind: str, name: str, old: Inputs | None, new: Inputs | None) -> "Stream":
-        self.planned.append(_event("resourcePreEvent", operation, self.urn(kind, name), old, new))
+        self.planned.append(self._event("resourcePreEvent", operation, self.urn(kind, name), old, new))
         return self
 
     def change(
@@ -50,10 +52,17 @@ class Stream:
         self.planned.append({"diagnosticEvent": {"message": f"{text}\n", "severity": severity, "urn": urn}})
         return self
 
+    def _event(self, kind: str, operation: str, urn: str, old: Inputs | None, new: Inputs | None) -> dict[str, Any]:
+        component = f"urn:pulumi:{self.stack}::tde-replication::tde:index:EncryptedReplication::{self.cluster}"
+        parent = {"parent": component} if self.cluster else {}
+        inputs = {name: one for name, one in (("old", old), ("new", new)) if one is not None}
+        states = {name: {"urn": urn, **parent, "inputs": one} for name, one in inputs.items()}
+        return {kind: {"metadata": {"op": operation, "urn": urn, **states}, "planning": True}}
+
     @property
     def text(self) -> str:
         stack = f"urn:pulumi:{self.stack}::tde-replication::pulumi:pulumi:Stack::tde-replication-{self.stack}"
-        root = _event("resourcePreEvent", "same", stack, {}, {})
+        root = self._event("resourcePreEvent", "same", stack, {}, {})
         events = [*self.refreshed, root, *self.planned, {"summaryEvent": {"result": self.result}}, {"cancelEvent": {}}]
         return "\n".join(json.dumps({"sequence": number, **event}) for number, event in enumerate(events)) + "\n"
 
@@ -67,11 +76,6 @@ class Stream:
         shown = [one for one in said if one["severity"] != "debug"]
         summary = {"update": 1} if self.result == "succeeded" else {}
         return json.dumps({"config": {}, "steps": steps, "diagnostics": shown, "changeSummary": summary}, indent=4)
-
-
-def _event(kind: str, operation: str, urn: str, old: Inputs | None, new: Inputs | None) -> dict[str, Any]:
-    states = {name: {"urn": urn, "inputs": one} for name, one in (("old", old), ("new", new)) if one is not None}
-    return {kind: {"metadata": {"op": operation, "urn": urn, **states}, "planning": True}}
 
 
 def _step(event: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -17,7 +17,7 @@ from tde_replication.errors import AccessDenied, AnotherCluster, Unavailable, Us
 from tde_replication.hosts import facts
 from tde_replication.progress import progress
 from tde_replication.reconciler import Resource, Secret
-from tde_replication.records import Cost, Record, Unasked
+from tde_replication.records import FACTS, Cost, Fact, Record, Unasked
 from tde_replication.unasked import could_not_ask
 
 PASSWORD = "pass:word's"
@@ -77,11 +77,20 @@ class Thing(Resource):
     def refusal_while_unknown(self, live: Self, fields: Collection[str]) -> str | None:
         return f"{live.name} needs {', '.join(sorted(fields))}" if "size_limit" in fields else None
 
-    def cost(self, live: Self | None) -> Cost | None:
+    @property
+    def place(self) -> tuple[str, str]:
+        return "local", "/data"
+
+    def costs(self, live: Self | None) -> Iterator[Cost]:
         if live is None:
-            return Cost(kind="reload")
+            yield Cost(kind="reload")
+            return
         could_not_ask("how long it takes", Unavailable("no server runs"))
-        return Cost(kind="restart", server="t", text="t will be restarted")
+        yield Cost(kind="restart", server="t", text="t will be restarted")
+        yield Cost(kind="reload", server="u", host="local", data_directory="/other")
+
+    def facts(self) -> Iterator[Fact]:
+        yield Fact(kind="free", of=self.name, number=7)
 
     def create(self) -> Self:
         world.touch("create")
@@ -136,10 +145,20 @@ def test_a_cost_is_told_to_people_and_recorded_for_programs_once(provider: Thing
         provider.check({}, dict(DECLARED))
         provider.diff("thing t", STATE, {**DECLARED, "sizeLimit": 3})
     assert world.said == [("t will be restarted", False)]
-    reload, restart = (record for record in world.recorded if isinstance(record, Cost))
-    assert reload == Cost(kind="reload", of="Thing")
-    assert restart == Cost(kind="restart", server="t", text="t will be restarted", of="Thing")
+    here: dict[str, Any] = {"host": "local", "data_directory": "/data"}
+    assert [record for record in world.recorded if isinstance(record, Cost)] == [
+        Cost(kind="reload", of="Thing", **here),
+        Cost(kind="restart", server="t", text="t will be restarted", of="Thing", **here),
+        Cost(kind="reload", server="u", host="local", data_directory="/other", of="Thing"),
+    ], "each says of which server it is"
     assert Unasked(what="how long it takes", why="no server runs") in world.recorded
+
+
+def test_a_fact_says_of_which_server_it_is(provider: ThingProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(FACTS, "true")
+    world.thing = {}
+    provider.read("thing t", STATE)
+    assert world.recorded == [Fact(kind="free", of="t", number=7, host="local", data_directory="/data")]
 
 
 def test_check_tells_each_mistake_at_its_property_and_holds_no_value(provider: ThingProvider) -> None:

@@ -329,7 +329,7 @@ def test_an_lsn(text: str) -> None:
 @anything
 @given(texts | st.text())
 def test_a_line_of_progress(line: str) -> None:
-    copying.tell("base backup", line, 1.0)
+    copying.Copy("base backup").tell(line)
 
 
 @anything

@@ -82,7 +82,8 @@ def test_the_primary_is_restarted_within_its_window_only() -> None:
 
 def test_tables_are_rewritten_within_the_window_only() -> None:
     inputs = {**server("db1"), "database": "app", "toEncrypt": []}
-    stream = Stream().record(Cost(kind="rewrite", text="encrypts 3 tables", size=9, of="TableEncryption"))
+    place: dict[str, Any] = {"host": "ssh://db1", "data_directory": "/pg"}
+    stream = Stream().record(Cost(kind="rewrite", text="encrypts 3 tables", size=9, of="TableEncryption", **place))
     stream.refresh("Server", "db1", server("db1"), server("db1"))
     stream.change("TableEncryption", "tables of app", inputs, {**inputs, "toEncrypt": ["public.t"]}, inputs)
     found = judged(stream, WINDOW, MONDAY)
@@ -189,6 +190,26 @@ def test_a_rule_by_facts(rule: str, values: dict[str, Any], fact: Fact | None, s
     found = judged(existing(*([fact] if fact else [])), {rule: values})
     assert [one.text.startswith(says) for one in found.policies] == ([True] if says else [])
     assert found.passed == ([] if says else [rule])
+
+
+def test_facts_of_two_clusters_with_the_same_names_are_told_apart() -> None:
+    """In one stack: the ledger's disk is full, and its key is old."""
+    stream = Stream()
+    for cluster, free, since in (("shop", 2**40, "2026-11-01"), ("ledger", 2**20, "2020-01-01")):
+        stream.cluster = cluster
+        place = {"host": f"ssh://{cluster}", "dataDirectory": "/pg"}
+        there: dict[str, Any] = {"host": f"ssh://{cluster}", "data_directory": "/pg"}
+        primary = {**server("db1"), **place, "settings": {"max_slot_wal_keep_size": "4GB"}}
+        stream.refresh("Server", f"{cluster}-db1", primary, primary)
+        key = {**place, "key": "one"}
+        stream.refresh("PrincipalKey", f"{cluster}-key", key, key)
+        stream.record(Fact(kind="free", of="db1", number=free, **there), early=True)
+        stream.record(Fact(kind="key since", of="one", text=f"{since}T00:00:00+00:00", **there), early=True)
+    found = judged(stream, {"slot-room": {"percent": 100}, "key-age": {"days": 365}})
+    assert [one.text.partition(" may ")[0].partition(" is ")[0] for one in found.policies] == [
+        "key ledger/one",
+        "slots on ledger/db1",
+    ]
 
 
 def test_a_key_that_is_rotated_now_is_not_held_against_that() -> None:

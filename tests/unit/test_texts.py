@@ -18,7 +18,7 @@ from tde_replication.errors import UserError
 from tde_replication.hosts.files import Ended
 from tde_replication.hosts.local.machine import LocalHost
 from tde_replication.postgres.control import ControlData, control_data
-from tde_replication.postgres.copying import _duration, amount, tell
+from tde_replication.postgres.copying import Copy, _duration, amount
 from tde_replication.postgres.hba_file import cidr, same_address, take_out
 from tde_replication.postgres.hba_rule import HbaRule
 from tde_replication.postgres.inheritance import NOT_INHERITED
@@ -253,8 +253,16 @@ def test_what_is_no_scram_verifier_verifies_nothing(stored: str | None) -> None:
 def told(line: str, seconds: float) -> list[str]:
     said: list[str] = []
     with reported_to(lambda text, _: said.append(text)):
-        tell("base backup of db1", line, seconds)
+        copied(seconds, line)
     return said
+
+
+def copied(seconds: float, *lines: str) -> Copy:
+    """A copy that said this after as many seconds."""
+    copy = Copy("base backup of db1", clock=iter([0.0, *[seconds] * 10]).__next__)
+    for line in lines:
+        copy.tell(line)
+    return copy
 
 
 def test_progress_of_a_base_backup() -> None:
@@ -272,6 +280,11 @@ def test_progress_of_a_base_backup() -> None:
     )
     assert told("0/0 kB (100%), 1/1 tablespace", 1) != []
     assert told("pg_basebackup: checkpoint completed", 1) == []
+
+
+def test_a_base_backup_knows_how_fast_it_was() -> None:
+    assert copied(2, "1024/4096 kB (25%), 0/1 tablespace", "4096/4096 kB (100%), 1/1 tablespace", "done").rate == 2**21
+    assert copied(2, "pg_basebackup: checkpoint completed").rate is None
 
 
 def test_nobody_need_listen() -> None:

@@ -1,5 +1,6 @@
 """The data directory of a server that was here before the stack, whichever part it has: never made, moved, cloned or removed."""
 
+from collections.abc import Iterable
 from typing import ClassVar, Self
 
 from tde_replication.errors import Conflict
@@ -39,9 +40,10 @@ class AdoptedDirectory(ServerDirectory):
             f"{self.data_directory} away and leave adopt out of its settings: `up` clones it as a server of the stack"
         )
 
-    def cost(self, live: Self | None) -> Cost | None:
+    def costs(self, live: Self | None) -> Iterable[Cost]:
+        """Nothing is copied."""
         del live
-        return None
+        return ()
 
     def create(self) -> Self:
         if not self.machine.listing(self.path):

@@ -1,6 +1,6 @@
 """A standby's data directory: a clone of the primary by pg_basebackup, and whether it can still follow."""
 
-import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import PurePosixPath
 from typing import ClassVar, Self
@@ -11,7 +11,7 @@ from tde_replication import hosts
 from tde_replication.errors import CommandFailed, Unavailable, UserError
 from tde_replication.postgres.cipher import OLDEST
 from tde_replication.postgres.control import ControlData
-from tde_replication.postgres.copying import amount, tell
+from tde_replication.postgres.copying import Copy, amount
 from tde_replication.postgres.data_directory import DataDirectory
 from tde_replication.postgres.disk import free_bytes
 from tde_replication.postgres.following import IN_CLEAR, WAL_GONE, Clone
@@ -29,7 +29,7 @@ from tde_replication.postgres.inheritance import (
 from tde_replication.postgres.session import Session, server_session
 from tde_replication.postgres.upstream import Upstream
 from tde_replication.progress import note
-from tde_replication.records import Cost
+from tde_replication.records import Cost, roughly
 from tde_replication.unasked import could_not_ask
 from tde_replication.values import Cipher
 from tde_replication.waiting import until
@@ -114,12 +114,15 @@ class ClonedDirectory(DataDirectory):
             return self.replace(follows="nothing: it is not a data directory")
         return self.replace(follows=self._hindrance(clone) or "the primary")
 
-    def cost(self, live: Self | None) -> Cost | None:
-        """How much has to be copied, and what becomes of what is there."""
+    def costs(self, live: Self | None) -> Iterator[Cost]:
+        """How much has to be copied, how long that takes, and what becomes of what is there."""
         if live is None and self.machine.listing(self.path):
-            return None  # it replaces `live`, of which that is told; or it is taken over
+            return  # it replaces `live`, of which that is told; or it is taken over
         size, free = self._needed(), None if live and self.disposable else self._free()
+        seconds = size / self.backup_rate if self.backup_rate else None
         told = f"{self.name}: a new {self.origin}, {amount(size)}"
+        if seconds is not None and self.backup_rate:
+            told += f", about {roughly(seconds)} at the {amount(self.backup_rate)}/s of its last base backup"
         if free is not None and free < size:
             told += f" (only {amount(free)} are free there: it will not fit)"
         if live is None and self.machine.postmaster(self.path):
@@ -128,12 +131,13 @@ class ClonedDirectory(DataDirectory):
             told += f"; the old data is {'removed' if self.disposable else 'set aside'}"
             told += f"; {live.machine.leftovers}" if live.machine.leftovers and self._differs("host", live) else ""
         own = live.follows if live and self.disposable and live.follows not in {self.follows, WAL_GONE} else ""
-        return Cost(
+        yield Cost(
             kind="clone",
             server=self.name,
             text=told,
             size=int(size),
             free=free,
+            seconds=seconds,
             loses=f"what {self.name} has and the primary has not ({own})" if own else "",
         )
 
@@ -203,7 +207,7 @@ class ClonedDirectory(DataDirectory):
             hosts.host(self.sender_host), PurePosixPath(self.sender_directory), f"the upstream of {self.path}"
         )
 
-    def _base_backup(self, target: PurePosixPath) -> None:
+    def _base_backup(self, target: PurePosixPath) -> int | None:
         self.machine.make_directory(target.parent)
         encryption = []
         if self.encrypt_wal:
@@ -220,7 +224,7 @@ class ClonedDirectory(DataDirectory):
             refuse_hindrances(primary, str(self.path))
         if not self.sender_directory:
             self._wait_for_slot()
-        started = time.monotonic()
+        copy = Copy(self.origin)
         try:
             self.machine.run(
                 [
@@ -235,8 +239,9 @@ class ClonedDirectory(DataDirectory):
                 ],
                 deadline=CLONE_DEADLINE,
                 directory=target if self.encrypt_wal else None,
-                on_line=lambda line: tell(self.origin, line, time.monotonic() - started),
+                on_line=copy.tell,
             )
+            rate = copy.rate
         except CommandFailed as failure:
             cause = next((line for line in failure.output.splitlines() if "error:" in line), failure.output.strip())
             left = "Nothing of it is left; `up` tries again"
@@ -244,6 +249,7 @@ class ClonedDirectory(DataDirectory):
                 left = f"{TABLESPACE_FULL}, and run `up` again"
             raise UserError(f"the {self.origin} to {self.path} failed: {cause}. {left}") from None
         self._configure(target)
+        return rate
 
     def _configure(self, target: PurePosixPath) -> None:
         """Give it a configuration of its own (see `inheritance`). Who may come in is copied from where the primary has it."""

@@ -37,15 +37,21 @@ class DataDirectory(OnHost):
     system_identifier: str = ""
     made_at: str = ""
     """Tells a directory from another that was at the same path before (ISO 8601, UTC)."""
+    backup_rate: int | None = None
+    """Bytes a second of the base backup that made it; None where none did, or an earlier version that did not measure it."""
 
     called: ClassVar[str] = "DataDirectory"
     replaced_by: ClassVar[frozenset[str]] = frozenset({"host", "data_directory"})
-    computed: ClassVar[frozenset[str]] = frozenset({"system_identifier", "made_at"})
+    computed: ClassVar[frozenset[str]] = frozenset({"system_identifier", "made_at", "backup_rate"})
     not_compared: ClassVar[frozenset[str]] = frozenset({"binaries", "stack", "name", "disposable"})
 
     @property
     def identity(self) -> str:
         return f"{self.system_identifier} {self.made_at}"
+
+    @property
+    def place(self) -> tuple[str, str]:
+        return self.host, self.data_directory
 
     @property
     def path(self) -> PurePosixPath:
@@ -71,9 +77,9 @@ class DataDirectory(OnHost):
         written = json.dumps({"stack": self.stack, "name": self.name, "madeAt": made_at, "kind": self.called})
         self.machine.write(directory / MARKER, written.encode(), mode=0o600)
 
-    def _create(self, make: Callable[[PurePosixPath], None], wanted: Callable[[ControlData], str | None]) -> Self:
+    def _create(self, make: Callable[[PurePosixPath], int | None], wanted: Callable[[ControlData], str | None]) -> Self:
         """Take over a directory that this stack made and that is as `wanted` (None: it is; else why not); set aside one of
-        ours that is not; refuse anybody else's; make a new one if the path is empty."""
+        ours that is not; refuse anybody else's; make a new one if the path is empty. `make` says how fast it copied."""
         machine = self.machine
         if (running := machine.postmaster(self.path)) and running.lost:
             note(f"{self.data_directory} was removed under its server (process {running.pid}), which is stopped")
@@ -98,7 +104,7 @@ class DataDirectory(OnHost):
         machine.remove(self._draft)
         made_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         try:
-            make(self._draft)
+            rate = make(self._draft)
             self._mark(self._draft, made_at)
         except Exception:  # also a full disk, which no tool put into a sentence
             machine.remove(self._draft)
@@ -106,7 +112,7 @@ class DataDirectory(OnHost):
         if not machine.listing(self.path):
             machine.remove(self.path)  # an empty directory, as packages leave it
         machine.rename(self._draft, self.path)
-        return self.replace(system_identifier=self.control().system_identifier, made_at=made_at)
+        return self.replace(system_identifier=self.control().system_identifier, made_at=made_at, backup_rate=rate)
 
     def update(self, live: Self) -> Self:
         """Nothing in it is changed in place."""

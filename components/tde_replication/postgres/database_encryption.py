@@ -86,11 +86,12 @@ class DatabaseEncryption(OnPrimary):
             could_not_ask(f"which tables of database {self.database} are in clear", why)
             return self.tables_in_clear
 
-    def cost(self, live: Self | None) -> Cost | None:
+    def costs(self, live: Self | None) -> Iterator[Cost]:
         """What a person has to do: no `up` does it."""
         found = live or self.read()
         told = found._left() if found else ""  # noqa: SLF001 - of this class
-        return Cost(kind="by hand", text=f"{self._purpose}: {told}") if told else None
+        if told:
+            yield Cost(kind="by hand", text=f"{self._purpose}: {told}")
 
     def _left(self) -> str:
         """What is not as declared, and stays."""

@@ -94,17 +94,21 @@ class HbaRule(OnPrimary):
     def refusal(self, live: Self) -> str | None:
         return _rejected(live.wrong, "nothing is changed") if live.wrong else None
 
-    def cost(self, live: Self | None) -> Cost | None:
+    def costs(self, live: Self | None) -> Iterator[Cost]:
+        owner = self._other_owner() if live is None else None
+        yield Cost(kind="by hand", text=owner) if owner else Cost(kind="reload")
+        for name in self.upstreams:
+            host, directory = self.upstream_places[name]
+            yield Cost(kind="reload", server=name, host=host, data_directory=directory)
+
+    def _other_owner(self) -> str | None:
         """Of a file that the server's account may not give back to its owner, a person should know before anything is made."""
-        if live is not None:
-            return Cost(kind="reload")
         with session(self, self._purpose) as server:
             path = self.machine.real(PurePosixPath(server.value("SHOW hba_file")))
             found = self.machine.status(path)
             if not found or found.owner == self.machine.account or any(map(self._is_ours, replication_rules(server))):
-                return Cost(kind="reload")
-        told = f"{self._purpose}: {path} belongs to {found.owner}: `up` will not change it. {self._by_hand}"
-        return Cost(kind="by hand", text=told)
+                return None
+        return f"{self._purpose}: {path} belongs to {found.owner}: `up` will not change it. {self._by_hand}"
 
     def create(self) -> Self:
         return self._everywhere()

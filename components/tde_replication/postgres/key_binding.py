@@ -4,6 +4,7 @@ Compared before it is set: setting a key again is a rotation, which makes every 
 transactional. All of it runs on the primary only: on a standby, even a refused call would rewrite its key files.
 """
 
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import ClassVar, Literal, Self
@@ -55,8 +56,9 @@ class KeyBinding(OnPrimary):
         """Whether what is found for a database is the default key, which it has with its first encrypted table."""
         return self.scope == "database" and (found.key, found.provider) == SCOPES["default"].bound(tde)
 
-    def cost(self, live: Self | None) -> Cost | None:
-        return Cost(kind="rotation") if live else None
+    def costs(self, live: Self | None) -> Iterator[Cost]:
+        if live:
+            yield Cost(kind="rotation")
 
     def refusal(self, live: Self) -> str | None:
         if not is_earlier(self.key, live.key):

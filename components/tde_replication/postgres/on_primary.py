@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 from threading import Lock
 from typing import ClassVar, Self, TypeAlias
@@ -42,6 +43,12 @@ class OnPrimary(OnServer):
         and the one that is asked first is there."""
         known = (self.host, self.data_directory) in old.places and old.places[0] in self.places
         return not known or super().stores(old)
+
+    @property
+    def place(self) -> Place:
+        with suppress(Unavailable, AccessDenied):
+            return self._primary
+        return self.places[0]
 
     @property
     def machine(self) -> Host:

@@ -33,5 +33,9 @@ class OnServer(OnHost):
     replaced_by: ClassVar[frozenset[str]] = frozenset({"host", "data_directory", "system_identifier"})
 
     @property
+    def place(self) -> tuple[str, str]:
+        return self.host, self.data_directory
+
+    @property
     def data(self) -> PurePosixPath:
         return PurePosixPath(self.data_directory)

@@ -4,6 +4,7 @@ Settings lie in postgresql.auto.conf: written to the file before a start, by ALT
 set by hand is found and put back. (PostgreSQL documentation, *Parameter Interaction via the Configuration File*.)
 """
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import Self
 
@@ -156,8 +157,10 @@ class Server(ServerState):
             raise Conflict(f"server {self.name} must be restarted for {', '.join(needs)}, and would not start: {doubt}")
         if not low and self.recovery == "standby" and set(FOLLOWED.values()).intersection(late):
             self._wait_for_lower()
+        began = time.monotonic()
         self.machine.stop(self._bin, self.data, deadline=STOP_DEADLINE)
-        return self._start_stopped(live.settings) if low else self._start()
+        made = self._start_stopped(live.settings) if low else self._start()
+        return made.replace(restart_seconds=round(time.monotonic() - began, 1))
 
     def _start_stopped(self, former: dict[str, str]) -> Self:
         """Start it, a standby with at least what its primary had: without, it would not start.

@@ -3,7 +3,7 @@
 Its role says how it is made, and what is asked of it: a primary's must hold this cluster, a standby's must be able to follow.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, ClassVar, Literal, Self
 
 from tde_replication.errors import AccessDenied, Unavailable
@@ -107,15 +107,16 @@ class ServerDirectory(DataDirectory):
         own = self._own
         return own.refusal_while_unknown(self._alike(live, own), fields)
 
-    def cost(self, live: Self | None) -> Cost | None:
+    def costs(self, live: Self | None) -> Iterable[Cost]:
         own = self._own
         if live is None:
-            return own.cost(None)
-        return own.cost(self._alike(live, own)) if self.changed(live) else None
+            return own.costs(None)
+        return own.costs(self._alike(live, own)) if self.changed(live) else ()
 
     def create(self) -> Self:
         made = self._own.create()
-        return self.replace(system_identifier=made.system_identifier, made_at=made.made_at)
+        found = {name: getattr(made, name) for name in self.computed}
+        return self.replace(**found)
 
     def delete(self) -> None:
         self.take_away()

@@ -1,5 +1,6 @@
 """A server as it is declared and as it is found: how the two are compared, what a change costs, and why it is refused."""
 
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import ClassVar, Literal, Self
 
@@ -48,9 +49,11 @@ class ServerState(OnServer):
     """False for a server that was here before the stack: it is not stopped, and gets its own values back in the end."""
     found: dict[str, str] = {}
     """What postgresql.auto.conf of such a server said before of the parameters that the stack sets, where it said something."""
+    restart_seconds: float | None = None
+    """How long its last restart for a parameter took; None where there was none."""
 
     replaced_by: ClassVar[frozenset[str]] = OnServer.replaced_by | {"made_at"}
-    computed: ClassVar[frozenset[str]] = frozenset({"found"})
+    computed: ClassVar[frozenset[str]] = frozenset({"found", "restart_seconds"})
     not_compared: ClassVar[frozenset[str]] = frozenset({"name", "binaries", "restart", "ours"})
 
     @property
@@ -155,13 +158,13 @@ class ServerState(OnServer):
     def _no_socket(self) -> str:
         return f"the socket of server {self.name} was removed, and only a restart creates it again"
 
-    def cost(self, live: Self | None) -> Cost | None:
+    def costs(self, live: Self | None) -> Iterator[Cost]:
         if live and live.socket == "removed":
-            return Cost(kind="restart", server=self.name, text=f"{self._no_socket}: it will be restarted")
-        if late := self._late(live):
-            return restart_cost(self.name, late, self.restart)
-        reloads = live and live.running and self.changed(live) & {"settings", "pending_reload", "pending_restart"}
-        return Cost(kind="reload", server=self.name) if reloads else None
+            yield Cost(kind="restart", server=self.name, text=f"{self._no_socket}: it will be restarted")
+        elif late := self._late(live):
+            yield restart_cost(self.name, late, self.restart, self.restart_seconds)
+        elif live and live.running and self.changed(live) & {"settings", "pending_reload", "pending_restart"}:
+            yield Cost(kind="reload", server=self.name)
 
     def _late(self, live: Self | None) -> list[str]:
         """The changed parameters that can only change at start, or were given at it; those that are set back to what the server

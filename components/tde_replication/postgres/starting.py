@@ -10,7 +10,7 @@ from tde_replication.hosts.base import Postmaster
 from tde_replication.postgres.resource import OnServer
 from tde_replication.postgres.session import Session, session
 from tde_replication.progress import progress
-from tde_replication.records import Cost
+from tde_replication.records import Cost, roughly
 from tde_replication.waiting import until
 
 START_DEADLINE = 3600.0
@@ -166,13 +166,14 @@ def wrong_file(server: Session, name: str) -> str | None:
     )
 
 
-def restart_cost(name: str, parameters: Sequence[str], allowed: str) -> Cost:
-    """That of a change that takes a restart."""
+def restart_cost(name: str, parameters: Sequence[str], allowed: str, seconds: float | None = None) -> Cost:
+    """That of a change that takes a restart; the last one took `seconds`."""
     late = f"{', '.join(parameters)} can only change at start"
     if allowed == "refused":
         objection = "and the stack says restart: refused: `up` will fail"
         return Cost(kind="by hand", server=name, text=f"server {name} would have to be restarted ({late}), {objection}")
-    return Cost(kind="restart", server=name, text=f"server {name} will be restarted: {late}")
+    measured = f"; its last restart took {roughly(seconds)}" if seconds is not None else ""
+    return Cost(kind="restart", server=name, text=f"server {name} will be restarted: {late}{measured}", seconds=seconds)
 
 
 def restart_objected(name: str, parameters: Sequence[str]) -> str:

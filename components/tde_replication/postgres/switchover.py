@@ -5,9 +5,10 @@ written, and only a server that has all of it is promoted. (PostgreSQL documenta
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 from tde_replication.errors import Conflict, UserError
 from tde_replication.postgres.hba_rule import HbaRule
@@ -30,6 +31,8 @@ from tde_replication.records import Cost
 from tde_replication.waiting import until
 
 RECEIVE_DEADLINE = 10.0
+SECONDS = 1.0
+"""For how long no server takes writes: a fast stop after a checkpoint, and a promotion, take no longer."""
 PROMOTE_SECONDS = 300
 """For a standby that has much to replay first."""
 
@@ -70,25 +73,62 @@ class Switchover:
             found = Loss(self.old, self.new, self.servers).refusal(self._standing)
         return f"{self._what}: {found}. Nothing is changed" if found else None
 
-    def cost(self) -> Cost:
+    def costs(self) -> Iterator[Cost]:
+        """What each server goes through."""
+        yield self._of_old()
+        late = "" if self._lossy else f"; it is {behind(self.old, self.new)} behind"
+        yield self._cost(self.new, "promotion", f"standby → primary{late}")
+        others = [one for one in self.servers if one not in {self.old, self.new}]
+        moving = [one for one in others if one.follows(self.old.name) == self.old.name]
+        away = [] if self._lossy else not_following(self.old, moving)
+        for one in moving:
+            text = f"follows {self.new.name} instead of {self.old.name}, by a reload"
+            if one.name in away:
+                text += "; it does not stream now, so it may need a new clone afterwards"
+            yield self._cost(one, "follow", text)
+
+    def _of_old(self) -> Cost:
         if self._lossy:
             fenced = (
-                f"{self.old.name} does not answer: make sure that it cannot start as a primary again"
+                "it does not answer: make sure that it cannot start as a primary again"
                 if self._standing == "silent"
-                else f"{self.old.name} is kept from starting as a primary"
+                else "it is kept from starting as a primary"
             )
             lost = f"what {self.old.name} had written last"
             text = f"{self._what}: {lost} may be lost; {fenced}"
-            return Cost(kind="switchover", server=self.old.name, text=text, loses=lost)
+            return self._cost(self.old, "switchover", text, loses=lost)
+        stays = self.old in self.servers
         text = (
-            f"{self._what}: {self.new.name} is {behind(self.old, self.new)} behind; no writes are accepted while {self.old.name} "
-            f"stops and {self.new.name} is promoted, about a second; clients of {self.old.name} must reconnect, and it follows "
-            f"{self.new.name} without a new clone"
+            f"primary → standby of {self.old.follows(self.new.name)}, without a new clone"
+            if stays
+            else "primary → taken away"
         )
-        others = [one for one in self.servers if one not in {self.old, self.new}]
-        if away := not_following(self.old, [one for one in others if one.follows(self.old.name) == self.old.name]):
-            text += f"; {', '.join(away)} may need a new clone afterwards, because it does not stream now"
-        return Cost(kind="switchover", server=self.old.name, text=text, seconds=1.0)
+        if self._standing != "primary":
+            return self._cost(self.old, "switchover", f"{text}; it takes no writes now")
+        text += (
+            f"; writes are refused for about {SECONDS:g} s, while it stops and {self.new.name} is promoted; its clients must "
+            "reconnect"
+        )
+        return self._cost(self.old, "switchover", text, seconds=SECONDS)
+
+    @staticmethod
+    def _cost(
+        server: TopologyServer,
+        kind: Literal["switchover", "promotion", "follow"],
+        text: str,
+        *,
+        seconds: float | None = None,
+        loses: str = "",
+    ) -> Cost:
+        return Cost(
+            kind=kind,
+            server=server.name,
+            host=server.host,
+            data_directory=server.data_directory,
+            text=f"{server.name}: {text}",
+            seconds=seconds,
+            loses=loses,
+        )
 
     def run(self) -> None:
         if refusal := self.refusal():

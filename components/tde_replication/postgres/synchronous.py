@@ -2,7 +2,7 @@
 Replication*)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal, Self
 
 from psycopg import sql
@@ -123,9 +123,9 @@ class SynchronousStandbys(OnPrimary):
             [[names]] = primary.known("SELECT current_setting('synchronous_standby_names')")
             return self.replace(names=names)
 
-    def cost(self, live: Self | None) -> Cost:
+    def costs(self, live: Self | None) -> Iterator[Cost]:
         del live
-        return Cost(kind="reload")
+        yield Cost(kind="reload")
 
     def create(self) -> Self:
         with session(self, self._purpose) as primary:

@@ -1,6 +1,6 @@
 """The tables of one database that a stack file wants encrypted, or in clear."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Self
 
 from tde_replication.postgres.copying import amount
@@ -44,12 +44,12 @@ class TableEncryption(OnPrimary):
         found = self._survey()
         return self.replace(to_encrypt=_names(found.to_encrypt), to_decrypt=_names(found.to_decrypt))
 
-    def cost(self, live: Self | None) -> Cost | None:
+    def costs(self, live: Self | None) -> Iterator[Cost]:
         del live
         found = self._survey()
-        if not found.tables:
-            return None
-        return Cost(kind="rewrite", text=in_words(found, self.database), size=sum(table.size for table in found.tables))
+        if found.tables:
+            size = sum(table.size for table in found.tables)
+            yield Cost(kind="rewrite", text=in_words(found, self.database), size=size)
 
     def create(self) -> Self:
         with session(self, self.identity, self.database) as server:

@@ -3,7 +3,7 @@
 It comes before every data directory and server: when those are looked at, the primary is where the stack file says.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, Self
 
 from tde_replication.errors import AccessDenied, Conflict, Unavailable
@@ -155,11 +155,11 @@ class Topology(Resource):
                 )
         return None
 
-    def cost(self, live: Self | None) -> Cost | None:
+    def costs(self, live: Self | None) -> Iterable[Cost]:
         # The engine asks for a refresh too, and what it has then for declared is what was found before: none or several.
         if live is None or self.primary in live.writers or not self._server(self.primary) or self._unable(live):
-            return None
-        return self._switchover(live).cost()
+            return ()
+        return self._switchover(live).costs()
 
     def _unable(self, live: Self) -> str | None:
         """Why there is no switchover to be made of it, whatever the servers say."""

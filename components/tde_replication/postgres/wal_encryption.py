@@ -1,5 +1,6 @@
 """Encrypted WAL on the primary; a standby's own is among its settings. (Percona pg_tde documentation, *WAL encryption*.)"""
 
+from collections.abc import Iterator
 from typing import ClassVar, Literal, LiteralString, Self
 
 from tde_replication.errors import Conflict, Unavailable
@@ -32,8 +33,9 @@ class WalEncryption(OnServer):
     def identity(self) -> str:
         return f"WAL of {self.name}"
 
-    def cost(self, live: Self | None) -> Cost | None:
-        return restart_cost(self.name, ["pg_tde.wal_encrypt"], self.restart) if self._restarts(live) else None
+    def costs(self, live: Self | None) -> Iterator[Cost]:
+        if self._restarts(live):
+            yield restart_cost(self.name, ["pg_tde.wal_encrypt"], self.restart)
 
     def refusal(self, live: Self) -> str | None:
         if self.restart == "refused" and self._restarts(live):

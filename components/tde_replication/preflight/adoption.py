@@ -39,7 +39,10 @@ def adoption(
         )
         with facts.unshared():
             live = declared.read()
-        return (declared.refusal_of_adoption(live), declared.cost(live)) if live else (None, None)
+        if live is None:
+            return None, None
+        cost = next((declared.placed(cost) for cost in declared.costs(live)), None)
+        return declared.refusal_of_adoption(live), cost
     except LoginFailed as refused:
         if _takes_connections(placement):
             refusal = (

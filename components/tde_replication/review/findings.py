@@ -1,26 +1,22 @@
 """What a preview means: who is interrupted, what is lost, what drifted, what the stack file changes, what is not known."""
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Any
 
-from tde_replication.records import Cost
+from tde_replication.records import Cost, roughly
 from tde_replication.review.changes import Change, called, compared, drifted
+from tde_replication.review.effects import INTERRUPTIONS, Effect, effects
 from tde_replication.review.policies import Environment, Finding, Plan, judged
-from tde_replication.review.preview import UNKNOWN, Inputs, Preview, Step
+from tde_replication.review.preview import UNKNOWN, Preview, Step
+from tde_replication.review.servers import Servers, costs_of
 from tde_replication.review.values import flat
-from tde_replication.status.words import size
 
-CLUSTER = "cluster"
-"""Stands for what is of no single server."""
 NAMED = 4
 """As many are named in a verdict."""
 _FRAMES = ("pulumi:", "tde:")
 """What only holds others: the stack, providers, this project's components."""
-_SAID = {"reload": "reloads its configuration", "rotation": "rotates its principal key"}
-"""Of costs without a text."""
 
 
 class Verdict(IntEnum):
@@ -31,16 +27,6 @@ class Verdict(IntEnum):
     INTERRUPTS = 2
     LOSES = 3
     REFUSED = 4
-
-
-@dataclass(frozen=True)
-class Effect:
-    """What one server goes through."""
-
-    server: str
-    kind: str
-    """restart, reload, clone, rotation, switchover, rewrite, by hand; start, stop, move; refused."""
-    text: str
 
 
 @dataclass(frozen=True)
@@ -64,6 +50,8 @@ class Review:
     asked_all: bool = True
     """Whether every question of it got an answer."""
     losses: list[str] = field(default_factory=list)
+    roles: dict[str, str] = field(default_factory=dict)
+    """primary or standby, by server: as it is now."""
     effects: list[Effect] = field(default_factory=list)
     drift: list[Change] = field(default_factory=list)
     declared: list[Change] = field(default_factory=list)
@@ -88,8 +76,9 @@ def review(
     planned = [
         step for step in preview.steps.values() if step.operation != "same" and not step.token.startswith(_FRAMES)
     ]
-    servers = _Servers(preview)
-    made.effects = list(dict.fromkeys([*_refusals(preview, servers), *_effects(preview, planned, servers)]))
+    servers = Servers(preview)
+    costs = list(costs_of(preview, planned, servers))
+    made.roles, made.effects = servers.roles, effects(preview, planned, costs, servers)
     for step in planned:
         drift, declared, whole = compared(step)
         made.drift += drift
@@ -97,7 +86,8 @@ def review(
         made.diff.append(Altered(step.operation, called(step), tuple(whole)))
     if not preview.complete:
         made.drift += [change for step in preview.steps.values() if step not in planned for change in drifted(step)]
-    made.losses = list(dict.fromkeys(_losses(preview, planned)))
+    made.drift.sort(key=lambda one: one.resource)  # their order in the events is another each time
+    made.losses = list(dict.fromkeys(_losses(planned, costs)))
     made.unknown = list(_unknown(preview, planned))
     told = {cost.text for cost in preview.costs} | {one.why for one in preview.unasked}
     made.notes = [
@@ -114,12 +104,12 @@ def review(
         plan = Plan(
             primaries=servers.primaries,
             effects=made.effects,
-            costs=list(_costs(preview, planned, servers)),
+            costs=costs,
             now=now or datetime.now(UTC),
             labels=labels,
-            facts=preview.facts,
-            keys=[str(step.inputs.get("key")) for step in keys],
-            replaced_keys=[str(step.inputs.get("key")) for step in keys if step.operation in {"delete", "replace"}],
+            facts=[servers.placed(fact) for fact in preview.facts],
+            keys=[servers.key(step) for step in keys],
+            replaced_keys=[servers.key(step) for step in keys if step.operation in {"delete", "replace"}],
             caps={
                 servers.of(step): str(step.inputs.get("settings", {}).get("max_slot_wal_keep_size", "-1"))
                 for step in there
@@ -133,91 +123,8 @@ def review(
     return made
 
 
-class _Servers:
-    """Which server a resource is of."""
-
-    def __init__(self, preview: Preview) -> None:
-        self._by_place: dict[tuple[Any, Any], str] = {}
-        self.roles: dict[str, str] = {}
-        self.primaries: set[str] = set()
-        """Those that are there."""
-        for step in preview.steps.values():
-            if step.type in {"Server", "DataDirectory"}:
-                name = str(step.inputs.get("name", step.name))
-                for inputs in (step.declared, step.found, step.recorded):
-                    if inputs:
-                        self._by_place.setdefault(_place(inputs), name)
-                if step.type == "Server":
-                    now = step.found or step.recorded or step.inputs
-                    self.roles[name] = "primary" if now.get("recovery") == "none" else "standby"
-                    if step.recorded and self.roles[name] == "primary":
-                        self.primaries.add(name)
-
-    def of(self, step: Step) -> str:
-        if step.type in {"Server", "DataDirectory"}:
-            return str(step.inputs.get("name", step.name))
-        return self._by_place.get(_place(step.inputs), CLUSTER)
-
-    def described(self, name: str) -> str:
-        return f"{name} ({self.roles[name]})" if name in self.roles else name
-
-
-def _place(inputs: Inputs) -> tuple[Any, Any]:
-    return inputs.get("host"), inputs.get("dataDirectory")
-
-
-def _refusals(preview: Preview, servers: _Servers) -> Iterator[Effect]:
-    for message in [] if preview.complete else preview.messages:
-        if message.severity == "error" and message.text not in {"preview failed", "update failed"}:
-            step = preview.steps.get(message.urn)
-            yield Effect(servers.of(step) if step else CLUSTER, "refused", message.text)
-
-
-def _effects(preview: Preview, planned: list[Step], servers: _Servers) -> Iterator[Effect]:
-    """The costs of what is planned, and what its operations mean."""
-    for cost in _costs(preview, planned, servers):
-        yield Effect(cost.server, cost.kind, _cost(cost))
-    for step in planned:
-        server = servers.of(step)
-        match step.type, step.operation:
-            case "Server", "create":
-                yield Effect(server, "start", "is started" if step.recorded else "is new")
-            case "Server", "replace":
-                yield Effect(server, "stop", "is stopped and started again on its new data directory")
-            case "Server", "delete":
-                yield Effect(server, "stop", "is stopped and taken away")
-            case "Container", "replace":
-                yield Effect(step.name, "stop", "its container is replaced: it is stopped and started")
-            case "DataDirectory", "delete":
-                yield Effect(server, "stop", _fate(step))
-
-
-def _costs(preview: Preview, planned: list[Step], servers: _Servers) -> Iterator[Cost]:
-    """Those of what is planned, each with its server."""
-    for cost in preview.costs:
-        where = [servers.of(step) for step in planned if not cost.of or step.type == cost.of]
-        # One resource says who is the primary, and is of no server itself.
-        if where and (not cost.server or cost.server in where or cost.of == "Topology"):
-            yield replace(cost, server=cost.server or where[0])
-
-
-def _cost(cost: Cost) -> str:
-    words = cost.text.removeprefix(f"{cost.server}: ") or _SAID.get(cost.kind, cost.kind)
-    if cost.size is not None and cost.free is not None:
-        fits = "it fits" if cost.free >= cost.size else "it does not fit"
-        words += f" ({size(cost.free)} are free: {fits})"
-    if cost.seconds is not None:
-        words += f" (about {cost.seconds:g} s)"
-    return words
-
-
-def _fate(step: Step) -> str:
-    directory = step.inputs.get("dataDirectory", "its data directory")
-    return f"{directory} is {'removed' if step.inputs.get('disposable') else 'set aside'}"
-
-
-def _losses(preview: Preview, planned: list[Step]) -> Iterator[str]:
-    yield from (cost.loses for cost in preview.costs if cost.loses and any(cost.of == step.type for step in planned))
+def _losses(planned: list[Step], costs: list[Cost]) -> Iterator[str]:
+    yield from (cost.loses for cost in costs if cost.loses)
     for step in planned:
         match step.token, step.operation:
             case "vault:index/mount:Mount", "delete" | "replace":
@@ -245,7 +152,7 @@ def _unknown(preview: Preview, planned: list[Step]) -> Iterator[str]:
     yield from (f"known during up: {keys} of {', '.join(steps)}" for keys, steps in late.items())
 
 
-def _verdict(preview: Preview, made: Review, servers: _Servers) -> tuple[Verdict, str]:
+def _verdict(preview: Preview, made: Review, servers: Servers) -> tuple[Verdict, str]:
     interrupted = _interrupted(made, servers)
     against = list(dict.fromkeys(one.policy for one in made.policies if one.mandatory))
     if any(effect.kind == "refused" for effect in made.effects):
@@ -268,10 +175,19 @@ def _verdict(preview: Preview, made: Review, servers: _Servers) -> tuple[Verdict
     return found
 
 
-def _interrupted(made: Review, servers: _Servers) -> str:
-    hit = [one.server for one in made.effects if one.kind in {"restart", "stop", "switchover", "rewrite"}]
-    names = sorted(dict.fromkeys(hit), key=lambda name: (servers.roles.get(name) != "primary", hit.index(name)))
-    return _listed([servers.described(name) for name in names])
+def _interrupted(made: Review, servers: Servers) -> str:
+    """Whom, the primary first, and for how long, where that is known."""
+    hit = [one for one in made.effects if one.kind in INTERRUPTIONS]
+    away = {one.server: one.seconds for one in made.effects if one.kind in {"clone", "restart"} and one.seconds}
+    hit.sort(key=lambda one: servers.roles.get(one.server) != "primary")
+    told = []
+    for one in hit:
+        cluster, seconds = servers.cluster_of(one.server), away.get(one.server)
+        if one.kind == "switchover" and one.seconds:
+            told.append(f"writes{cluster and f' to {cluster}'} for about {roughly(one.seconds)}")
+        else:
+            told.append(servers.described(one.server, f"for about {roughly(seconds)}" if seconds else ""))
+    return _listed(list(dict.fromkeys(told)))
 
 
 def _listed(names: list[str]) -> str:

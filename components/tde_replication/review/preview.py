@@ -51,6 +51,8 @@ class Step:
     """As the refresh found them; None: it is gone, or was in no state."""
     declared: Inputs | None = None
     """None: it is not declared."""
+    parent: str = ""
+    """The URN of the resource that it is a part of."""
 
     @property
     def type(self) -> str:
@@ -63,7 +65,12 @@ class Step:
 
     @property
     def name(self) -> str:
-        return self.urn.split("::", 3)[3]
+        return _name(self.urn)
+
+    @property
+    def part_of(self) -> str:
+        """The name of its parent: of a server, its cluster's."""
+        return _name(self.parent) if self.parent else ""
 
     @property
     def inputs(self) -> Inputs:
@@ -148,6 +155,7 @@ def _digest(digest: Mapping[str, Any]) -> Preview:
     made = Preview()
     for event in digest["steps"]:
         step = made.step(event["urn"])
+        step.parent = _parent(event.get("newState")) or _parent(event.get("oldState")) or step.parent
         old, new = _inputs(event.get("oldState")), _inputs(event.get("newState"))
         if event["op"] == "refresh":
             step.recorded, step.found = old, new
@@ -198,6 +206,7 @@ class _Stream:
 
     def _started(self, of: Mapping[str, Any]) -> None:
         step, old, new = self.made.step(of["urn"]), _inputs(of.get("old")), _inputs(of.get("new"))
+        step.parent = _parent(of.get("new")) or _parent(of.get("old")) or step.parent
         if of["op"] == "refresh":
             self._refreshing.add(of["urn"])
             step.recorded = step.found = old
@@ -209,7 +218,7 @@ class _Stream:
     def _said(self, message: Mapping[str, Any]) -> None:
         match records.read(message["message"]):
             case Cost() as cost if self._planning:
-                self._early = [one for one in self._early if (one.of, one.server) != (cost.of, cost.server)]
+                self._early = [one for one in self._early if _whose(one) != _whose(cost)]
                 self.made.costs.append(cost)
             case Cost() as cost:
                 self._early.append(cost)
@@ -219,6 +228,10 @@ class _Stream:
                 self.made.facts.append(fact)
             case _ if message.get("severity") != "debug" and not message.get("ephemeral"):
                 _message(self.made, message)
+
+
+def _whose(cost: Cost) -> tuple[str, ...]:
+    return cost.of, cost.server, cost.host, cost.data_directory
 
 
 def _plan(step: Step, operation: str, old: Inputs | None, new: Inputs | None) -> None:
@@ -244,6 +257,14 @@ def _message(made: Preview, event: Mapping[str, Any]) -> None:
             return
     if text:
         made.messages.append(Message(severity, _PROBLEM.sub("", text.removeprefix(f"{severity}: ")), urn))
+
+
+def _name(urn: str) -> str:
+    return urn.split("::", 3)[3]
+
+
+def _parent(state: Mapping[str, Any] | None) -> str:
+    return str((state or {}).get("parent") or "")
 
 
 def _inputs(state: Mapping[str, Any] | None) -> Inputs | None:

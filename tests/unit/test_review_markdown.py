@@ -72,6 +72,8 @@ def everywhere(text: str, stack: str = "orders") -> Stream:
     stream = Stream(stack).change("Server", text.replace("$", ""), recorded, found, {**found, text: "1"})
     stream.record(Cost(kind="restart", server=text, text=text, loses=text, of="Server"))
     stream.record(Unasked(what=text, why=text))
+    clone = {"host": "ssh://db2", "follows": "the primary"}
+    stream.change("DataDirectory", "db2", clone, {**clone, "follows": text}, clone)
     return stream.say(text, "warning").say(text, "error", stream.urn("Server", text.replace("$", "")))
 
 
@@ -100,6 +102,13 @@ def test_a_code_span_holds_its_text_on_one_line(text: str) -> None:
 def test_words_stay_words() -> None:
     told = "server db1 will be restarted: max_connections can only change at start (21.4 MiB), run `up` again."
     assert prose(told) == told
+
+
+def test_a_server_s_row_says_what_it_is_now() -> None:
+    before = server("db2", settings={})
+    stream = Stream().change("Server", "db2", before, before, {**before, "settings": {"a": "b"}})
+    stream.record(Cost(kind="promotion", server="db2", text="db2: standby → primary", of="Server"))
+    assert "| `db2` standby | standby → **primary** |\n" in as_markdown([review(read(stream.text))])
 
 
 def test_the_stack_s_name_cannot_leave_the_summary() -> None:

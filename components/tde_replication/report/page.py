@@ -14,6 +14,7 @@ from tde_replication.report.markup import Child, prose, tag
 from tde_replication.report.picture import icon, kind, levels, lock, picture, role, state
 from tde_replication.report.words import GLOSSARY, LEVELS, SCOPE, WELL_IN_CLEAR
 from tde_replication.review import Review
+from tde_replication.review.words import in_words
 from tde_replication.status.due import Due, day, due
 from tde_replication.status.encryption_checks import is_encrypted, not_encrypted
 from tde_replication.status.figures import amounts, faults, pg_tde, wal
@@ -190,8 +191,9 @@ def _drift(snapshot: Snapshot, review: Review | None) -> Element:
         words = "Not everything could be asked, so there may be more than this page shows."
         parts.append(tag("p", icon(Level.UNKNOWN), words, class_="line"))
     if review.drift:
-        found = [(one.resource, one.what or "—", one.found or "—", one.declared or "—") for one in review.drift]
-        names = ("Of", "What", "Found", "Declared")
+        drift = map(in_words, review.drift)
+        found = [(one.resource, one.what or "—", one.found or "—", one.declared or "—") for one in drift]
+        names = ("Of", "What", "Found", "After the next update")
         words = "Somebody has changed this without the stack file. The next update sets it back."
         parts += [tag("p", words), table(title, names, found)]
     elif not parts:

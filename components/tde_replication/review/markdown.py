@@ -10,14 +10,16 @@ from dataclasses import dataclass
 
 from tde_replication.errors import escaped
 from tde_replication.review.changes import Change
+from tde_replication.review.effects import Effect
 from tde_replication.review.findings import Altered, Review, Verdict
 from tde_replication.review.plain import brief, by_server, cut, gathered, policies_told, violation, worst_first
+from tde_replication.review.words import in_words
 
 LIMIT = 65_536
 """Characters that GitHub takes as a comment. Bytes are counted here: there are never less of them."""
 _WORD = re.compile(r"[(']?(?![0-9a-f]{7})[A-Za-z0-9]+(?:[._/'-][A-Za-z0-9]+)*[)']?[.,;:]?[)']?")
 """A word, number or path that no forge makes anything of; not the abbreviation of a commit."""
-_CODE = re.compile(r"`[A-Za-z]+`[.,;:]?")
+_CODE = re.compile(r"`[A-Za-z]+`[.,;:]?|→")
 _LINKED = re.compile(r"www\.|GH-|://", re.IGNORECASE)
 LONG = 1000
 """A longer sentence is cut."""
@@ -93,11 +95,11 @@ def _parts(review: Review, *, alone: bool) -> list[_Part]:
     title = f"{_MARKS[review.verdict]} {code(cut(review.stack or 'the stack'))}: **{_sentence(review)}**"
     head = f"### {title}" if alone else f"<details><summary>{_summary(review)}</summary>"
     rows = [
-        f"| {code(cut(server))} | {'<br>'.join(prose(cut(effect.text, LONG)) for effect in effects)} |"
+        f"| {_server(review, server)} | {'<br>'.join(map(_effect, effects))} |"
         for server, effects in by_server(review.effects)
     ]
     sections: list[tuple[int, str, list[str]]] = [
-        (2, "**Changed behind Pulumi's back** (found → declared)", [*map(_change, review.drift)]),
+        (2, "**Changed behind Pulumi's back** (found → after `up`)", [_change(in_words(one)) for one in review.drift]),
         (3, "**The stack file changes**", [*map(_change, gathered(review.declared))]),
         (4, "**Not known**", [f"- {prose(cut(one, LONG))}" for one in review.unknown]),
         (4, "**Said by the preview**", [f"- {prose(cut(one, LONG))}" for one in review.notes]),
@@ -116,6 +118,15 @@ def _parts(review: Review, *, alone: bool) -> list[_Part]:
     return parts
 
 
+def _effect(effect: Effect) -> str:
+    text = prose(cut(effect.text, LONG))
+    return text.replace("→ primary", "→ **primary**", 1) if effect.kind == "promotion" else text
+
+
+def _server(review: Review, name: str) -> str:
+    return " ".join(filter(None, [code(cut(name)), review.roles.get(name, "")]))
+
+
 def _sentence(review: Review) -> str:
     return prose(cut(review.sentence))
 
@@ -131,7 +142,7 @@ def _change(change: Change) -> str:
     resource = prose(cut(change.resource))
     if change.what:
         return f"- {resource}, {code(cut(change.what))}: {_value(change.found)} → {_value(change.declared)}"
-    before = f"{change.found} → " if change.found else ""
+    before = f"{prose(cut(change.found, LONG))} → " if change.found else ""
     return f"- {resource}: {before}{prose(cut(change.declared, LONG))}"
 
 

@@ -7,19 +7,22 @@ from itertools import groupby
 
 from tde_replication.errors import escaped
 from tde_replication.review.changes import Change
-from tde_replication.review.findings import Effect, Review
+from tde_replication.review.effects import Effect
+from tde_replication.review.findings import Review
 from tde_replication.review.policies import Finding
 from tde_replication.review.reviewed import digest
+from tde_replication.review.words import in_words
 
+DRIFT = "changed behind Pulumi's back (found → after `up`)"
 LINES = 20
 """As many of one kind are shown on a terminal."""
 WIDTH = 160
 """A longer value is cut."""
 
 
-def as_text(reviews: Sequence[Review]) -> str:
-    """The worst first."""
-    return "\n\n".join("\n".join(_stack(one)) for one in worst_first(reviews))
+def as_text(reviews: Sequence[Review], *, done: bool = False) -> str:
+    """The worst first. `done`: of an `up` that has ended, without what only a plan can be asked for."""
+    return "\n\n".join("\n".join(_stack(one, done=done)) for one in worst_first(reviews))
 
 
 def as_json(reviews: Sequence[Review]) -> str:
@@ -66,15 +69,17 @@ def violation(finding: Finding) -> str:
     return f"{finding.policy} ({'refuses' if finding.mandatory else 'warning'}): {finding.text}"
 
 
-def _stack(review: Review) -> Iterator[str]:
+def _stack(review: Review, *, done: bool) -> Iterator[str]:
     yield _line(f"{review.stack or 'the stack'}: {review.sentence}")
     servers = by_server(review.effects)
     width = max((len(server) for server, _ in servers), default=0)
     for server, effects in servers:
         for effect in effects:
             yield f"  {_line(server):<{width}}  {_indented(effect.text, width + 4)}"
-    yield from _section("changed behind Pulumi's back (found → declared)", [*map(_change, review.drift)])
+    yield from _section(DRIFT, [_change(in_words(one)) for one in review.drift])
     yield from _section("the stack file changes", [*map(_change, gathered(review.declared))])
+    if done:
+        return
     yield from _section("not known", review.unknown)
     if told := policies_told(review):
         yield f"policies: {told}"

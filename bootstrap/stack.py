@@ -5,11 +5,9 @@ Pulumi does.
 """
 
 import json
-import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +16,7 @@ from pathlib import Path
 
 from bootstrap import embedded, policies, private
 from bootstrap.asking import Asking
+from bootstrap.locks import is_dead
 from bootstrap.project import BootstrapError, Project, say
 from tde_replication import review, unasked
 from tde_replication.errors import UserError, escaped
@@ -45,8 +44,24 @@ class Stack:
             if self.name == LOCAL and not self._was_encrypted():
                 asking.begin()
             code = self._ready() or self._agreed()
-            code = code or self._pulumi("up", "--suppress-outputs", "--yes", "--skip-preview", *self._policy_options())
-            return code or self._tell(asking)
+            return code or self._update() or self._tell(asking)
+
+    def _update(self) -> int:
+        """Where nobody has seen a preview, say afterwards what it was; of a first one, the summary says it."""
+        options = ["--suppress-outputs", "--yes", "--skip-preview", *self._policy_options()]
+        if not self._is_unasked:
+            return self._pulumi("up", *options)
+        code, read = self._with_events("up", *options)
+        if not code and read and any(step.recorded for step in read.steps.values()):
+            found = review.review(read)
+            if found.diff:
+                say("what this `up` did, as `make preview` says it:\n" + review.as_text([found], done=True))
+        return code
+
+    @property
+    def _is_unasked(self) -> bool:
+        """Whether it is updated without a word."""
+        return self.name in VAULTS and self.environ.get("REVIEWED") is None
 
     def _was_encrypted(self) -> bool:
         """By the last update, as far as that is known without asking an engine."""
@@ -91,51 +106,44 @@ class Stack:
         policies.ensure(self.project)
         return policies.options(file)
 
-    def _expect(self, reviewed: str, found: review.Review | None) -> None:
-        """Raises `BootstrapError` where that plan is not the one that was reviewed."""
-        plan = review.digest(found) if found else ""
-        to_do = found is None or found.diff or not found.complete
-        if to_do and (not plan or plan != reviewed):
-            why = (
-                f"its digest is {plan or 'not known'}, and {reviewed} was reviewed"
-                if reviewed
-                else "no reviewed plan is known"
-            )
-            raise BootstrapError(
-                f"the plan of stack {self.name} has not been reviewed: {why}. Nothing was changed. Review it again"
-            )
-
     def _reviewed(self) -> tuple[int, review.Review | None]:
         """A preview, and what it means in a few lines. That is read from Pulumi's own events, which hold no secret in clear."""
         file = policies.file_of(self.project, self.name, self.environ)
         environment = review.environment(file) if file else None
         options = self._policy_options()
-        with tempfile.TemporaryDirectory() as directory:
-            log = Path(directory) / "events"
-            if file:
-                self.environ.update(policies.ASKED)
-            self.environ["PULUMI_DEBUG_COMMANDS"] = "true"  # without it, Pulumi has no --event-log
-            code = self._pulumi("preview", "--event-log", str(log), *options)
-            del self.environ["PULUMI_DEBUG_COMMANDS"]
-            try:
-                read = review.read(log.read_text(), "the event log of `pulumi preview`")
-            except (OSError, UserError):
-                return code, None  # it said itself what is wrong
+        if file:
+            self.environ.update(policies.ASKED)
+        code, read = self._with_events("preview", *options)
+        if read is None:
+            return code, None  # Pulumi said itself what is wrong
         found = review.review(read, environment, labels=policies.labels(self.environ))
         say(review.as_text([found]))
         return code or int(any(one.mandatory for one in found.policies)), found
 
+    def _with_events(self, command: str, *options: str) -> tuple[int, review.Preview | None]:
+        """Run a command of Pulumi's, and read its events."""
+        with tempfile.TemporaryDirectory() as directory:
+            log = Path(directory) / "events"
+            self.environ["PULUMI_DEBUG_COMMANDS"] = "true"  # without it, Pulumi has no --event-log
+            code = self._pulumi(command, "--event-log", str(log), *options)
+            del self.environ["PULUMI_DEBUG_COMMANDS"]
+            try:
+                return code, review.read(log.read_text(), f"the event log of `pulumi {command}`")
+            except (OSError, UserError):
+                return code, None
+
     def _agreed(self) -> int:
         """Show what an update means, and ask whether to make it; this project's own stacks are updated without a word. With
         REVIEWED, the digest of a plan, the yes was given to that plan, and to no other."""
-        reviewed = self.environ.get("REVIEWED")
-        if self.name in VAULTS and reviewed is None:
+        if self._is_unasked:
             return 0
+        reviewed = self.environ.get("REVIEWED")
         code, found = self._reviewed()
         if code:
             return code
         if reviewed is not None:
-            self._expect(reviewed, found)
+            if why := review.objection(reviewed, found):
+                raise BootstrapError(f"the plan of stack {self.name} has not been reviewed: {why}")
             return 0
         if self.environ.get("PULUMI_SKIP_CONFIRMATIONS", "").lower() in {"true", "1"}:
             return 0
@@ -236,7 +244,7 @@ class Stack:
     def release(self) -> int:
         """Take away the lock of a Pulumi that was killed on this machine: nobody else will."""
         locks = list((self.project.state / ".pulumi" / "locks").glob(f"**/{self._project_name()}/{self.name}/*.json"))
-        if not self._own_state() or not locks or not all(map(_is_dead, locks)):
+        if not self._own_state() or not locks or not all(map(is_dead, locks)):
             return 0
         say(f"stack {self.name}: the Pulumi that had locked it was killed; unlocking")
         return self._pulumi("cancel", "--yes")
@@ -274,17 +282,3 @@ class Stack:
         return subprocess.run(
             command, cwd=self.project.root, env=self.environ, capture_output=True, text=True, check=False
         )
-
-
-def _is_dead(lock: Path) -> bool:
-    """Whether the process that wrote this lock of a file backend has ended."""
-    try:
-        holder = json.loads(lock.read_text())
-        if holder["hostname"] != socket.gethostname():
-            return False
-        os.kill(int(holder["pid"]), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, ValueError, KeyError):
-        return False
-    return False

@@ -36,7 +36,7 @@ def under(project: Project, name: str, rules: str = '{"primary-in-window": {"win
 
 
 def stack(trial: Trial) -> list[str]:
-    trial.previews(RESTART)
+    trial.writes(RESTART)
     trial.stack("production", embedded_vault=False, PULUMI_SKIP_CONFIRMATIONS="true").up()
     return trial.asked
 
@@ -57,7 +57,7 @@ def test_a_cost_that_a_policy_refuses_updates_nothing(trial: Trial, capsys: pyte
 
 def test_the_environment_of_a_run_outranks_what_the_stack_file_names(trial: Trial) -> None:
     under(trial.project, "lax")
-    trial.previews(RESTART)
+    trial.writes(RESTART)
     for name in ("strict", ""):
         before = len(trial.asked)
         trial.stack("production", embedded_vault=False, PULUMI_SKIP_CONFIRMATIONS="true", POLICIES=name).up()
@@ -95,7 +95,7 @@ def test_a_mistake_in_an_environment_is_told_before_anything_is_asked(trial: Tri
 
 
 def update(trial: Trial, events: str, plan: str, name: str = "production") -> int:
-    trial.previews(events)
+    trial.writes(events)
     return trial.stack(name, embedded_vault=False, REVIEWED=plan).up()
 
 

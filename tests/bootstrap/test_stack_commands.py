@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -46,11 +47,12 @@ class Trial:
         backend = {"PULUMI_BACKEND_URL": self.project.backend, **more}
         return Stack(self.project, name, self.commands.environ(**backend), embedded_vault)
 
-    def previews(self, events: str) -> None:
-        """Have `pulumi preview` write them where it is told to."""
+    def writes(self, events: str, command: str = "preview", code: int = 0) -> None:
+        """Have a command of Pulumi's write them where it is told to, and end with `code`."""
         file = self.commands.directory / "events"
         file.write_text(events)
-        self.pulumi(f'{PULUMI}; [ "$1" != preview ] || {{ [ "$PULUMI_DEBUG_COMMANDS" ] && cp "{file}" "$3"; }}')
+        copied = f'[ "$PULUMI_DEBUG_COMMANDS" ] && cp "{file}" "$3" && exit {code}'
+        self.pulumi(f'{PULUMI}; [ "$1" != {command} ] || {{ {copied}; }}')
 
     def exists(self, outputs: dict[str, object] | None = None) -> None:
         path = self.project.state / ".pulumi" / "stacks" / "trial" / "local.json"
@@ -72,7 +74,7 @@ class Trial:
 
     @staticmethod
     def _calls(path: Path) -> list[str]:
-        return path.read_text().splitlines() if path.exists() else []
+        return re.sub(r"(?<= --event-log )\S+", "FILE", path.read_text()).splitlines() if path.exists() else []
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ def test_up_selects_updates_and_shows_the_summary(trial: Trial, capsys: pytest.C
     assert "psql" in told.err
     assert trial.asked == [
         "stack select --create local",
-        "up --suppress-outputs --yes --skip-preview --stack local",
+        "up --event-log FILE --suppress-outputs --yes --skip-preview --stack local",
         "stack output --json --stack local",
     ]
 
@@ -166,6 +168,41 @@ def test_a_failed_up_shows_no_summary(trial: Trial, capsys: pytest.CaptureFixtur
     assert trial.asked[-1].startswith("up ")
 
 
+ROLE = {"passwordMatches": True}
+
+
+@pytest.mark.parametrize("stack", ["local", "docker"])
+def test_an_update_that_nobody_saw_a_preview_of_says_what_it_repaired(
+    trial: Trial, capsys: pytest.CaptureFixture[str], stack: str
+) -> None:
+    drifted = Stream(stack).change("ReplicationRole", "replicator", ROLE, {"passwordMatches": False}, ROLE)
+    trial.writes(drifted.say("NOT ENCRYPTED", "warning").text, "up")
+    assert trial.stack(stack).up() == 0
+    assert capsys.readouterr().err.partition("try:")[0].partition("then:")[0] == (
+        "what this `up` did, as `make preview` says it:\n"
+        f"{stack}: changes without interruption\n"
+        "changed behind Pulumi's back (found → after `up`):\n"
+        "  ReplicationRole replicator: its password was changed → it is set again; nobody is disconnected\n"
+    )
+    assert not [call for call in trial.asked if call.startswith("preview")]
+
+
+@pytest.mark.parametrize(
+    ("events", "code"),
+    [
+        (Stream("local").refresh("ReplicationRole", "replicator", ROLE, ROLE), 0),  # nothing to do
+        (Stream("local").plan("create", "ReplicationRole", "replicator", None, ROLE), 0),  # the first one
+        (Stream("local").change("ReplicationRole", "replicator", ROLE, {"passwordMatches": False}, ROLE), 3),
+    ],
+)
+def test_where_there_is_no_more_to_say_the_summary_is_all(
+    trial: Trial, capsys: pytest.CaptureFixture[str], events: Stream, code: int
+) -> None:
+    trial.writes(events.text, "up", code)
+    assert trial.stack().up() == code
+    assert "what this `up` did" not in capsys.readouterr().err
+
+
 UPDATE = "up --suppress-outputs --yes --skip-preview --stack production"
 EVENTS = changed(Stream("production").record(Cost(kind="restart", server="db1", of="Server")), max_connections="9").text
 
@@ -174,7 +211,7 @@ EVENTS = changed(Stream("production").record(Cost(kind="restart", server="db1", 
 def test_a_stack_that_is_not_ours_is_updated_after_a_yes_to_its_review(
     trial: Trial, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, answer: str, *, goes_on: bool
 ) -> None:
-    trial.previews(EVENTS)
+    trial.writes(EVENTS)
     monkeypatch.setattr(sys, "stdin", Terminal(f"{answer}\n"))
     assert (trial.stack("production", embedded_vault=False).up() == 0) == goes_on
     said = capsys.readouterr()
@@ -203,7 +240,7 @@ def test_a_failed_preview_updates_nothing(trial: Trial) -> None:
 
 
 def test_a_preview_ends_with_its_review(trial: Trial, capsys: pytest.CaptureFixture[str]) -> None:
-    trial.previews(EVENTS)
+    trial.writes(EVENTS)
     assert trial.stack().preview() == 0
     assert capsys.readouterr().err.startswith("production: interrupts db1 (primary); loses nothing\n")
 

@@ -9,6 +9,17 @@ from tde_replication.review.markdown import as_markdown
 from tde_replication.review.plain import as_json, as_text
 from tde_replication.review.policies import environment
 from tde_replication.review.preview import Preview, read
-from tde_replication.review.reviewed import digest
+from tde_replication.review.reviewed import digest, objection
 
-__all__ = ["Preview", "Review", "as_json", "as_markdown", "as_text", "digest", "environment", "read", "review"]
+__all__ = [
+    "Preview",
+    "Review",
+    "as_json",
+    "as_markdown",
+    "as_text",
+    "digest",
+    "environment",
+    "objection",
+    "read",
+    "review",
+]

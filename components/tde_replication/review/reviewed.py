@@ -29,6 +29,18 @@ def digest(review: Review) -> str:
     return hashlib.sha256(json.dumps(does).encode()).hexdigest()[:40]
 
 
+def objection(reviewed: str, found: Review | None) -> str:
+    """Why a plan is not the one with the digest `reviewed`; empty: it is, or there is nothing to do."""
+    plan = digest(found) if found else ""
+    to_do = found is None or found.diff or not found.complete
+    if not to_do or (plan and plan == reviewed):
+        return ""
+    why = (
+        f"its digest is {plan or 'not known'}, and {reviewed} was reviewed" if reviewed else "no reviewed plan is known"
+    )
+    return f"{why}. Nothing was changed. Review it again"
+
+
 def header(reviews: Sequence[Review]) -> str:
     """A line of a comment that says of each stack which plan it shows; nobody sees it."""
     plans = {one.stack: found for one in reviews if STACK.fullmatch(one.stack) and (found := digest(one))}

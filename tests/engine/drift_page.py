@@ -51,7 +51,8 @@ engine: it does what the second column says, compares the plan, runs `up`, and w
 is made of the same table.
 
 A reload disturbs nobody; a restart ends connections, and is shown in the preview (`restart: refused` forbids it); a new base
-backup is shown with its size. With `disposable: true` the old data is then removed, else set aside by rename.
+backup is shown with its size, and with its time where that server's last one was measured. With `disposable: true` the old
+data is then removed, else set aside by rename.
 
 ## What is watched
 

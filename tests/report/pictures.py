@@ -1,23 +1,25 @@
-"""python -m tests.report.pictures: the pictures of the HTML page in docs/pictures.
+"""python -m tests.report.pictures: the pictures in docs/pictures.
 
-Three are of clusters that were really there: `make status ARGS=--json` wrote their status documents in `clusters`, of a healthy
-cluster of these tests, of the same with db3 stopped, and with the primary stopped. Those tests encrypt nothing, so the others are
-of an example, which is made up.
+Three of the HTML page are of clusters that were really there: `make status ARGS=--json` wrote their status documents in
+`clusters`, of a healthy cluster of these tests, of the same with db3 stopped, and with the primary stopped. Those tests encrypt
+nothing, so the others are of an example, which is made up. One is of the comment on a pull request: the review in docs/review.md.
 """
 
 from datetime import timedelta
 from pathlib import Path
 
+from markdown_it import MarkdownIt
 from playwright.sync_api import Browser, FloatRect, Page
 
 from tde_replication.report.page import report
-from tde_replication.review import Review
+from tde_replication.review import Review, as_markdown
 from tde_replication.review.changes import Change
 from tde_replication.status.model import OnDisk, Server, Snapshot
 from tde_replication.status.verdict import judge
 from tests.report.browser import browser
 from tests.report.png import with_fewer_colours
 from tests.unit.clusters import TIME, encryption, healthy
+from tests.unit.review_example import orders
 
 HERE = Path(__file__).resolve().parent
 PICTURES = HERE.parents[1] / "docs" / "pictures"
@@ -70,19 +72,45 @@ def between(page: Page, first: str | None, last: str | None) -> FloatRect:
     }
 
 
+COMMENT = """\
+body { margin: 16px; font: 14px/1.5 "Liberation Sans", Arial, sans-serif; color: #1f2328; background: #fff }
+article { max-width: 920px; border: 1px solid #d1d9e0; border-radius: 6px; padding: 16px }
+h3 { margin: 0 0 16px; font-size: 18px; font-weight: 600 }
+p, ul, table { margin: 0 0 12px }
+ul { padding-left: 24px }
+table { border-collapse: collapse }
+th, td { border: 1px solid #d1d9e0; padding: 6px 13px; text-align: left; vertical-align: top }
+th:first-child, td:first-child { white-space: nowrap }
+tr:nth-child(2n) { background: #f6f8fa }
+i { display: inline-block; width: 14px; height: 14px; border-radius: 7px; background: #f6893c }
+code { padding: 2px 5px; border-radius: 6px; background: #818b981f; font: 12px "Liberation Mono", monospace }
+"""
+"""Much as a forge shows a comment."""
+
+
+def comment(opened: Browser, review: Review) -> bytes:
+    """What a pull request shows."""
+    html = MarkdownIt("commonmark", {"html": True}).enable("table").render(as_markdown([review]))
+    html = html.replace("🟠", "<i></i>")  # Debian's Chromium alone comes without a font that has it
+    page = opened.new_page(viewport={"width": WIDTH, "height": 800}, color_scheme="light")
+    page.set_content(f"<!doctype html><meta charset=utf-8><style>{COMMENT}</style><article>{html}</article>")
+    return page.locator("article").screenshot()
+
+
 def main() -> None:
     with browser() as opened:
         for name in NAMES:
-            write(name, shown(opened, recorded(name)).screenshot(full_page=True))
+            write(f"report-{name}", shown(opened, recorded(name)).screenshot(full_page=True))
         page = shown(opened, example(), Review("example", drift=[DRIFT]))
         for name, parts in {"example": (None, PROTECTION), "example-protection": (PROTECTION, SOFTWARE)}.items():
-            write(name, page.screenshot(full_page=True, clip=between(page, *parts)))
+            write(f"report-{name}", page.screenshot(full_page=True, clip=between(page, *parts)))
         page = shown(opened, example(), Review("example", drift=[DRIFT]), width=PHONE)
-        write("phone", page.screenshot(full_page=True, clip=between(page, None, PROTECTION)))
+        write("report-phone", page.screenshot(full_page=True, clip=between(page, None, PROTECTION)))
+        write("review", comment(opened, orders()))
 
 
 def write(name: str, image: bytes) -> None:
-    (PICTURES / f"report-{name}.png").write_bytes(with_fewer_colours(image))
+    (PICTURES / f"{name}.png").write_bytes(with_fewer_colours(image))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from tde_replication.records import Cost, Unasked
 from tde_replication.review import Review, as_json, as_text, read, review
 from tde_replication.review.__main__ import main
 from tde_replication.review.changes import Change
-from tde_replication.review.findings import Effect, Verdict
+from tde_replication.review.effects import Effect
+from tde_replication.review.findings import Verdict
 from tde_replication.review.handling import FOLLOWING, HANDLING
 from tde_replication.review.plain import brief
 from tests.unit.previews import SECRET, UNKNOWN, Stream, changed, server
+from tests.unit.review_example import orders
 
 RESTART = Cost(kind="restart", server="db1", text="server db1 will be restarted: max_connections", of="Server")
 CLONE = Cost(
@@ -39,7 +42,10 @@ def test_nothing_to_do() -> None:
 
 def test_a_reload_interrupts_nobody() -> None:
     found = reviewed(changed(Stream().record(Cost(kind="reload", server="db1", of="Server")), work_mem="9MB"))
-    assert (found.verdict, found.effects[0].text) == (Verdict.CHANGES, "reloads its configuration")
+    assert (found.verdict, found.effects[0].text) == (
+        Verdict.CHANGES,
+        "reloads its configuration; nobody is disconnected",
+    )
     assert found.declared == [Change("Server db1", "settings.work_mem", None, "9MB")]
     assert found.drift == []
 
@@ -47,7 +53,8 @@ def test_a_reload_interrupts_nobody() -> None:
 def test_a_restart_interrupts_and_says_whom() -> None:
     found = reviewed(changed(Stream().record(RESTART), max_connections="200"))
     assert (found.verdict, found.sentence) == (Verdict.INTERRUPTS, "interrupts db1 (primary); loses nothing")
-    assert found.effects == [Effect("db1", "restart", RESTART.text)]
+    told = "will be restarted: max_connections; its clients are disconnected, and can connect again once it has started"
+    assert found.effects == [Effect("db1", "restart", told)]
 
 
 def test_a_cost_of_what_is_not_planned_does_not_count() -> None:
@@ -110,14 +117,114 @@ def test_a_clone_says_how_much_and_whether_it_fits() -> None:
     assert "it does not fit" in str(reviewed(stream.record(Cost(kind="clone", server="db2", size=9, free=1))).effects)
 
 
+def test_a_clone_says_for_how_long_the_server_is_away() -> None:
+    """Where its last base backup was measured; else nothing."""
+    for seconds, told in ((140.0, ", for about 2 min"), (None, "")):
+        stream = (
+            Stream()
+            .record(replace(CLONE, seconds=seconds))
+            .change("Server", "db2", server("db2"), server("db2"), {**server("db2"), "madeAt": UNKNOWN}, "replace")
+        )
+        made = reviewed(stream.plan("replace", "DataDirectory", "db2", server("db2"), server("db2")))
+        assert made.sentence == f"interrupts db2 (standby{told}); loses nothing"
+        assert json.loads(as_json([made]))[0]["effects"][0]["seconds"] == seconds
+
+
+def place(name: str, cluster: str = "") -> dict[str, Any]:
+    return {"host": f"ssh://{cluster}{name}", "data_directory": "/pg"}
+
+
+def test_each_cost_is_at_its_own_server() -> None:
+    """A rule of pg_hba.conf is on the primary and on standbys that others stream from; a key only on the primary."""
+    stream = Stream()
+    for name in ("db1", "db2", "db3"):
+        stream.refresh("Server", name, server(name), server(name))
+    rule = {**server("db1"), "upstreams": ["db2"]}
+    stream.change("HbaRule", "rule", rule, {**rule, "loaded": False}, rule)
+    stream.change("KeyBinding", "server key", server("db1"), server("db1"), {**server("db1"), "key": "next"})
+    for name in ("db2", "db1"):
+        stream.record(Cost(kind="reload", of="HbaRule", **place(name)))
+    stream.record(Cost(kind="rotation", of="KeyBinding", **place("db3")))  # where the primary is now
+    found = [(one.server, one.kind) for one in reviewed(stream).effects]
+    assert found == [("db2", "reload"), ("db1", "reload"), ("db3", "rotation")]
+
+
+def test_what_no_server_is_known_of_is_the_cluster_s() -> None:
+    stream = changed(Stream().record(Cost(kind="reload", of="Server")), work_mem="9MB")
+    assert [one.server for one in reviewed(stream).effects] == ["cluster"]
+
+
+def test_a_server_that_is_restarted_is_not_told_to_reload() -> None:
+    reload = Cost(kind="reload", of="Server", **place("db1"))
+    made = reviewed(changed(Stream().record(reload).record(RESTART), max_connections="200"))
+    assert [one.kind for one in made.effects] == ["restart"]
+
+
+def two_clusters() -> Stream:
+    """In one stack, each with a db1 and a db2; that of the ledger is a standby."""
+    stream = Stream()
+    for cluster, recovery in (("shop", "none"), ("ledger", "standby")):
+        stream.cluster = cluster
+        for name in ("db1", "db2"):
+            was = {
+                **server(name),
+                "host": f"ssh://{cluster}{name}",
+                "recovery": recovery if name == "db1" else "standby",
+            }
+            wanted = {**was, "settings": {"max_connections": "9"}} if name == "db1" else was
+            stream.change("Server", f"{cluster}-{name}", was, was, wanted, "update" if name == "db1" else "same")
+    return stream
+
+
+def test_two_clusters_with_servers_of_the_same_names_are_told_apart() -> None:
+    stream = two_clusters().record(replace(RESTART, **place("db1", "shop")))
+    made = reviewed(stream.record(Cost(kind="reload", server="db1", of="Server", **place("db1", "ledger"))))
+    assert [(one.server, one.kind) for one in made.effects] == [("shop/db1", "restart"), ("ledger/db1", "reload")]
+    assert made.sentence == "interrupts shop/db1 (primary); loses nothing"
+    assert made.roles["ledger/db1"] == "standby"
+    stream = two_clusters().record(
+        Cost(kind="clone", text="db2: a new base backup", of="DataDirectory", **place("db2", "shop"))
+    )
+    assert reviewed(stream).verdict == Verdict.CHANGES, "nothing of it is planned"
+    stream.plan("replace", "DataDirectory", "db2", None, {**server("db2"), "host": "ssh://shopdb2"})
+    assert [(one.server, one.text) for one in reviewed(stream).effects] == []
+    stream.cluster = "shop"
+    stream.plan("replace", "DataDirectory", "shop-db2", None, {**server("db2"), "host": "ssh://shopdb2"})
+    assert [(one.server, one.text) for one in reviewed(stream).effects] == [("shop/db2", "a new base backup")]
+
+
+def test_a_switchover_of_one_of_two_clusters_says_of_which() -> None:
+    stream = two_clusters()
+    cost = Cost(kind="switchover", server="db1", seconds=1.0, of="Topology", **place("db1", "shop"))
+    stream.record(cost).cluster = "ledger"
+    topology = {"primary": "db1"}
+    stream.change("Topology", "ledger", topology, topology, {"primary": "db2"})
+    assert reviewed(stream).effects == [], "the other cluster's is planned"
+    stream.cluster = "shop"
+    stream.change("Topology", "shop", topology, topology, {"primary": "db2"})
+    assert reviewed(stream).sentence == "interrupts writes to shop for about 1 s; loses nothing"
+
+
+def test_a_container_is_its_server() -> None:
+    """Also of one of several clusters."""
+    container = {"name": "orders-shop-db1", "image": "a"}
+    stream = two_clusters()
+    stream.cluster = "shop"
+    here = {**server("db3"), "host": "docker://orders-shop-db1"}
+    stream.refresh("Server", "shop-db3", here, here)
+    kind = "docker:index/container:Container"
+    stream.change(kind, "shop-db3", container, container, {**container, "image": "b"}, "replace")
+    assert [(one.server, one.kind) for one in reviewed(stream).effects] == [("shop/db3", "stop")]
+
+
 def test_a_switchover_interrupts_the_former_primary_and_a_failover_may_lose_something() -> None:
     was, wanted = {"primary": "db1", "servers": []}, {"primary": "db2", "servers": []}
     cost = Cost(kind="switchover", server="db1", text="switchover from db1 to db2", seconds=1.0, of="Topology")
     stream = Stream().record(cost).change("Topology", "orders", was, was, wanted)
     primary = server("db1")
     made = reviewed(stream.change("Server", "db1", primary, primary, {**primary, "recovery": "standby"}))
-    assert (made.verdict, made.sentence) == (Verdict.INTERRUPTS, "interrupts db1 (primary); loses nothing")
-    assert made.effects == [Effect("db1", "switchover", "switchover from db1 to db2 (about 1 s)")]
+    assert (made.verdict, made.sentence) == (Verdict.INTERRUPTS, "interrupts writes for about 1 s; loses nothing")
+    assert made.effects == [Effect("db1", "switchover", "switchover from db1 to db2", seconds=1.0)]
     assert made.declared[0] == Change("Topology orders", "primary", "db1", "db2")
     lossy = Cost(kind="switchover", server="db2", text="failover", loses="what db1 had written last", of="Topology")
     made = reviewed(Stream().record(lossy).change("Topology", "orders", was, was, wanted))
@@ -265,6 +372,12 @@ def managed() -> list[tuple[str, Any]]:
         and "provider" in vars(one)
         and one.__name__ != "AdoptedDirectory"
     ]
+
+
+def test_the_docs_show_what_the_code_prints() -> None:
+    """Also as a picture: `python -m tests.report.pictures`."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "review.md").read_text()
+    assert f"```\n{as_text([orders()])}\n```\n" in page
 
 
 def test_a_whole_text_is_not_shown_among_other_values() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 from bootstrap.project import HERE
 from tde_replication.review import Review, as_json
 from tde_replication.review.changes import Change
-from tde_replication.review.findings import Altered, Effect, Verdict
+from tde_replication.review.effects import Effect
+from tde_replication.review.findings import Altered, Verdict
 from tde_replication.review.policies import Finding
 
 CHANGE = Change("Server db1", "port", "1", "2")

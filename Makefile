@@ -50,6 +50,7 @@ check: ## lint, format, types; the workflows too
 	@$(WITH_TOOLS) ruff format --check
 	@$(WITH_TOOLS) mypy --explicit-package-bases .
 	@$(TOOLS) zizmor --offline --quiet .github
+	@$(WITH_TOOLS) bootstrap.actionlint
 
 test: ## all tests but those of `make soak`, from nothing
 	@$(WITH_TOOLS) pytest -n auto --no-loadscope-reorder

@@ -3,11 +3,14 @@
 docs/drift.md is made of it: `python -m tests.engine.drift_page > docs/drift.md`.
 """
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
+
+import pytest
 
 from tests.engine import drift_actions
 from tests.engine.cluster import Cluster
@@ -29,6 +32,8 @@ class Row:
     here: bool = False
     """Whether it is done to a process or a file of this machine's (a server in a container is stopped in another way), or is
     about a setting that the stack file of test_drift.py alone has."""
+    by_root: bool = False
+    """Whether only root can do it."""
     batch: str = ""
     """Rows of one batch share a preview and an `up`; a row without one stands alone."""
     check: Callable[[Cluster], object] = field(default=lambda _: None)
@@ -49,6 +54,13 @@ class Row:
 def batches(rows: Sequence[Row]) -> list[list[Row]]:
     """`rows` by what shares a preview."""
     return [list(shared) for _, shared in groupby(rows, key=lambda row: row.batch or str(row))]
+
+
+def batches_here(rows: Sequence[Row]) -> list[Any]:
+    """The same as parameters of a test; what this account cannot do is skipped, each row by itself."""
+    left = [row for row in rows if row.by_root and os.geteuid()]
+    skipped = pytest.mark.skip("only root can do this: it was NOT tested")
+    return [*batches([row for row in rows if row not in left]), *(pytest.param([row], marks=skipped) for row in left)]
 
 
 def shown_and_repaired(cluster: Cluster, rows: Sequence[Row]) -> None:
@@ -449,6 +461,7 @@ ROWS = [
         ('"root" => "the server\'s account"',),
         batch="9",
         here=True,
+        by_root=True,
     ),
     Row(
         "HostFile (Vault token)",
@@ -458,6 +471,7 @@ ROWS = [
         ("Permission denied (SQLSTATE 42501)", "shown as last known"),
         batch="9",
         here=True,
+        by_root=True,
     ),
     Row(
         "Extension",

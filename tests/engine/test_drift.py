@@ -13,7 +13,7 @@ from tde_replication import unasked
 from tde_replication.records import FACTS
 from tde_replication.review import as_text, read, review
 from tests.engine.cluster import Cluster, base_directory
-from tests.engine.drift import NO_DRIFT, REFUSALS, ROWS, Refusal, Row, batches, shown_and_repaired, started
+from tests.engine.drift import NO_DRIFT, REFUSALS, ROWS, Refusal, Row, batches_here, shown_and_repaired, started
 from tests.engine.drift_actions import bounce, lose_wal, restart_primary
 from tests.engine.workspace import Output, Workspace, eventually
 from tests.openbao import OpenBao
@@ -59,7 +59,7 @@ def whole(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[None]:
         cluster.workspace.up()
 
 
-@pytest.mark.parametrize("rows", batches(ROWS), ids=lambda rows: " + ".join(map(str, rows)))
+@pytest.mark.parametrize("rows", batches_here(ROWS), ids=lambda rows: " + ".join(map(str, rows)))
 def test_drift_is_shown_and_repaired(cluster: Cluster, rows: list[Row]) -> None:
     shown_and_repaired(cluster, rows)
     eventually(lambda: cluster.streaming() == ["tde_db2", "tde_db3"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.cluster import Cluster, base_directory, discard
-from tests.engine.drift import REFUSALS, ROWS, Refusal, Row, batches
+from tests.engine.drift import REFUSALS, ROWS, Refusal, Row, batches_here
 from tests.engine.interruption import strays_gone
 from tests.engine.workspace import Output, Workspace
 from tests.openbao import OpenBao
@@ -44,7 +44,7 @@ def cluster(
 
 
 @pytest.mark.parametrize("cluster", WAYS, indirect=True, ids=WAYS.values())
-@pytest.mark.parametrize("rows", batches(ROWS), ids=lambda rows: " + ".join(map(str, rows)))
+@pytest.mark.parametrize("rows", batches_here(ROWS), ids=lambda rows: " + ".join(map(str, rows)))
 def test_all_that_is_ours_goes(cluster: Cluster, rows: Sequence[Row]) -> None:
     for row in rows:
         row.act(cluster)

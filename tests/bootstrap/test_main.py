@@ -1,9 +1,12 @@
 """What is refused before anything is made."""
 
+import subprocess
+import sys
+
 import pytest
 
 from bootstrap import __main__ as command
-from bootstrap.project import BootstrapError, Project
+from bootstrap.project import HERE, BootstrapError, Project
 from bootstrap.stack import Stack
 
 
@@ -29,3 +32,17 @@ def test_a_destroy_that_cannot_use_the_vault_is_told_so_at_once(
         command._perform("destroy", [], away, {}, own_backend=True)
     assert command._why_unusable(Stack(project, "orders", {}, embedded_vault=True), "destroy") is None
     assert command._why_unusable(Stack(project, "gone", {}, embedded_vault=False), "destroy") is None
+
+
+@pytest.mark.parametrize("module", ["bootstrap.__main__", "tde_replication.review.__main__"])
+def test_a_python_without_any_package_is_enough(module: str) -> None:
+    """For `make` on a fresh machine, which makes the virtual environment; and for the jobs of a workflow that run a review."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import {module}"],
+        cwd=HERE.root,
+        env={"PYTHONPATH": f"{HERE.root}:{HERE.root / 'components'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

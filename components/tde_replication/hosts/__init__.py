@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
 from tde_replication.errors import UserError
-from tde_replication.host_settings import KINDS
 
 if TYPE_CHECKING:
     from tde_replication import settings
@@ -38,6 +37,8 @@ def resolve_placement(server: "settings.Server", port: int, context: "PlacementC
 
 
 def _kind(name: str) -> Kind:
+    from tde_replication.host_settings import KINDS  # noqa: PLC0415 - bootstrap loads this package before there is pydantic
+
     if name not in KINDS:
         raise UserError(f"{name[:80]!r} is not a kind of host that this version knows")
     return cast("Kind", import_module(f"tde_replication.hosts.{name}"))

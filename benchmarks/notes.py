@@ -36,9 +36,12 @@ INCLUDED = {
     primary follows. Script: by_hand.sh switch, the same steps.""",
     "n": """from the start of pytest to the first line of a test, then to its end; ours starts a Vault first. The script makes a
     Vault and the same servers, then takes the servers away. At once: as many runs of pytest with one Vault, as many
-    scripts with one each.""",
+    scripts with one each. In containers: the Vault of ours runs already, testcontainers has none; the steps are those of (h).""",
     "o": """python -m tde_replication.review --format markdown, a new process, of the event logs of as many previews of a stack
     that is not made yet, so that every resource is planned. Nobody else does it: there is no plain side.""",
+    "p": """python -m tde_replication.status, a new process, with its own shared connection to each machine, all of them at once.
+    Plain: psql on each machine by ssh, one machine after the other, for roles, lags, slots, sizes and the archiver; nothing of
+    Vault, tokens or pages on disk, which ours asks for too.""",
     "l": """one shell loop of pulumi preview --expect-no-changes, a stack at a time (no command previews several stacks), in one
     project with one Vault; once. Memory is looked at twice a second, meanwhile, without the servers, which were there before.""",
 }

@@ -1,9 +1,14 @@
 """What the benchmark's table says of its measurements."""
 
+import re
+
 import psutil
 
 from benchmarks import processes
+from benchmarks.__main__ import LETTERS
+from benchmarks.notes import INCLUDED
 from benchmarks.table import Row, Table, times
+from bootstrap.project import HERE
 
 
 def row(*, plain: list[float], against: str = "floor", limit: float = 1.4) -> Row:
@@ -35,3 +40,10 @@ def test_memory_can_leave_out_what_was_there_before() -> None:
         sleeper.kill()
         sleeper.wait()
     assert 0 < peak.total < all_of_it.total
+
+
+def test_each_row_is_explained_below_the_table_and_in_the_docs() -> None:
+    assert set(LETTERS) == set(INCLUDED)
+    rows = re.findall(r"^\| (\([a-z]\)[^|]*)\|", (HERE.root / "docs/performance.md").read_text(), re.MULTILINE)
+    named = {letter for row in rows for letter in re.findall(r"\(([a-z])\)", row)}
+    assert named | {"b", "c"} >= set(LETTERS)

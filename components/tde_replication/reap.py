@@ -28,7 +28,7 @@ ADOPTED = "adopted"
 """The origin of a data directory that the stack did not make."""
 MOUNT = "vault:index/mount:Mount"
 PLURALS = {"server": "servers", "data directory": "data directories", "Vault mount": "Vault mounts"}
-LEFT = re.compile(r"(?:left behind: |a killed `up` was just making ).*")
+LEFT = re.compile(r"(?:left behind: |a killed `up` was making ).*")
 AROUND = ("pulumi:pulumi:Stack", "pulumi:providers:")
 """What a stack has besides clusters, without being anything by itself."""
 

@@ -29,7 +29,7 @@ Diagnostics:
 Resources:
     - 3 deleted
 """
-KILLED = "a killed `up` was just making vault:index/mount:Mount tde: look whether it is there\n"
+KILLED = "a killed `up` was making vault:index/mount:Mount tde: check whether it exists\n"
 
 
 def test_durations() -> None:
@@ -170,7 +170,7 @@ def test_one_line_for_each_stack_and_one_that_fails_stops_no_other(
         "e  FAILED: stacks/Pulumi.e.yaml cannot be read: make preview says why",
         f"f  destroyed: expired 2026-11-30 09:00 UTC; {reap.gone(state())}",
         "  left behind: ReplicationSlot tde_db2 (no server runs on /srv/db1/data)",
-        "  a killed `up` was just making vault:index/mount:Mount tde: look whether it is there",
+        "  a killed `up` was making vault:index/mount:Mount tde: check whether it exists",
     ]
 
 

@@ -287,6 +287,17 @@ HAND = Stream("orders").change("ReplicationRole", "replicator", ROLE, {**ROLE, "
 """A preview that finds a limit that somebody has set."""
 
 
+@pytest.mark.parametrize(("snapshot", "told"), [(healthy(), "WELL"), (IN_CLEAR, "WELL, NOT ENCRYPTED")])
+def test_the_command_says_what_the_page_says_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], snapshot: Snapshot, told: str
+) -> None:
+    monkeypatch.setattr(command, "declared", lambda *_: None)
+    monkeypatch.setattr(command, "observe", lambda _: snapshot)
+    file = tmp_path / "page.html"
+    assert command.main(["--stack", "orders", str(file)]) == 0
+    assert capsys.readouterr().out == f"{file}: orders is {told}\n"
+
+
 def made_with_drift(directory: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(command, "declared", lambda *_: None)
     monkeypatch.setattr(command, "observe", lambda _: healthy())

@@ -15,6 +15,7 @@ from tde_replication.errors import UserError
 from tde_replication.report.page import report
 from tde_replication.review import Review, read, review
 from tde_replication.status.declared import declared
+from tde_replication.status.encryption_checks import not_encrypted
 from tde_replication.status.observation import observe
 from tde_replication.status.verdict import judge
 
@@ -39,7 +40,8 @@ def main(arguments: Sequence[str]) -> int:
     snapshot = observe(declared(given.stack, Path.cwd()))
     verdict = judge(snapshot)
     given.file.write_text(report(snapshot, verdict, previewed))
-    sys.stdout.write(f"{given.file}: {given.stack} is {verdict.level.word}\n")
+    clear = ", NOT ENCRYPTED" if not_encrypted(snapshot) else ""
+    sys.stdout.write(f"{given.file}: {given.stack} is {verdict.level.word}{clear}\n")
     return 0
 
 

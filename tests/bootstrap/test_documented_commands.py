@@ -179,4 +179,6 @@ def test_what_performance_measures_on_a_machine_without_the_tools_of_tests(clone
     for row in ("(b) up with nothing to do, s", "(c) drift check, s"):
         assert re.search(rf"^{re.escape(row)} +floor ", done.stdout, re.MULTILINE), done.stdout
     done = clone.run("bash", "-c", f"{shell} && python -m benchmarks --only g")
-    assert re.search(r"^error: rows g, [a-z, ]+ need pytest: `make bench` has it$", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"^error: rows g, [a-z, ]+ need pytest: `make bench` has it$", done.stdout, re.MULTILINE), (
+        done.stdout
+    )

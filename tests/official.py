@@ -1,7 +1,11 @@
-"""Which of Pulumi's own programs the tests run with, and how they end: those look for their engine every five minutes."""
+"""Which of Pulumi's own programs the tests run with, and how they end: those look for their engine every five minutes.
+
+`python -m tests.official` fails where one of them is a stand-in.
+"""
 
 import os
 import shutil
+import sys
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +14,7 @@ from bootstrap.engine import LANGUAGE_HOST
 from bootstrap.plugins import Plugin, account_home
 from bootstrap.project import is_script, is_stand_in
 
+PLUGINS = ("command", "docker", "vault")
 END_SECONDS, OFFICIAL_END_SECONDS = 20.0, 330.0
 
 
@@ -40,3 +45,13 @@ def plugin(name: str) -> Path | None:
 def programs(name: str) -> list[str]:
     """What a test of a plugin's behaviour runs on: the stand-in, and the official one where it can be had."""
     return ["stand-in", "official"] if plugin(name) else ["stand-in"]
+
+
+def missing() -> list[str]:
+    """Those of Pulumi's own that the tests do not run with."""
+    host = [] if has_official_host() else ["language host"]
+    return host + [f"pulumi-{name}" for name in PLUGINS if plugin(name) is None]
+
+
+if __name__ == "__main__":
+    sys.exit(f"error: stand-ins take the place of: {', '.join(found)}" if (found := missing()) else 0)

@@ -102,7 +102,7 @@ class Provider(ResourceProvider):
         changed = new.changed(old) | late
         if changed:
             _tell_costs(new, old)
-        replaces = sorted(changed & self.kind.replaced_by)
+        replaces = sorted(new.replacing(old) | (late & self.kind.replaced_by))
         return DiffResult(
             changes=bool(changed) or new.stores(old),
             replaces=[_alias(self.kind, name) for name in replaces],

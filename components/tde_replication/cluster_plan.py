@@ -135,13 +135,17 @@ class ClusterPlan:
 
     def databases_from(self, address: str) -> list[str]:
         """What pg_hba.conf lets servers at this address connect to."""
-        return ["replication", *self.databases(*(one for one in self._following if address in self.clients_of(one)))]
+        return ["replication", *self.logins(*(one for one in self._following if address in self.clients_of(one)))]
 
     @property
     def connection_type(self) -> str:
         return "hostssl" if self.cluster.replication.encrypted else "host"
 
+    def logins(self, *standbys: Member) -> list[str]:
+        """The database that these may log in to: a former primary is rewound by queries, too."""
+        return [self.cluster.database] if self.cluster.rejoin == "rewind" else self.databases(*standbys)
+
     def databases(self, *standbys: Member) -> list[str]:
-        """The database that these log in to: those that synchronize the primary's slots need one."""
+        """The database that these stream with: those that synchronize the primary's slots need one."""
         syncs = [member.declared.settings.get("sync_replication_slots", "off") for member in standbys]
         return [] if all(map(is_off, syncs)) else [self.cluster.database]

@@ -80,6 +80,10 @@ class Resource(BaseModel, ABC):
         passed = self.computed | self.not_compared | self.create_only
         return {name for name in type(self).model_fields if name not in passed and self._differs(name, old)}
 
+    def replacing(self, old: Self) -> set[str]:
+        """Those of them whose change cannot be made in place."""
+        return self.changed(old) & self.replaced_by
+
     def refusal(self, live: Self) -> str | None:
         """Why `live` must not be brought to what is declared: told at preview, and nothing is changed. None: it may."""
         del live

@@ -17,7 +17,9 @@ MARK = "tde-replication record: "
 class Cost:
     """A side effect of a change to one resource."""
 
-    kind: Literal["restart", "reload", "clone", "rotation", "switchover", "promotion", "follow", "rewrite", "by hand"]
+    kind: Literal[
+        "restart", "reload", "clone", "rewind", "rotation", "switchover", "promotion", "follow", "rewrite", "by hand"
+    ]
     """"switchover": of the former primary; "promotion": of the next one; "follow": of a standby that streams from another
     server. "rewrite": of tables, which are locked for as long. "by hand": a person has to do what the change needs."""
     server: str = ""

@@ -28,6 +28,7 @@ from tde_replication.values import (
     Listener,
     Network,
     Port,
+    parameter_text,
 )
 from tde_replication.vault_settings import DatabaseKey, Key, Vault
 
@@ -35,13 +36,6 @@ LOCAL_PORT = 54321
 """The default of db1."""
 PORTS_OF_A_FAMILY, FAMILIES = 100, 900
 STANDARD_PORT = 5432
-
-
-def _text(value: Any) -> Any:
-    """A parameter's value as PostgreSQL takes it; what can be none is left for the mistake that it is."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return str(value) if isinstance(value, int | float) else value
 
 
 class Server(Settings):
@@ -144,7 +138,7 @@ class Server(Settings):
         for name, value in values.items():
             if name.lower() in texts:
                 raise ValueError(f'"{name.lower()}" has two spellings: write one')
-            texts[name.lower()] = _text(value)
+            texts[name.lower()] = parameter_text(value)
         return texts
 
 
@@ -185,6 +179,9 @@ class Cluster(Settings):
     """Whether commits wait for standbys; default: none does."""
     primary: Label = "db1"
     """The name of the one of `servers` that takes writes; all others are its standbys. Required where `servers` is given."""
+    rejoin: Literal["clone", "rewind"] = "clone"
+    """How a former primary that has WAL of its own follows again, as after a failover: by a new base backup; or by pg_rewind,
+    which copies only what differs. With encryption, that needs pg_tde 2.2.1 or newer on every server."""
     servers: Annotated[dict[Label, Server], Field(validate_default=True)] = {"db1": Server(), "db2": Server()}
     """Each server's settings below its name, in any order: ports, directories and slots go by the name."""
 

@@ -84,7 +84,7 @@ def standby(
         context.child(depends_on=member.ready),
         host=placement.address,
         path=source.passfile,
-        content=password.apply(lambda value: passfile(replication.role, value, databases).decode()),
+        content=password.apply(lambda value: passfile(replication.role, value, plan.logins(member)).decode()),
     )
     files = member.vault_files(context, token)
     encrypt_wal = context.cluster.wal_encryption and plan.in_force
@@ -100,6 +100,8 @@ def standby(
         encrypted=plan.in_force,
         encrypt_wal=encrypt_wal,
         cipher=context.cluster.cipher,
+        rejoin=context.cluster.rejoin,
+        database=context.cluster.database,
         **as_primary(inside),
         **sender,
         urn=urn_of_child(context.parent, resources.ServerDirectory, context.named(member.name)),

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator
@@ -28,6 +28,13 @@ SLOT_PREFIX = "tde_"
 ENFORCE, DEFAULT_METHOD = "pg_tde.enforce_encryption", "default_table_access_method"
 DATABASE_SETTINGS = {ENFORCE: "on", DEFAULT_METHOD: "tde_heap"}
 """All parameters that a stack sets for a database."""
+
+
+def parameter_text(value: Any) -> Any:
+    """A parameter's value as PostgreSQL takes it; what can be none is left for the mistake that it is."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value) if isinstance(value, int | float) else value
 
 
 def slot_name(server: str) -> str:

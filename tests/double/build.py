@@ -20,6 +20,7 @@ MODULE = ("pg_tde", "keys", "keystore", "keyring", "providers", "tableam", "wal"
 PROGRAMS = {
     "pg_tde_basebackup": ("fe_basebackup", "http"),
     "pg_tde_change_key_provider": ("fe_change_key_provider",),
+    "pg_tde_rewind": ("fe_rewind",),
 }
 FLAGS = ("-O1", "-g", "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter")
 OLDEST = 17

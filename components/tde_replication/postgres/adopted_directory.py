@@ -40,6 +40,9 @@ class AdoptedDirectory(ServerDirectory):
             f"{self.data_directory} away and leave adopt out of its settings: `up` clones it as a server of the stack"
         )
 
+    def replacing(self, old: Self) -> set[str]:
+        return self.changed(old) & self.replaced_by
+
     def costs(self, live: Self | None) -> Iterable[Cost]:
         """Nothing is copied."""
         del live
@@ -53,6 +56,10 @@ class AdoptedDirectory(ServerDirectory):
         if self._is_ours(self._marker()):
             raise Conflict(f"{self.data_directory} was made by this stack: there is nothing to adopt. Leave adopt out")
         return self.replace(system_identifier=self.control().system_identifier)
+
+    def update(self, live: Self) -> Self:
+        del live
+        return self
 
     def delete(self) -> None:
         """It is not this stack's to take away."""

@@ -14,7 +14,7 @@ from tde_replication.postgres.control import ControlData
 from tde_replication.postgres.copying import Copy, amount
 from tde_replication.postgres.data_directory import DataDirectory
 from tde_replication.postgres.disk import free_bytes
-from tde_replication.postgres.following import IN_CLEAR, WAL_GONE, Clone
+from tde_replication.postgres.following import ASTRAY, IN_CLEAR, WAL_GONE, Clone
 from tde_replication.postgres.inheritance import (
     ACCESS,
     AUTO_CONF,
@@ -27,7 +27,7 @@ from tde_replication.postgres.inheritance import (
     tablespaces,
 )
 from tde_replication.postgres.session import Session, server_session
-from tde_replication.postgres.upstream import Upstream
+from tde_replication.postgres.upstream import KEEPALIVE, Upstream
 from tde_replication.progress import note
 from tde_replication.records import Cost, roughly
 from tde_replication.unasked import could_not_ask
@@ -44,14 +44,6 @@ TABLESPACE_FULL = (
 CLONE_DEADLINE = 7 * 24 * 3600.0
 SLOT_DEADLINE = 10.0
 WAL_ENCRYPTED = b"pg_tde.wal_encrypt = 'on'\n"
-KEEPALIVE: dict[str, str | int] = {
-    "keepalives_idle": 60,
-    "keepalives_interval": 10,
-    "keepalives_count": 6,
-    "options": "-c tcp_user_timeout=120000",
-}
-"""A network that is cut without a word ends a clone after two minutes, not after the kernel's two hours; and on the primary after
-as many, not a quarter of an hour: until then a backup seems to run, and no key is changed."""
 
 
 class ClonedDirectory(DataDirectory):
@@ -78,8 +70,7 @@ class ClonedDirectory(DataDirectory):
     urn: str = ""
     """Its own, so that progress is shown in its row."""
     follows: str = "the primary"
-    """Whom it can follow: "the primary"; else why it cannot, for which only a new clone helps (a diverged clone is never
-    rewound: see docs/topology.md)."""
+    """Whom it can follow: "the primary"; else why it cannot."""
 
     called: ClassVar[str] = "BaseBackup"
     replaced_by: ClassVar[frozenset[str]] = frozenset({"host", "data_directory", "primary_identifier", "follows"})
@@ -146,7 +137,7 @@ class ClonedDirectory(DataDirectory):
         if live.follows == self.follows or not self.machine.listing(self.path):
             return None
         try:
-            with self._primary() as primary:
+            with self.primary() as primary:
                 hindering = hindrances(primary)
                 hindering += [
                     f"tablespace {name} is cloned to {directory}, which is not empty: stop {self.name}, move what is there away"
@@ -168,7 +159,7 @@ class ClonedDirectory(DataDirectory):
         )
 
     def _needed(self) -> float:
-        with self._primary() as primary, primary.within():
+        with self.primary() as primary, primary.within():
             return float(primary.value(CLUSTER_SIZE))
 
     def _free(self) -> int | None:
@@ -186,15 +177,26 @@ class ClonedDirectory(DataDirectory):
                 return PRIMARY_ONCE
             if clone.state != "shut down":
                 return PRIMARY_UNTIL_ITS_END
-        was_primary = self.demoted and clone.left_recovery
-        found = Clone(self.machine, self.path, clone, self.slot, self._primary, self._sender, was_primary)
+        found = self._as_clone(clone)
         try:
             return IN_CLEAR if self.encrypted and found.runs_without_pg_tde else found.missing()
         except Unavailable as why:
             could_not_ask(f"whether {self.name} can follow its primary", why)
             return None
 
-    def _primary(self) -> AbstractContextManager[Session]:
+    def _as_clone(self, control: ControlData) -> Clone:
+        was_primary = self.demoted and control.left_recovery
+        return Clone(self.machine, self.path, control, self.slot, self.primary, self._sender, was_primary)
+
+    def fork(self) -> str:
+        """Where it has left the way of its primary, where it has WAL of its own since: "0/5000148 of timeline 1"; else empty.
+
+        Raises `Unavailable` where the primary cannot be asked.
+        """
+        diverged = self.follows in {PRIMARY_ONCE, PRIMARY_UNTIL_ITS_END} or self.follows.startswith(ASTRAY)
+        return self._as_clone(self.control()).fork() if diverged else ""
+
+    def primary(self) -> AbstractContextManager[Session]:
         return server_session(
             hosts.host(self.primary_host), PurePosixPath(self.primary_directory), f"the primary of {self.path}"
         )
@@ -202,7 +204,7 @@ class ClonedDirectory(DataDirectory):
     def _sender(self) -> AbstractContextManager[Session]:
         """The server that it streams from."""
         if not self.sender_directory:
-            return self._primary()
+            return self.primary()
         return server_session(
             hosts.host(self.sender_host), PurePosixPath(self.sender_directory), f"the upstream of {self.path}"
         )
@@ -220,7 +222,7 @@ class ClonedDirectory(DataDirectory):
                 self.machine.write(target / "pg_tde" / name, origin.read(keys / name) or b"", mode=0o600)
             # -E alone is the only form that pg_tde before 2.2 has: it takes the cipher of the server key.
             encryption = ["-E" if self.cipher == OLDEST else f"--encrypt-wal={self.cipher}"]
-        with self._primary() as primary:
+        with self.primary() as primary:
             refuse_hindrances(primary, str(self.path))
         if not self.sender_directory:
             self._wait_for_slot()
@@ -254,11 +256,11 @@ class ClonedDirectory(DataDirectory):
     def _configure(self, target: PurePosixPath) -> None:
         """Give it a configuration of its own (see `inheritance`). Who may come in is copied from where the primary has it."""
         machine = hosts.host(self.primary_host)
-        with self._primary() as primary:
+        with self.primary() as primary:
             found = configuration(primary)
             left = left_out(found, lambda path: self.machine.status(path) is not None)
             settings = {name: value for name, value in found.items() if name not in left}
-            self.machine.write(target / "postgresql.conf", conf(self._primary_name, settings), mode=0o600)
+            self.machine.write(target / "postgresql.conf", conf(self.primary_name, settings), mode=0o600)
             own = AUTO_CONF + (
                 WAL_ENCRYPTED if self.encrypt_wal else b""
             )  # before its first start: its WAL is so already
@@ -275,16 +277,16 @@ class ClonedDirectory(DataDirectory):
                 self.machine.write(target / name, content, mode=0o600)
         if told := sentence(left):
             note(
-                f"{self.name} does not take over from {self._primary_name}: {told}. Declare it in its settings to have it there"
+                f"{self.name} does not take over from {self.primary_name}: {told}. Declare it in its settings to have it there"
             )
 
     @property
-    def _primary_name(self) -> str:
+    def primary_name(self) -> str:
         return self.origin.removeprefix("base backup of ")
 
     def _wait_for_slot(self) -> None:
         """Let a clone that was just killed let go of the slot: the server notices within milliseconds."""
-        with self._primary() as primary:
+        with self.primary() as primary:
             query = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s"
             if not until(lambda: primary.value(query, [self.slot]) is None, seconds=SLOT_DEADLINE):
                 raise UserError(

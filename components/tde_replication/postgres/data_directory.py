@@ -6,12 +6,13 @@ disposable.
 """
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import ClassVar, Self
 
-from tde_replication.errors import CommandFailed, Conflict
+from tde_replication.errors import CommandFailed, Conflict, UserError
 from tde_replication.postgres.control import ControlData, control_data, look_into
 from tde_replication.postgres.marker import MARKER, marker, of_another_stack, why_not_ours
 from tde_replication.postgres.resource import OnHost
@@ -58,7 +59,7 @@ class DataDirectory(OnHost):
         return PurePosixPath(self.data_directory)
 
     @property
-    def _draft(self) -> PurePosixPath:
+    def draft(self) -> PurePosixPath:
         return self.path.with_name(f".{self.path.name}.unfinished")
 
     def control(self) -> ControlData:
@@ -83,7 +84,7 @@ class DataDirectory(OnHost):
         machine = self.machine
         if (running := machine.postmaster(self.path)) and running.lost:
             note(f"{self.data_directory} was removed under its server (process {running.pid}), which is stopped")
-            self._stop()
+            self.stop()
         if machine.listing(self.path):
             made = self._marker()
             if made.get("stack") != self.stack:
@@ -101,17 +102,17 @@ class DataDirectory(OnHost):
                 return self.replace(system_identifier=found.system_identifier, made_at=made["madeAt"])
             note(f"{self.data_directory}: an earlier run left it unfinished; it is created again ({reason})")
             self.take_away()
-        machine.remove(self._draft)
+        machine.remove(self.draft)
         made_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         try:
-            rate = make(self._draft)
-            self._mark(self._draft, made_at)
+            rate = make(self.draft)
+            self._mark(self.draft, made_at)
         except Exception:  # also a full disk, which no tool put into a sentence
-            machine.remove(self._draft)
+            machine.remove(self.draft)
             raise
         if not machine.listing(self.path):
             machine.remove(self.path)  # an empty directory, as packages leave it
-        machine.rename(self._draft, self.path)
+        machine.rename(self.draft, self.path)
         return self.replace(system_identifier=self.control().system_identifier, made_at=made_at, backup_rate=rate)
 
     def update(self, live: Self) -> Self:
@@ -141,7 +142,7 @@ class DataDirectory(OnHost):
 
     def is_among(self, beside: Collection[str]) -> bool:
         """Whether the parent directory, with these names in it, contains this data directory, finished or partial."""
-        return self._draft.name in beside or (self.path.name in beside and self._is_ours(self._marker()))
+        return self.draft.name in beside or (self.path.name in beside and self._is_ours(self._marker()))
 
     def delete(self) -> None:
         if self._marker().get("kind", self.called) == self.called:
@@ -150,22 +151,40 @@ class DataDirectory(OnHost):
     def take_away(self) -> None:
         """Remove it, or set it aside, whichever kind made it."""
         machine = self.machine
-        machine.remove(self._draft)
+        machine.remove(self.draft)
         if not machine.listing(self.path):
             return
         if not self._is_ours(self._marker()):
             return  # somebody put another one there: not ours to touch
-        self._stop()
+        self.stop()
         if self.disposable:
             # Out of the way under another name first: a removal that is interrupted leaves no half directory behind.
-            machine.rename(self.path, self._draft)
-            machine.remove(self._draft)
+            machine.rename(self.path, self.draft)
+            machine.remove(self.draft)
         else:
-            aside = self.path.with_name(f"{self.path.name}.set-aside-{datetime.now(UTC):%Y%m%dT%H%M%S}")
-            machine.rename(self.path, aside)
-            note(f"{self.data_directory} is set aside as {aside}")
+            note(f"{self.data_directory} is set aside as {self._set_aside()}")
 
-    def _stop(self) -> None:
+    def _set_aside(self) -> PurePosixPath:
+        aside = self.path.with_name(f"{self.path.name}.set-aside-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+        self.machine.rename(self.path, aside)
+        return aside
+
+    @contextmanager
+    def replaced_by_draft(self) -> Iterator[None]:
+        """Put the draft, which is whole, in the place of what is there; that is set aside, or removed after the block."""
+        aside = self._set_aside()
+        try:
+            self.machine.rename(self.draft, self.path)
+        except UserError:
+            self.machine.rename(aside, self.path)
+            raise
+        if not self.disposable:
+            note(f"{self.data_directory}, as it was, is set aside as {aside}")
+        yield
+        if self.disposable:
+            self.machine.remove(aside)
+
+    def stop(self) -> None:
         """Stop its server, and be sure that none is left. Raises `Unavailable` where that cannot be told."""
         self.machine.stop(PurePosixPath(self.binaries), self.path, deadline=STOP_DEADLINE)
         if found := self.machine.postmaster(self.path):

@@ -13,8 +13,10 @@ from tde_replication.postgres.replication_slot import SLOTS
 from tde_replication.postgres.session import Session, server_session
 
 WAL_GONE = "the WAL that it needs is gone"
+ASTRAY = "it has WAL up to "
 IN_CLEAR = "it runs without pg_tde, and replays in clear what is encrypted"
 WAL_FILE = r"[0-9A-F]{24}"
+NOWHERE = "FFFFFFFF/FFFFFFFF"
 OLDEST_WAL = "SELECT min(substr(name, 9)) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'"
 
 
@@ -74,8 +76,20 @@ class Clone:
         if mine < timeline:
             end = _end_of(primary, mine, timeline)
         if position(reached) + self.demoted > position(end):
-            return f"it has WAL up to {reached} of timeline {mine}, which ends at {end} on the primary"
+            return f"{ASTRAY}{reached} of timeline {mine}, which ends at {end} on the primary"
         return None
+
+    def fork(self) -> str:
+        """Where its timeline ends on the primary, which has gone on to another one; empty where it has not."""
+        mine = self._timeline()
+        with self.primary() as primary:
+            now = primary.value(
+                "SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) WHERE NOT pg_is_in_recovery()"
+            )
+            if now is None or mine >= int(now, 16):
+                return ""
+            end = _end_of(primary, mine, int(now, 16))
+        return "" if end == NOWHERE else f"{end} of timeline {mine}"
 
     def _place(self) -> tuple[str, int | None]:
         """The LSN up to which it has WAL, and the number of the first WAL file that it needs of the primary; None where it does
@@ -108,4 +122,4 @@ def _end_of(primary: Session, timeline: int, current: int) -> str:
     """Where an earlier timeline of the primary ends."""
     history = primary.value("SELECT pg_read_file('pg_wal/' || %s, true)", [f"{current:08X}.history"])
     ends = {line.split()[0]: line.split()[1] for line in (history or "").splitlines() if len(line.split()) > 1}
-    return str(ends.get(str(timeline), "FFFFFFFF/FFFFFFFF"))  # where it does not say, the standby finds out for itself
+    return str(ends.get(str(timeline), NOWHERE))  # where it does not say, the standby finds out for itself

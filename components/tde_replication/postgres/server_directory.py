@@ -4,15 +4,21 @@ Its role says how it is made, and what is asked of it: a primary's must hold thi
 """
 
 from collections.abc import Collection, Iterable
+from contextlib import AbstractContextManager, suppress
+from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal, Self
 
+from tde_replication import hosts
 from tde_replication.errors import AccessDenied, Unavailable
 from tde_replication.postgres.base_backup import ClonedDirectory
 from tde_replication.postgres.data_directory import THIS, DataDirectory, InitializedDirectory
 from tde_replication.postgres.on_primary import Place, find_primary
+from tde_replication.postgres.rewind import GRANTED, Rewind, give_back, temporary
+from tde_replication.postgres.session import Session, server_session
 from tde_replication.postgres.topology_server import DEMOTED
 from tde_replication.postgres.upstream import Upstream
 from tde_replication.records import Cost
+from tde_replication.unasked import could_not_ask
 from tde_replication.values import Cipher
 
 FOLLOWS = "the primary"
@@ -37,13 +43,23 @@ class ServerDirectory(DataDirectory):
     primary_identifier: str = ""
     sender_host: str = ""
     sender_directory: str = ""
+    rejoin: Literal["clone", "rewind"] = "clone"
+    """What is done with a former primary that has WAL of its own."""
+    diverged: str = ""
+    """Where such a one has left the way of the primary ("0/5000148 of timeline 1"); empty: it has not."""
+    database: str = "postgres"
+    """Where the queries of a rewind go, on the primary."""
     others: list[Place] = []
     """Of the cluster's other servers, one of which may have become the primary."""
     urn: str = ""
 
-    create_only: ClassVar[frozenset[str]] = frozenset({"others"})
+    create_only: ClassVar[frozenset[str]] = frozenset({"others", "database"})
     replaced_by: ClassVar[frozenset[str]] = ClonedDirectory.replaced_by
-    not_compared: ClassVar[frozenset[str]] = (ClonedDirectory.not_compared - {"demoted"}) | {"role"}
+    not_compared: ClassVar[frozenset[str]] = (ClonedDirectory.not_compared - {"demoted"}) | {
+        "role",
+        "rejoin",
+        "diverged",
+    }
 
     @property
     def row(self) -> str:
@@ -70,15 +86,35 @@ class ServerDirectory(DataDirectory):
             case _:
                 return super()._differs(name, old)
 
+    def replacing(self, old: Self) -> set[str]:
+        """A rewind leaves the directory the same resource."""
+        return super().replacing(old) - ({"follows"} if self._is_rewound_from(old) else set())
+
+    def _is_rewound_from(self, old: Self) -> bool:
+        """Whether `old` needs a rewind, and is to get it."""
+        return self.rejoin == "rewind" and bool(old.diverged) and super().replacing(old) == {"follows"}
+
     def read(self) -> Self | None:
         live = (self._as_former_primary() or self._own).read()
         if live is None:
             return None
-        return (
-            self.replace(holds=live.holds)
-            if isinstance(live, InitializedDirectory)
-            else self.replace(follows=live.follows)
-        )
+        if isinstance(live, InitializedDirectory):
+            return self.replace(holds=live.holds, diverged="")
+        return self.replace(follows=live.follows, diverged=self._fork(live))
+
+    def _fork(self, clone: ClonedDirectory) -> str:
+        try:
+            return clone.fork()
+        except Unavailable as why:
+            could_not_ask(f"since when {self.name} has WAL of its own", why)
+            return ""
+
+    def _rewind(self, live: Self) -> Rewind | None:
+        """What brings `live` to what is declared, where a rewind does."""
+        own = self._own
+        if not (isinstance(own, ClonedDirectory) and self._is_rewound_from(live)):
+            return None
+        return Rewind(own.replace(follows=live.follows), live.diverged, self.database)
 
     def _as_former_primary(self) -> ClonedDirectory | None:
         """It as a standby of the server that has become the primary in its stead; None where it is no such thing."""
@@ -101,7 +137,23 @@ class ServerDirectory(DataDirectory):
 
     def refusal(self, live: Self) -> str | None:
         own = self._own
+        if rewind := self._rewind(live):
+            return rewind.refusal()
+        if self.rejoin == "rewind" and isinstance(own, ClonedDirectory) and (why := self._unasked(own, live)):
+            return (
+                f"{self.name} has WAL of its own ({live.follows}), and since when cannot be asked of the primary: {why}. Nothing "
+                "is changed. Make the primary answer, and run this again; or write rejoin: clone"
+            )
         return own.refusal(self._alike(live, own))
+
+    def _unasked(self, own: ClonedDirectory, live: Self) -> str:
+        """Why it is not known whether `live` is to be rewound; empty where that is known."""
+        if self._differs("follows", live) and not live.diverged:
+            try:
+                own.replace(follows=live.follows).fork()
+            except Unavailable as why:
+                return str(why).rstrip(".")
+        return ""
 
     def refusal_while_unknown(self, live: Self, fields: Collection[str]) -> str | None:
         own = self._own
@@ -111,6 +163,8 @@ class ServerDirectory(DataDirectory):
         own = self._own
         if live is None:
             return own.costs(None)
+        if rewind := self._rewind(live):
+            return [rewind.cost()]
         return own.costs(self._alike(live, own)) if self.changed(live) else ()
 
     def create(self) -> Self:
@@ -118,5 +172,19 @@ class ServerDirectory(DataDirectory):
         found = {name: getattr(made, name) for name in self.computed}
         return self.replace(**found)
 
+    def update(self, live: Self) -> Self:
+        if rewind := self._rewind(live):
+            rewind.run()
+        return self
+
     def delete(self) -> None:
+        if GRANTED in self.machine.listing(self.path):
+            with suppress(Unavailable, AccessDenied):  # with the role, it goes too
+                give_back(self.machine, self.path, self._on_primary)
         self.take_away()
+        if self.encrypted:
+            self.machine.remove(temporary(self.path))
+
+    def _on_primary(self, database: str) -> AbstractContextManager[Session]:
+        host, directory = find_primary([(self.host, self.data_directory), *self.others])
+        return server_session(hosts.host(host), PurePosixPath(directory), f"the primary of {self.path}", database)

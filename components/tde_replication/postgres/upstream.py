@@ -8,6 +8,15 @@ from pydantic.alias_generators import to_camel
 
 from tde_replication.values import TLS_REQUIRED
 
+KEEPALIVE: dict[str, str | int] = {
+    "keepalives_idle": 60,
+    "keepalives_interval": 10,
+    "keepalives_count": 6,
+    "options": "-c tcp_user_timeout=120000",
+}
+"""A network that is cut without a word ends a clone after two minutes, not after the kernel's two hours; and on the primary after
+as many, not a quarter of an hour: until then a backup seems to run, and no key is changed."""
+
 
 class Upstream(BaseModel):
     """The primary's address as standbys see it. The password is in `passfile`, on the standby, and nowhere else."""

@@ -6,13 +6,11 @@ from tde_replication import hosts, settings
 from tde_replication.errors import UserError
 from tde_replication.hosts.placement import Placement
 from tde_replication.parallel import parallel_map
+from tde_replication.pg_tde_version import STAND_IN
 from tde_replication.postgres.pg_tde import PgTde, is_loaded
 from tde_replication.postgres.session import server_session
 from tde_replication.status.faults import known_faults
 from tde_replication.unasked import unless_new
-
-STAND_IN = "NOT ENCRYPTED"
-"""What the contract double says of itself; it has none of pg_tde's faults."""
 
 
 def notices_of_version(cluster: settings.Cluster, names: Sequence[str], placements: Sequence[Placement]) -> list[str]:

@@ -28,7 +28,9 @@ HANDLING = {
     "DataDirectory": {
         "binaries",
         "cipher",
+        "database",
         "disposable",
+        "diverged",
         "encryptWal",
         "encrypted",
         "name",
@@ -36,6 +38,7 @@ HANDLING = {
         "others",
         "primaryDirectory",
         "primaryHost",
+        "rejoin",
         "role",
         "senderDirectory",
         "senderHost",

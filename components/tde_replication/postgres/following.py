@@ -74,9 +74,9 @@ class Clone:
         if mine > timeline:
             return f"it is on timeline {mine}, the primary on {timeline}"
         if mine < timeline:
-            end = _end_of(primary, mine, timeline)
+            end = end_of(primary, mine, timeline)
         if position(reached) + self.demoted > position(end):
-            return f"{ASTRAY}{reached} of timeline {mine}, which ends at {end} on the primary"
+            return beyond(reached, mine, end)
         return None
 
     def fork(self) -> str:
@@ -88,7 +88,7 @@ class Clone:
             )
             if now is None or mine >= int(now, 16):
                 return ""
-            end = _end_of(primary, mine, int(now, 16))
+            end = end_of(primary, mine, int(now, 16))
         return "" if end == NOWHERE else f"{end} of timeline {mine}"
 
     def _place(self) -> tuple[str, int | None]:
@@ -118,7 +118,11 @@ class Clone:
         return server_session(self.machine, self.path, f"the standby on {self.path}")
 
 
-def _end_of(primary: Session, timeline: int, current: int) -> str:
+def beyond(reached: str, timeline: int, end: str) -> str:
+    return f"{ASTRAY}{reached} of timeline {timeline}, which ends at {end} on the primary"
+
+
+def end_of(primary: Session, timeline: int, current: int) -> str:
     """Where an earlier timeline of the primary ends."""
     history = primary.value("SELECT pg_read_file('pg_wal/' || %s, true)", [f"{current:08X}.history"])
     ends = {line.split()[0]: line.split()[1] for line in (history or "").splitlines() if len(line.split()) > 1}

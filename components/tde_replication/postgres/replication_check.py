@@ -12,7 +12,7 @@ from tde_replication.errors import Unavailable, UserError
 from tde_replication.hosts import facts
 from tde_replication.postgres.control import position
 from tde_replication.postgres.encryption_proof import EncryptionProof
-from tde_replication.postgres.following import OLDEST_WAL, WAL_GONE
+from tde_replication.postgres.following import OLDEST_WAL, WAL_GONE, beyond, end_of
 from tde_replication.postgres.pg_tde import PgTde
 from tde_replication.postgres.principal_key import SCOPES
 from tde_replication.postgres.resource import OnServer
@@ -240,10 +240,25 @@ class ReplicationCheck(OnServer):
             return bool(recovering and behind is not None and behind <= 0)
 
         while not until(settled, seconds=1):
+            if astray := self._astray(primary, standby):
+                raise UserError(
+                    f"{self._purpose} {astray}: it cannot follow. Run `up` again, which clones it anew, or rewinds it where the "
+                    "stack file says rejoin: rewind"
+                )
             if time.monotonic() - since > REPLAY_DEADLINE:
                 raise UserError(
                     f"{self._purpose} made no progress towards {written} for {REPLAY_DEADLINE:g} s: {self._reason()}"
                 )
+
+    def _astray(self, primary: Session, standby: Session) -> str | None:
+        """What it has that the primary has not, as a former one does that was given up: it asks in vain again and again."""
+        found = standby.row("SELECT received_tli, pg_last_wal_replay_lsn()::text FROM pg_stat_wal_receiver")
+        now = primary.value("SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8)")
+        if not found or found[0] is None or found[0] >= int(now, 16):
+            return None
+        mine, reached = found
+        end = end_of(primary, mine, int(now, 16))
+        return beyond(reached, mine, end) if position(reached) > position(end) else None
 
     def _reason(self) -> str:
         """Why it does not stream, as the standby itself has it."""

@@ -31,6 +31,7 @@ from tde_replication.preflight.keys import (
     notices_of_cipher,
 )
 from tde_replication.preflight.ports import of_adopted
+from tde_replication.preflight.rewind import check_rejoin
 from tde_replication.preflight.server import (
     check_failover,
     check_keys,
@@ -153,6 +154,7 @@ def _asked(plan: ClusterPlan, source: str, refusal: str | None) -> tuple[list[st
     found += uncloned
     found += check_versions(cluster.places, placements)
     found += check_failover(cluster.members, placements)
+    found += check_rejoin(cluster, [member.name for member in plan.members], placements, in_force=in_force)
     found += check_vault(address, plan.vault_names)
     if in_force:
         found += check_vault_from_servers(cluster, address.address)

@@ -1,11 +1,15 @@
 """The primary died: what a stack does, and how it goes on with another server. docs/topology.md, line by line."""
 
+import re
 import shutil
 
 import pytest
 
 from tests.engine.cluster import Cluster
 from tests.engine.workspace import eventually
+
+STREAMING = "SELECT application_name FROM pg_stat_replication WHERE state = 'streaming' ORDER BY 1"
+GRANTED = "SELECT proname FROM pg_proc, aclexplode(proacl) WHERE grantee = 'replicator'::regrole"
 
 
 @pytest.fixture
@@ -88,6 +92,47 @@ def test_a_dead_primary_is_given_up_only_by_a_person_for_one_run(cluster: Cluste
     del workspace.environment["TDE_REPLICATION_ACCEPT_LOSS"]
     workspace.up_well()
     well(cluster, "db2", [(1,)])
+    assert workspace.destroy().code == 0
+
+
+def test_the_former_primary_comes_back_with_wal_of_its_own_and_is_rewound(cluster: Cluster) -> None:
+    workspace = cluster.workspace
+    for name in ("db2", "db3"):
+        cluster.stop(name)
+    cluster.sql("db1", "INSERT INTO written SELECT 2 FROM generate_series(1, 1000)")
+    cluster.kill("db1")
+    for name in ("db2", "db3"):
+        cluster.start(name)
+    declare(cluster, "db2")
+    workspace.environment["TDE_REPLICATION_ACCEPT_LOSS"] = "db2"
+    first = workspace.up()
+    del workspace.environment["TDE_REPLICATION_ACCEPT_LOSS"]
+    assert cluster.sql("db2", "SELECT pg_is_in_recovery()") == [(False,)], first.text
+    cluster.sql("db2", "INSERT INTO written VALUES (3)")
+    eventually(lambda: has(cluster, "db3") == [(1,), (3,)])
+    before = {name: cluster.pid(name) for name in ("db2", "db3")}
+
+    assert workspace.preview().plan["DataDirectory db1"] == "replace", "that is the default"
+    workspace.write({**workspace.cluster, "rejoin": "rewind", "disposable": False})
+    preview = workspace.preview()
+    assert preview.code == 0, preview.errors
+    assert preview.plan["DataDirectory db1"] == "update"
+    assert "replace" not in preview.plan.values()
+    assert re.search(
+        r"db1: is rewound to db2 by pg_tde_rewind, because it has [\d.]+ [KM]iB of WAL that no other server has \(diverged since "
+        r"0/[0-9A-F]+ of timeline 1\); that is done on a copy of its data \([\d.]+ MiB\), and the data as it is now is set aside",
+        preview.words,
+    ), preview.text
+    assert not list(cluster.data("db1").parent.glob("data.*")), "a preview changes nothing"
+    workspace.up_well()
+    well(cluster, "db2", [(1,), (3,)])
+    eventually(lambda: cluster.sql("db2", STREAMING) == [("db1",), ("db3",)])
+    assert {name: cluster.pid(name) for name in before} == before
+    [aside] = cluster.data("db1").parent.glob("data.set-aside-*")
+    assert (aside / "PG_VERSION").exists()
+    assert cluster.sql("db2", GRANTED) == []
+    workspace.write({**workspace.cluster, "disposable": True})
+    workspace.up_well()
     assert workspace.destroy().code == 0
 
 

@@ -74,6 +74,7 @@ SETTINGS = [
     _of("primary", "settings", {"work_mem": "5MB", "max_connections": "90"}),
     _of("primary", "binaries", lambda places: places["binaries"]),
     _top(synchronous={"standbys": ["db1", "db2"]}),
+    _top(rejoin="rewind"),
     _of("standby", "applyDelay", "10ms"),
     _of("standby", "port", lambda places: places["ports"][1]),
     _of("standby", "dataDirectory", lambda places: places["directory"]),

@@ -451,6 +451,60 @@ def test_a_standby_that_synchronizes_slots_logs_in_to_a_database(place: Place, s
     assert [line.split(":")[2] for line in passfile.splitlines()] == ["replication", *databases]
 
 
+@pytest.mark.parametrize("rejoin", ["clone", "rewind"])
+def test_a_former_primary_is_rewound_by_queries_in_a_database(place: Place, rejoin: str) -> None:
+    """Where it may log in for that: rule, topology and passfile have it; what it streams with does not."""
+    cluster = place.cluster("db2", database="orders", rejoin=rejoin, pg_tde=False, encryption="off")
+    (programs_of(cluster) / "pg_rewind").touch()
+    made = place.build(cluster)
+    databases = ["replication", "orders"] if rejoin == "rewind" else ["replication"]
+    directory = made["DataDirectory db2"].inputs
+    assert (directory["rejoin"], directory["database"]) == (rejoin, "orders")
+    assert made["HbaRule replicator from 127.0.0.1/32"].inputs["databases"] == databases
+    assert [rule["databases"] for rule in made["Topology orders"].inputs["rules"]] == [databases]
+    passfile = plain(made["HostFile db2-pgpass"].inputs["content"])
+    assert [line.split(":")[2] for line in passfile.splitlines()] == databases
+    assert "dbname" not in conninfo_to_dict(made["Server db2"].inputs["settings"]["primary_conninfo"])
+
+
+def programs_of(cluster: settings.Cluster) -> Path:
+    return Path(cluster.primary_server.binaries or "")
+
+
+@pytest.mark.parametrize(
+    ("library", "why"),
+    [
+        (None, "there is no pg_tde_rewind in {programs}"),
+        (b"\x7fELF\0\xffpg_tde_tranche\0", "which version of pg_tde is installed cannot be told"),
+        (
+            b"\x7fELF\0\xffpg_tde 2.2.0\0\xff",
+            (
+                "pg_tde_rewind of pg_tde 2.2.0 can make encrypted relations unreadable, and 2.2.1 is the first without that fault"
+            ),
+        ),
+        (b"\x7fELF\0\xffpg_tde 2.2.1\0\xff", None),
+        (b"\x7fELF\0\xffpg_tde 10.0.0\0\xff", None),
+    ],
+)
+def test_programs_that_cannot_rewind_are_a_mistake_of_the_setting(
+    place: Place, library: bytes | None, why: str | None
+) -> None:
+    cluster = place.cluster("db2", rejoin="rewind")
+    programs = programs_of(cluster)
+    if library:
+        (programs / "pg_tde_rewind").touch()
+        (programs.parent / "lib").mkdir()
+        (programs.parent / "lib" / "pg_tde.so").write_bytes(library)
+    if why is None:
+        assert place.build(cluster)["DataDirectory db2"].inputs["rejoin"] == "rewind"
+        return
+    with pytest.raises(StackFileError) as told:
+        place.build(cluster)
+    assert told.value.mistakes == [
+        f"cluster.rejoin: db1, db2 cannot be rewound: {why.format(programs=programs)}. Write clone"
+    ]
+
+
 def test_servers_get_tokens_and_policies_of_their_own(place: Place) -> None:
     made = place.build(place.cluster("db2"))
     of = {name: made[f"Token {name}-token"] for name in ("db1", "db2")}

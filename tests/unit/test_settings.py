@@ -73,6 +73,7 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
         ({"encryption": "on"}, "cluster.encryption: this must be 'required', 'if-available' or 'off'"),
         ({"encryption": True}, "cluster.encryption: this must be 'required', 'if-available' or 'off'"),
         ({"walEncryption": "yes"}, "cluster.walEncryption: this must be true or false"),
+        ({"rejoin": "copy"}, "cluster.rejoin: this must be 'clone' or 'rewind'"),
         ({"disposable": 1}, "cluster.disposable: this must be true or false"),
         ({"database": ""}, "cluster.database: must not be empty"),
         ({"vault": None}, f"cluster.vault: {A_MAPPING}"),

@@ -368,24 +368,29 @@ def test_a_rewind_that_cannot_log_in_stops_nothing(parted: Parted) -> None:
 FAILS = """#!/bin/sh
 case "$*" in *--dry-run*) exec {program} "$@" ;; esac
 rm -f "{data}/base/1/PG_VERSION"
-echo "pg_rewind: error: the network is gone" >&2
-exit 1
+{end}
 """
 
 
-def test_a_rewind_that_fails_leaves_all_as_it_was(parted: Parted, servers: Servers) -> None:
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        ("echo 'pg_rewind: error: the network is gone' >&2; exit 1", "pg_rewind: error: the network is gone"),
+        ("exit 0", "pg_rewind finds nothing to rewind, and the two are not one"),
+    ],
+)
+def test_a_rewind_that_fails_leaves_all_as_it_was(parted: Parted, servers: Servers, end: str, why: str) -> None:
     programs = parted.data.parent / "programs"
     programs.mkdir(mode=0o755)
     for one in servers.programs.iterdir():
         if one.name != "pg_rewind":
             (programs / one.name).symlink_to(one)
     script = programs / "pg_rewind"
-    script.write_text(
-        FAILS.format(program=servers.programs / "pg_rewind", data=parted.data.with_name(".data.unfinished"))
-    )
+    real, copy = servers.programs / "pg_rewind", parted.data.with_name(".data.unfinished")
+    script.write_text(FAILS.format(program=real, data=copy, end=end))
     script.chmod(0o755)
     files = [str(path) for path in sorted(parted.data.rglob("*"))]
-    with pytest.raises(UserError, match=r"failed: pg_rewind: error: the network is gone\. Its data is as it was"):
+    with pytest.raises(UserError, match=rf"failed: {why}\. Its data is as it was"):
         parted.directory.replace(binaries=str(programs)).update(parted.live())
     assert [str(path) for path in sorted(parted.data.rglob("*"))] == files
     assert parted.hidden() == []

@@ -80,13 +80,13 @@ class Clone:
         return None
 
     def fork(self) -> str:
-        """Where its timeline ends on the primary, which has gone on to another one; empty where it has not."""
+        """Where its timeline ends on the primary, which has gone on to a later one; empty where it has not."""
         mine = self._timeline()
         with self.primary() as primary:
             now = primary.value(
                 "SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) WHERE NOT pg_is_in_recovery()"
             )
-            if now is None or mine >= int(now, 16):
+            if now is None:
                 return ""
             end = end_of(primary, mine, int(now, 16))
         return "" if end == NOWHERE else f"{end} of timeline {mine}"

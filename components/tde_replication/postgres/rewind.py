@@ -150,10 +150,6 @@ class Rewind(RewindChecks):
             str(self.path / name) for name in self.machine.listing(self.path) if name not in OF_THE_DATABASE | PASSING
         ]
         self.machine.run(["cp", "--archive", "--", *own, f"{self.copy}/"], deadline=DEADLINE)
-        # They hold WAL for standbys of the time before.
-        for name in self.machine.listing(self.copy / "pg_replslot"):
-            self.machine.remove(self.copy / "pg_replslot" / name)
-        self.machine.make_directory(self.copy / "pg_replslot")
         self.machine.write(self.copy / SIGNAL, b"", mode=0o600)
         self.machine.run(["sync", "--file-system", "--", str(self.copy)], deadline=DEADLINE)
 

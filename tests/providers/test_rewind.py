@@ -27,7 +27,7 @@ from tde_replication.postgres.upstream import Upstream, passfile
 from tde_replication.progress import reported_to
 from tde_replication.waiting import until
 from tests.processes import lives
-from tests.providers.servers import PASSWORD, STACK, Node, Servers, text_of
+from tests.providers.servers import PASSWORD, STACK, Node, Servers
 
 OWN = "own since the fork"
 
@@ -217,8 +217,7 @@ def test_a_former_primary_that_was_killed_is_rewound(parted: Parted) -> None:
 def test_what_it_costs_is_told_before(parted: Parted) -> None:
     live = parted.live()
     for disposable, becomes in ((True, "removed"), (False, "set aside")):
-        cost = parted.directory.replace(disposable=disposable).cost(live)
-        assert cost
+        [cost] = parted.directory.replace(disposable=disposable).costs(live)
         assert (cost.kind, cost.server) == ("rewind", "db1")
         assert re.fullmatch(
             r"db1: is rewound to db2 by pg_rewind, because it has [\d.]+ [KM]iB of WAL that no other server has "
@@ -228,7 +227,8 @@ def test_what_it_costs_is_told_before(parted: Parted) -> None:
         )
         assert 0 < (cost.size or 0) < (cost.free or 0)
         assert bool(cost.loses) == disposable
-    assert "a new base backup of db2" in text_of(parted.directory.replace(rejoin="clone").cost(live))
+    [clone] = parted.directory.replace(rejoin="clone").costs(live)
+    assert "a new base backup of db2" in clone.text
     assert parted.granted() == []
     assert not parted.old.running
 

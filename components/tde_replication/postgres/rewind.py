@@ -5,7 +5,6 @@ until the copy is whole and takes its place. (PostgreSQL documentation, *pg_rewi
 """
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tde_replication.errors import CommandFailed, Conflict, UserError
 from tde_replication.hosts.base import Host
-from tde_replication.postgres.copying import amount, tell
+from tde_replication.postgres.copying import Copy, amount
 from tde_replication.postgres.guc import values_in
 from tde_replication.postgres.rewind_checks import RewindChecks
 from tde_replication.postgres.server import Server
@@ -104,7 +103,7 @@ class Rewind(RewindChecks):
                 raise UserError(self.failed(_cause(failure))) from None
 
     def _run_program(self, directory: PurePosixPath, *more: str) -> None:
-        clone, began = self.clone, time.monotonic()
+        clone = self.clone
         source = make_conninfo(clone.upstream.conninfo("tde-replication", self.database), **KEEPALIVE)
         if clone.encrypted:  # pg_tde_rewind puts a copy of the primary's key files there: not where others come by
             self.machine.make_directory(self._temporary)
@@ -117,7 +116,7 @@ class Rewind(RewindChecks):
                 deadline=DEADLINE,
                 directory=directory,  # the token's path counts from the data directory
                 environment={"TMPDIR": str(self._temporary)} if clone.encrypted else None,
-                on_line=lambda line: tell(self.what, line, time.monotonic() - began),
+                on_line=Copy(self.what).tell,
             )
         finally:
             if clone.encrypted:

@@ -8,8 +8,8 @@ from tde_replication.review.preview import Preview, Step
 from tde_replication.review.servers import CLUSTER, Servers
 from tde_replication.status.words import size
 
-INTERRUPTIONS = {"restart", "stop", "switchover", "rewrite"}
-_WITHOUT_WORD = {"restart", "stop", "start", "clone", "switchover", "promotion", "follow"}
+INTERRUPTIONS = {"restart", "stop", "rewind", "switchover", "rewrite"}
+_WITHOUT_WORD = {"restart", "stop", "start", "clone", "rewind", "switchover", "promotion", "follow"}
 """A server that goes through one of these is not told that it reloads, too."""
 _SAID = {"reload": "reloads its configuration; nobody is disconnected", "rotation": "rotates its principal key"}
 """Of costs without a text."""
@@ -23,7 +23,7 @@ class Effect:
 
     server: str
     kind: str
-    """restart, reload, clone, rotation, switchover, promotion, follow, rewrite, by hand; start, stop; refused."""
+    """restart, reload, clone, rewind, rotation, switchover, promotion, follow, rewrite, by hand; start, stop; refused."""
     text: str
     size: int | None = None
     """Bytes to be copied, or rewritten."""

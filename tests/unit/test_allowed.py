@@ -58,7 +58,7 @@ HARMLESS = {
     "Cluster": {
         *("encryption", "cipher", "wal_encryption", "key", "keys"),
         *("database", "databases", "enforce_encryption", "default_table_access_method", "tables"),
-        *("protect", "disposable", "expires", "replication", "synchronous", "primary"),
+        *("protect", "disposable", "expires", "replication", "synchronous", "primary", "rejoin"),
         *("vault", "servers"),  # models above
     },
     "Replication": {"role", "tls", "max_slot_wal_keep_size", "root_certificate", "password_version"},

@@ -258,7 +258,7 @@ def test_what_keeps_it_from_a_rewind_is_told_before(servers: Servers, monkeypatc
         assert told
         assert re.fullmatch(
             rf"the rewind of db1 to db2 \(rejoin: rewind\) cannot be made: {why}\. Nothing is changed\. Write rejoin: clone, and "
-            "`up` clones db1 anew",
+            "`up` clones db1 again",
             told,
         ), told
         with pytest.raises(Conflict):
@@ -356,7 +356,7 @@ def test_a_rewind_that_cannot_log_in_stops_nothing(parted: Parted) -> None:
         parted.directory.update(parted.live())
     text = str(told.value)
     assert 'password authentication failed for user "replicator"' in text
-    assert "Its data is as it was. Run `up` again; or write rejoin: clone, and `up` clones it anew" in text
+    assert "Its data is as it was. Run `up` again; or write rejoin: clone, and `up` clones it again" in text
     assert "\n" not in text
     assert "wrong-password" not in text
     assert parted.old.host.postmaster(parted.old.data) == before

@@ -138,7 +138,7 @@ class RewindChecks:
     def failed(self, why: str) -> str:
         return (
             f"{self.what} (rejoin: rewind) failed: {why}. Its data is as it was. Run `up` again; or write rejoin: clone, and "
-            "`up` clones it anew"
+            "`up` clones it again"
         )
 
     def _objections(self) -> Iterator[str]:

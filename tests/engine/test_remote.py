@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -27,14 +28,14 @@ pulumi.export("primaryDsn", made.primaryDsn)
 
 @pytest.fixture
 def cluster(openbao: OpenBao, encrypted_binaries: Path, tmp_path: Path) -> Iterator[Cluster]:
+    """Of a program in Python."""
     workspace = Workspace(tmp_path, "trial", openbao.environment)
     plugin = shutil.copytree(HERE.root / "components", tmp_path / "plugin")
     (plugin / ".venv").symlink_to(HERE.root / ".venv")
     for name in ("__main__.py", "Pulumi.yaml"):
         (tmp_path / name).unlink()
     (tmp_path / "__main__.py").write_text(PROGRAM)
-    project = {"name": "other", "runtime": "python", "stackConfigDir": "stacks", "options": {"refresh": "always"}}
-    (tmp_path / "Pulumi.yaml").write_text(yaml.safe_dump({**project, "packages": {"tde": "./plugin"}}))
+    write_project(workspace, {"runtime": "python", "options": {"refresh": "always"}})
     # The engine starts dynamic providers as if they were the program's, and has to be told of the plugin's Python.
     workspace.environment["PULUMI_RUNTIME_VIRTUALENV"] = str(plugin / ".venv")
     made = Cluster(workspace, base_directory(), 1, openbao, binaries=encrypted_binaries)
@@ -43,19 +44,40 @@ def cluster(openbao: OpenBao, encrypted_binaries: Path, tmp_path: Path) -> Itera
     discard(made)
 
 
+def write_project(workspace: Workspace, project: dict[str, Any]) -> None:
+    found = {**project, "name": "other", "stackConfigDir": "stacks", "packages": {"tde": "./plugin"}}
+    (workspace.directory / "Pulumi.yaml").write_text(yaml.safe_dump(found))
+
+
+def made_repaired_and_removed(cluster: Cluster, name: str, role: str) -> None:
+    workspace = cluster.workspace
+    workspace.up_well()
+    assert workspace.output("summary").startswith(f"{name}: 1 primary, 1 standby, streaming")
+    assert "NOT ENCRYPTED" not in workspace.output("summary")
+    workspace.unchanged()
+    cluster.sql("db1", "ALTER ROLE replicator NOLOGIN")
+    assert set(workspace.preview().plan) == {f"ReplicationRole {role}"}
+    workspace.up_well()
+    workspace.unchanged()
+    assert workspace.destroy().code == 0
+
+
 def test_a_cluster_is_made_repaired_and_removed(cluster: Cluster) -> None:
     workspace = cluster.workspace
     workspace.cluster["servers"]["db1"]["settings"] = {"max_connections": 50}
     workspace.write(workspace.cluster)
-    workspace.up_well()
-    assert workspace.output("summary").startswith("trial: 1 primary, 1 standby, streaming")
-    assert "NOT ENCRYPTED" not in workspace.output("summary")
-    workspace.unchanged()
-    cluster.sql("db1", "ALTER ROLE replicator NOLOGIN")
-    assert set(workspace.preview().plan) == {"ReplicationRole replicator"}
-    workspace.up_well()
-    workspace.unchanged()
-    assert workspace.destroy().code == 0
+    made_repaired_and_removed(cluster, "trial", "replicator")
+
+
+def test_the_same_in_yaml(cluster: Cluster) -> None:
+    """`examples/in_yaml`, on the servers of this test."""
+    path = cluster.workspace.environment["PATH"]
+    if not shutil.which("pulumi-language-yaml", path=path):
+        pytest.skip("there is no pulumi-language-yaml on PATH: a program of YAML was NOT tested")
+    project = yaml.safe_load((HERE.root / "examples" / "in_yaml" / "Pulumi.yaml").read_text())
+    project["resources"]["orders"]["properties"]["cluster"] |= cluster.workspace.cluster
+    write_project(cluster.workspace, project)
+    made_repaired_and_removed(cluster, "orders", "orders-replicator")
 
 
 def test_the_schema_has_the_settings_as_types(cluster: Cluster) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from bootstrap.project import HERE
 from tde_replication.hosts.account import local_root
+from tde_replication.review import read, review
 from tests.engine.cluster import base_directory
 from tests.engine.workspace import Workspace
 from tests.openbao import OpenBao
@@ -90,7 +91,7 @@ def workspace(openbao: OpenBao, installed: Path, tmp_path: Path) -> Iterator[Wor
 
 
 def test_two_clusters_in_one_stack(
-    workspace: Workspace, installed: Path, openbao: OpenBao, encrypted_binaries: Path
+    workspace: Workspace, installed: Path, openbao: OpenBao, encrypted_binaries: Path, tmp_path: Path
 ) -> None:
     assert workspace.run("config", "set", "binaries", str(encrypted_binaries)).code == 0
     workspace.up_well()
@@ -107,6 +108,20 @@ def test_two_clusters_in_one_stack(
     assert set(preview.plan) == {"ReplicationRole shop-orders-replicator"}, preview.changes
     workspace.up_well()
     workspace.unchanged()
+
+    # The servers of both have the same names.
+    for name in ("ledgerDsn", "ordersDsn"):
+        with psycopg.connect(workspace.output(name), autocommit=True) as session:
+            session.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1GB'")
+            session.execute("SELECT pg_reload_conf()")
+    workspace.environment["PULUMI_DEBUG_COMMANDS"] = "true"
+    assert workspace.preview("--event-log", str(tmp_path / "events")).code == 0
+    effects = review(read((tmp_path / "events").read_text())).effects
+    assert sorted((one.server, one.kind) for one in effects) == [
+        ("ledger/db1", "reload"),
+        ("shop-orders/db1", "reload"),
+    ]
+
     mounts = openbao.client().sys.list_mounted_secrets_engines()["data"]
     assert {"tde-trial-ledger/", "tde-trial-shop-orders/"} <= set(mounts)
 

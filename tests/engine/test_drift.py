@@ -148,7 +148,7 @@ changed behind Pulumi's back (found → after `up`):
   DataDirectory db3: it cannot follow: the WAL that it needs is gone → it is cloned again
   ReplicationCheck db3: whether it streams: no: nothing reads its slot → it is proved that it streams from its slot
   ReplicationRole replicator: its password was changed → it is set again; nobody is disconnected
-  ReplicationSlot tde_db3: it has lost WAL that its standby needs → it is made anew
+  ReplicationSlot tde_db3: it has lost WAL that its standby needs → it is created again
   Server db3: it does not run → it is started
 """
 

@@ -274,7 +274,7 @@ def test_what_keeps_it_from_a_rewind_is_told_before(servers: Servers, monkeypatc
 
     checksums = [str(servers.programs / "pg_checksums"), f"--pgdata={parted.data}"]
     parted.old.host.run([*checksums, "--disable"], deadline=60)
-    refused("db1 has neither data checksums nor wal_log_hints, and its WAL does not tell all that has changed")
+    refused("db1 has neither data checksums nor wal_log_hints, and its WAL does not hold all that has changed")
     parted.old.host.run([*checksums, "--enable"], deadline=60)
 
     parted.old.file("pg_wal").rename(parted.data.parent / "wal")

@@ -300,7 +300,7 @@ def test_mistakes_of_a_stack_file_are_told_together(form: str) -> None:
 def test_a_preview_that_was_interrupted_is_not_taken_for_a_whole_one() -> None:
     events = changed(Stream(), work_mem="9MB").text.splitlines()
     made = review(read("\n".join(line for line in events if "summaryEvent" not in line)))
-    assert (made.verdict, made.sentence.split(",")[0]) == (Verdict.REFUSED, "the preview did not come to its end")
+    assert (made.verdict, made.sentence.split(",")[0]) == (Verdict.REFUSED, "the preview did not finish")
 
 
 def test_without_costs_it_is_not_said_that_nobody_is_interrupted() -> None:

@@ -242,7 +242,7 @@ class ReplicationCheck(OnServer):
         while not until(settled, seconds=1):
             if astray := self._astray(primary, standby):
                 raise UserError(
-                    f"{self._purpose} {astray}: it cannot follow. Run `up` again, which clones it anew, or rewinds it where the "
+                    f"{self._purpose} {astray}: it cannot follow. Run `up` again, which clones it again, or rewinds it where the "
                     "stack file says rejoin: rewind"
                 )
             if time.monotonic() - since > REPLAY_DEADLINE:

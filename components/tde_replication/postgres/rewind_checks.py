@@ -146,7 +146,7 @@ class RewindChecks:
         if why := against_programs(self.machine, self.binaries, encrypted=clone.encrypted):
             yield why
         if not self._tells_changes():
-            yield f"{clone.name} has neither data checksums nor wal_log_hints, and its WAL does not tell all that has changed"
+            yield f"{clone.name} has neither data checksums nor wal_log_hints, and its WAL does not hold all that has changed"
         if why := self._outside():
             yield why
         yield from self._against_wal(clone.control())

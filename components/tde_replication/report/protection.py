@@ -58,7 +58,7 @@ def rows(snapshot: Snapshot) -> list[Row]:
 
 def _tables(snapshot: Snapshot) -> Iterator[Row]:
     if is_encrypted(snapshot) is None:
-        yield Row("Tables", Protection.UNKNOWN, "No server could tell what is encrypted.")
+        yield Row("Tables", Protection.UNKNOWN, "No server could be asked what is encrypted.")
         return
     if why := not_encrypted(snapshot):
         yield Row("Tables", Protection.CLEAR, f"Nothing is encrypted: {why}.")

@@ -156,11 +156,11 @@ def _verdict(preview: Preview, made: Review, servers: Servers) -> tuple[Verdict,
     interrupted = _interrupted(made, servers)
     against = list(dict.fromkeys(one.policy for one in made.policies if one.mandatory))
     if any(effect.kind == "refused" for effect in made.effects):
-        found = Verdict.REFUSED, "is refused: `up` changes nothing until that is put right"
+        found = Verdict.REFUSED, "is refused: `up` changes nothing until this is corrected"
     elif against:
         found = Verdict.REFUSED, f"is refused by {'policy' if len(against) == 1 else 'policies'} {_listed(against)}"
     elif not preview.complete:
-        found = Verdict.REFUSED, "the preview did not come to its end, so what it shows is not all"
+        found = Verdict.REFUSED, "the preview did not finish, so the plan is incomplete"
     elif made.losses:
         also = f"; interrupts {interrupted}" if interrupted else ""
         found = Verdict.LOSES, f"loses {_listed(made.losses)}{also}"

@@ -231,7 +231,7 @@ RULES = {
         {"accepted": _list},
     ),
     "slot-room": Rule(
-        "A cap that is larger than the disk is none.",
+        "A WAL limit larger than the disk protects nothing.",
         _slot_room,
         {"percent": _whole},
     ),

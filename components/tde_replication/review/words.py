@@ -45,7 +45,7 @@ WORDS = {
     ("ReplicationRole", "memberOf"): ("it is a member of {found}", "it is a member of no role"),
     ("ReplicationRole", "passwordMatches"): ("its password was changed", "it is set again; nobody is disconnected"),
     ("ReplicationRole", "validUntil"): ("its password is valid until {found}", "it does not expire"),
-    ("ReplicationSlot", "walStatus"): ("it has lost WAL that its standby needs", "it is made anew"),
+    ("ReplicationSlot", "walStatus"): ("it has lost WAL that its standby needs", "it is created again"),
     ("SecretContent", "content"): ("its value is {found}", "it is {declared}"),
     ("Server", "networks"): ("its container is on {found}", "it is on {declared}"),
     ("Server", "pendingReload"): ("changed in a file and not loaded: {found}", "set as declared and loaded"),

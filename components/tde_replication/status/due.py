@@ -70,7 +70,7 @@ def _keys(snapshot: Snapshot) -> Iterator[Due]:
             how = f"The stack file says `key.rotateAfter: {after}`: the first `make up` from then on rotates to another key."
             yield Due(made[name] + length(after), rotation, what, how)
         else:
-            how = f"The stack file says `key.rotateAfter: {after}`, and Vault did not tell how old the key is."
+            how = f"The stack file says `key.rotateAfter: {after}`, and Vault did not report how old the key is."
             yield Due(None, rotation, what, how)
 
 

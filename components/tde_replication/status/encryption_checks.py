@@ -78,7 +78,7 @@ def _loaded(server: Server, snapshot: Snapshot) -> Iterator[Finding]:
             "pg_tde not loaded",
             server.name,
             "it runs without pg_tde and replays in clear what is encrypted on "
-            f"{elsewhere[0]}; its files are not usable: stop it, and have `make up` clone it anew",
+            f"{elsewhere[0]}; its files are not usable: stop it, and have `make up` clone it again",
         )
     elif server.writes and snapshot.encryption == "required":
         yield Finding(
@@ -145,7 +145,7 @@ def _on_disk(server: Server, found: OnDisk) -> Iterator[Finding]:
             "on disk",
             server.name,
             f"pg_tde says that {', '.join(found.in_clear)} is encrypted, and pages of its file are in clear on its disk: "
-            "where it is a standby, it may have run without pg_tde: stop it, and have it cloned anew",
+            "where it is a standby, it may have run without pg_tde: stop it, and have it cloned again",
         )
     if found.wal == "in clear":
         yield Finding(

@@ -20,7 +20,7 @@ FAULTS = (
         "PG-1895, release notes of pg_tde 2.2.0, 2026-05; the warning in Percona's documentation stays",
     ),
     Fault(
-        "pg_tde_rewind can corrupt encrypted relations: clone a standby anew instead",
+        "pg_tde_rewind can corrupt encrypted relations: make a new clone of the standby instead",
         (2, 2, 1),
         "PG-2407, release notes of pg_tde 2.2.1, 2026-07",
     ),

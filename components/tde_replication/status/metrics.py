@@ -15,7 +15,7 @@ HELP = {
     "tde_status": "Exit status of the last look: 0 well, 1 degraded, 2 broken, 3 cannot tell",
     "tde_status_time_seconds": "When the cluster was looked at last",
     "tde_finding": "1 for each thing that is wrong",
-    "tde_encrypted": "Whether the cluster is encrypted, as far as it can be told",
+    "tde_encrypted": "Whether the cluster is encrypted, as far as is known",
     "tde_server_takes_writes": "Whether the server takes writes",
     "tde_server_timeline": "Timeline of the server",
     "tde_pg_tde_info": "Version of the server's pg_tde, as it says it",

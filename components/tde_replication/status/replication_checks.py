@@ -11,7 +11,7 @@ from tde_replication.status.words import duration, size
 LAG_SECONDS = 60.0
 """A standby that is further behind is degraded; a delay that is declared does not count."""
 BY_SLOT_STATUS = {
-    "lost": "its WAL is gone, so that the standby cannot follow any more: `make up` clones it anew",
+    "lost": "its WAL is gone, so that the standby cannot follow any more: `make up` clones it again",
     "unreserved": "its WAL goes with the next checkpoint: have the standby stream again before that",
 }
 
@@ -102,7 +102,7 @@ def _own_slot(server: Server, snapshot: Snapshot, link: Link | None) -> Iterator
             server,
             "slot",
             f"slot {server.slot} is on no server, so that WAL that it needs may be removed: `make up` makes it, or clones the "
-            "standby anew",
+            "standby again",
         )
 
 

@@ -38,7 +38,7 @@ def _token(client: Client, accessor: str | None) -> Token:
         return Token(problem=str(why))
     left, period = (data.get("ttl"), data.get("period")) if isinstance(data, dict) else (None, None)
     if not isinstance(left, int):
-        return Token(problem="Vault does not tell its time")
+        return Token(problem="Vault does not report its time")
     return Token(seconds_left=left, period=period if isinstance(period, int) else None)
 
 

@@ -88,7 +88,7 @@ def _server(server: Server, snapshot: Snapshot) -> Iterator[Finding]:
             "checksums",
             server.name,
             f"{instance.checksum_failures} checksum failures: pages on its disk are damaged. Look into its log and at the disk, "
-            "and clone a standby anew",
+            "and make a new clone of the standby",
         )
     if instance.archiver.failing:
         yield Finding(

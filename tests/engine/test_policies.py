@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bootstrap import policies
+from bootstrap.ports import free_ports
 from bootstrap.project import HERE
 from tde_replication.review import environment, read, review
 from tde_replication.review.findings import Verdict
@@ -55,7 +56,10 @@ def test_a_violation_of_each_level(openbao: OpenBao, pack: Path, base: Path, tmp
     log = tmp_path / "events"
     workspace = Workspace(tmp_path / "work", "policed", {**openbao.environment, "PULUMI_DEBUG_COMMANDS": "true"})
     settings = {"work_mem": "1GB"}
-    servers = {name: {"dataDirectory": str(base / name / "data"), "settings": settings} for name in ("db1", "db2")}
+    servers = {
+        name: {"port": port, "dataDirectory": str(base / name / "data"), "settings": settings}
+        for name, port in zip(("db1", "db2"), free_ports(2), strict=True)
+    }
     workspace.write({"encryption": "off", "disposable": True, "primary": "db1", "servers": servers})
     workspace.init()
     levels = pack / "levels.json"

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -463,6 +464,20 @@ def standby(bound: Node, cluster: Servers, store: KeyStore) -> Iterator[Node]:
     ReplicationSlot.model_validate({**bound.inside, "slot": clone.slot}).delete()
 
 
+@contextmanager
+def blind(bound: Node, standby: Node) -> Iterator[None]:
+    """A token that opens nothing, once the standby has replayed the rotations until now: it would die of the last one."""
+    written = bound.value("SELECT pg_current_wal_insert_lsn()::text")
+    assert until(lambda: standby.value("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", [written]), seconds=20)
+    token = standby.data.parent / "orders.vault-token"
+    good = standby.host.read(token) or b""
+    standby.host.write(token, b"revoked", mode=0o600)
+    try:
+        yield
+    finally:
+        standby.host.write(token, good, mode=0o600)
+
+
 def test_a_standby_opens_the_key_and_holds_encrypted_tables(bound: Node, standby: Node) -> None:
     proof = check(bound, standby)
     assert proof.create() == proof
@@ -477,20 +492,15 @@ def test_a_rotation_waits_for_a_standby_that_could_not_open_the_key(
     bound: Node, standby: Node, store: KeyStore
 ) -> None:
     """It would die of it."""
-    token = standby.data.parent / "orders.vault-token"
-    good = standby.host.read(token) or b""
     key(bound, "rotated").create()
     place = {"standbys": [("local", str(standby.data))], "slots": [check(bound, standby).slot]}
     declared = binding(bound, "server", "rotated", **place)
     before = set_at(bound, "server")
-    standby.host.write(token, b"revoked", mode=0o600)
-    try:
+    with blind(bound, standby):
         with pytest.raises(UserError, match=f"the standby on {standby.data} cannot open its keys: "):
             declared.update(binding(bound, "server"))
         with pytest.raises(UserError, match=f"the standby on {standby.data} cannot open its keys: "):
             declared.create()  # that finds another key
-    finally:
-        standby.host.write(token, good, mode=0o600)
     assert set_at(bound, "server") == before
     declared.update(binding(bound, "server"))
     assert declared.read() == declared
@@ -598,14 +608,8 @@ def test_a_database_has_a_key_of_its_own(bound: Node, standby: Node, own: KeyBin
 def test_a_database_has_the_default_key_again(bound: Node, standby: Node, own: KeyBinding) -> None:
     """For its tables are encrypted; and only where standbys can open keys."""
     default = bound.rows("SELECT key_name FROM pg_tde_default_key_info()")
-    token = standby.data.parent / "orders.vault-token"
-    good = standby.host.read(token) or b""
-    standby.host.write(token, b"revoked", mode=0o600)
-    try:
-        with pytest.raises(UserError, match=f"the standby on {standby.data} cannot open its keys: "):
-            own.delete()
-    finally:
-        standby.host.write(token, good, mode=0o600)
+    with blind(bound, standby), pytest.raises(UserError, match=f"the standby on {standby.data} cannot open its keys: "):
+        own.delete()
     assert own.read() == own
     own.delete()
     assert _in_own(bound, "SELECT key_name FROM pg_tde_key_info()") == default

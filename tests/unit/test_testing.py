@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bootstrap.ports import free_ports
 from tde_replication.errors import UserError
 from tde_replication.testing import directories, plugin, temporary
 
@@ -58,10 +59,10 @@ def test_a_link_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A range of two ports, of which somebody listens on the first."""
+    """A range of two ports, of which somebody has the first; not of those that the kernel gives to others meanwhile."""
+    port = next(port for port in free_ports(100) if directories._is_free(port + 1))
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+        taken.bind(("127.0.0.1", port))
         monkeypatch.setattr(directories, "PORTS", range(port, port + 2))
         yield port
 

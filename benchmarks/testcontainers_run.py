@@ -27,7 +27,8 @@ def main(image: str, ready: str, steps: str) -> None:
             for server in servers:
                 server.start()
             for number, script, *arguments in json.loads(Path(steps).read_text()):
-                code, output = servers[number].exec(["sh", "-c", script, "sh", *arguments])
+                container = servers[number].get_wrapped_container()
+                code, output = container.exec_run(["sh", "-c", script, "sh", *arguments], user="postgres")
                 if code:
                     sys.exit(output.decode())
             Path(ready).write_text(str(time.monotonic()))

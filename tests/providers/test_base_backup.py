@@ -31,7 +31,7 @@ from tde_replication.postgres.replication_slot import ReplicationSlot
 from tde_replication.postgres.upstream import passfile
 from tde_replication.progress import reported_to
 from tde_replication.waiting import until
-from tests.processes import lives, pid_lives
+from tests.processes import lives, pid_lives, watched
 from tests.providers.servers import PASSWORD, STACK, Node, Servers, cost_of, text_of
 from tests.removal import removed_under_its_server
 
@@ -193,26 +193,8 @@ def test_a_clone_tells_its_progress(servers: Servers, primary: Node) -> None:
 
 def test_no_process_shows_the_password_during_a_clone(servers: Servers, primary: Node) -> None:
     clone = servers.clone(primary)
-    seen: set[str] = set()
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            for process in psutil.process_iter():
-                try:
-                    seen.add("\0".join(process.cmdline()))
-                    if process.name().startswith("pg_basebackup"):
-                        seen.add(str(process.environ()))
-                except psutil.Error:
-                    continue
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
+    with watched("pg_basebackup") as seen:
         made = clone.create()
-    finally:
-        done.set()
-        watcher.join()
     assert any("pg_basebackup\0" in line for line in seen)  # it did watch
     assert not [line for line in seen if PASSWORD in line]
     files = [*Path(made.data_directory).rglob("postgresql*.conf"), Path(made.data_directory) / "standby.signal"]

@@ -1,10 +1,10 @@
 """A former primary that has WAL of its own is rewound: what it has then, what is refused, and what a failure or a kill leaves."""
 
+import json
 import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from tde_replication.postgres.topology_server import DEMOTED
 from tde_replication.postgres.upstream import Upstream, passfile
 from tde_replication.progress import reported_to
 from tde_replication.waiting import until
-from tests.processes import lives
+from tests.processes import lives, watched
 from tests.providers.servers import PASSWORD, STACK, Node, Servers
 
 OWN = "own since the fork"
@@ -487,29 +487,22 @@ def test_a_swap_that_is_cut_off_is_followed_by_a_clone(parted: Parted, monkeypat
     assert parted.hidden() == []
 
 
+def test_a_standbys_machine_takes_no_rights_from_other_roles(parted: Parted) -> None:
+    """It can write whatever it likes into its own data directory."""
+    parted.new.rows("CREATE ROLE monitor")
+    parted.new.rows(f"GRANT EXECUTE ON FUNCTION {FUNCTIONS[0]} TO monitor")
+    note = {"role": "monitor", "functions": list(FUNCTIONS), "database": "postgres"}
+    parted.old.file(GRANTED).write_text(json.dumps(note))
+    shutil.chown(parted.old.file(GRANTED), parted.data.owner(), parted.data.group())
+    parted.directory.update(parted.live())
+    assert parted.new.value("SELECT has_function_privilege('monitor', %s::text, 'EXECUTE')", [FUNCTIONS[0]])
+    assert parted.granted() == []
+
+
 def test_no_process_shows_the_password_and_only_the_rewind_may_read_files(parted: Parted) -> None:
-    seen: set[str] = set()
     granted: list[list[str]] = []
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            for process in psutil.process_iter():
-                try:
-                    seen.add("\0".join(process.cmdline()))
-                    if process.name().startswith("pg_rewind"):
-                        seen.add(str(process.environ()))
-                        granted.append(parted.granted())
-                except psutil.Error:
-                    continue
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
+    with watched("pg_rewind", lambda: granted.append(parted.granted())) as seen:
         parted.directory.update(parted.live())
-    finally:
-        done.set()
-        watcher.join()
     assert any("pg_rewind\0" in line for line in seen), "it did watch"
     assert not [line for line in seen if PASSWORD in line]
     assert list(FUNCTIONS) in granted

@@ -196,11 +196,12 @@ class Rewind(RewindChecks):
     def _granted(self) -> Iterator[None]:
         """Let the replication role call what pg_rewind calls, and no longer than it runs."""
         role = self.clone.upstream.role
-        # A killed one has left them: with another role since, or in another database.
-        give_back(self.machine, self.path, self.on_primary)
+        give_back(
+            self.machine, self.path, role, self.on_primary
+        )  # a killed one has left them, perhaps in another database
         with self.on_primary(self.database) as primary:
             missing = [one for one in FUNCTIONS if not _may(primary, role, one)]
-            content = json.dumps({"functions": missing, "role": role, "database": self.database})
+            content = json.dumps({"functions": missing, "database": self.database})
             self.machine.write(self.path / GRANTED, content.encode(), mode=0o600)
             for function in missing:
                 grant = sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}")
@@ -208,7 +209,7 @@ class Rewind(RewindChecks):
         try:
             yield
         finally:
-            give_back(self.machine, self.path, self.on_primary)
+            give_back(self.machine, self.path, role, self.on_primary)
 
 
 def _cause(failure: CommandFailed) -> str:
@@ -216,11 +217,18 @@ def _cause(failure: CommandFailed) -> str:
     return "; ".join(lines) or failure.output.strip() or str(failure)
 
 
-def give_back(host: Host, path: PurePosixPath, on_primary: Callable[[str], AbstractContextManager[Session]]) -> None:
-    """Take back what a rewind of `path` has granted, where one was killed; `on_primary` opens a session in a database."""
+def give_back(
+    host: Host, path: PurePosixPath, role: str, on_primary: Callable[[str], AbstractContextManager[Session]]
+) -> None:
+    """Take back from the replication role what a rewind of `path` has granted, where one was killed; `on_primary` opens a session
+    in a database.
+
+    The note lies on the standby's machine, which is not trusted: it says nothing of other roles. Another replication role since:
+    what was granted to the former one goes with it.
+    """
     try:
         noted = json.loads(host.read(path / GRANTED) or b"{}")
-        role, database, functions = str(noted["role"]), str(noted["database"]), list(noted["functions"])
+        database, functions = str(noted["database"]), list(noted["functions"])
     except (ValueError, KeyError, TypeError):
         return
     with on_primary(database) as primary:

@@ -178,9 +178,9 @@ class ServerDirectory(DataDirectory):
         return self
 
     def delete(self) -> None:
-        if GRANTED in self.machine.listing(self.path):
+        if self.upstream and GRANTED in self.machine.listing(self.path):
             with suppress(Unavailable, AccessDenied):  # with the role, it goes too
-                give_back(self.machine, self.path, self._on_primary)
+                give_back(self.machine, self.path, self.upstream.role, self._on_primary)
         self.take_away()
         if self.encrypted:
             self.machine.remove(temporary(self.path))

@@ -2,9 +2,10 @@
 
 import os
 import runpy
+import select
 import threading
-import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,10 @@ def main() -> None:
 
 def _end_with(parent: int) -> None:
     """The framework waits for ever, also where the engine is killed and the language host with it."""
-    while os.getppid() == parent:
-        time.sleep(1)
+    with suppress(ProcessLookupError):
+        watched = os.pidfd_open(parent)
+        if os.getppid() == parent:  # else the number is another one's by now
+            select.select([watched], [], [])
     os._exit(1)
 
 

@@ -95,7 +95,7 @@ class Vault:
         return context
 
     def __call__(self, method: str, path: str, body: Properties | None = None, namespace: str | None = None) -> Any:
-        """Send a request; the JSON of the answer, or None where there is none."""
+        """Send a request; the JSON of the answer, or None where the answer is empty."""
         with self._opening:
             if not self._token and not self._refusal:
                 try:

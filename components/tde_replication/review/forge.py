@@ -51,7 +51,7 @@ class Forge(ABC):
         return "made"
 
     def commented(self) -> str:
-        """The text of that comment, below its mark; empty: there is none. Raises `UserError`."""
+        """The text of that comment, below its mark; empty where nobody has made it. Raises `UserError`."""
         found = self._commented()
         return str(found["body"]).removeprefix(MARK).lstrip("\r\n") if found else ""
 
@@ -93,7 +93,7 @@ class Forge(ABC):
                 return
 
     def merged_from(self, address: str, commit: str) -> int:
-        """The number of the request that a commit was merged from. Raises `UserError` where it is none or not one."""
+        """The number of the request that a commit was merged from. Raises `UserError` where there is not exactly one."""
         numbers = {
             int(one[self._number])
             for one in self._call("GET", address)

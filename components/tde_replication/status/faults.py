@@ -9,7 +9,7 @@ from tde_replication.pg_tde_version import Version, dotted, version
 class Fault:
     text: str
     repaired: Version | None
-    """The first version without it; None: there is none yet."""
+    """The first version without it; None: every version has it."""
     source: str
 
 

@@ -87,7 +87,7 @@ class VaultAddress:
             return False
 
     def mount(self, path: str) -> dict[str, object] | None:
-        """What Vault says of a mount; None where there is none."""
+        """What Vault says of a mount; None where no mount has that path."""
         try:
             return self.client.get(f"sys/mounts/{path}")
         except Rejected:  # "No secret engine mount at": Vault says 400

@@ -280,6 +280,15 @@ def test_a_refusal_names_its_server_and_shows_the_drift_behind_it() -> None:
     assert made.drift == [Change("Server db1", "replay", "paused", "running")]
 
 
+def test_a_refusal_after_a_switchover_shows_no_drift() -> None:
+    """A refresh finds what lies on the primary where the primary is, and that is not what the state has."""
+    there = {"dataDirectory": "/srv/db2/data", "others": [["local", "/srv/db1/data"]], "address": "127.0.0.1/32"}
+    here = {"dataDirectory": "/srv/db1/data", "others": [["local", "/srv/db2/data"]], "address": "127.0.0.1/32"}
+    stream = Stream(result="failed").refresh("HbaRule", "rule", there, here)
+    made = reviewed(stream.refresh("HbaRule", "edited", there, here | {"address": "0.0.0.0/0"}))
+    assert made.drift == [Change("HbaRule edited", "address", "0.0.0.0/0", "127.0.0.1/32")]
+
+
 def test_an_error_in_a_preview_that_came_to_its_end_is_a_note() -> None:
     """Such as of a plugin that ended while Pulumi took it down."""
     made = reviewed(changed(Stream().say("a plugin exited prematurely", "error"), work_mem="9MB"))

@@ -48,7 +48,11 @@ def drifted(step: Step) -> list[Change]:
     if step.recorded is not None and step.found is None:
         return [Change(called(step), "", "gone", "not planned yet")]
     recorded, found = flat(step.recorded or {}), flat(step.found or {})
-    keys = [key for key in dict.fromkeys([*recorded, *found]) if recorded.get(key, ABSENT) != found.get(key, ABSENT)]
+    keys = [
+        key
+        for key in dict.fromkeys([*recorded, *found])
+        if recorded.get(key, ABSENT) != found.get(key, ABSENT) and not is_handling(step.type, key, "update")
+    ]
     return [Change(called(step), key, shown(found.get(key, ABSENT)), shown(recorded.get(key, ABSENT))) for key in keys]
 
 

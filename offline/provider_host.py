@@ -8,6 +8,9 @@ anybody. Only an engine of this project's own uses this.
 import gc
 import runpy
 import sys
+import threading
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ gc.set_threshold(1_000_000)  # most of a short run is imports, and a tenth of th
 from google.protobuf.empty_pb2 import Empty  # type: ignore[import-untyped]  # noqa: E402
 
 WATCH = Path(__file__).resolve().parents[1] / "components" / "tde_replication" / "engine_watch.py"
+PACKAGE = "tde_replication"
+RECONCILERS = (f"{PACKAGE}.postgres.resources", f"{PACKAGE}.vault.resources")
 
 
 def cancel(_request: Any, _context: Any) -> Empty:
@@ -23,6 +28,16 @@ def cancel(_request: Any, _context: Any) -> Empty:
     if waiting := sys.modules.get("tde_replication.waiting"):
         waiting.interrupt()
     return Empty()
+
+
+def import_early() -> None:
+    """Import what the first call would, while the engine starts other plugins: it does that one after the other."""
+    program = Path("__main__.py")
+    if not program.is_file() or PACKAGE not in program.read_text(errors="replace"):
+        return
+    for name in RECONCILERS:
+        with suppress(Exception):  # the call that needs it tells what is wrong
+            import_module(name)
 
 
 def main() -> None:
@@ -35,6 +50,7 @@ def main() -> None:
     def register_hearing(servicer: Any, server: Any) -> None:
         servicer.Cancel = cancel
         register(servicer, server)
+        threading.Thread(target=import_early, daemon=True).start()
 
     provider_pb2_grpc.add_ResourceProviderServicer_to_server = register_hearing
     runpy.run_module("pulumi.dynamic", run_name="__main__", alter_sys=True)

@@ -428,9 +428,10 @@ def test_answers_of_a_vault(answers: list[dict[str, Any]], status: int) -> None:
     left = itertools.cycle([*answers, *({"data": one} for one in answers)])
 
     def send(client: Client, method: str, where: str, *_: Any) -> tuple[int, dict[str, Any]]:
-        del method
         found = [200, 404, 204, status][abs(status) % 4]
-        return found, client._read(found, where, json.dumps(next(left), default=str).encode(errors="surrogatepass"))
+        return found, client._read(
+            found, method, where, json.dumps(next(left), default=str).encode(errors="surrogatepass")
+        )
 
     where = {"address": "https://vault.example.net"}
     names = VaultNames("x", "p/x/x", "tde-x", shared=status % 2 == 0, role="replicator", keys=("key",))

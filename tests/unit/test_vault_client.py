@@ -46,6 +46,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.do_GET()
 
+    def do_DELETE(self) -> None:
+        self.do_GET()
+
     def log_message(self, *_: object) -> None:
         return
 
@@ -172,6 +175,23 @@ def test_what_vault_has_against_it(
     with pytest.raises(kind, match=sentence) as told:
         Client(servers(says(status, content)).address, TOKEN).get("x")
     assert TOKEN not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("ask", "line"),
+    [
+        (lambda client: client.get("tde/data/k"), 'path "tde/data/k" { capabilities = ["read"] }'),
+        (lambda client: client.get("tde/metadata/?list=true"), 'path "tde/metadata/" { capabilities = ["list"] }'),
+        (lambda client: client.post("sys/wrap", {}), 'path "sys/wrap" { capabilities = ["create", "update"] }'),
+        (lambda client: client.delete("sys/mounts/tde"), 'path "sys/mounts/tde" { capabilities = ["delete"] }'),
+    ],
+)
+def test_a_denial_says_which_line_of_a_policy_is_missing(
+    servers: Any, ask: Callable[[Client], object], line: str
+) -> None:
+    with pytest.raises(Denied, match="check that the token is still valid") as told:
+        ask(Client(servers(says(403, b'{"errors": ["permission denied"]}')).address, TOKEN))
+    assert str(told.value).endswith(line)
 
 
 def test_one_that_is_not_initialized(servers: Any) -> None:

@@ -134,9 +134,9 @@ class Client:
             raise UserError(
                 f"the Vault at {self.address} answered {path} with more than {LIMIT >> 20} MiB: is it a Vault?"
             )
-        return status, self._read(status, path, content)
+        return status, self._read(status, method, path, content)
 
-    def _read(self, status: int, path: str, content: bytes) -> dict[str, Any]:
+    def _read(self, status: int, method: str, path: str, content: bytes) -> dict[str, Any]:
         try:
             answer = json.loads(content) if content.strip() else {}
         except (ValueError, RecursionError):
@@ -149,7 +149,10 @@ class Client:
             case 200 | 204 | 404 | 501:
                 return answer
             case 403:
-                raise Denied(f"the Vault at {self.address} denies {path} to this token ({told or 'permission denied'})")
+                raise Denied(
+                    f"the Vault at {self.address} denies {path} to this token ({told or 'permission denied'}): "
+                    f"{_needed(method, path)}"
+                )
             case 503 if answer.get("sealed") or "sealed" in told:
                 raise NotReady(
                     f"the Vault at {self.address} is sealed: unseal it and run this again (`make vault` unseals the embedded one)"
@@ -182,6 +185,16 @@ class Client:
                 return Unavailable(f"the Vault at {self.address} cannot be reached: {cause.strerror or cause}")
             case _:
                 return UserError(f"what answers at {self.address} is not a Vault: check vault:address")
+
+
+def _needed(method: str, path: str) -> str:
+    """The line of a policy that is missing, unless the token itself is no longer valid: Vault answers the same for both."""
+    where, _, query = path.partition("?")
+    capabilities = {"POST": ("create", "update"), "DELETE": ("delete",)}.get(method, ("read",))
+    if query == "list=true":
+        capabilities = ("list",)
+    wanted = ", ".join(f'"{one}"' for one in capabilities)
+    return f'check that the token is still valid and that a policy of it has path "{where}" {{ capabilities = [{wanted}] }}'
 
 
 class _NoRedirects(HTTPRedirectHandler):

@@ -11,7 +11,7 @@ from tde_replication.member import Member
 from tde_replication.postgres.guc import is_off
 from tde_replication.postgres.host_file import TOKEN
 from tde_replication.postgres.synchronous import Synchronous
-from tde_replication.postgres.tables import Pattern
+from tde_replication.postgres.tables import Pattern, patterns
 from tde_replication.records import Cost
 from tde_replication.vault.address import VaultAddress
 from tde_replication.vault.key_age import NewestKey
@@ -105,10 +105,7 @@ class ClusterPlan:
     @property
     def tables(self) -> dict[str, list[Pattern]]:
         """What is declared of the tables of each database."""
-        return {
-            name: [Pattern(schema_name=one.schema_name, table=one.table, encrypted=one.encrypted) for one in patterns]
-            for name, patterns in self.cluster.tables_by_database.items()
-        }
+        return {name: patterns(declared) for name, declared in self.cluster.tables_by_database.items()}
 
     @property
     def synchronous(self) -> Synchronous | None:

@@ -144,6 +144,7 @@ def databases(
             **inside,
             database=name,
             settings=cluster.database_settings,
+            patterns=[one.model_dump(by_alias=True) for one in context.plan.tables.get(name, [])],
         )
         for name in cluster.all_databases
         if cluster.database_settings

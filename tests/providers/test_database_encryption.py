@@ -12,6 +12,7 @@ from tde_replication.postgres.extension import Extension
 from tde_replication.postgres.pg_tde import PgTde
 from tde_replication.postgres.relations import of_database
 from tde_replication.postgres.session import server_session
+from tde_replication.postgres.tables import Pattern
 from tde_replication.progress import reported_to
 from tde_replication.settings import Cluster
 from tde_replication.status.model import Database
@@ -189,13 +190,23 @@ def test_tables_in_clear_are_shown_and_left(node: Node) -> None:
             'database app: in clear: public."Odd ""one""", public.overlooked, public.view. `up` encrypts only '
         )
         with server_session(node.host, node.data, "test", "app") as server:
-            found = Database.model_validate_json(server.value(of_database(PgTde(server))))
+            found = Database.model_validate_json(server.value(of_database(PgTde(server), [])))
         assert (found.clear_table_count, found.free_sequences) == (3, 1)
         told: list[str] = []
         with reported_to(lambda text, _: told.append(text)):
             wanted.update(live)
         assert told == [text_of(cost)]
         assert wanted.read() == live
+        # A pattern that declares one of them in clear, before another one that does not.
+        patterns = [pattern('Odd "*', encrypted=False), pattern("view", encrypted=True), pattern("v*", encrypted=False)]
+        of_tables = wanted.replace(patterns=patterns)
+        assert not wanted.changed(of_tables)
+        assert of_tables.stores(wanted)
+        assert of_tables.read() == of_tables.replace(tables_in_clear=["public.overlooked", "public.view"])
+        with server_session(node.host, node.data, "test", "app") as server:
+            found = Database.model_validate_json(server.value(of_database(PgTde(server), patterns)))
+        assert (found.clear_table_count, found.declared_clear_count) == (2, 1)
+        assert {one.name for one in found.clear_tables} == {"public.overlooked", "public.view"}
         # With less declared, nobody wants to know.
         assert declared(node, BY_DEFAULT).read() == declared(node, BY_DEFAULT).replace(tables_in_clear=[])
         for statement in (
@@ -212,6 +223,10 @@ def test_tables_in_clear_are_shown_and_left(node: Node) -> None:
         )
 
 
+def pattern(table: str, *, encrypted: bool) -> Pattern:
+    return Pattern(schema_name="*", table=table, encrypted=encrypted)
+
+
 def test_of_many_tables_their_number_is_shown(node: Node) -> None:
     wanted = declared(node)
     node.rows(
@@ -222,6 +237,12 @@ def test_of_many_tables_their_number_is_shown(node: Node) -> None:
         live = wanted.read()
         assert live
         assert live.tables_in_clear == [f"{TABLES_SHOWN + 1} tables"]
+        declared_so = wanted.replace(patterns=[pattern("t1*", encrypted=False)])
+        live = declared_so.read()
+        assert live
+        assert live.tables_in_clear == sorted(
+            f"public.t{n}" for n in range(TABLES_SHOWN + 1) if not f"{n}".startswith("1")
+        )
     finally:
         node.rows(
             f"DO $$BEGIN FOR i IN 0..{TABLES_SHOWN} LOOP EXECUTE 'DROP TABLE t' || i; END LOOP; END$$", database="app"

@@ -334,7 +334,7 @@ def test_a_schema_that_is_swapped_for_another_between_look_and_call(trapped: Clu
                     tde.call(name, arguments)
             query = psycopg.sql.SQL("SELECT name FROM {}").format(tde.table(PROVIDERS))
             assert server.rows(query) == []
-            live = Database.model_validate_json(server.value(of_database(tde)))
+            live = Database.model_validate_json(server.value(of_database(tde, [])))
             assert (live.encrypted_bytes, live.unknown_bytes > 0) == (0, True)
             found = PgTde(server)  # which looks where it is now
             assert server.rows(psycopg.sql.SQL("SELECT name FROM {}").format(found.table(PROVIDERS))) != []

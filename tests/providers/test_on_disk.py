@@ -33,7 +33,7 @@ def node(root: Path, programs_with_pg_tde: Path) -> Iterator[Node]:
 
 def asked(node: Node) -> tuple[Database, Instance]:
     with server_session(node.host, node.data, "test", "postgres") as server:
-        database = Database.model_validate_json(server.value(of_database(PgTde(server))))
+        database = Database.model_validate_json(server.value(of_database(PgTde(server), [])))
         return database, _instance(server).model_copy(update={"wal_encrypted": True})
 
 

@@ -465,6 +465,10 @@ def test_tables_in_clear_are_counted_and_a_few_are_named() -> None:
     shown = text(healthy().model_copy(update={"databases": (many,)}), Verdict(()))
     assert "   107 tables in clear: public.t0 0 B, public.t1 1 B" in shown
     assert "public.t4 4 B and 102 more\n" in shown
+    as_declared = database.model_copy(update={"clear_tables": (), "clear_table_count": 0, "declared_clear_count": 2})
+    declared = healthy().model_copy(update={"databases": (as_declared,), "enforced": (database.name,)})
+    assert "   2 tables in clear, as the stack file declares\n" in text(declared, judge(declared))
+    assert judge(declared).level is Level.WELL
     exact = database.model_copy(update={"clear_tables": tables[:5], "clear_table_count": 5})
     assert "more" not in text(healthy().model_copy(update={"databases": (exact,)}), Verdict(()))
 

@@ -17,6 +17,7 @@ from tde_replication.postgres.guc import same_value
 from tde_replication.postgres.on_primary import OnPrimary
 from tde_replication.postgres.relations import tables_in_clear
 from tde_replication.postgres.session import Session, session
+from tde_replication.postgres.tables import Pattern
 from tde_replication.progress import note
 from tde_replication.records import Cost
 from tde_replication.unasked import could_not_ask
@@ -40,12 +41,15 @@ class DatabaseEncryption(OnPrimary):
     database: str
     settings: dict[str, str]
     """Of `DATABASE_SETTINGS`."""
+    patterns: list[Pattern] = []
+    """What else is declared of its tables: those that are to be in clear are not shown."""
     tables_in_clear: list[str] = []
-    """Tables and materialized views, where `pg_tde.enforce_encryption` is declared; declared as none."""
+    """Other tables and materialized views, where `pg_tde.enforce_encryption` is declared; declared as none."""
     outranked: list[str] = []
     """Other values of these parameters that roles have (ALTER ROLE … SET); declared as none."""
 
     replaced_by: ClassVar[frozenset[str]] = OnPrimary.replaced_by | {"database"}
+    not_compared: ClassVar[frozenset[str]] = frozenset({"patterns"})
 
     @property
     def identity(self) -> str:
@@ -81,7 +85,7 @@ class DatabaseEncryption(OnPrimary):
         if ENFORCE not in self.settings:
             return []
         try:
-            return tables_in_clear(server, TABLES_SHOWN)
+            return tables_in_clear(server, TABLES_SHOWN, self.patterns)
         except UserError as why:  # of an extension that is not there, another resource tells
             could_not_ask(f"which tables of database {self.database} are in clear", why)
             return self.tables_in_clear

@@ -4,11 +4,13 @@ It waits for no lock that an ALTER TABLE holds: sizes come from the file system,
 """
 
 import json
+from collections.abc import Sequence
 
 from psycopg import sql
 
 from tde_replication.postgres.pg_tde import PgTde
 from tde_replication.postgres.session import Session
+from tde_replication.postgres.tables import Pattern, decided
 
 TABLES_SHOWN = 20
 """Of the tables in clear, the largest are named."""
@@ -50,7 +52,8 @@ judged AS (
   JOIN pg_class AS tables ON tables.oid = root JOIN pg_namespace AS namespace ON namespace.oid = tables.relnamespace
   LEFT JOIN pg_am ON pg_am.oid = tables.relam),
 clear AS (
-  SELECT nspname, relname, sum(bytes) AS bytes FROM judged
+  SELECT nspname, relname, sum(bytes) AS bytes,
+    NOT starts_with(nspname::text, 'pg_') AND {decided} IS NOT DISTINCT FROM false AS declared FROM judged
   WHERE NOT catalog AND relkind IN ('r', 'm')
   GROUP BY root, nspname, relname HAVING bool_or(oid = root AND NOT encrypted))
 SELECT json_build_object(
@@ -61,10 +64,11 @@ SELECT json_build_object(
   'catalog_bytes', (SELECT coalesce(sum(bytes) FILTER (WHERE catalog), 0) FROM judged),
   'unknown_bytes', (SELECT coalesce(sum(bytes) FILTER (WHERE encrypted IS NULL), 0) FROM judged),
   'free_sequences', (SELECT count(*) FROM judged WHERE oid = root AND relkind = 'S' AND NOT catalog),
-  'clear_table_count', (SELECT count(*) FROM clear),
+  'clear_table_count', (SELECT count(*) FROM clear WHERE NOT declared),
+  'declared_clear_count', (SELECT count(*) FROM clear WHERE declared),
   'clear_tables', (SELECT coalesce(json_agg(json_build_object('name', format('%I.%I', nspname, relname), 'bytes', bytes)
       ORDER BY bytes DESC, nspname, relname), '[]')
-    FROM (SELECT * FROM clear ORDER BY bytes DESC, nspname, relname LIMIT {shown}) AS largest),
+    FROM (SELECT * FROM clear WHERE NOT declared ORDER BY bytes DESC, nspname, relname LIMIT {shown}) AS largest),
   'samples', (SELECT coalesce(json_agg(json_build_object('name', format('%I.%I', nspname, relname), 'path', path,
       'bytes', (pg_stat_file(path, true)).size, 'block', current_setting('block_size')::int) ORDER BY bytes DESC, path), '[]')
     FROM (SELECT * FROM judged WHERE oid = root AND encrypted ORDER BY bytes DESC, path LIMIT {samples}) AS largest
@@ -80,24 +84,31 @@ KEY = sql.SQL(
 )
 
 
-def of_database(tde: PgTde | None) -> sql.Composed:
-    """The query for a database, with the functions of its pg_tde (None: it has none, and nothing is encrypted)."""
-    return _of_database(tde, TABLES_SHOWN, KEY.format(tde.table("pg_tde_key_info")) if tde else sql.NULL)
+def of_database(tde: PgTde | None, patterns: Sequence[Pattern]) -> sql.Composed:
+    """The query for a database, with the functions of its pg_tde (None: it has none, and nothing is encrypted). `patterns`: what
+    is declared of its tables."""
+    return _of_database(tde, TABLES_SHOWN, KEY.format(tde.table("pg_tde_key_info")) if tde else sql.NULL, patterns)
 
 
-def tables_in_clear(server: Session, most: int) -> list[str]:
+def tables_in_clear(server: Session, most: int, patterns: Sequence[Pattern]) -> list[str]:
     """Tables and materialized views of the session's database whose files are in clear, by their names as SQL has them: with
-    system catalogs left out, but for large objects. For more than `most` of them, their number alone.
+    system catalogs left out, but for large objects, and those that `patterns` declare so. For more than `most` of them, their
+    number alone.
 
     Raises `NoExtension`.
     """
     with server.within():
-        found = json.loads(server.value(_of_database(PgTde(server), most, sql.NULL)))
+        found = json.loads(server.value(_of_database(PgTde(server), most, sql.NULL, patterns)))
     if found["clear_table_count"] > most:
         return [f"{found['clear_table_count']} tables"]
     return sorted(table["name"] for table in found["clear_tables"])
 
 
-def _of_database(tde: PgTde | None, shown: int, key: sql.Composable) -> sql.Composed:
-    encrypted = tde.encrypted(sql.Identifier("owned", "oid")) if tde else sql.SQL("false")
-    return DATABASE.format(shown=sql.Literal(shown), samples=sql.Literal(SAMPLES), encrypted=encrypted, key=key)
+def _of_database(tde: PgTde | None, shown: int, key: sql.Composable, patterns: Sequence[Pattern]) -> sql.Composed:
+    return DATABASE.format(
+        shown=sql.Literal(shown),
+        samples=sql.Literal(SAMPLES),
+        encrypted=tde.encrypted(sql.Identifier("owned", "oid")) if tde else sql.SQL("false"),
+        key=key,
+        decided=decided(patterns),
+    )

@@ -1,13 +1,14 @@
 """Which tables of a database a stack file declares encrypted, or in clear, and which are otherwise; found without waiting for a
 lock of an ALTER TABLE."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg import sql
 from pydantic import BaseModel, ConfigDict, Field
 
+from tde_replication.encryption_settings import Tables
 from tde_replication.errors import NoExtension
 from tde_replication.postgres.encryption_proof import SCHEMA_PREFIX
 from tde_replication.postgres.pg_tde import PgTde
@@ -70,6 +71,11 @@ class Pattern(BaseModel):
     encrypted: bool
 
 
+def patterns(declared: Iterable[Tables]) -> list[Pattern]:
+    """As the stack file has them for one database."""
+    return [Pattern(schema_name=one.schema_name, table=one.table, encrypted=one.encrypted) for one in declared]
+
+
 @dataclass(frozen=True)
 class Table:
     """A table, partition or materialized view; or a partitioned table (`kind` p), which has no storage, and only says how
@@ -124,8 +130,8 @@ def survey(server: Session, patterns: Sequence[Pattern]) -> Survey:
         is_encrypted = PgTde(server).encrypted(sql.Identifier("c", "oid"))
     except NoExtension:
         is_encrypted = sql.SQL("false").format()
-    decided = _decided(patterns)
-    query = TABLES.format(wanted=decided, encrypted=is_encrypted, locked=sql.SQL(LOCKED), ordinary=ORDINARY)
+    wanted = decided(patterns)
+    query = TABLES.format(wanted=wanted, encrypted=is_encrypted, locked=sql.SQL(LOCKED), ordinary=ORDINARY)
     known = {oid: Table(oid, *rest) for oid, *rest in server.shown(query)}
     pending = {oid: table for oid, table in known.items() if table.wanted not in {None, table.is_encrypted}}
     if not pending:
@@ -141,12 +147,14 @@ def survey(server: Session, patterns: Sequence[Pattern]) -> Survey:
         pending[oid] = replace(pending[oid], size=int(size), logged=logged, tablespace=tablespace)
     pending = {oid: table for oid, table in pending.items() if table.name not in left}
     trees = list(_trees(pending, known, left))
-    free = server.rows(SEQUENCES.format(ordinary=ORDINARY, wanted=decided))
+    free = server.rows(SEQUENCES.format(ordinary=ORDINARY, wanted=wanted))
     return Survey(trees, left, [name for (name,) in free] if any(table.wanted for table in pending.values()) else [])
 
 
-def _decided(patterns: Sequence[Pattern]) -> sql.Composed:
-    """An expression: whether a relation is to be encrypted by the first pattern that it matches."""
+def decided(patterns: Sequence[Pattern]) -> sql.Composable:
+    """An expression of `nspname` and `relname`: whether a relation is to be encrypted by the first pattern that it matches."""
+    if not patterns:
+        return sql.SQL("NULL::bool")
     whens = [
         sql.SQL("WHEN nspname LIKE {} AND relname LIKE {} THEN {}").format(
             _like(one.schema_name), _like(one.table), sql.Literal(one.encrypted)

@@ -79,6 +79,12 @@ def _tables(snapshot: Snapshot) -> Iterator[Row]:
                 Protection.CLEAR,
                 f"{named}{f' and {more} more' if more > 0 else ''}.",
             )
+        if count := database.declared_clear_count:
+            yield Row(
+                f"Tables in clear of database {database.name}, as declared",
+                Protection.CLEAR,
+                f"{count} table{'s' if count > 1 else ''}.",
+            )
 
 
 def _on_disk(snapshot: Snapshot) -> Row:

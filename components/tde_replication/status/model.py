@@ -197,8 +197,9 @@ class Database(Fact):
     unknown_bytes: int = 0
     """Of tables that somebody has locked."""
     clear_tables: tuple[Table, ...] = ()
-    """The largest tables in clear."""
+    """The largest tables in clear that the stack file does not declare so (`encrypted: false`)."""
     clear_table_count: int = 0
+    declared_clear_count: int = 0
     free_sequences: int = 0
     """How many sequences belong to no table: pg_tde leaves those in clear."""
     samples: tuple[Sample, ...] = ()

@@ -21,6 +21,7 @@ from tde_replication.postgres.pg_tde import DEFAULT_KEY, PROVIDERS, SERVER_KEY, 
 from tde_replication.postgres.principal_key import keys_in_use
 from tde_replication.postgres.relations import of_database
 from tde_replication.postgres.session import Session, server_session
+from tde_replication.postgres.tables import patterns
 from tde_replication.status.declared import Declared, DeclaredServer
 from tde_replication.status.key_ages import with_ages
 from tde_replication.status.model import Database, Encryption, Instance, Key, OnDisk, Provider, Server, Snapshot, State
@@ -204,11 +205,13 @@ def _databases(declared: Declared, servers: list[Server]) -> tuple[list[Database
     if source is None or source.instance is None or placement is None:
         return [], None
     loaded, host, data = source.instance.tde_loaded, hosts.host(placement.address), placement.data
+    tables = declared.cluster.tables_by_database
 
     def ask(name: str) -> Database:
         try:
             with _session(host, data, f"database {name}", name) as session:
-                return Database.model_validate_json(session.value(of_database(_pg_tde(session) if loaded else None)))
+                query = of_database(_pg_tde(session) if loaded else None, patterns(tables.get(name, [])))
+                return Database.model_validate_json(session.value(query))
         except UserError as why:
             return Database(name=name, problem=str(why))
         except ValidationError:

@@ -210,6 +210,8 @@ def _databases(snapshot: Snapshot) -> Iterator[str]:
             more = database.clear_table_count - TABLES_NAMED
             count = database.clear_table_count
             yield f"{GAP}{count} table{'s' if count > 1 else ''} in clear: {named}{f' and {more} more' if more > 0 else ''}"
+        if count := database.declared_clear_count:
+            yield f"{GAP}{count} table{'s' if count > 1 else ''} in clear, as the stack file declares"
         if count := database.free_sequences:
             yield f"{GAP}{count} sequence{'s' if count > 1 else ''} in clear that no table owns: pg_tde leaves them so"
 

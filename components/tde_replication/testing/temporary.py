@@ -1,4 +1,4 @@
-"""A cluster for as long as somebody needs it: a stack in a directory of its own, by Pulumi's Automation API."""
+"""A cluster for as long as somebody needs it: a stack in a directory of its own."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from tde_replication.errors import UserError
-from tde_replication.testing import directories, stack
+from tde_replication.testing import directories, outputs, stack
 from tde_replication.testing.keeper import kept
 
 PROJECT = "tde-tests"
@@ -84,8 +84,6 @@ def _private(file: Path) -> Path:
 
 
 def _up(place: Path) -> EncryptedCluster:
-    stack.pulumi(place, "stack", "init", place.name)
+    stack.create(place, PROJECT)
     stack.pulumi(place, "up", "--yes", "--skip-preview")
-    return EncryptedCluster(
-        place.name, **json.loads(stack.pulumi(place, "stack", "output", "--json", "--show-secrets"))
-    )
+    return EncryptedCluster(place.name, **json.loads((place / outputs.FILE).read_text()))

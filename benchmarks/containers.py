@@ -4,12 +4,12 @@ import json
 import time
 from pathlib import Path
 
+from benchmarks.by_steps import PRIMARY, STANDBY, STREAMING
 from benchmarks.fixture import Run
 from benchmarks.machines import Machines
 from benchmarks.others import install
 from benchmarks.place import BenchmarkError, cost
 from benchmarks.stack import Stack
-from benchmarks.steps import PRIMARY, STANDBY, STREAMING
 from benchmarks.table import Row, Table
 from tests.docker.lab import BINARIES
 

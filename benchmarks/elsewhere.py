@@ -1,8 +1,8 @@
-"""(g), (h), (j), (n) and (p): every kind of host, where containers and booted machines can run."""
+"""(g), (h), (j), (m), (n) and (p): every kind of host, where containers and booted machines can run."""
 
 from pathlib import Path
 
-from benchmarks import containers, far, steps, throughput
+from benchmarks import containers, far, steps, switchover_elsewhere, throughput
 from benchmarks.machines import Machines
 from benchmarks.table import Table
 from tests.docker.lab import CannotRunError
@@ -11,6 +11,7 @@ MEASURES = {
     "g": throughput.elsewhere,
     "h": steps.from_nothing,
     "jp": far.measure,
+    "m": switchover_elsewhere.measure,
     "n": containers.measure,
 }
 

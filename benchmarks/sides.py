@@ -11,6 +11,7 @@ from benchmarks import processes
 from benchmarks.by_hand import ByHand
 from benchmarks.others import Ansible, Pglift, Tools, install
 from benchmarks.ours import Ours
+from benchmarks.patroni import Patroni
 from benchmarks.place import BenchmarkError
 from benchmarks.stack import Floor
 from bootstrap.project import say
@@ -52,17 +53,26 @@ class Sides:
         with self.directory(kind.__name__.lower()) as directory:
             yield kind(directory, self.installation, self._tools)
 
+    @contextmanager
+    def patroni(self) -> Iterator[Patroni | None]:
+        """None where it cannot be had here; a remark says why."""
+        if not self._tools or not self._tools.account_can_run:
+            yield None
+            return
+        with self.directory("patroni") as directory:
+            yield Patroni(directory, self.installation, self._tools)
+
     @cached_property
     def _tools(self) -> Tools | None:
-        say("installing Ansible and pglift below the scratch directory")
+        say("installing Ansible, pglift and Patroni below the scratch directory")
         try:
             tools = install(self._root)
         except BenchmarkError as error:
-            self._remark(f"(a) DID NOT RUN against Ansible and pglift: {error}")
+            self._remark(f"DID NOT RUN against Ansible, pglift and Patroni: {error}")
             return None
         if not tools.account_can_run:
             self._remark(
-                "(a) DID NOT RUN against pglift: it runs as the servers' account, which cannot run this Python."
+                "DID NOT RUN against pglift and Patroni: they run as the servers' account, which cannot run this Python."
             )
         return tools
 

@@ -31,13 +31,13 @@ INCLUDED = {
     "j": """pulumi preview --expect-no-changes, each server on a booted machine behind a proxy for TCP that delays each way by 10
     ms (netem would do the same, but not every kernel has it).""",
     "k": "as (a) and (e), with more standbys; then pulumi preview --expect-no-changes.",
-    "m": """there and back in turn, of one standby, while somebody writes into whichever server takes it (a thread for each,
-    every 2 ms), and, where it says pgbench, pgbench -c 4 beside, on the same processors. No writes: the longest time between two
-    commits that were answered. All of it, ours: pulumi up --yes --skip-preview, which also proves that the former primary
-    follows. Script: by_hand.sh switch, the same steps; in containers and by ssh, the same typed, over a shared connection. Patroni: two
-    agents and a member that only votes, with its own Raft, the parameters of the script's servers and all else by default;
-    patronictl switchover --force, then until the former primary streams. The command alone: until patronictl returns, which is
-    before the former primary follows.""",
+    "m": """there and back in turn, of one standby, while somebody writes into whichever server takes it (a thread for each, every
+    2 ms), and, where it says pgbench, pgbench -c 4 beside, on the same processors. No writes: the longest time between
+    two commits that were answered. All of it, ours: pulumi up --yes --skip-preview, which also proves that the former
+    primary follows. Script: by_hand.sh switch, the same steps; in containers and by ssh, the same typed, over a shared
+    connection. Patroni: two agents and a member that only votes, with its own Raft, the parameters of the script's
+    servers and all else by default; patronictl switchover --force, then until the former primary streams. The command
+    alone: until patronictl returns, which is before the former primary follows.""",
     "n": """from the start of pytest to the first line of a test, then to its end; ours starts a Vault first. The script makes a
     Vault and the same servers, then takes the servers away. At once: as many runs of pytest with one Vault, as many
     scripts with one each. In containers: the Vault of ours runs already, testcontainers has none; the steps are those of (h).""",

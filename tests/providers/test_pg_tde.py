@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from tde_replication import stack_file
 from tde_replication.errors import Conflict, NoDatabase, Unavailable, UserError
 from tde_replication.postgres import wal_encryption
 from tde_replication.postgres.extension import Extension
@@ -20,6 +22,7 @@ from tde_replication.postgres.principal_key import KeyInUse, keys_in_use
 from tde_replication.postgres.replication_slot import ReplicationSlot
 from tde_replication.postgres.session import Session, server_session
 from tde_replication.postgres.wal_encryption import WalEncryption
+from tde_replication.preflight.keys import check_keys_in_use
 from tde_replication.progress import reported_to
 from tde_replication.values import Cipher
 from tde_replication.vault.client import Client
@@ -603,6 +606,23 @@ def test_a_database_has_a_key_of_its_own(bound: Node, standby: Node, own: KeyBin
     assert own.changed(live) == {"key"}
     own.update(live)
     assert own.read() == own
+
+
+def test_a_preview_tells_of_a_lost_key_of_a_database_that_is_not_the_first(
+    bound: Node, own: KeyBinding, store: KeyStore
+) -> None:
+    assert own.read() == own
+    declared = stack_file.parse("test", {"databases": ["own"], "keys": {"own": {"name": "own-key"}}})
+    place = Mock(address="local", data=bound.data)
+    assert check_keys_in_use(declared, place, "orders-key") == []
+    secrets = store.client.secrets.kv.v2
+    kept = secrets.read_secret_version("own-key", mount_point=MOUNT, raise_on_deleted_version=True)["data"]["data"]
+    secrets.delete_metadata_and_all_versions("own-key", mount_point=MOUNT)
+    try:
+        [told] = check_keys_in_use(declared, place, "orders-key")
+    finally:
+        secrets.create_or_update_secret("own-key", kept, mount_point=MOUNT)
+    assert told.startswith("cluster.keys.own.name: principal key own-key is lost: ")
 
 
 def test_a_database_has_the_default_key_again(bound: Node, standby: Node, own: KeyBinding) -> None:

@@ -23,28 +23,41 @@ ENCRYPTED_TABLES = (
 
 def check_keys_in_use(cluster: settings.Cluster, primary: Placement, key: str) -> list[str]:
     """A key that is gone from Vault, whatever the stack file would set in its place; and one of another length than the cipher
-    needs."""
+    needs. Also of databases that have one of their own."""
+    lost: list[str] = []
+    others: list[str] = []
+    for database in dict.fromkeys([cluster.database, *sorted(cluster.keys)]):
+        used = _in_use(primary, database)
+        lost += [f"{_setting(cluster, one, database)}: {one.lost}" for one in used if one.lost]
+        others += _of_another_length(cluster, used, key, database)
+    return list(dict.fromkeys(lost)) or list(dict.fromkeys(others))
+
+
+def _in_use(primary: Placement, database: str) -> list[KeyInUse]:
     host = hosts.host(primary.address)
     try:
-        with server_session(host, primary.data, "cluster.key", cluster.database) as server:
-            used = list(keys_in_use(PgTde(server)))
+        with server_session(host, primary.data, "cluster.key", database) as server:
+            return list(keys_in_use(PgTde(server)))
     except UserError as why:
-        unless_new(host, primary.data, "whether the keys in use are still in Vault", why)
+        unless_new(host, primary.data, f"whether the keys that database {database} uses are still in Vault", why)
         return []
-    lost = [f"cluster.key.name: {one.lost}" for one in used if one.lost]
-    return list(dict.fromkeys(lost)) or [*_of_another_length(cluster, used, key)]
 
 
-def _of_another_length(cluster: settings.Cluster, used: Sequence[KeyInUse], key: str) -> Iterator[str]:
+def _setting(cluster: settings.Cluster, used: KeyInUse, database: str) -> str:
+    of_database = used.scope == "database" and database in cluster.keys
+    return f"cluster.keys.{shown(database)}.name" if of_database else "cluster.key.name"
+
+
+def _of_another_length(cluster: settings.Cluster, used: Sequence[KeyInUse], key: str, database: str) -> Iterator[str]:
     wanted = dict.fromkeys(map(str, cluster.key.scope), key)
-    if own := cluster.keys.get(cluster.database):
+    if own := cluster.keys.get(database):
         wanted["database"] = own.name
     for one in used:
         rotated = wanted.get(one.scope, one.name) != one.name
         if one.cipher and one.cipher != cluster.cipher and not rotated:
             how = f"set key.name to another name too (a rotation), with {one.scope} in key.scope"
             if one.scope == "database":
-                how = f"set keys.{cluster.database}.name to another name too (a rotation)"
+                how = f"set keys.{shown(database)}.name to another name too (a rotation)"
             yield (
                 f"cluster.cipher: principal key {one.name}, which is the {one.scope} key, has the length for {one.cipher} and "
                 f"keeps it. For {cluster.cipher}, {how}"

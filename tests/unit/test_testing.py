@@ -43,6 +43,28 @@ def test_a_directory_that_was_left_is_found_once_and_forgotten_when_it_is_gone()
     assert entries() == ["ports"]
 
 
+def test_a_sweep_that_comes_between_a_file_and_its_lock_is_in_nobodys_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, swept = directories._lock, list[Path]()
+
+    def late(file: Path) -> int | None:
+        if swept or file.parent != directories.root():
+            return lock(file)
+        file.touch()
+        swept.append(file.with_suffix(""))
+        sweep = directories.left()
+        assert next(sweep) == swept[0]
+        found = lock(file)
+        assert list(sweep) == []
+        return found
+
+    monkeypatch.setattr(directories, "_lock", late)
+    with directories.new() as (place, _):
+        assert swept
+        assert place not in swept
+        directories.remove(place)
+    assert entries() == ["ports"]
+
+
 @pytest.mark.parametrize("mode", [0o777, 0o731])
 def test_a_directory_that_others_may_change_is_refused(mode: int) -> None:
     directories.root().chmod(mode)

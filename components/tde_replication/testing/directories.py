@@ -38,9 +38,7 @@ def root() -> Path:
 def new() -> Iterator[tuple[Path, int]]:
     """A directory of this process, with `servers` for those who run them, and its lock. It stays where its stack could not be
     destroyed."""
-    place = root() / f"t{secrets.token_hex(4)}"
-    lock = _lock(root() / f"{place.name}.lock")
-    assert lock is not None  # noqa: S101 - nobody else knows the name
+    place, lock = _locked()
     try:
         place.mkdir()
         place.chmod(0o711)
@@ -51,6 +49,14 @@ def new() -> Iterator[tuple[Path, int]]:
         yield place, lock
     finally:
         forget(place, lock)
+
+
+def _locked() -> tuple[Path, int]:
+    """A directory that nobody has. Whoever sweeps may find the file first and take its lock: then another one."""
+    while True:
+        place = root() / f"t{secrets.token_hex(4)}"
+        if (lock := _lock(place.with_name(f"{place.name}.lock"))) is not None:
+            return place, lock
 
 
 def left() -> Iterator[Path]:

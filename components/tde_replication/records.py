@@ -62,7 +62,8 @@ class Fact:
     text: str = ""
     """When Vault got the key (ISO 8601); what pg_tde says of its version."""
     number: int | None = None
-    """server_version_num of PostgreSQL, beside pg_tde's version; bytes that are free where WAL lies."""
+    """server_version_num of PostgreSQL, beside pg_tde's version; bytes that are free where WAL lies; key.rotateAfter
+    in seconds."""
 
 
 Record = Cost | Unasked | Fact

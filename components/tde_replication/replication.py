@@ -17,6 +17,7 @@ from tde_replication.member import ClusterContext
 from tde_replication.plan import context_of, plan
 from tde_replication.postgres import resources
 from tde_replication.unknown import Value, gathered
+from tde_replication.values import length
 from tde_replication.vault.address import VaultAddress
 
 TYPE = "tde:index:EncryptedReplication"
@@ -107,6 +108,7 @@ class EncryptedReplication(pulumi.ComponentResource):
                 host=there.address,
                 data_directory=str(there.data),
                 text=key.made.isoformat(),
+                number=int(length(lasts).total_seconds()) if (lasts := planned.cluster.key.rotate_after) else None,
             )
             pulumi.log.debug(records.written(fact))
         for notice in [*([planned.cost.text] if planned.cost else []), *planned.notices]:

@@ -156,6 +156,13 @@ SINCE = "2026-01-01T00:00:00+00:00"
             Fact(kind="key since", of="orders-2026", text=SINCE),
             "key orders-2026 is 333 days old, of 300: set key.rotateAfter, or give key.name another value",
         ),
+        (
+            "key-age",
+            {"days": 400},
+            Fact(kind="key since", of="orders-2026", text=SINCE, number=300 * 86400),
+            "key orders-2026 is 333 days old and past its key.rotateAfter, and this plan does not rotate it",
+        ),
+        ("key-age", {"days": 400}, Fact(kind="key since", of="orders-2026", text=SINCE, number=350 * 86400), ""),
         ("key-age", {"days": 300}, None, "it is not known how old key orders-2026 is"),
         (
             "pg-tde-faults",
@@ -217,6 +224,9 @@ def test_a_key_that_is_rotated_now_is_not_held_against_that() -> None:
     stream = existing(Fact(kind="key since", of="orders-2026", text=SINCE))
     stream.plan("delete", "PrincipalKey", "orders-2026", old, None)
     assert judged(stream, {"key-age": {"days": 300}}).policies == []
+    due = existing(Fact(kind="key since", of="orders-2026", text=SINCE, number=86400))
+    due.plan("delete", "PrincipalKey", "orders-2026", old, None)
+    assert judged(due, {"key-age": {"days": 300}}).policies == []
 
 
 def test_a_rule_by_facts_has_nothing_to_say_of_a_cluster_that_is_new() -> None:

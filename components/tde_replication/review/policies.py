@@ -129,8 +129,12 @@ def _key_age(plan: Plan, values: Values) -> Iterator[str]:
         since = plan.fact("key since", key)
         if since is None:
             yield f"it is not known how old key {key} is"
-        elif (days := (plan.now - datetime.fromisoformat(since.text)).days) > most:
-            yield f"key {key} is {days} days old, of {most}: set key.rotateAfter, or give key.name another value"
+            continue
+        age = plan.now - datetime.fromisoformat(since.text)
+        if since.number and age >= timedelta(seconds=since.number):
+            yield f"key {key} is {age.days} days old and past its key.rotateAfter, and this plan does not rotate it"
+        elif age.days > most:
+            yield f"key {key} is {age.days} days old, of {most}: set key.rotateAfter, or give key.name another value"
 
 
 def _pg_tde_faults(plan: Plan, values: Values) -> Iterator[str]:

@@ -38,9 +38,10 @@ INCLUDED = {
     connection. Patroni: two agents and a member that only votes, with its own Raft, the parameters of the script's
     servers and all else by default; patronictl switchover --force, then until the former primary streams. The command
     alone: until patronictl returns, which is before the former primary follows.""",
-    "n": """from the start of pytest to the first line of a test, then to its end; ours starts a Vault first. The script makes a
-    Vault and the same servers, then takes the servers away. At once: as many runs of pytest with one Vault, as many
-    scripts with one each. In containers: the Vault of ours runs already, testcontainers has none; the steps are those of (h).""",
+    "n": """from the start of pytest, with a Vault that runs, to the first line of a test; then with the start of a Vault before
+    it, and to the end of pytest. The script makes a Vault and the same servers, then takes the servers away. At once: as many
+    runs of pytest with one Vault, as many scripts with one each. In containers: testcontainers has no Vault; the steps are those
+    of (h).""",
     "o": """python -m tde_replication.review --format markdown, a new process, of the event logs of as many previews of a stack
     that is not made yet, so that every resource is planned. Nobody else does it: there is no plain side.""",
     "p": """python -m tde_replication.status, a new process, with its own shared connection to each machine, all of them at once.

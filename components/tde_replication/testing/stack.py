@@ -1,12 +1,15 @@
-"""The stack of a test cluster, in its directory: commands of Pulumi, and its end."""
+"""The stack of a test cluster, in its directory: commands of Pulumi by the Automation API, and its end."""
 
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
+
+from pulumi.automation import PulumiCommand
+from pulumi.automation.errors import CommandError
 
 import tde_replication
 from tde_replication.errors import UserError
@@ -14,16 +17,6 @@ from tde_replication.testing import directories
 
 PATIENCE = 120.0
 """Seconds in which an `up` that was interrupted, or whose tests were killed, is expected to end."""
-
-
-def create(place: Path, project: str) -> None:
-    """A stack without resources, as `pulumi stack init` writes it, which would take half a second; `up` makes the salt of its
-    secrets. Pulumi reads the states of all its former versions."""
-    state = place / "state" / ".pulumi"
-    (state / "stacks" / project).mkdir(parents=True)
-    (state / "meta.yaml").write_text("version: 1\n")
-    empty = {"version": 3, "checkpoint": {"stack": f"organization/{project}/{place.name}"}}
-    (state / "stacks" / project / f"{place.name}.json").write_text(json.dumps(empty))
 
 
 def destroy(place: Path) -> None:
@@ -48,13 +41,11 @@ def sweep() -> list[str]:
 def pulumi(place: Path, *arguments: str) -> None:
     """Run the engine on PATH, with the state and passphrase of this directory and nobody else's.
 
-    Not by the Automation API, which takes half a second to load, and runs more commands for each of these.
+    Not by a `Stack` of the Automation API: that runs four more commands for each of these.
     """
-    program = shutil.which("pulumi")
-    if not program:
+    if not shutil.which("pulumi"):
         raise UserError("a test cluster needs Pulumi: there is no `pulumi` on PATH (docs/testing.md)")
     environment = {
-        **os.environ,
         **package(),
         "PULUMI_BACKEND_URL": f"file://{place / 'state'}?metadata=skip",
         "PULUMI_CONFIG_PASSPHRASE": (place / "passphrase").read_text(),
@@ -62,14 +53,12 @@ def pulumi(place: Path, *arguments: str) -> None:
         "PULUMI_STACK": place.name,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }
-    command = [program, *arguments, "--non-interactive"]
-    # Not by `run`, which kills it on Ctrl-C: the engine hears of that too, and ends in order.
-    with subprocess.Popen(
-        command, cwd=place, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        text, _ = process.communicate()
-    if process.returncode:
-        raise UserError(f"pulumi {arguments[0]} failed: {(text.partition('Diagnostics:')[2] or text).strip()}")
+    try:
+        _command().run(list(arguments), str(place), environment)
+    except CommandError as error:
+        text = str(error)
+        what = " ".join(arguments[:2] if arguments[0] == "stack" else arguments[:1])
+        raise UserError(f"pulumi {what} failed: {(text.partition('Diagnostics:')[2] or text).strip()}") from None
 
 
 def package() -> dict[str, str]:
@@ -78,6 +67,11 @@ def package() -> dict[str, str]:
     if directory.is_relative_to(sys.prefix):
         return {}
     return {"PYTHONPATH": os.pathsep.join([str(directory), *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
+@cache
+def _command() -> PulumiCommand:
+    return PulumiCommand(skip_version_check=True)  # it would run one more command
 
 
 def _release(place: Path) -> None:

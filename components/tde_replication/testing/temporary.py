@@ -1,4 +1,4 @@
-"""A cluster for as long as somebody needs it: a stack in a directory of its own."""
+"""A cluster for as long as somebody needs it: a stack in a directory of its own, by Pulumi's Automation API."""
 
 import json
 import os
@@ -84,6 +84,6 @@ def _private(file: Path) -> Path:
 
 
 def _up(place: Path) -> EncryptedCluster:
-    stack.create(place, PROJECT)
+    stack.pulumi(place, "stack", "init", place.name)
     stack.pulumi(place, "up", "--yes", "--skip-preview")
     return EncryptedCluster(place.name, **json.loads((place / outputs.FILE).read_text()))

@@ -147,6 +147,23 @@ def test_a_helper_is_on_all_networks_of_its_server(
         other.remove()
 
 
+def test_where_another_container_reaches_it(
+    server: DockerHost, container: str, image: str, daemon: docker.DockerClient
+) -> None:
+    with server_container(daemon, image, DATA) as other:
+        stranger = DockerHost(f"docker://{other}")
+        assert server.passing_address(stranger) is None
+        network = daemon.networks.get(container)
+        network.connect(other)
+        try:
+            found = daemon.containers.get(container).attrs["NetworkSettings"]["Networks"][container]["IPAddress"]
+            assert found
+            assert server.passing_address(stranger) == found
+        finally:
+            network.disconnect(other)
+    assert server.passing_address(stranger) is None
+
+
 def test_commands(host: DockerHost) -> None:
     assert host.run(["sh", "-c", 'echo "$1"; id -un', "sh", "a b'c"], deadline=DEADLINE) == "a b'c\npostgres\n"
     assert host.run(["pwd"], deadline=DEADLINE, directory=PLACE) == f"{PLACE}\n"

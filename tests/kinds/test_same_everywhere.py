@@ -39,6 +39,8 @@ class Raised:
     """What traps had run on these machines before, by server: a machine is in several clusters, and its journal stays."""
 
 
+REFUSED = 5.0
+"""Seconds in which a switchover may refuse writes on a busy machine; less than it takes to look up a name in vain."""
 CLONE = re.compile("DataDirectory (?!.*db1)")
 
 
@@ -269,7 +271,9 @@ def test_another_server_becomes_the_primary_and_the_first_one_again(cluster: Eve
         )
         assert f"{name}: standby → primary; it is " in preview.text
         assert "a new base backup" not in preview.text
-        workspace.up_well()
+        told = re.search(r"no writes were accepted for ([\d.]+) s", workspace.up_well().text)
+        assert told
+        assert float(told[1]) < REFUSED, "a container's name that is gone is looked up for ten seconds"
         cluster.sql(name, "INSERT INTO public.turns VALUES ('taken')")
         others = [other for other in cluster.names if other != name]
         active = "SELECT slot_name FROM pg_replication_slots WHERE active ORDER BY 1"

@@ -60,3 +60,27 @@ class Receiver(threading.Thread):
 def last_lines() -> deque[str]:
     """Where lines of standard error are kept."""
     return deque(maxlen=LINES)
+
+
+class Lines:
+    """Bytes as they come, as lines."""
+
+    def __init__(self, on_line: Callable[[str], None] | None) -> None:
+        self._on_line = on_line
+        self._rest = b""
+        self.lines = last_lines()
+
+    def feed(self, data: bytes) -> None:
+        *whole, self._rest = (self._rest[-LONGEST:] + data).replace(b"\r", b"\n").split(b"\n")
+        for line in whole:
+            self._tell(line, "\n")
+
+    def end(self) -> None:
+        if self._rest:
+            self._tell(self._rest, "")
+
+    def _tell(self, line: bytes, end: str) -> None:
+        text = line.decode(errors="replace")
+        self.lines.append(text + end)
+        if self._on_line:
+            self._on_line(text)

@@ -12,8 +12,10 @@ from typing import Literal
 
 from tde_replication.errors import Conflict, UserError
 from tde_replication.postgres.hba_rule import HbaRule
+from tde_replication.postgres.parameters import alter_system, reload_configuration
 from tde_replication.postgres.replication_slot import ReplicationSlot
 from tde_replication.postgres.server import Server
+from tde_replication.postgres.session import Session
 from tde_replication.postgres.starting import start
 from tde_replication.postgres.switchover_checks import (
     Loss,
@@ -31,6 +33,8 @@ from tde_replication.records import Cost
 from tde_replication.waiting import until
 
 RECEIVE_DEADLINE = 10.0
+HOSTADDR = " hostaddr="
+"""The last word of a connection string, for as long as it is there."""
 SECONDS = 1.0
 """For how long no server takes writes: a fast stop after a checkpoint, and a promotion, take no longer."""
 PROMOTE_SECONDS = 300
@@ -160,8 +164,29 @@ class Switchover:
             if server != self.new and not server.upstream and server.slot not in used:
                 ReplicationSlot(**there, slot=server.slot).create()
 
+    def _keep_found(self) -> None:
+        """Have the next primary look up no name while it is promoted: that of a stopped container can take ten seconds to turn
+        out to be unknown, and its WAL receiver does not end before. A primary needs none: `Server` takes it away."""
+        address = self.old.machine.passing_address(self.new.machine)
+        if not address:
+            return
+        with self.new.session() as standby:
+            self._tell_upstream(standby, f"{HOSTADDR}{address}")
+            streams = "SELECT 1 FROM pg_stat_wal_receiver WHERE status = 'streaming' AND position(%s IN conninfo) > 0"
+            if not until(lambda: standby.row(streams, [f"{HOSTADDR}{address} "]) is not None, seconds=RECEIVE_DEADLINE):
+                self._tell_upstream(standby, "")
+
+    @staticmethod
+    def _tell_upstream(standby: Session, more: str) -> None:
+        known = standby.value("SELECT current_setting('primary_conninfo')")
+        wanted = known.partition(HOSTADDR)[0] + more
+        if wanted != known:
+            alter_system(standby, "primary_conninfo", wanted)
+            reload_configuration(standby)
+
     def _stop_old(self) -> float:
         """Returns when it took its last write. Where it has not sent everything, it goes on as before."""
+        self._keep_found()
         with self.old.session() as server, server.within():
             progress(f"{self.old.name} writes a checkpoint, so that it stops quickly")
             server.rows("CHECKPOINT")
@@ -197,6 +222,8 @@ class Switchover:
                 return f"{self.old.name} is not the primary again: run `up` with primary: {self.old.name} to go back"
             for name in (DEMOTED, NOTE):
                 self.old.machine.remove(self.old.data / name)
+            with self.new.session() as standby:
+                self._tell_upstream(standby, "")
             drop_slots(self.new, self.new.strays(self.servers, self.old.name))
         except UserError as why:
             return (

@@ -16,8 +16,8 @@ from requests.exceptions import RequestException
 
 from tde_replication.errors import CommandFailed, Unavailable, UserError
 from tde_replication.hosts import file_scripts as scripts
-from tde_replication.hosts.answer import LONGEST, Kept, last_lines
-from tde_replication.hosts.base import Postmaster
+from tde_replication.hosts.answer import Kept, Lines
+from tde_replication.hosts.base import Host, Postmaster
 from tde_replication.hosts.docker import bridge as docker_bridge
 from tde_replication.hosts.docker.attached import CUT, STDERR, STDOUT, SUPERVISE, Attached
 from tde_replication.hosts.docker.containers import ACCOUNT, ContainerSpec, helper
@@ -147,7 +147,7 @@ class DockerHost(ScriptedHost):
         on_line: Callable[[str], None] | None = None,
     ) -> str:
         output = Kept(f"container {self._name}")
-        errors = _Lines(on_line)
+        errors = Lines(on_line)
         where = str(directory or "/")
         variables = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TZ": "UTC"} | dict(environment or {})
         found = self._existing()
@@ -243,6 +243,15 @@ class DockerHost(ScriptedHost):
                 return list(networks)  # it is made with all of them
         return [name for name in networks if name in here]
 
+    def passing_address(self, seen_from: Host) -> str | None:
+        other = seen_from.address.removeprefix(SCHEME)
+        with daemon() as client, suppress(NotFound):
+            here, there = (
+                client.inspect_container(name)["NetworkSettings"]["Networks"] for name in (self._name, other)
+            )
+            return next((found["IPAddress"] for name, found in here.items() if name in there), None) or None
+        return None
+
     def join(self, network: str) -> None:
         with daemon() as client:
             client.connect_container_to_network(self._name, network)
@@ -272,27 +281,3 @@ class DockerHost(ScriptedHost):
         if found is None or not found.running:
             raise Unavailable(f"no server runs on {data_directory} of {self._name}")
         return docker_bridge.connect(self._name, data_directory, database, options)
-
-
-class _Lines:
-    """Bytes as they come, as lines."""
-
-    def __init__(self, on_line: Callable[[str], None] | None) -> None:
-        self._on_line = on_line
-        self._rest = b""
-        self.lines = last_lines()
-
-    def feed(self, data: bytes) -> None:
-        *whole, self._rest = (self._rest[-LONGEST:] + data).replace(b"\r", b"\n").split(b"\n")
-        for line in whole:
-            self._tell(line, "\n")
-
-    def end(self) -> None:
-        if self._rest:
-            self._tell(self._rest, "")
-
-    def _tell(self, line: bytes, end: str) -> None:
-        text = line.decode(errors="replace")
-        self.lines.append(text + end)
-        if self._on_line:
-            self._on_line(text)

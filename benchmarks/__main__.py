@@ -22,7 +22,7 @@ from tde_replication.errors import UserError
 from tde_replication.host_settings import SUPPORTED
 from tde_replication.hosts.installation import find_installation
 
-LETTERS = "abcdefghijklmnop"
+LETTERS = "abcdefghijklmnopq"
 CONTAINERS = "ghjmnp"
 """What needs containers and booted machines: those of the tests, and so what only `requirements-dev.txt` has."""
 

@@ -1,11 +1,12 @@
-"""(a) to (f), (i) and (k) to (o): servers that are processes of this machine."""
+"""(a) to (f), (i), (k) to (o) and (q): servers that are processes of this machine."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 
-from benchmarks import clone, fixture, many, processes, reviewing, switchover
+from benchmarks import asking, clone, fixture, many, processes, reviewing, switchover
 from benchmarks.sides import Sides
 from benchmarks.table import Row, Table, times
 from benchmarks.times import Times
@@ -15,6 +16,16 @@ TOGETHER = 4
 """Standbys at once: as many as there are threads for all dynamic resources."""
 
 
+MEASURES: dict[str, Callable[[Sides, Table], None]] = {
+    "k": many.servers,
+    "l": many.stacks,
+    "m": switchover.measure,
+    "n": fixture.measure,
+    "o": reviewing.measure,
+    "q": asking.measure,
+}
+
+
 class Here:
     def __init__(self, root: Path, installation: Installation, table: Table) -> None:
         self._root = root
@@ -22,25 +33,16 @@ class Here:
         self._sides = Sides(root, installation, table.remark)
 
     def run(self) -> None:
-        wanted = set(self._table.wanted)
-        if wanted & set("abcd"):
-            Times(self._sides, self._table).run()
-        if "e" in wanted:
-            self._memory()
-        if "f" in wanted:
-            self._clone()
-        if "i" in wanted:
-            self._clones_at_once()
-        if "k" in wanted:
-            many.servers(self._sides, self._table)
-        if "l" in wanted:
-            many.stacks(self._sides, self._table)
-        if "m" in wanted:
-            switchover.measure(self._sides, self._table)
-        if "n" in wanted:
-            fixture.measure(self._sides, self._table)
-        if "o" in wanted:
-            reviewing.measure(self._sides, self._table)
+        own = {
+            "abcd": Times(self._sides, self._table).run,
+            "e": self._memory,
+            "f": self._clone,
+            "i": self._clones_at_once,
+        }
+        rest = {letters: partial(measure, self._sides, self._table) for letters, measure in MEASURES.items()}
+        for letters, measure in (own | rest).items():
+            if set(letters) & set(self._table.wanted):
+                measure()
 
     def _memory(self) -> None:
         """Apart from the times: looking every 20 ms costs time."""

@@ -47,6 +47,8 @@ INCLUDED = {
     "p": """python -m tde_replication.status, a new process, with its own shared connection to each machine, all of them at once.
     Plain: psql on each machine by ssh, one machine after the other, for roles, lags, slots, sizes and the archiver; nothing of
     Vault, tokens or pages on disk, which ours asks for too.""",
+    "q": """ours: python -m tde_replication.status --json, a new process, which asks servers, Vault and disks. Patroni: patronictl
+    list --format json, which asks what its agents noted last, up to ten seconds ago; of the cluster of (m).""",
     "l": """one shell loop of pulumi preview --expect-no-changes, a stack at a time (no command previews several stacks), in one
     project with one Vault; once. Memory is looked at twice a second, meanwhile, without the servers, which were there before.""",
 }

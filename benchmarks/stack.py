@@ -68,8 +68,8 @@ class Program:
     def destroy(self) -> None:
         self.pulumi("destroy", "--yes", "--skip-preview", "--stack", self.stack)
 
-    def status(self) -> None:
-        self.run(str(HERE.python), "-m", "tde_replication.status", "--stack", self.stack)
+    def status(self, *options: str) -> None:
+        self.run(str(HERE.python), "-m", "tde_replication.status", "--stack", self.stack, *options)
 
     def resources(self) -> int:
         state = json.loads(self.pulumi("stack", "export", "--stack", self.stack))

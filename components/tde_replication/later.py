@@ -5,7 +5,7 @@ what holds one is registered as unknown (`tde_replication.unknown`). An `up` kno
 """
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeGuard, TypeVar
 
 from pydantic import BaseModel, WrapValidator
@@ -15,6 +15,8 @@ from tde_replication.placeholders import placeholder
 T = TypeVar("T")
 Path = tuple[str | int, ...]
 """Of a value in a document: keys, and numbers in lists."""
+Value = Sequence[Any]
+"""Of an output: the value, or that it is unknown, and whether it is a secret."""
 WHICH = "only host.ssh, host.jump, host.hostKeys, listen and address may be outputs"
 
 
@@ -22,6 +24,12 @@ def is_output(value: object) -> "TypeGuard[Output[Any]]":
     """Pulumi is not imported for this: where it is not loaded, nothing can be an output."""
     pulumi = sys.modules.get("pulumi")
     return pulumi is not None and isinstance(value, pulumi.Output)
+
+
+def is_unknown(value: object) -> bool:
+    """Of the value of an output."""
+    pulumi = sys.modules.get("pulumi")
+    return pulumi is not None and isinstance(value, pulumi.output.Unknown)
 
 
 if TYPE_CHECKING:

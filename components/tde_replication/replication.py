@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import pulumi
 from pulumi import Output, Resource, ResourceOptions
 
-from tde_replication import later, records, settings, stack_file, unasked
+from tde_replication import configuration, later, records, settings, stack_file, unasked
 from tde_replication.build import Results, build
 from tde_replication.cluster_plan import ClusterPlan
 from tde_replication.errors import UserError, escaped
@@ -16,7 +16,7 @@ from tde_replication.machines import machines
 from tde_replication.member import ClusterContext
 from tde_replication.plan import context_of, plan
 from tde_replication.postgres import resources
-from tde_replication.unknown import Value, gathered
+from tde_replication.unknown import gathered
 from tde_replication.values import length
 from tde_replication.vault.address import VaultAddress
 
@@ -69,7 +69,7 @@ class EncryptedReplication(pulumi.ComponentResource):
         made first; what is wrong then ends the program before anything else of the cluster is touched.
         """
         source = source or f'EncryptedReplication "{name}"'
-        declared, address = stack_file.read(source, cluster, vault_address)
+        declared, address = configuration.read(source, cluster, vault_address)
 
         def planned(found: settings.Cluster) -> ClusterPlan:
             with unasked.told(pulumi.log.warn):
@@ -82,7 +82,7 @@ class EncryptedReplication(pulumi.ComponentResource):
             return
         super().__init__(TYPE, name, None, opts)
 
-        def once_known(values: Sequence[Value]) -> Output[Results]:
+        def once_known(values: Sequence[later.Value]) -> Output[Results]:
             found = stack_file.resolved(source, declared, values)
             made = machines(context_of(name, found).named, declared, found, ResourceOptions(parent=self))
             answering = Output.all(*(one.output("host") for one in made))

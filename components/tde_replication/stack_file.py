@@ -2,23 +2,17 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pulumi
-from pulumi.runtime import is_config_secret
-from pulumi.runtime.config import CONFIG, get_config_env
 from pydantic import ValidationError
 
-from tde_replication import allowed, credentials, former_form, later
+from tde_replication import allowed, former_form, later
 from tde_replication.contradictions import contradictions, shown
 from tde_replication.errors import UserError
 from tde_replication.host_settings import KINDS
-from tde_replication.hosts.ssh import sudo
 from tde_replication.settings import Cluster
-from tde_replication.unknown import Value, is_unknown
-from tde_replication.vault.address import VaultAddress
 
 
 class StackFileError(UserError):
@@ -28,23 +22,6 @@ class StackFileError(UserError):
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         super().__init__(f"{file} has {count}; nothing was touched:\n" + "\n".join(f"  {line}" for line in mistakes))
         self.mistakes = mistakes
-
-
-def read(
-    source: str, document: Cluster | Mapping[str, Any] | str, vault_address: VaultAddress | None = None
-) -> tuple[Cluster, VaultAddress]:
-    """The cluster that is declared, and where its Vault is: default as the stack's configuration and the environment say.
-
-    Raises `StackFileError` with all that is wrong in either, and `UserError` where that Vault cannot be used now.
-    """
-    config = pulumi.Config()
-    credentials.configure(config.get)
-    besides = sudo.mistakes(secret=is_config_secret(config.full_key(sudo.SETTING)))
-    besides = [*besides, *allowed.configuration({*get_config_env(), *CONFIG.get()}, os.environ)]
-    if not vault_address:
-        besides = VaultAddress.missing() + besides
-    cluster = parse(source, document, besides)
-    return cluster, vault_address or VaultAddress.configured(cluster.vault.ca)
 
 
 def parse(file: str, document: Any, besides: Sequence[str] = ()) -> Cluster:
@@ -83,7 +60,7 @@ def _assumed(cluster: Cluster) -> Cluster:
     return Cluster.model_validate(later.filled(document, assumed), by_name=False)
 
 
-def resolved(file: str, cluster: Cluster, values: Sequence[Value]) -> Cluster:
+def resolved(file: str, cluster: Cluster, values: Sequence[later.Value]) -> Cluster:
     """The same cluster with the `values` of its outputs, in their order.
 
     Raises `StackFileError` with all that is wrong in them.
@@ -97,7 +74,7 @@ def resolved(file: str, cluster: Cluster, values: Sequence[Value]) -> Cluster:
             )
         elif value is None:
             mistakes.append(f"{_place(path)}: this output has no value")
-        elif not is_unknown(value):
+        elif not later.is_unknown(value):
             found[path] = value
     if mistakes:
         raise StackFileError(file, mistakes)

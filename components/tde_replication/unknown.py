@@ -4,20 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import pulumi
-from pulumi.output import UNKNOWN, Unknown
+from pulumi.output import UNKNOWN
 
+from tde_replication.later import Value
 from tde_replication.placeholders import is_placeholder
-
-Value = Sequence[Any]
-"""Of an output: the value, or that it is unknown, and whether it is a secret."""
 
 
 def gathered(found: Sequence[pulumi.Output[Any]]) -> pulumi.Output[list[Value]]:
     return pulumi.Output.all(*(pulumi.Output.all(one, one.is_secret()) for one in found))
-
-
-def is_unknown(value: object) -> bool:
-    return isinstance(value, Unknown)
 
 
 def as_input(value: Any) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pulumi
 import pytest
 
-from tde_replication import stack_file
+from tde_replication import configuration
 from tde_replication.errors import UserError
 
 PROGRAM = Path(__file__).resolve().parents[2] / "__main__.py"
@@ -36,7 +36,7 @@ def test_a_mistake_is_one_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
 
     monkeypatch.setattr(pulumi, "get_stack", lambda: "trial")
     monkeypatch.setattr(pulumi, "get_project", lambda: "trial")
-    monkeypatch.setattr(stack_file, "read", refuse)
+    monkeypatch.setattr(configuration, "read", refuse)
     # Where other tests have put mocks in the engine's place, the text would go there.
     monkeypatch.setattr(pulumi.log, "error", lambda text: sys.stderr.write(f"error: {text}\n"))
     with pytest.raises(SystemExit) as ended:

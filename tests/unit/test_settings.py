@@ -16,7 +16,7 @@ from tde_replication.host_settings import Docker, Ssh
 from tde_replication.preflight.vault import check_vault_from_servers
 from tde_replication.settings import Cluster, Server, default_port
 from tde_replication.stack_file import StackFileError
-from tde_replication.vault.address import VaultAddress
+from tde_replication.vault.configuration import missing
 
 FILE = "stacks/Pulumi.test.yaml"
 
@@ -466,15 +466,15 @@ def test_mistakes_of_the_vault_are_told_with_those_of_the_cluster(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(pulumi, "get_project", lambda: "tde-replication")
-    missing = VaultAddress.missing()
-    assert [line.split(";")[0] for line in missing] == ["vault:address: missing", "vault:token: missing"]
+    mistakes_of_vault = missing()
+    assert [line.split(";")[0] for line in mistakes_of_vault] == ["vault:address: missing", "vault:token: missing"]
     for document in ("encryption: off", '{"x": 1}', "{}"):
         with pytest.raises(StackFileError) as told:
-            stack_file.parse(FILE, document, missing)
-        assert told.value.mistakes[-2:] == missing
+            stack_file.parse(FILE, document, mistakes_of_vault)
+        assert told.value.mistakes[-2:] == mistakes_of_vault
     monkeypatch.setenv("VAULT_ADDR", "https://127.0.0.1:1")
     monkeypatch.setenv("VAULT_TOKEN", "a token")
-    assert VaultAddress.missing() == []
+    assert missing() == []
 
 
 VAULT, EVIL = "https://vault.example.net:8200", "https://evil.example.net:8200"
@@ -518,7 +518,7 @@ def test_which_token_may_go_where(
     monkeypatch.setenv("VAULT_ADDR", own)
     pulumi.runtime.set_all_config({f"vault:{key}": value for key, value in config.items()}, secrets.split())
     try:
-        told = VaultAddress.missing()
+        told = missing()
     finally:
         pulumi.runtime.set_all_config({}, [])
     if refused is None:

@@ -10,7 +10,7 @@ from tde_replication.vault_url import on_loopback
 
 
 def check_vault(vault: VaultAddress, names: VaultNames) -> list[str]:
-    """Mistakes that only the Vault can tell; none where it does not answer, which `VaultAddress.configured` says."""
+    """Mistakes that only the Vault can tell; none where it does not answer, which `vault.configuration` says."""
     client = vault.client
     try:
         if lacking := _missing_rights(client, names):

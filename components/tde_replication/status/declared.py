@@ -17,6 +17,7 @@ from tde_replication.errors import UserError
 from tde_replication.hosts.placement import Placement, PlacementContext
 from tde_replication.parallel import parallel_map
 from tde_replication.settings import Cluster, Server
+from tde_replication.vault import configuration as vault
 from tde_replication.vault.address import VaultAddress
 
 DEADLINE = 30.0
@@ -134,13 +135,13 @@ def _servers(cluster: Cluster, stack: str) -> tuple[DeclaredServer, ...]:
 
 
 def _vault(cluster: Cluster, problem: str) -> tuple[VaultAddress | None, str]:
-    """The Vault, if it can be asked now; else why not. Rules for where a token may go are those of `VaultAddress`."""
+    """The Vault, if it can be asked now; else why not. Rules for where a token may go are those of `vault.configuration`."""
     if problem:
         return None, problem
-    if mistakes := VaultAddress.missing():
+    if mistakes := vault.missing():
         return None, "; ".join(mistakes)
     try:
-        found = VaultAddress.configured(cluster.vault.ca)
+        found = vault.configured(cluster.vault.ca)
     except UserError as why:
         return None, str(why)
     return replace(found, namespace=cluster.vault.namespace or found.namespace), ""

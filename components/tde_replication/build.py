@@ -19,7 +19,7 @@ from typing import Any
 from psycopg.conninfo import make_conninfo
 from pulumi import Output, Resource, ResourceOptions
 
-from tde_replication import summary
+from tde_replication import hosts, summary
 from tde_replication.cluster_plan import ClusterPlan
 from tde_replication.keys import databases, extensions, key_vault, keys, token
 from tde_replication.member import ClusterContext, Member, after, alone, as_primary, urn_of_child
@@ -52,8 +52,7 @@ def build(context: ClusterContext) -> Results:
     plan, cluster, primary = context.plan, context.cluster, context.plan.primary
     expiry = _expiry(context)
     context = replace(context, first=(*context.first, *expiry))
-    for member in plan.members:
-        member.ready.extend(member.placement.make(context.child()))
+    _places(context)
     password = resources.Password(
         f"{plan.name}-replication-password", context.child(), version=cluster.replication.password_version
     ).output("value")
@@ -132,6 +131,15 @@ def build(context: ClusterContext) -> Results:
         )
     expires = expiry[0].output("expires_at") if expiry else Output.from_input(None)
     return _results(plan, [*last_keys, *of_databases, role, *rules, *last], expires)
+
+
+def _places(context: ClusterContext) -> None:
+    for kind in sorted({one.declared.kind for one in context.plan.members}):
+        of_kind = {one.name: one.placement for one in context.plan.members if one.declared.kind == kind}
+        made = hosts.register_places(kind, of_kind, context.plan.context, context.child())
+        for member in context.plan.members:
+            if member.name in made:
+                member.ready.extend(made[member.name].resources)
 
 
 def _adoption(context: ClusterContext, member: Member, before: Sequence[Resource]) -> resources.Adoption:

@@ -58,7 +58,6 @@ def plan(name: str, cluster: settings.Cluster, vault_address: VaultAddress, sour
     """
     declared = cluster.vault
     context = context_of(name, cluster)
-    stack = f"{pulumi.get_project()}/{pulumi.get_stack()}/{name}"
     primary, *standbys = _placed(cluster, context, source)
     reason = _why_not_encrypted(cluster, [primary, *standbys])
     address = replace(
@@ -73,12 +72,12 @@ def plan(name: str, cluster: settings.Cluster, vault_address: VaultAddress, sour
     keys = [*key.names(cluster.key.rotate_after, datetime.now(UTC)), *(one.name for one in cluster.keys.values())]
     found = ClusterPlan(
         name,
-        stack,
+        context.whole,
         cluster,
         address,
         VaultNames(
             context.prefix,
-            stack,
+            context.whole,
             mount,
             shared=declared.existing,
             role=cluster.replication.role,
@@ -101,7 +100,8 @@ def plan(name: str, cluster: settings.Cluster, vault_address: VaultAddress, sour
 
 
 def context_of(name: str, cluster: settings.Cluster) -> PlacementContext:
-    return PlacementContext(pulumi.get_stack(), name, cluster.vault.network, keep=not cluster.disposable)
+    project, stack = pulumi.get_project(), pulumi.get_stack()
+    return PlacementContext(project, stack, name, cluster.vault.network, keep=not cluster.disposable)
 
 
 def _placed(cluster: settings.Cluster, context: PlacementContext, source: str) -> list[Member]:

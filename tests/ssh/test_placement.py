@@ -15,6 +15,7 @@ from bootstrap.vault_container import ContainerVault
 from tde_replication import stack_file
 from tde_replication.errors import UserError
 from tde_replication.hosts.placement import Placement, PlacementContext
+from tde_replication.hosts.ssh import placement
 from tests.ssh.sshd import generated, own_configuration, running_agent, signed
 
 pytestmark = pytest.mark.filterwarnings("ignore:This resource is deprecated:DeprecationWarning")
@@ -22,12 +23,10 @@ ADDRESS = {"address": "192.0.2.11/32"}
 
 
 def declared(host: dict[str, Any], **server: Any) -> Placement:
-    from tde_replication.hosts.ssh import placement  # noqa: PLC0415 - importing pulumi-command warns
-
     document = {"primary": "db1", "servers": {"db1": {"host": host, **ADDRESS, **server}}}
     cluster = stack_file.parse("x.yaml", json.dumps(document))
     db1 = cluster.primary_server
-    return placement.declare(db1, cluster.port(db1), PlacementContext("orders", "orders"))
+    return placement.declare(db1, cluster.port(db1), PlacementContext("tde-replication", "orders", "orders"))
 
 
 def test_the_defaults() -> None:
@@ -81,7 +80,7 @@ def test_an_adopted_server_has_its_own_unit_and_nothing_is_made() -> None:
     site = declared({"ssh": "127.0.0.1", "port": 1}, adopt=True, dataDirectory="/var/lib/postgresql/18/main", port=5432)
     assert site.address.endswith("unit=postgresql@18-main")
     assert not site.parameters
-    assert list(site.make(None)) == []  # type: ignore[arg-type]
+    assert not isinstance(site, placement.MachinePlacement)
 
 
 def test_a_unit_of_debian_s_runs_only_what_is_adopted() -> None:
@@ -160,8 +159,11 @@ def ssh_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def connection(host: dict[str, Any]) -> dict[str, Any]:
     """What pulumi-command is given, as far as it says something."""
+    from tde_replication.hosts.ssh import registration  # noqa: PLC0415 - importing pulumi-command warns
+
     site = declared(host)
-    arguments = vars(site.make._connection())  # type: ignore[attr-defined]
+    assert isinstance(site, placement.MachinePlacement)
+    arguments = vars(registration.connection(site.login))
     return {name: vars(value) if name == "proxy" else value for name, value in arguments.items() if value is not None}
 
 

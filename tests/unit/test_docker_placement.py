@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-import pulumi
 import pytest
 from docker.errors import NotFound
 
@@ -51,7 +50,7 @@ class Daemon:
 
 @pytest.fixture
 def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
-    """Pulumi's project, and the dockerd that is asked."""
+    """The dockerd that is asked."""
     made = Daemon()
 
     @contextmanager
@@ -59,12 +58,11 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> Daemon:
         yield made
 
     monkeypatch.setattr(placement, "daemon", connected)
-    monkeypatch.setattr(pulumi, "get_project", lambda: "tde-replication")
     return made
 
 
 def ports(*names: str, port: int | None = None) -> list[int | None]:
-    context = PlacementContext("test", "test")
+    context = PlacementContext("tde-replication", "test", "test")
     servers = [Server(host=IMAGE, port=port).named(name) for name in names]
     return [declare(server, port or default_port(server.name), context).published for server in servers]
 

@@ -93,7 +93,7 @@ def without_pulumi() -> list[str]:
         for name in modules()
         if (
             name.startswith((f"{PACKAGE}.postgres.", f"{PACKAGE}.hosts."))
-            and not name.endswith((".resources", ".placement", ".pulumi_command"))
+            and not name.endswith((".resources", ".registration"))
         )
         or name
         in {f"{PACKAGE}.reconciler", *(f"{PACKAGE}.vault.{one}" for one in ("token", "secret", "client", "caller"))}

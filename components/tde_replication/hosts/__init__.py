@@ -1,4 +1,4 @@
-"""Kinds of host. A new kind is one new folder here, with `open_host` and `declare`, and its model in `host_settings`.
+"""Kinds of host. A new kind is one new folder here, with what `Kind` lists, and its model in `host_settings`.
 
 A kind's libraries are loaded where a stack uses it, and not before.
 """
@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING, Protocol, cast
 from tde_replication.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pulumi import ResourceOptions
+
     from tde_replication import settings
     from tde_replication.hosts.base import Host
     from tde_replication.hosts.placement import Placement, PlacementContext
+    from tde_replication.hosts.registration import Place
 
 
 class Kind(Protocol):
@@ -22,6 +27,11 @@ class Kind(Protocol):
 
     def declare(self, server: "settings.Server", port: int, context: "PlacementContext") -> "Placement":
         """Where a declared server lives. Raises `UserError` where its host cannot be one."""
+
+    def register(
+        self, placements: "Mapping[str, Placement]", context: "PlacementContext", opts: "ResourceOptions"
+    ) -> "dict[str, Place]":
+        """Register what makes these places of a cluster, by their servers' names."""
 
 
 def host(address: str) -> "Host":
@@ -34,6 +44,14 @@ def host(address: str) -> "Host":
 
 def resolve_placement(server: "settings.Server", port: int, context: "PlacementContext") -> "Placement":
     return _kind(server.kind).declare(server, port, context)
+
+
+def register_places(
+    kind: str, placements: "Mapping[str, Placement]", context: "PlacementContext", opts: "ResourceOptions"
+) -> "dict[str, Place]":
+    """Register what makes the places of all servers of one kind, by the servers' names; the only function here that loads
+    Pulumi."""
+    return _kind(kind).register(placements, context, opts)
 
 
 def _kind(name: str) -> Kind:

@@ -1,17 +1,9 @@
 """Everything about a server that depends on its kind of host, resolved once."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, TypeVar, cast
-
-import pulumi
-
-Made = TypeVar("Made", bound=pulumi.Resource)
-
-
-def _nothing(_: pulumi.ResourceOptions) -> Sequence[pulumi.Resource]:
-    return ()
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -38,14 +30,12 @@ class Placement:
     """The setting of a server that decides it."""
     parameters: Mapping[str, str] = field(default_factory=dict)
     """Configuration parameters that this kind of host decides."""
-    make: Callable[[pulumi.ResourceOptions], Sequence[pulumi.Resource]] = _nothing
-    """Registers the resources that make the place, as children; nothing is put there before them."""
     published: int | None = None
     """The port of this machine's loopback that leads to the server, where it listens elsewhere."""
     in_container: bool = False
-    """Whether the last that `make` registers is a container with the server as its main process."""
+    """Whether the server is the main process of a container."""
     networks: tuple[str, ...] = ()
-    """Those that such a container is on."""
+    """Those that its container is on."""
 
     @property
     def seen_at(self) -> tuple[str, int]:
@@ -56,20 +46,31 @@ class Placement:
     def location(self) -> dict[str, Any]:
         return {"host": self.address, "data_directory": str(self.data)}
 
+    def beside_data(self, name: str) -> str:
+        """The path of a file beside the data directory."""
+        return str(self.data.with_name(name))
+
 
 @dataclass(frozen=True)
 class PlacementContext:
     """What a kind of host may need to know of the cluster around a server."""
 
+    project: str
+    """Pulumi's."""
     stack: str
     cluster: str
+    """The component's name."""
     vault_network: str | None = None
     """A docker network that leads to Vault."""
     keep: bool = True
     """Whether what holds data outlives the stack."""
-    made: dict[str, Any] = field(default_factory=dict)
     ports: set[int] = field(default_factory=set)
     """Those of this machine that servers of this cluster have been given."""
+
+    @property
+    def whole(self) -> str:
+        """The cluster's whole name, which marks what is its own: data directories, volumes, networks."""
+        return f"{self.project}/{self.stack}/{self.cluster}"
 
     @property
     def prefix(self) -> str:
@@ -80,9 +81,3 @@ class PlacementContext:
     def named(self, name: str) -> str:
         """The name of a resource, of which no other cluster of the stack has one."""
         return name if self.cluster == self.stack else f"{self.cluster}-{name}"
-
-    def shared(self, name: str, make: Callable[[], Made]) -> Made:
-        """A resource that several servers share, made for the first."""
-        if name not in self.made:
-            self.made[name] = make()
-        return cast("Made", self.made[name])

@@ -58,7 +58,7 @@ def declared(stack: str, directory: Path) -> Declared:
     problem = _use(root, name, stack, config if isinstance(config, Mapping) else {})
     document = config.get(f"{name}:cluster") if isinstance(config, Mapping) else None
     cluster = stack_file.parse(source, {} if document is None else document)
-    return Declared(root, stack, cluster, _servers(cluster, stack), *_vault(cluster, problem))
+    return Declared(root, stack, cluster, _servers(cluster, name, stack), *_vault(cluster, problem))
 
 
 def _project(directory: Path) -> tuple[Path, dict[str, Any]]:
@@ -119,8 +119,8 @@ def _decrypted(root: Path, stack: str, secret: set[str]) -> dict[str, str]:
         raise UserError(f"{failed}: its output is not as expected") from None
 
 
-def _servers(cluster: Cluster, stack: str) -> tuple[DeclaredServer, ...]:
-    context = PlacementContext(stack, stack, cluster.vault.network)
+def _servers(cluster: Cluster, project: str, stack: str) -> tuple[DeclaredServer, ...]:
+    context = PlacementContext(project, stack, stack, cluster.vault.network)
 
     def place(server: Server) -> DeclaredServer:
         is_primary = server.name == cluster.primary

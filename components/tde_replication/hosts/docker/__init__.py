@@ -1,7 +1,7 @@
 """Servers in containers, one for each.
 
-`machine` runs commands and moves bytes there. `placement` declares what a stack makes there: only a program that declares a
-server of this kind loads it, with Pulumi's packages.
+`machine` runs commands and moves bytes there. `placement` decides where a declared server lives, and `registration` makes what
+a stack has there: only a program that declares a server of this kind loads it, with Pulumi's packages.
 """
 
 from typing import TYPE_CHECKING
@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING
 from tde_replication.hosts.docker.machine import DockerHost
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pulumi import ResourceOptions
+
     from tde_replication.hosts.base import Host
     from tde_replication.hosts.placement import Placement, PlacementContext
+    from tde_replication.hosts.registration import Place
     from tde_replication.settings import Server
 
 
@@ -22,3 +27,11 @@ def declare(server: "Server", port: int, context: "PlacementContext") -> "Placem
     from tde_replication.hosts.docker import placement  # noqa: PLC0415 - see above
 
     return placement.declare(server, port, context)
+
+
+def register(
+    placements: "Mapping[str, Placement]", context: "PlacementContext", opts: "ResourceOptions"
+) -> "dict[str, Place]":
+    from tde_replication.hosts.docker import registration  # noqa: PLC0415 - see above
+
+    return registration.register(placements, context, opts)

@@ -1,29 +1,22 @@
-"""What pulumi-docker makes for a cluster in containers: a network, and for every server its image, volume and container.
-
-The container is made, not started: before its first start the volume needs a data directory, and later starts are the server's
-own affair (`tde_replication.postgres.server`). Names hold the stack's, so that clusters of several stacks do not meet.
-"""
+"""A server's place in a container. Names hold the stack's, so that clusters of several stacks do not meet."""
 
 import re
 import socket
 import threading
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-import pulumi
-import pulumi_docker as docker
 from docker.errors import ImageNotFound, NotFound
 from psycopg.conninfo import make_conninfo
-from pulumi import ResourceOptions
 
 from tde_replication.errors import UserError
 from tde_replication.host_settings import Docker
-from tde_replication.hosts.docker.containers import ACCOUNT
 from tde_replication.hosts.docker.daemon import daemon
-from tde_replication.hosts.docker.machine import DIRECTORY, IMAGE, SCHEME
+from tde_replication.hosts.docker.machine import SCHEME
 from tde_replication.hosts.placement import Placement, PlacementContext
 from tde_replication.settings import LOCAL_PORT, Server
 
@@ -34,15 +27,21 @@ DATA = "/var/lib/tde-replication/data"
 STACK = "tde-replication.stack"
 """The label that says whose a volume or network is."""
 PERCONA = re.compile(r"(?:.*/)?percona-distribution-postgresql:(\d+)")
-GRACE = 60
-"""Seconds for a fast shutdown, whose checkpoint takes its time; then the container is killed."""
 PORTS = threading.Lock()
 FIRST_PORT, PORTS_OF_A_CLUSTER, CLUSTERS = 20000, 16, 750
 """Default ports: a share for each cluster, by its name, from the first; below those that the kernel hands out to clients."""
 SOCKET_URL = "http+docker://localhost"
 """What Docker's SDK calls a dockerd that it reaches by a socket of this machine."""
-SHARED_MEMORY = 256
-"""MiB of /dev/shm; Docker's 64 are too few for parallel queries."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContainerPlacement(Placement):
+    """`replication_host` is also what the container and its volume are called."""
+
+    image: str
+    network: str
+    """The one that the cluster has for itself."""
+    in_container: bool = True
 
 
 def declare(server: Server, port: int, context: PlacementContext) -> Placement:
@@ -52,18 +51,13 @@ def declare(server: Server, port: int, context: PlacementContext) -> Placement:
     cluster = _cluster(context)
     name = f"{cluster}-{server.name}"
     binaries = _binaries(server, image)
-    data = PurePosixPath(server.data_directory or DATA)
-    owner = f"{pulumi.get_project()}/{context.stack}/{context.cluster}"
     with PORTS:  # servers are placed side by side
-        published = _examine(name, cluster, owner, server, (port - LOCAL_PORT) % PORTS_OF_A_CLUSTER, context.ports)
+        index = (port - LOCAL_PORT) % PORTS_OF_A_CLUSTER
+        published = _examine(name, cluster, context.whole, server, index, context.ports)
         context.ports.add(published)
-
-    def make(opts: ResourceOptions) -> Sequence[pulumi.Resource]:
-        return [_make(context.named(server.name), name, image, binaries, data, published, owner, context, opts)]
-
-    return Placement(
+    return ContainerPlacement(
         address=f"{SCHEME}{name}",
-        data=data,
+        data=PurePosixPath(server.data_directory or DATA),
         binaries=binaries,
         port=PORT,
         published=published,
@@ -76,9 +70,9 @@ def declare(server: Server, port: int, context: PlacementContext) -> Placement:
         version=_version(image),
         version_setting="host.docker",
         parameters={"unix_socket_directories": SOCKETS},
-        make=make,
-        in_container=True,
         networks=tuple(name for name in (cluster, context.vault_network) if name),
+        image=image,
+        network=cluster,
     )
 
 
@@ -179,64 +173,3 @@ def _taken(port: int) -> bool:
         except OSError:
             return True
     return False
-
-
-def _make(
-    label: str,
-    name: str,
-    image: str,
-    binaries: PurePosixPath,
-    data: PurePosixPath,
-    published: int,
-    owner: str,
-    context: PlacementContext,
-    opts: ResourceOptions,
-) -> docker.Container:
-    cluster = _cluster(context)
-    network = context.shared(
-        cluster,
-        lambda: docker.Network(
-            context.cluster, name=cluster, labels=[docker.NetworkLabelArgs(label=STACK, value=owner)], opts=opts
-        ),
-    )
-    pinned = context.shared(
-        image, lambda: docker.RemoteImage(context.named(image), name=image, keep_locally=True, opts=opts)
-    )
-    facts = {STACK: owner, IMAGE: image, DIRECTORY: str(data.parent)}
-    volume = docker.Volume(
-        label,
-        name=name,
-        labels=[docker.VolumeLabelArgs(label=key, value=value) for key, value in facts.items()],
-        # Another image is no reason for another volume: what the labels say of it is what it was made with.
-        opts=ResourceOptions.merge(opts, ResourceOptions(ignore_changes=["labels"], retain_on_delete=context.keep)),
-    )
-    return docker.Container(
-        label,
-        name=name,
-        image=pinned.image_id,
-        entrypoints=[str(binaries / "postgres")],
-        command=["-D", str(data)],
-        user=ACCOUNT,
-        # PostgreSQL as process 1 would inherit every process that its parent leaves behind, and takes the end of one by a
-        # signal for a crash of its own.
-        init=True,
-        network_mode=network.name,
-        networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=name) for name in [context.vault_network] if name],
-        volumes=[docker.ContainerVolumeArgs(volume_name=volume.name, container_path=str(data.parent))],
-        ports=[docker.ContainerPortArgs(internal=PORT, external=published, ip="127.0.0.1")],
-        start=False,
-        must_run=False,
-        restart="unless-stopped",
-        stop_signal="SIGINT",
-        stop_timeout=GRACE,
-        destroy_grace_seconds=GRACE,
-        shm_size=SHARED_MEMORY,
-        healthcheck=docker.ContainerHealthcheckArgs(
-            tests=["CMD", str(binaries / "pg_isready"), "-q", "-h", SOCKETS, "-p", str(PORT)],
-            interval="10s",
-            timeout="5s",
-            retries=6,
-            start_period="30s",
-        ),
-        opts=opts,
-    )

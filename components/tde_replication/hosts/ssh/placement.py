@@ -1,20 +1,12 @@
-"""A server's place on a machine reached by ssh: packages, the directory above its data, and the systemd unit that runs it.
-
-By pulumi-command, as root. The scripts (`ssh_scripts`) go over standard input, with what they work on quoted behind them; only
-"make" and "remove" are in the commands, so they mean the same to every login shell.
-"""
+"""A server's place on a machine reached by ssh: packages, the directory above its data, and the systemd unit that runs it."""
 
 import re
-import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path, PurePosixPath
 
-import pulumi
 from psycopg.conninfo import make_conninfo
-from pulumi import ResourceOptions
-from pulumi_command import remote
 
 from tde_replication.errors import CommandFailed, Unavailable, UserError
 from tde_replication.host_settings import Ssh
@@ -22,17 +14,15 @@ from tde_replication.hosts import installation
 from tde_replication.hosts.account import PROJECT
 from tde_replication.hosts.addresses import networks
 from tde_replication.hosts.placement import Placement, PlacementContext
-from tde_replication.hosts.ssh import sudo
 from tde_replication.hosts.ssh.known_hosts import expect_known_hosts
 from tde_replication.hosts.ssh.login import Login, login_of
 from tde_replication.hosts.ssh.machine import OWN_UNITS, SshHost
 from tde_replication.hosts.ssh.openssh import Shell
-from tde_replication.hosts.ssh.pulumi_command import agent_holds, reached, through
-from tde_replication.hosts.ssh.scripts import DIRECTORY, FILES, PACKAGES, UNIT, UNIT_TEXT
+from tde_replication.hosts.ssh.pulumi_command import agent_holds, through
+from tde_replication.hosts.ssh.scripts import UNIT_TEXT
 from tde_replication.hosts.ssh.way_scripts import WAY
 from tde_replication.settings import Server
 from tde_replication.unasked import could_not_ask
-from tde_replication.unknown import as_input
 
 PROBE_DEADLINE = 20.0
 LAYOUTS = {
@@ -60,70 +50,22 @@ for file; do [ ! -e "$file" ] || echo pg_tde; done
 )
 
 
-@dataclass(frozen=True)
-class Maker:
-    """Registers what one server's place is made of."""
+@dataclass(frozen=True, kw_only=True)
+class MachinePlacement(Placement):
+    """One that the stack makes: packages, the directory above the data, a unit."""
 
-    server: Server
     login: Login
-    data: PurePosixPath
+    system: str
+    distribution_version: int
+    """The major version of PostgreSQL that packages are installed of."""
+    packages: str
+    package_files: tuple[str, ...]
+    """Of those that are brought, their names."""
+    own_directory: bool
+    """Whether the directory above the data is the stack's own."""
     unit: str
     unit_text: str
     """Empty where the unit is the distribution's."""
-    named: Callable[[str], str]
-    """The names of its resources."""
-
-    def __call__(self, opts: ResourceOptions) -> Sequence[pulumi.Resource]:
-        declared = _ssh(self.server)
-        last: list[pulumi.Resource] = []
-        if declared.packages == "percona":
-            last = [self._command("packages", PACKAGES, [declared.system, str(declared.version)], opts)]
-        elif declared.packages != "none":
-            last = self._package_files(declared.packages, opts)
-        own = "no" if self.server.data_directory else "yes"
-        above = [self.login.account, str(self.data.parent), own]
-        last = [self._command("directory", DIRECTORY, above, _after(opts, last))]
-        if self.unit_text:
-            last = [self._command("unit", UNIT, [self.unit, self.unit_text], _after(opts, last))]
-        return last
-
-    def _package_files(self, directory: str, opts: ResourceOptions) -> list[pulumi.Resource]:
-        """Copied to the login's home, where they stay as long as the stack, and installed from there."""
-        place = f".cache/tde-replication/{self.unit}"
-        copied = remote.CopyToRemote(
-            self.named(f"{self.server.name}-package-files"),
-            connection=self._connection(),
-            source=pulumi.FileArchive(f"{Path(directory).expanduser()}/"),  # with the slash, what is in it
-            remote_path=place,
-            opts=opts,
-        )
-        names = [f"./{name}" for name in _package_names(self.server)]
-        return [self._command("packages", FILES, [place, *names], _after(opts, [copied]))]
-
-    def _command(self, what: str, script: str, arguments: Sequence[str], opts: ResourceOptions) -> pulumi.Resource:
-        # All of it is read before any of it runs, so that no program in it reads the rest of the script.
-        text = f'main() {{\n{script.strip()}\n}}\nmain "$1" {shlex.join(arguments)} </dev/null\n'
-        stdin: pulumi.Input[str] = text
-        run = f"exec {self.login.become('root')}/bin/sh "
-        if self.login.asks("root"):
-            stdin = pulumi.Output.secret(f"{self.login.answer}{sudo.BEGIN}\n{text}")
-            run += f"-c '{sudo.SKIP}; exec /bin/sh \"$@\"' sh "
-        return remote.Command(
-            self.named(f"{self.server.name}-{what}"),
-            connection=self._connection(),
-            create=f"{run}-s make",
-            delete=f"{run}-s remove",
-            stdin=stdin,
-            logging=remote.Logging.NONE,
-            add_previous_output_in_env=False,
-            opts=opts,
-        )
-
-    def _connection(self) -> remote.ConnectionArgs:
-        """The same way as our own ssh goes, as far as pulumi-command can: one jump host, and no certificate but an agent's."""
-        hop = through(self.login)
-        proxy = remote.ProxyConnectionArgs(**as_input(reached(hop))) if hop else None
-        return remote.ConnectionArgs(**as_input(reached(self.login)), proxy=proxy)
 
 
 def declare(server: Server, port: int, context: PlacementContext) -> Placement:
@@ -167,8 +109,10 @@ def declare(server: Server, port: int, context: PlacementContext) -> Placement:
         )
     sockets = f"/run/{unit}" if text else "/var/run/postgresql"
     address = login.address(unit=unit)
-    has_pg_tde, version = _programs(server, SshHost(address), place)
-    return Placement(
+    brought = not server.adopt and declared.packages not in {"percona", "none"}
+    files = _package_names(server) if brought else ()
+    has_pg_tde, version = _programs(server, SshHost(address), place, files)
+    placement = Placement(
         address=address,
         data=data,
         binaries=place,
@@ -181,7 +125,19 @@ def declare(server: Server, port: int, context: PlacementContext) -> Placement:
         version=version,
         version_setting="host.version",
         parameters={"unix_socket_directories": sockets} if text else {},
-        make=(lambda _: ()) if server.adopt else Maker(server, login, data, unit, text, context.named),
+    )
+    if server.adopt:
+        return placement
+    return MachinePlacement(
+        **vars(placement),
+        login=login,
+        system=declared.system,
+        distribution_version=declared.version,
+        packages=declared.packages,
+        package_files=files,
+        own_directory=not server.data_directory,
+        unit=unit,
+        unit_text=text,
     )
 
 
@@ -189,10 +145,6 @@ def _ssh(server: Server) -> Ssh:
     if not isinstance(server.host, Ssh):
         raise UserError(f"{server.name} is on no machine reached by ssh")
     return server.host
-
-
-def _after(opts: ResourceOptions, before: Sequence[pulumi.Resource]) -> ResourceOptions:
-    return ResourceOptions.merge(opts, ResourceOptions(depends_on=list(before)))
 
 
 def _unit_word(path: str) -> str:
@@ -228,26 +180,26 @@ def _clients(server: Server, declared: Ssh) -> tuple[str, ...]:
         ) from None
 
 
-def _package_names(server: Server) -> list[str]:
+def _package_names(server: Server) -> tuple[str, ...]:
     """The files of packages that are brought, of one kind. Raises `UserError` where there are none."""
     directory = PROJECT / Path(_ssh(server).packages).expanduser()
     suffix = SUFFIXES[_ssh(server).system]
     found = sorted(path.name for path in directory.glob(f"*{suffix}"))
     if not found:
         raise UserError(f"host.packages: {directory} holds no {suffix} files")
-    return found
+    return tuple(found)
 
 
-def _programs(server: Server, host: SshHost, binaries: PurePosixPath) -> tuple[bool | None, int | None]:
+def _programs(
+    server: Server, host: SshHost, binaries: PurePosixPath, files: Sequence[str]
+) -> tuple[bool | None, int | None]:
     """Whether the server there has the extension, or will have it, and its major version; None if none is installed yet,
     or the machine does not answer. Raises `UserError` where one should be installed already and is not, or others may change
-    it."""
+    it. `files`: of the packages that are brought."""
     declared = _ssh(server)
     installed = server.adopt or declared.packages == "none"
-    brought = []
-    if not installed:
-        brought = ["pg_tde"] if declared.packages == "percona" else _package_names(server)
-    will_have = True if any("pg_tde" in name.replace("-", "_") for name in brought) else None
+    comes = declared.packages == "percona" or any("pg_tde" in name.replace("-", "_") for name in files)
+    will_have = True if comes and not installed else None
     expected = None if server.binaries else declared.version
     if will_have and expected:
         return will_have, expected

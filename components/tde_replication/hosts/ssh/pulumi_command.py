@@ -6,8 +6,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import pulumi
-
 from tde_replication.errors import UserError
 from tde_replication.hosts.account import PROJECT
 from tde_replication.hosts.ssh.login import Login, connection_settings, known_host_keys
@@ -43,7 +41,7 @@ def through(login: Login) -> Login | None:
 
 
 def reached(login: Login) -> dict[str, Any]:
-    """pulumi-command's connection to one machine, as the user's own ssh would make it."""
+    """pulumi-command's connection to one machine, as the user's own ssh would make it. A private key in it is a secret."""
     settings = connection_settings(login)
     found: dict[str, Any] = {
         "host": settings["hostname"][0],
@@ -53,7 +51,7 @@ def reached(login: Login) -> dict[str, Any]:
         "dial_error_limit": DIAL_ATTEMPTS,
     }
     if key := _private_key(login, settings):
-        found["private_key"] = pulumi.Output.secret(key)
+        found["private_key"] = key
     return found
 
 

@@ -1,0 +1,15 @@
+"""What is registered of servers' places, whatever their kind of host. Each kind that makes something has a `registration`."""
+
+from dataclasses import dataclass
+
+from pulumi import CustomResource, Resource
+
+
+@dataclass(frozen=True)
+class Place:
+    """What was registered of one server's place."""
+
+    resources: tuple[Resource, ...] = ()
+    """Nothing is put there before these."""
+    container: CustomResource | None = None
+    """One of them, where the server is its main process."""

@@ -19,14 +19,16 @@ from typing import Any
 from psycopg.conninfo import make_conninfo
 from pulumi import Output, Resource, ResourceOptions
 
-from tde_replication import hosts, summary
+from tde_replication import summary
+from tde_replication.cluster_context import ClusterContext, after, alone, as_primary, urn_of_child
 from tde_replication.cluster_plan import ClusterPlan
 from tde_replication.keys import databases, extensions, key_vault, keys, token
-from tde_replication.member import ClusterContext, Member, after, alone, as_primary, urn_of_child
+from tde_replication.member import Member
 from tde_replication.postgres import resources
 from tde_replication.postgres.synchronous import PARAMETER
 from tde_replication.postgres.topology_server import Rule, TopologyServer
-from tde_replication.standby import Registered, standby
+from tde_replication.server_resources import Registered, data_directory, places, record, server, vault_files
+from tde_replication.standby import standby
 from tde_replication.unknown import as_input
 
 
@@ -51,45 +53,42 @@ class Results:
 def build(context: ClusterContext) -> Results:
     plan, cluster, primary = context.plan, context.cluster, context.plan.primary
     expiry = _expiry(context)
-    context = replace(context, first=(*context.first, *expiry))
-    _places(context)
+    if expiry:
+        context = replace(context, first=(*context.first, expiry))
+    place = places(context)
     password = resources.Password(
         f"{plan.name}-replication-password", context.child(), version=cluster.replication.password_version
     ).output("value")
     vault = key_vault(context, password)
-    adopted = primary.declared.adopt
-    if not adopted:
-        primary.cleanup_record(context, context.token_file, context.ca_file)
+    # Of an adopted primary, it holds what the directory says of its cluster, and comes after that.
+    recorded = None if primary.adopted else record(context, primary, place[primary.name])
     policy, opens = token(context, vault, primary)
+    before = recorded.before if recorded else list(place[primary.name].resources)
     # Who becomes the primary may make keys before; a new one needs no Vault for its initdb. Who was it may no more, afterwards.
-    before = [*primary.ready, policy] if plan.primary_is_there else list(primary.ready)
-    topology = _topology(context, context.child(depends_on=before))
+    topology = _topology(
+        context, context.child(depends_on=[*before, policy] if plan.findings.primary_is_there else before)
+    )
     of_standbys = {member.name: token(context, vault, member, topology) for member in plan.standbys}
     # In force before a rotation: a standby that may not open the new key dies of it.
     policies = [policy for policy, _ in of_standbys.values()]
-    directory = primary.data_directory_kind(
-        context.named(primary.name),
-        context.child(depends_on=[*primary.ready, topology], protect=cluster.protect),
-        **primary.directory(context),
-        role="primary",
-        others=plan.places_beside(primary),
-    )
+    opts = context.child(depends_on=[*before, topology], protect=cluster.protect)
+    directory = data_directory(context, primary, opts, role="primary")
     inside = {
         **primary.placement.location,
         "others": plan.places_beside(primary),
         "system_identifier": directory.system_identifier,
     }
-    if adopted:
+    if recorded is None:
         known = {"role": cluster.replication.role, "clients": plan.clients, **as_primary(inside)}
-        primary.cleanup_record(context, context.token_file, context.ca_file, on_primary=known)
-    vault_files = primary.vault_files(context, opens)
-    opts = context.child(depends_on=[directory, topology, *vault_files], protect=cluster.protect)
-    server = primary.server(context, directory, opts, {})
+        recorded = record(context, primary, place[primary.name], known)
+    files = vault_files(context, recorded, opens)
+    opts = context.child(depends_on=[directory, topology, *files], protect=cluster.protect)
+    running = server(context, recorded, directory, opts)
     # Where the whole data directory goes, nothing in it has to be taken away first; one that is set aside or that stays
-    # must not keep a slot, which would fill its disk, or a way in. With the claim, and not with the directory: that is in no
+    # must not keep a slot, which would fill its disk, or a way in. With the record, and not with the directory: that is in no
     # state any more where somebody has removed it.
-    goes = cluster.disposable and not adopted
-    on_primary = context.child(depends_on=[server], deleted_with=primary.ready[0] if goes else None)
+    goes = cluster.disposable and not primary.adopted
+    on_primary = context.child(depends_on=[running], deleted_with=recorded.record if goes else None)
     others = extensions(context, inside, on_primary) if plan.in_force else {}
     last_keys = keys(context, inside, vault.mount, after(on_primary, *policies), others) if plan.in_force else []
     of_databases = databases(context, inside, on_primary, last_keys, others) if plan.in_force else []
@@ -104,12 +103,14 @@ def build(context: ClusterContext) -> Results:
     rules = [_hba_rule(context, address, inside, after(on_primary, role)) for address in plan.clients]
     # A former primary's directory may be replaced, and no other standby for that: it may be processed at the same time.
     apart = {**inside, "system_identifier": alone(directory.system_identifier)}
-    made = {primary.name: Registered(primary, directory, server, server)}
+    made = {primary.name: Registered(recorded, directory, running, running)}
     ready = [*last_keys, *rules]
     for member in plan.downstream:
         above = made[plan.upstream(member).name]
         _, opens = of_standbys[member.name]
-        made[member.name] = standby(context, member, apart, on_primary, above, ready, opens, password)
+        made[member.name] = standby(
+            context, member, place[member.name], apart, on_primary, above, ready, opens, password
+        )
     last = [one.last for one in made.values()]
     if synchronous := plan.synchronous:
         last.append(
@@ -123,23 +124,14 @@ def build(context: ClusterContext) -> Results:
     last += [
         _adoption(context, member, [vault, *last_keys, *of_databases, *rules, *last])
         for member in plan.members
-        if member.declared.adopt
+        if member.adopted
     ]
     if plan.in_force:
         last += _tables(
             context, inside, after(on_primary, *last_keys, *of_databases, *(one.last for one in made.values()))
         )
-    expires = expiry[0].output("expires_at") if expiry else Output.from_input(None)
+    expires = expiry.output("expires_at") if expiry else Output.from_input(None)
     return _results(plan, [*last_keys, *of_databases, role, *rules, *last], expires)
-
-
-def _places(context: ClusterContext) -> None:
-    for kind in sorted({one.declared.kind for one in context.plan.members}):
-        of_kind = {one.name: one.placement for one in context.plan.members if one.declared.kind == kind}
-        made = hosts.register_places(kind, of_kind, context.plan.context, context.child())
-        for member in context.plan.members:
-            if member.name in made:
-                member.ready.extend(made[member.name].resources)
 
 
 def _adoption(context: ClusterContext, member: Member, before: Sequence[Resource]) -> resources.Adoption:
@@ -152,9 +144,9 @@ def _adoption(context: ClusterContext, member: Member, before: Sequence[Resource
     )
 
 
-def _expiry(context: ClusterContext) -> list[resources.Expiry]:
+def _expiry(context: ClusterContext) -> resources.Expiry | None:
     after = context.cluster.expires
-    return [resources.Expiry(context.named("expiry"), context.child(), after=after)] if after else []
+    return resources.Expiry(context.named("expiry"), context.child(), after=after) if after else None
 
 
 def _topology(context: ClusterContext, opts: ResourceOptions) -> resources.Topology:
@@ -168,7 +160,7 @@ def _topology(context: ClusterContext, opts: ResourceOptions) -> resources.Topol
             slot=member.slot,
             upstream=member.declared.upstream or "",
             restart=member.declared.restart,
-            adopted=member.declared.adopt,
+            adopted=member.adopted,
         ).model_dump(by_alias=True)
         for member in sorted(plan.members, key=attrgetter("name"))  # whoever of them is the primary
     ]

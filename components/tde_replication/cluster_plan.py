@@ -1,4 +1,4 @@
-"""What a cluster is to be, as `plan` decides it and `build` makes it: all that depends on more than one server or setting."""
+"""What a cluster is to be, as data: `decision` decides it, and `build` registers it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,39 +7,55 @@ from operator import attrgetter
 from tde_replication import settings
 from tde_replication.hosts.addresses import networks
 from tde_replication.hosts.placement import PlacementContext
-from tde_replication.member import Member
-from tde_replication.postgres.guc import is_off
-from tde_replication.postgres.host_file import TOKEN
+from tde_replication.member import Files, Member, Occupied, Standby
 from tde_replication.postgres.synchronous import Synchronous
 from tde_replication.postgres.tables import Pattern, patterns
 from tde_replication.records import Cost
+from tde_replication.server_parameters import synchronizes_slots
 from tde_replication.vault.address import VaultAddress
 from tde_replication.vault.key_age import NewestKey
 from tde_replication.vault.names import VaultNames
 
 
 @dataclass(frozen=True)
-class ClusterPlan:
-    name: str
-    """The component's."""
-    stack: str
-    """The cluster's whole name: what a data directory is marked with."""
-    cluster: settings.Cluster
-    vault_address: VaultAddress
-    vault_names: VaultNames
-    context: PlacementContext
-    primary: Member
-    standbys: tuple[Member, ...]
-    reason: str
-    """Why pg_tde is not used; empty where it is."""
-    newest_key: NewestKey
-    """The principal key that there is now, before this `up`."""
-    primary_is_there: bool = False
-    """Whether the primary has data already: it may be a standby until now."""
+class Findings:
+    """What running servers, machines and Vault say of a plan."""
+
+    mistakes: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     """What a person should know before an `up`."""
     cost: Cost | None = None
     """Of the adoption of the primary, which no resource knows yet."""
+    primary_is_there: bool = False
+    """Whether the primary has data already: it may be a standby until now."""
+
+
+@dataclass(frozen=True)
+class ClusterPlan:
+    context: PlacementContext
+    cluster: settings.Cluster
+    vault_address: VaultAddress
+    vault_names: VaultNames
+    primary: Member
+    standbys: tuple[Standby, ...]
+    reason: str
+    """Why pg_tde is not used; empty where it is."""
+    newest_key: NewestKey
+    """The principal key that there is now, before this `up`."""
+    files: Files
+    synchronous: Synchronous | None
+    """Which standbys commits wait for."""
+    findings: Findings = Findings()
+
+    @property
+    def name(self) -> str:
+        """The component's."""
+        return self.context.cluster
+
+    @property
+    def stack(self) -> str:
+        """The cluster's whole name: what a data directory is marked with."""
+        return self.context.whole
 
     @property
     def in_force(self) -> bool:
@@ -49,18 +65,20 @@ class ClusterPlan:
     def members(self) -> list[Member]:
         return [self.primary, *self.standbys]
 
-    def upstream(self, standby: Member) -> Member:
+    def upstream(self, standby: Standby) -> Member:
         """The one that it streams from."""
-        name = self.cluster.upstream(standby.declared).name
-        return next(member for member in self.members if member.name == name)
+        return self.member(self.cluster.upstream(standby.declared).name)
+
+    def member(self, name: str) -> Member:
+        return next(one for one in self.members if one.name == name)
 
     @property
-    def downstream(self) -> list[Member]:
+    def downstream(self) -> list[Standby]:
         """The standbys, each after the one that it streams from."""
 
-        def depth(standby: Member) -> int:
+        def depth(standby: Standby) -> int:
             above = self.upstream(standby)
-            return 0 if above is self.primary else 1 + depth(above)
+            return 1 + depth(above) if isinstance(above, Standby) else 0
 
         return sorted(self.standbys, key=depth)
 
@@ -77,9 +95,9 @@ class ClusterPlan:
     def mount(self) -> str:
         return self.vault_names.mount
 
-    @property
-    def token_file(self) -> str:
-        return f"{self.name}{TOKEN}"
+    def occupied(self, source: str) -> dict[Occupied, str]:
+        """What no other cluster may have, and who has it; `source` is what the settings are called."""
+        return {one: f"{member.name} of {source}" for member in self.members for one in member.occupies}
 
     @property
     def vault_url(self) -> str:
@@ -90,7 +108,7 @@ class ClusterPlan:
     def mount_stays(self) -> bool:
         """An adopted server goes on after the stack, and its server key can never be unset: without key and token it could not
         start again."""
-        return not self.cluster.disposable or any(member.declared.adopt for member in self.members)
+        return not self.cluster.disposable or any(member.adopted for member in self.members)
 
     @property
     def clients(self) -> list[str]:
@@ -106,19 +124,6 @@ class ClusterPlan:
     def tables(self) -> dict[str, list[Pattern]]:
         """What is declared of the tables of each database."""
         return {name: patterns(declared) for name, declared in self.cluster.tables_by_database.items()}
-
-    @property
-    def synchronous(self) -> Synchronous | None:
-        """Which standbys commits wait for."""
-        declared = self.cluster.synchronous
-        if declared is None:
-            return None
-        return Synchronous(
-            mode=declared.mode,
-            number=declared.number,
-            standbys=self.cluster.synchronous_standbys,
-            when_too_few=declared.when_too_few,
-        )
 
     def upstreams_of(self, address: str) -> dict[str, tuple[str, str]]:
         """The servers by name, with host and data directory, that standbys at this address stream from by declaration."""
@@ -143,6 +148,5 @@ class ClusterPlan:
         return [self.cluster.database] if self.cluster.rejoin == "rewind" else self.databases(*standbys)
 
     def databases(self, *standbys: Member) -> list[str]:
-        """The database that these stream with: those that synchronize the primary's slots need one."""
-        syncs = [member.declared.settings.get("sync_replication_slots", "off") for member in standbys]
-        return [] if all(map(is_off, syncs)) else [self.cluster.database]
+        """The database that these stream with."""
+        return [self.cluster.database] if any(synchronizes_slots(one.declared) for one in standbys) else []

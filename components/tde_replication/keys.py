@@ -6,7 +6,8 @@ from typing import Any
 import pulumi_vault as vault
 from pulumi import Input, Output, Resource, ResourceOptions
 
-from tde_replication.member import ClusterContext, Member, after
+from tde_replication.cluster_context import ClusterContext, after
+from tde_replication.member import Member
 from tde_replication.postgres import resources
 from tde_replication.values import TEMPLATE
 from tde_replication.vault.key_vault import KeyVault
@@ -44,7 +45,7 @@ def token(context: ClusterContext, made: KeyVault, member: Member, *before: Reso
         member.name,
         "primary" if member is plan.primary else "standby",
         int(plan.cluster.vault.token_period.removesuffix("h")),
-        keep=member.declared.adopt,
+        keep=member.adopted,
         after=before,
     )
 
@@ -81,12 +82,12 @@ def keys(
         url=plan.vault_url,
         mount_path=mount,
         # Counted from PGDATA, so that it is the same on every server.
-        token_path=f"../{context.token_file}",
-        ca_path=f"../{context.ca_file}" if context.ca_file else "",
+        token_path=f"../{plan.files.token}",
+        ca_path=f"../{plan.files.ca}" if plan.files.ca else "",
         namespace=plan.vault_address.namespace or "",
         existing=cluster.vault.existing,
         mount_stays=plan.mount_stays,
-        adopted=primary.declared.adopt,
+        adopted=primary.adopted,
     )
     standbys = [(member.placement.address, str(member.placement.data)) for member in plan.standbys]
 
@@ -112,7 +113,7 @@ def keys(
             provider=provider,
             standbys=standbys,
             slots=[member.slot for member in plan.standbys],
-            adopted=primary.declared.adopt,
+            adopted=primary.adopted,
         )
 
     provided = last
@@ -165,5 +166,5 @@ def wal_encryption(
         binaries=str(member.placement.binaries),
         wal_encrypt="on" if context.cluster.wal_encryption else "off",
         restart=member.declared.restart,
-        adopted=member.declared.adopt,
+        adopted=member.adopted,
     )

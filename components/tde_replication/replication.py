@@ -10,10 +10,12 @@ from pulumi import Output, Resource, ResourceOptions
 
 from tde_replication import configuration, later, records, settings, stack_file, unasked
 from tde_replication.build import Results, build
+from tde_replication.cluster_context import ClusterContext
 from tde_replication.cluster_plan import ClusterPlan
 from tde_replication.errors import UserError, escaped
+from tde_replication.hosts.placement import PlacementContext
 from tde_replication.machines import machines
-from tde_replication.member import ClusterContext
+from tde_replication.member import Occupied
 from tde_replication.plan import context_of, plan
 from tde_replication.postgres import resources
 from tde_replication.unknown import gathered
@@ -23,6 +25,9 @@ from tde_replication.vault.address import VaultAddress
 TYPE = "tde:index:EncryptedReplication"
 T = TypeVar("T")
 U = TypeVar("U")
+
+_OCCUPIED: dict[str, dict[Occupied, str]] = {}
+"""By cluster of this program: what its servers occupy, and which one does."""
 
 
 class EncryptedReplication(pulumi.ComponentResource):
@@ -71,9 +76,15 @@ class EncryptedReplication(pulumi.ComponentResource):
         source = source or f'EncryptedReplication "{name}"'
         declared, address = configuration.read(source, cluster, vault_address)
 
+        def context(found: settings.Cluster) -> PlacementContext:
+            return context_of(pulumi.get_project(), pulumi.get_stack(), name, found)
+
         def planned(found: settings.Cluster) -> ClusterPlan:
+            others = {one: who for other, of in _OCCUPIED.items() if other != name for one, who in of.items()}
             with unasked.told(pulumi.log.warn):
-                return plan(name, found, address, source)
+                whole = plan(context(found), found, address, source, others)
+            _OCCUPIED[name] = whole.occupied(source)
+            return whole
 
         if not (outputs := later.outputs_of(declared)):
             whole = planned(declared)
@@ -84,7 +95,7 @@ class EncryptedReplication(pulumi.ComponentResource):
 
         def once_known(values: Sequence[later.Value]) -> Output[Results]:
             found = stack_file.resolved(source, declared, values)
-            made = machines(context_of(name, found).named, declared, found, ResourceOptions(parent=self))
+            made = machines(context(found).named, declared, found, ResourceOptions(parent=self))
             answering = Output.all(*(one.output("host") for one in made))
             return answering.apply(
                 _ending(lambda _: build(self._context(planned(found), made))), run_with_unknowns=True
@@ -98,8 +109,8 @@ class EncryptedReplication(pulumi.ComponentResource):
     def _context(self, planned: ClusterPlan, made: Sequence[Resource] = ()) -> ClusterContext:
         if planned.reason:
             pulumi.log.warn(escaped(f"NOT ENCRYPTED: {planned.reason}"), self)
-        if planned.cost:
-            pulumi.log.debug(records.written(planned.cost))
+        if planned.findings.cost:
+            pulumi.log.debug(records.written(planned.findings.cost))
         if (key := planned.newest_key).made:
             there = planned.primary.placement
             fact = records.Fact(
@@ -111,7 +122,7 @@ class EncryptedReplication(pulumi.ComponentResource):
                 number=int(length(lasts).total_seconds()) if (lasts := planned.cluster.key.rotate_after) else None,
             )
             pulumi.log.debug(records.written(fact))
-        for notice in [*([planned.cost.text] if planned.cost else []), *planned.notices]:
+        for notice in [*([planned.findings.cost.text] if planned.findings.cost else []), *planned.findings.notices]:
             pulumi.log.warn(escaped(notice), self)
         return ClusterContext(planned, self, tuple(made))
 

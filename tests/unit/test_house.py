@@ -86,23 +86,26 @@ def test_a_circle_is_found() -> None:
     assert circle({"a": {"b", "c"}, "b": {"c"}}) == []
 
 
+PURE = {
+    *("plan", "decision", "cluster_plan", "member", "server_parameters", "settings", "stack_file", "reconciler"),
+    *(f"vault.{one}" for one in ("address", "caller", "client", "key_age", "names", "secret", "token")),
+}
+"""What plans a cluster, and what a provider's process runs beside `postgres` and `hosts`."""
+
+
 def without_pulumi() -> list[str]:
-    """What a provider's process runs, but for the adapter."""
     return [
         name
         for name in modules()
-        if (
-            name.startswith((f"{PACKAGE}.postgres.", f"{PACKAGE}.hosts."))
-            and not name.endswith((".resources", ".registration"))
-        )
-        or name
-        in {f"{PACKAGE}.reconciler", *(f"{PACKAGE}.vault.{one}" for one in ("token", "secret", "client", "caller"))}
+        if name.removeprefix(f"{PACKAGE}.") in PURE
+        or (folder(name) in {"hosts", "postgres", "preflight"} and not name.endswith((".resources", ".registration")))
     ]
 
 
 @pytest.mark.parametrize("module", without_pulumi())
-def test_reconcilers_and_machines_load_no_pulumi(module: str) -> None:
-    """By whatever way: each is tested as a plain class, and a provider's process starts fast."""
+def test_plans_reconcilers_and_machines_load_no_pulumi(module: str) -> None:
+    """By whatever way: a plan is made in milliseconds, each reconciler is tested as a plain class, and a provider's process
+    starts fast."""
     every, seen, todo = modules(), set[str](), [module]
     while todo:
         one = todo.pop()

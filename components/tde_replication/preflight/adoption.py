@@ -1,5 +1,6 @@
 """What a server that is to be adopted has against it, and what that costs it."""
 
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from psycopg import sql
@@ -20,7 +21,7 @@ OWN_SLOTS = SLOT_PREFIX.replace("_", r"\_") + "%"
 
 
 def adoption(
-    primary: settings.Server, placement: Placement, parameters: dict[str, str]
+    primary: settings.Server, placement: Placement, parameters: Mapping[str, str]
 ) -> tuple[str | None, Cost | None]:
     """What the primary that is to be adopted has against these parameters, and what they cost it: so told before it is in any
     state. Nothing where it does not answer now."""
@@ -33,7 +34,7 @@ def adoption(
             made_at="adopted",
             name=primary.name,
             binaries=str(placement.binaries),
-            settings=parameters,
+            settings=dict(parameters),
             restart=primary.restart,
             ours=False,
         )

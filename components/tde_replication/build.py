@@ -79,7 +79,7 @@ def build(context: ClusterContext) -> Results:
         "system_identifier": directory.system_identifier,
     }
     if recorded is None:
-        known = {"role": cluster.replication.role, "clients": plan.clients, **as_primary(inside)}
+        known = {"role": cluster.replication.role, "clients": plan.replication_sources, **as_primary(inside)}
         recorded = record(context, primary, place[primary.name], known)
     files = vault_files(context, recorded, opens)
     opts = context.child(depends_on=[directory, topology, *files], protect=cluster.protect)
@@ -100,7 +100,7 @@ def build(context: ClusterContext) -> Results:
         password=password,
         stack=plan.stack,
     )
-    rules = [_hba_rule(context, address, inside, after(on_primary, role)) for address in plan.clients]
+    rules = [_hba_rule(context, address, inside, after(on_primary, role)) for address in plan.replication_sources]
     # A former primary's directory may be replaced, and no other standby for that: it may be processed at the same time.
     apart = {**inside, "system_identifier": alone(directory.system_identifier)}
     made = {primary.name: Registered(recorded, directory, running, running)}
@@ -175,7 +175,7 @@ def _topology(context: ClusterContext, opts: ResourceOptions) -> resources.Topol
             Rule(
                 connection_type=plan.connection_type, databases=plan.databases_from(address), address=address
             ).model_dump(by_alias=True)
-            for address in plan.clients
+            for address in plan.replication_sources
         ],
         database=cluster.database,
         encryption=plan.in_force,

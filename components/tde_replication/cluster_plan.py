@@ -111,9 +111,9 @@ class ClusterPlan:
         return not self.cluster.disposable or any(member.adopted for member in self.members)
 
     @property
-    def clients(self) -> list[str]:
+    def replication_sources(self) -> list[str]:
         """Where servers connect from, each once: any of them may be a standby, after a switchover."""
-        return list(dict.fromkeys(one for member in self._following for one in self.clients_of(member)))
+        return list(dict.fromkeys(one for member in self._following for one in self.sources_of(member)))
 
     @property
     def _following(self) -> list[Member]:
@@ -128,16 +128,16 @@ class ClusterPlan:
     def upstreams_of(self, address: str) -> dict[str, tuple[str, str]]:
         """The servers by name, with host and data directory, that standbys at this address stream from by declaration."""
         found = [
-            self.upstream(one) for one in self.standbys if one.declared.upstream and address in self.clients_of(one)
+            self.upstream(one) for one in self.standbys if one.declared.upstream and address in self.sources_of(one)
         ]
         return {one.name: (one.placement.address, str(one.placement.data)) for one in found}
 
-    def clients_of(self, member: Member) -> Sequence[str]:
+    def sources_of(self, member: Member) -> Sequence[str]:
         return member.placement.replication_sources or networks(self.primary.placement.replication_host)
 
     def databases_from(self, address: str) -> list[str]:
         """What pg_hba.conf lets servers at this address connect to."""
-        return ["replication", *self.logins(*(one for one in self._following if address in self.clients_of(one)))]
+        return ["replication", *self.logins(*(one for one in self._following if address in self.sources_of(one)))]
 
     @property
     def connection_type(self) -> str:

@@ -93,8 +93,8 @@ class EncryptionProof:
         """The owner of the schema, and whether we own it and nobody else may use it; None: there is no such schema."""
         return primary.row(SCHEMA, [self.schema])
 
-    def _refuse(self, primary: Session, owner: str, ours: bool) -> None:  # noqa: FBT001 - a row's columns
-        if not ours:
+    def _refuse(self, primary: Session, owner: str, managed: bool) -> None:  # noqa: FBT001 - a row's columns
+        if not managed:
             raise Conflict(
                 f"{primary.purpose}: schema {self.schema} in database {primary.connection.info.dbname} is owned by {owner}, or "
                 "others may use it: whether tables arrive encrypted is tried in a schema of that name. Rename or drop it, and "

@@ -105,10 +105,10 @@ def auto_conf(content: str, former: Mapping[str, str], settings: Mapping[str, st
 
     Theirs are names in lower case; the file may have any.
     """
-    ours = {*former, *settings}
+    managed = {*former, *settings}
     # Not splitlines(): a value may hold what Unicode, and not PostgreSQL, takes for the end of a line.
     lines = content.removesuffix("\n").split("\n") if content else []
-    kept = [line for line in lines if line.partition("=")[0].strip().lower() not in ours]
+    kept = [line for line in lines if line.partition("=")[0].strip().lower() not in managed]
     return (
         "\n".join([*kept, *(f"{name} = {quoted(written(name, text))}" for name, text in sorted(settings.items()))])
         + "\n"

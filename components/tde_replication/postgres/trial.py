@@ -108,8 +108,8 @@ class Trial:
 
     def _cause(self, failure: CommandFailed) -> str:
         cause = cause_of_end(failure.output.splitlines())
-        ours = f'configuration file "{self.data / SCRATCH / AUTO_CONF}" contains errors: '
-        return cause.removeprefix(ours).replace(str(self.data / SCRATCH), str(self.data))
+        prefix = f'configuration file "{self.data / SCRATCH / AUTO_CONF}" contains errors: '
+        return cause.removeprefix(prefix).replace(str(self.data / SCRATCH), str(self.data))
 
     def _too_large(self, megabytes: int, pages: int) -> str | None:
         """Whether the machine has not got that memory, whoever uses it now."""

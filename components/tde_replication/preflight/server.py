@@ -194,11 +194,11 @@ def check_mount_exists(
     host, data = hosts.host(primary.address), primary.data
     try:
         # One that is to be adopted may have keys of its own elsewhere.
-        ours = not cluster.primary_server.adopt or host.status(PurePosixPath(token)) is not None
+        managed = not cluster.primary_server.adopt or host.status(PurePosixPath(token)) is not None
     except UserError as unknown:
         could_not_ask("whether the keys of the running cluster are still in Vault", unknown)
         return []
-    if not (ours and _has_keys(host, data) and vault.lacks(mount)):
+    if not (managed and _has_keys(host, data) and vault.lacks(mount)):
         return []
     why = f"with it the keys of the cluster in {data}: its data can be read as long as the servers run, and not after"
     todo = "restore it from a backup of Vault, or copy the data out now"

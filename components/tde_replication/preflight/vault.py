@@ -18,12 +18,12 @@ def check_vault(vault: VaultAddress, names: VaultNames) -> list[str]:
         mount = vault.mount(names.mount)
         if mount is None:
             found = [_no_mount(names.mount)] if names.shared else []
-            return found + _of_policies(client, names, ours=False)
+            return found + _of_policies(client, names, managed=False)
         found = _of_mount(client, names.mount, mount)
-        ours = not names.shared and _is_ours(vault, names, mount)
-        if not found and not names.shared and not ours:
+        managed = not names.shared and _is_managed(vault, names, mount)
+        if not found and not names.shared and not managed:
             found = [_foreign(names.mount, str(mount.get("description") or "without a description"))]
-        return found or _of_policies(client, names, ours=ours)
+        return found or _of_policies(client, names, managed=managed)
     except Unavailable as why:
         could_not_ask("whether the Vault accepts the stack", why)
         return []
@@ -87,7 +87,7 @@ def _of_mount(client: Client, path: str, mount: dict[str, object]) -> list[str]:
     return found
 
 
-def _is_ours(vault: VaultAddress, names: VaultNames, mount: dict[str, object]) -> bool:
+def _is_managed(vault: VaultAddress, names: VaultNames, mount: dict[str, object]) -> bool:
     """By its description, or, where somebody changed that, by the replication role's secret."""
     told = str(mount.get("description") or "")
     if told.startswith(description("")):
@@ -95,14 +95,14 @@ def _is_ours(vault: VaultAddress, names: VaultNames, mount: dict[str, object]) -
     return f"{CREDENTIALS}/" in vault.names(names.mount)
 
 
-def _of_policies(client: Client, names: VaultNames, *, ours: bool) -> list[str]:
-    """pulumi-vault would overwrite a policy of the same name, and remove it in the end; `ours`: the mount that they are named
+def _of_policies(client: Client, names: VaultNames, *, managed: bool) -> list[str]:
+    """pulumi-vault would overwrite a policy of the same name, and remove it in the end; `managed`: the mount that they are named
     after is this stack's."""
     found = []
     for name in map(names.policy, names.servers):
         there = client.get(f"sys/policies/acl/{name}")
         made_for = owner(str(there.get("policy", ""))) if there else None
-        if there and made_for != names.stack and not ours:
+        if there and made_for != names.stack and not managed:
             whose = f"was made for {made_for}" if made_for else "was not made by this stack"
             found.append(
                 f'cluster.vault.mount: Vault has a policy "{name}" that {whose}: it is left as it is. Name another mount, or '

@@ -40,8 +40,8 @@ def others(server: Server, known: dict[str, Link]) -> list[Sender]:
     """Who else streams from a server: a base backup, a standby that is not in the stack file."""
     if server.instance is None:
         return []
-    ours = [link.sender for link in known.values() if link.upstream.name == server.name]
-    return [sender for sender in server.instance.senders if sender not in ours]
+    known_senders = [link.sender for link in known.values() if link.upstream.name == server.name]
+    return [sender for sender in server.instance.senders if sender not in known_senders]
 
 
 def tree(snapshot: Snapshot, known: dict[str, Link]) -> list[tuple[int, bool, Server]]:

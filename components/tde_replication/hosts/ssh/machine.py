@@ -195,5 +195,5 @@ class SshHost(ScriptedHost):
 def _is_one_machine(*addresses: str) -> bool:
     """Asked of every resource of a server whose address has changed."""
     two = [SshHost(address) for address in addresses]
-    ours, theirs = (set(known_host_keys(connection_settings(one.login)).values()) for one in two)
-    return bool(ours & theirs) and len({one.booted for one in two} - {b""}) <= 1
+    one_has, other_has = (set(known_host_keys(connection_settings(one.login)).values()) for one in two)
+    return bool(one_has & other_has) and len({one.booted for one in two} - {b""}) <= 1

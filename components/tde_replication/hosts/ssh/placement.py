@@ -118,7 +118,7 @@ def declare(server: Server, port: int, context: PlacementContext) -> Placement:
         binaries=place,
         port=port,
         replication_host=_reach(server, declared),
-        replication_sources=(server.network,) if server.network else _clients(server, declared),
+        replication_sources=(server.network,) if server.network else _sources(server, declared),
         dsn=make_conninfo(host=sockets, port=port, user="postgres", dbname="postgres", requirepeer=login.account),
         server=f"PostgreSQL {declared.version} on {declared.machine}",
         has_pg_tde=has_pg_tde,
@@ -168,7 +168,7 @@ def _reach(server: Server, declared: Ssh) -> str:
     return str(network.network_address) if network.num_addresses == 1 else declared.machine
 
 
-def _clients(server: Server, declared: Ssh) -> tuple[str, ...]:
+def _sources(server: Server, declared: Ssh) -> tuple[str, ...]:
     """Where its connections come from, for pg_hba.conf: names in there would need reverse lookups. A name may have several
     addresses, and connections come from any of them."""
     try:

@@ -119,6 +119,7 @@ def build(context: ClusterContext) -> Results:
                 after(on_primary, *last),
                 **inside,
                 names=synchronous.names(),
+                when_too_few=synchronous.when_too_few,
             )
         )
     last += [

@@ -134,6 +134,26 @@ def test_commits_that_wait_go_on(primary: Node, standby: Node, synchronous: Sync
     assert commits(primary) == (after != 'ANY 2 ("db8", "db9")')
 
 
+def test_what_lets_them_go_on_is_set_again_by_the_same_up(primary: Node, standby: Node) -> None:
+    del standby
+    names = 'ANY 2 ("db8", "db9")'
+    wanted = SynchronousStandbys(**primary.inside, names=names, when_too_few="continue").create()
+    found = wanted.read()
+    assert wanted.changed(found) == {"commits"}
+    former = topology(primary, declared("db8", "db9", number=2))
+    former.update(former.read())
+    assert live(primary) == ""
+    assert wanted.update(found) == wanted
+    assert live(primary) == names
+    waiting = wanted.replace(when_too_few="wait")
+    assert not waiting.changed(waiting.read())
+
+
+def test_it_is_set_on_the_next_primary_where_its_value_stays_the_same(primary: Node) -> None:
+    wanted = resource(primary, "")
+    assert wanted.replace(data_directory="/another").changed(wanted) == {"data_directory"}
+
+
 def test_that_they_wait_is_no_drift_where_they_shall(primary: Node, standby: Node) -> None:
     del standby
     resource(primary, 'ANY 2 ("db8", "db9")').create()

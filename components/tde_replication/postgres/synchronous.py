@@ -20,6 +20,7 @@ METHODS = {"quorum": "ANY", "priority": "FIRST"}
 OURS = re.compile(r'(ANY|FIRST) \d+ \("[^"]+"(, "[^"]+")*\)')
 NUMBER = re.compile(r"^\s*(?:first|any)?\s*(\d+)\s*\(", re.IGNORECASE)
 """In synchronous_standby_names: how many standbys a commit waits for."""
+GO_ON, WAIT = "go on", "wait"
 STREAMING = "SELECT application_name, sync_state FROM pg_stat_replication WHERE state = 'streaming'"
 
 
@@ -105,10 +106,16 @@ class SynchronousStandbys(OnPrimary):
 
     names: str
     """The value of synchronous_standby_names."""
+    when_too_few: Literal["wait", "continue"] = "wait"
+    commits: str = GO_ON
+    """As `Topology` has it: what lets commits go on takes the parameter away, and it is set again here."""
     found: str = ""
     """What it was before."""
 
     computed: ClassVar[frozenset[str]] = frozenset({"found"})
+    not_compared: ClassVar[frozenset[str]] = frozenset({"when_too_few"})
+    # The next primary starts without the parameter: it is set there, also where its value stays the same.
+    create_only: ClassVar[frozenset[str]] = OnPrimary.create_only - {"host", "data_directory"}
 
     @property
     def identity(self) -> str:
@@ -121,7 +128,8 @@ class SynchronousStandbys(OnPrimary):
     def read(self) -> Self:
         with session(self, self._purpose) as primary:
             [[names]] = primary.known("SELECT current_setting('synchronous_standby_names')")
-            return self.replace(names=names)
+            waits = self.when_too_few == "continue" and commits_wait(primary)
+            return self.replace(names=names, commits=WAIT if waits else GO_ON)
 
     def costs(self, live: Self | None) -> Iterator[Cost]:
         del live

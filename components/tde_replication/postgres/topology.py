@@ -12,7 +12,7 @@ from tde_replication.postgres.adoption import left_alone
 from tde_replication.postgres.on_primary import forget_primaries
 from tde_replication.postgres.switchover import Switchover
 from tde_replication.postgres.switchover_end import against_going_back, drop_slots, end, go_back
-from tde_replication.postgres.synchronous import Synchronous, commits_wait, let_go
+from tde_replication.postgres.synchronous import GO_ON, WAIT, Synchronous, commits_wait, let_go
 from tde_replication.postgres.topology_server import Rule, Standing, TopologyServer
 from tde_replication.reconciler import Resource
 from tde_replication.records import Cost
@@ -20,7 +20,6 @@ from tde_replication.unasked import could_not_ask
 
 NOBODY = "no server"
 IDLE_SLOTS = "SELECT slot_name FROM pg_replication_slots WHERE NOT active"
-GO_ON = "go on"
 
 
 class Topology(Resource):
@@ -101,7 +100,7 @@ class Topology(Resource):
             assert mine  # noqa: S101 - it stands there
             try:
                 with mine.session() as session:
-                    return "wait" if commits_wait(session) else GO_ON
+                    return WAIT if commits_wait(session) else GO_ON
             except Unavailable as why:
                 could_not_ask("whether commits wait for standbys", why)
         return GO_ON

@@ -55,6 +55,10 @@ WORDS = {
     ("Server", "running"): ("it does not run", "it is started"),
     ("Server", "socket"): ("the file of its socket was removed", "a restart makes it again"),
     ("Server", "unfinished"): ("an interrupted `up` may have changed {found}", "set as declared"),
+    ("SynchronousStandbys", "commits"): (
+        "commits wait for standbys that do not stream",
+        "it is set again once they stream",
+    ),
     ("TableEncryption", "toDecrypt"): ("encrypted, and declared to be in clear: {found}", "they are decrypted"),
     ("TableEncryption", "toEncrypt"): ("in clear: {found}", "they are encrypted"),
     ("Topology", "commits"): ("commits wait for standbys that do not stream", "they go on"),

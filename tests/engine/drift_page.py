@@ -14,8 +14,8 @@ WATCHED = {
     "DataDirectory": "whether it is there, and of which cluster; a standby's also of which timeline, whether it has been a "
     "primary or runs without pg_tde, and whether the primary has the WAL that it needs next, and all that it has itself "
     "(`follows`)",
-    "Topology": "who is the primary; slots of the stack on a standby that nobody is to stream from, where they would hold WAL "
-    "for ever; switchovers that have not come to their end; and with `whenTooFew: continue`, whether commits wait",
+    "Topology": "who is the primary; slots of the stack on a server that their standbys are not to stream from, where they would "
+    "hold WAL for ever; switchovers that have not come to their end; and with `whenTooFew: continue`, whether commits wait",
     "Server": "whether it runs, and its socket is there; every declared parameter, as it runs with it and as its files say; "
     "what waits for a reload or a "
     "restart; as what it runs (`recovery`), and whether it replays",

@@ -132,10 +132,10 @@ class ReplicationCheck(OnServer):
 
         last, since = None, time.monotonic()
         try:
-            if not until(settled, seconds=RECONNECT_DEADLINE) and (self._held_back() or self._wal_gone(sender)):
+            if not until(settled, seconds=RECONNECT_DEADLINE) and (self._held_back(sender) or self._wal_gone(sender)):
                 return False
             while not until(settled, seconds=STREAM_DEADLINE):
-                if self._held_back() or not self._replays_its_own():
+                if self._held_back(sender) or not self._replays_its_own():
                     return False
                 if (replayed := self._position()) != last:
                     last, since = replayed, time.monotonic()
@@ -161,26 +161,29 @@ class ReplicationCheck(OnServer):
         with session(self, self._purpose) as standby:
             return str(standby.value("SELECT pg_last_wal_replay_lsn()"))
 
-    def _held_back(self) -> str | None:
-        """By how much it is told to replay late, where it asks for nothing before it has done so: after a start; and where its
-        upstream was promoted, for it has the end of the former timeline to replay first."""
+    def _held_back(self, sender: Session) -> str | None:
+        """How its delay keeps it from streaming, where it is told to replay late: it asks `sender` for nothing before it has
+        replayed what it has, after a start, after a promotion of its upstream, and where that is another one by now."""
         query = (
-            "SELECT current_setting('recovery_min_apply_delay') FROM pg_stat_activity WHERE backend_type = 'startup' "
-            "AND wait_event = 'RecoveryApplyDelay' AND NOT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')"
+            "SELECT current_setting('recovery_min_apply_delay'), (SELECT concat(sender_host, ':', sender_port) "
+            "FROM pg_stat_wal_receiver WHERE status = 'streaming') FROM pg_stat_activity WHERE backend_type = 'startup' "
+            "AND wait_event = 'RecoveryApplyDelay'"
         )
         with suppress(Unavailable), session(self, self._purpose) as standby:
-            found: str | None = standby.value(query)
-            return found
+            found = standby.row(query)
+            if not found or self._streams(sender):
+                return None
+            late, former = found
+            if former:
+                return f"it streams from {former} for its delay of {late} (recovery_min_apply_delay) before it changes over"
+            return f"it replays its local WAL with a delay of {late} (recovery_min_apply_delay) before it streams"
         return None
 
     def create(self) -> Self:
         with self._sender() as sender:
             if not self._comes_to_stream(sender):
-                if late := self._held_back():
-                    note(
-                        f"{self._purpose} was not verified: it replays its local WAL with a delay of {late} "
-                        "(recovery_min_apply_delay) before it streams"
-                    )
+                if late := self._held_back(sender):
+                    note(f"{self._purpose} was not verified: {late}")
                     return self
                 raise UserError(f"{self._purpose} does not stream from slot {self.slot}: {self._reason()}")
             source = self._primary() if self.sender_directory else nullcontext(sender)

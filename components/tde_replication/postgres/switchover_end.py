@@ -57,11 +57,11 @@ def go_back(server: TopologyServer, servers: Sequence[TopologyServer]) -> str | 
 
 
 def drop_slots(server: TopologyServer, slots: Iterable[str], *, idle: bool = False) -> None:
-    """Drop these on a server that is no primary, and would hold WAL for them for ever; who still streams from one is cut off,
-    unless only those are meant that are `idle`."""
+    """Drop these on a server that would hold WAL for them for ever; who still streams from one is cut off, unless only those are
+    meant that are `idle`: then also on the primary."""
     names = sorted(slots)
     match server.standing():
-        case "standby":
+        case "standby" | "primary" as standing if idle or standing == "standby":
             for name in names:
                 slot = ReplicationSlot(**inside(server), slot=name)
                 if not idle or slot.is_free:

@@ -31,8 +31,7 @@ class Topology(Resource):
     commits: str = GO_ON
     """"go on"; or "wait", where they wait for standbys that do not stream, and are declared not to."""
     stray_slots: list[str] = []
-    """Slots of the cluster's servers on a standby from which their servers do not stream: there they would hold WAL for ever.
-    None is wanted."""
+    """Slots of the cluster's servers where these are not to stream from: there they would hold WAL for ever. None is wanted."""
     unfinished: list[str] = []
     """Servers from which a switchover was begun that has not come to its end: none is wanted."""
 
@@ -108,7 +107,7 @@ class Topology(Resource):
     def _stray_slots(self, standings: Mapping[str, Standing]) -> Iterator[tuple[TopologyServer, str]]:
         """A slot that somebody streams from is not one: its standby has yet to be told where it streams from now."""
         for server in self.servers:
-            if standings[server.name] != "standby":
+            if standings[server.name] != ("primary" if server.name == self.primary else "standby"):
                 continue
             strays = server.strays(self.servers, self.primary)
             try:

@@ -3,6 +3,7 @@
 from itertools import groupby
 
 from tests.engine.drift import NO_DRIFT, REFUSALS, ROWS
+from tests.engine.shapes import FIRST, SECOND
 
 WATCHED = {
     "Machine": "nothing: it is there so that what lies on a machine of the same program waits for it, and goes before it",
@@ -64,6 +65,15 @@ REPAIRED = """
 
 | resource | what happened | `up` plans | what it takes |
 |---|---|---|---|
+"""
+SHAPES = """
+## What is repaired in other shapes
+
+db1 and db2 are each other's synchronous standby (`whenTooFew: continue`), db3 has `upstream: db1`, and db4 `upstream: db2` and
+`applyDelay: 1h`. Nothing is cloned again.
+
+| primary | resource | what happened | `up` plans | what it takes |
+|---|---|---|---|---|
 """
 REFUSED = """
 ## What is refused
@@ -130,6 +140,11 @@ def page() -> str:
         for row in rows:
             plan = ", ".join(f"{step} {name}" for name, step in sorted(row.plan.items()))
             parts.append(f"| {resource} | {row.what} | {plan} | {row.repair} |\n")
+    parts.append(SHAPES)
+    for primary, table in {"db1": FIRST, "db2": SECOND}.items():
+        for row in (row for rows in table.values() for row in rows):
+            plan = ", ".join(f"{step} {name}" for name, step in sorted(row.plan.items()))
+            parts.append(f"| {primary} | {row.resource} | {row.what} | {plan} | {row.repair} |\n")
     parts.append(REFUSED)
     parts += [f"| {refusal.resource} | {refusal.what} | … {refusal.says.strip(' (')} … |\n" for refusal in REFUSALS]
     parts.append(QUIET)

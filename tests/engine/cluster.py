@@ -17,6 +17,9 @@ from tde_replication.hosts.local.machine import LocalHost, socket_directory
 from tests.engine.workspace import Workspace, eventually, sql
 from tests.openbao import OpenBao
 
+PATIENCE = 2
+"""Seconds that a client waits."""
+
 
 class Cluster:
     """Servers db1 (the primary), db2 … in a directory of their own, as a stack file declares them.
@@ -26,6 +29,8 @@ class Cluster:
 
     clients = "127.0.0.1/32"
     """Where the standbys' connections come from."""
+    pause = 0.02
+    """Seconds between two tries of a client that finds no server."""
 
     def __init__(self, workspace: Workspace, base: Path, standbys: int, bao: OpenBao, **cluster: Any) -> None:
         self.workspace = workspace
@@ -81,6 +86,23 @@ class Cluster:
 
     def sql(self, name: str, query: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         return sql(self.sockets(name), self.ports[name], query, database)
+
+    def client(self, name: str) -> psycopg.Connection[tuple[Any, ...]]:
+        """A connection as an application has one, which waits for no answer for ever."""
+        return psycopg.connect(
+            host=str(self.sockets(name)),
+            port=self.ports[name],
+            user="postgres",
+            dbname="postgres",
+            autocommit=True,
+            connect_timeout=PATIENCE,
+            options=f"-c statement_timeout={PATIENCE}s",
+        )
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What is in the command or the environment of every process that works for this stack."""
+        return str(self.workspace.directory), str(self.base)
 
     def pid(self, name: str) -> int:
         found = self.host(name).postmaster(self.place(name))

@@ -45,7 +45,6 @@ class Process:
 
 def processes(cluster: Cluster) -> Iterator[Process]:
     """All of this stack's: pulumi with its plugins, and what works on the data directories, the servers themselves not."""
-    marks = (str(cluster.workspace.directory), str(cluster.base))
     for place in Path("/proc").iterdir():
         if not place.name.isdigit() or int(place.name) == os.getpid():
             continue
@@ -56,7 +55,11 @@ def processes(cluster: Cluster) -> Iterator[Process]:
             program = (place / "exe").readlink().name
         except OSError:
             continue
-        if state != "Z" and program != "postgres" and any(mark in command or mark in environment for mark in marks):
+        if (
+            state != "Z"
+            and program != "postgres"
+            and any(mark in command or mark in environment for mark in cluster.marks)
+        ):
             yield Process(int(place.name), command)
 
 

@@ -14,9 +14,24 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from tests.engine.cluster import Cluster, base_directory
-from tests.engine.interruption import kill_engine, kill_provider, strays_gone
+from tests.engine.interruption import strays_gone
+from tests.engine.switchover import (
+    ENOUGH,
+    STEPS,
+    VICTIMS,
+    Switch,
+    declare,
+    figures,
+    in_recovery,
+    interrupted,
+    killed,
+    nothing_lost,
+    primary,
+    waits,
+    whole,
+)
 from tests.engine.workspace import Output, Workspace, eventually
-from tests.engine.writer import Writer, writing
+from tests.engine.writer import writing
 from tests.openbao import OpenBao
 
 SERVERS = ["db1", "db2", "db3"]
@@ -34,41 +49,6 @@ def cluster(openbao: OpenBao, encrypted_binaries: Path, tmp_path_factory: pytest
     done = workspace.destroy()
     assert done.code == 0, done.text
     shutil.rmtree(base)
-
-
-def primary(cluster: Cluster) -> str:
-    """The one that takes writes."""
-    [name] = [name for name in SERVERS if cluster.running(name) and not in_recovery(cluster, name)]
-    return name
-
-
-def in_recovery(cluster: Cluster, name: str) -> bool:
-    return bool(cluster.sql(name, "SELECT pg_is_in_recovery()")[0][0])
-
-
-def declare(cluster: Cluster, name: str) -> None:
-    """Name another primary."""
-    cluster.workspace.write({**cluster.workspace.cluster, "primary": name})
-
-
-def whole(cluster: Cluster, name: str) -> None:
-    """`name` is the primary, and the others stream from it by slots that are nowhere else."""
-    assert primary(cluster) == name
-    others = [other for other in SERVERS if other != name]
-    query = "SELECT slot_name FROM pg_replication_slots WHERE active ORDER BY 1"
-    eventually(lambda: cluster.sql(name, query) == [(f"tde_{other}",) for other in others])
-    for other in others:
-        assert cluster.sql(other, "SELECT slot_name FROM pg_replication_slots") == []
-    cluster.workspace.unchanged()
-
-
-def nothing_lost(writer: Writer, name: str) -> None:
-    assert writer.commits
-    assert writer.lost(name) == set()
-    assert writer.torn() == []
-    for other in SERVERS:
-        if other != name:
-            eventually(lambda other=other: writer.lost(other) == set())  # type: ignore[misc]
 
 
 def may_make_keys(cluster: Cluster, name: str) -> bool:
@@ -162,109 +142,96 @@ def told(preview: Output) -> list[str]:
     return sorted(line for line in lines if re.match(r"db\d: ", line))
 
 
-STEPS = {
-    "before": r"gets its pg_hba rules and slots",
-    "checkpoint": r"writes a checkpoint",
-    "stop": r"db\d stops",
-    "promotion": r"is promoted",
-    "after": r"is the primary: no writes",
-}
-"""By what its row says."""
-
-
-def kill_old(cluster: Cluster, _: int) -> None:
-    _kill(cluster, OLD[0])
-
-
-def kill_new(cluster: Cluster, _: int) -> None:
-    _kill(cluster, NEW[0])
-
-
-OLD, NEW = [""], [""]
-
-
-def _kill(cluster: Cluster, name: str) -> None:
-    if cluster.running(name):
-        cluster.kill(name)
-
-
-KILLS = [kill_engine, kill_provider, kill_old, kill_new]
 SAMPLE = {
-    ("stop", kill_engine),
-    ("promotion", kill_provider),
-    ("stop", kill_old),
-    ("stop", kill_new),
-    ("promotion", kill_new),
+    (False, "stop", "the command"),
+    (False, "promotion", "the provider"),
+    (False, "promotion", "the next primary"),
+    (True, "stop", "the former primary"),
+    (True, "stop", "the next primary"),
+    (True, "promotion", "Vault"),
 }
+"""Whether commits wait for a standby, where, what: rows for every run."""
 TRIALS = [
-    pytest.param(step, kill, id=f"{kill.__name__} at {step}", marks=() if (step, kill) in SAMPLE else pytest.mark.soak)
+    pytest.param(
+        *(synchronous, step, victim),
+        id=f"{victim} at {step}, {'synchronous' if synchronous else 'asynchronous'}",
+        marks=() if (synchronous, step, victim) in SAMPLE else pytest.mark.soak,
+    )
+    for synchronous in (False, True)
     for step in STEPS
-    for kill in KILLS
+    for victim in VICTIMS
 ]
 
 
-def interrupted(cluster: Cluster, pattern: str, kill: Callable[[Cluster, int], object]) -> tuple[Output, bool]:
-    with cluster.workspace.start("up", "--yes", "--skip-preview") as process:
-        assert process.stdout
-        lines, done = [], False
-        for line in process.stdout:
-            lines.append(line)
-            if not done and "Topology" in line and re.search(pattern, line):
-                done = True
-                kill(cluster, process.pid)
-        process.wait(timeout=120)
-    strays_gone(cluster)
-    return Output(process.returncode, "".join(lines)), done
-
-
-@pytest.mark.parametrize(("step", "kill"), TRIALS)
+@pytest.mark.parametrize(("synchronous", "step", "victim"), TRIALS)
 def test_killed_at_any_step_it_goes_on_and_loses_nothing(
-    cluster: Cluster, step: str, kill: Callable[[Cluster, int], object]
+    cluster: Cluster,
+    synchronous: bool,  # noqa: FBT001
+    step: str,
+    victim: str,
+    record_property: Callable[[str, object], None],
 ) -> None:
-    workspace = cluster.workspace
-    OLD[0] = primary(cluster)
-    NEW[0] = "db2" if OLD[0] == "db1" else "db1"
-    cluster.sql(OLD[0], "TRUNCATE written")
-    declare(cluster, NEW[0])
+    waits(cluster, synchronous=synchronous)
+    switch, writer = killed(cluster, step, VICTIMS[victim])
+    for name, value in figures(writer, switch.new).items():
+        record_property(name, value)
+    nothing_lost(writer, switch.new)
+    whole(cluster, switch.new)
+
+
+@pytest.mark.soak
+def test_a_primary_that_dies_in_it_for_good_loses_nothing_that_a_standby_was_waited_for(cluster: Cluster) -> None:
+    """Somebody accepts the loss, for the stack cannot know that there is none."""
+    waits(cluster, synchronous=True)
+    workspace, switch = cluster.workspace, Switch(cluster)
+    cluster.sql(switch.old, "TRUNCATE written")
+    switch.declare()
     with writing(cluster, SERVERS) as writer:
-        eventually(lambda: len(writer.commits) > 20)
-        output, done = interrupted(cluster, STEPS[step], kill)
-        assert done, output.text
-        workspace.unlock()
-        for name in (OLD[0], NEW[0]):  # as a supervisor would
-            if not cluster.running(name):
-                cluster.start(name)
-        again = workspace.up()
-        assert again.code == 0, again.errors
-    nothing_lost(writer, NEW[0])
-    whole(cluster, NEW[0])
+        eventually(lambda: len(writer.commits) > ENOUGH)
+        _, done = interrupted(
+            cluster, STEPS["checkpoint"], lambda engine: VICTIMS["the former primary"](switch, engine)
+        )
+        assert done
+        strays_gone(cluster)
+        if not in_recovery(cluster, switch.new):
+            pytest.skip("it was killed too late: it had stopped")
+        refused = workspace.up()
+        assert f"TDE_REPLICATION_ACCEPT_LOSS={switch.new} pulumi up" in refused.text
+        workspace.environment["TDE_REPLICATION_ACCEPT_LOSS"] = switch.new
+        try:
+            workspace.up()  # the former primary's directory is looked at once another server is the primary
+        finally:
+            del workspace.environment["TDE_REPLICATION_ACCEPT_LOSS"]
+        workspace.up_well()
+    assert {commit.server for commit in writer.commits} == {switch.old, switch.new}
+    nothing_lost(writer, switch.new)
+    whole(cluster, switch.new)
 
 
 def test_interrupted_it_can_go_back(cluster: Cluster) -> None:
-    workspace = cluster.workspace
-    OLD[0] = primary(cluster)
-    NEW[0] = "db2" if OLD[0] == "db1" else "db1"
-    declare(cluster, NEW[0])
-    _, done = interrupted(cluster, STEPS["stop"], kill_engine)
+    workspace, switch = cluster.workspace, Switch(cluster)
+    switch.declare()
+    _, done = interrupted(cluster, STEPS["stop"], lambda engine: VICTIMS["the command"](switch, engine))
     assert done
+    strays_gone(cluster)
     workspace.unlock()
-    if cluster.running(NEW[0]) and in_recovery(cluster, NEW[0]):
-        declare(cluster, OLD[0])
-        back = OLD[0]
-    else:
-        back = NEW[0]
+    back = switch.new
+    if cluster.running(switch.new) and in_recovery(cluster, switch.new):
+        declare(cluster, switch.old)
+        back = switch.old
     workspace.up_well()
     whole(cluster, back)
 
 
 def test_it_is_taken_away_in_the_middle_of_a_switchover(cluster: Cluster) -> None:
     """Last: it is gone then."""
-    workspace, before = cluster.workspace, primary(cluster)
-    declare(cluster, "db2" if before == "db1" else "db1")
-    _, done = interrupted(cluster, STEPS["stop"], kill_engine)
+    workspace, switch = cluster.workspace, Switch(cluster)
+    switch.declare()
+    _, done = interrupted(cluster, STEPS["stop"], lambda engine: VICTIMS["the command"](switch, engine))
     assert done
+    strays_gone(cluster)
     workspace.unlock()
     destroyed = workspace.destroy()
     assert destroyed.code == 0, destroyed.errors
     assert [name for name in SERVERS if cluster.running(name) or cluster.data(name).exists()] == []
-    declare(cluster, before)
+    declare(cluster, switch.old)

@@ -51,6 +51,7 @@ HANDLING = {
         "dataDirectory",
         "host",
         "others",
+        "patterns",
     },
     "Extension": {
         "dataDirectory",

@@ -110,9 +110,8 @@ HANDLING = {
         "restart",
     },
     "SynchronousStandbys": {
-        "dataDirectory",
-        "host",
         "others",
+        "whenTooFew",
     },
     "TableEncryption": {
         "dataDirectory",

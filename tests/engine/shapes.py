@@ -168,5 +168,5 @@ SECOND: dict[str, list[Row]] = {
     "a switchover half done": [_half_done("db2", "db1", "db4")],
 }
 """After a switchover to the second."""
-SOAK = {"no synchronous standby"}
-"""Of the second: nothing in it depends on who the first server is."""
+SOAK = {"no synchronous standby", "set by hand"}
+"""Of the second, for `make soak`: little in it depends on who was the primary first."""

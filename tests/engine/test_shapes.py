@@ -122,8 +122,6 @@ def test_a_delayed_standby_moves_once_it_has_replayed(cluster: Cluster) -> None:
     assert cluster.sql("db2", "SELECT slot_name, active FROM pg_replication_slots") == [("tde_db4", True)]
     assert cluster.sql("db1", "SHOW synchronous_standby_names") == [("",)]
     declare(cluster, {"synchronous": PRIORITY}, db4={"applyDelay": None})
-    preview = workspace.preview()
-    assert preview.plan == {"Topology drift": "update", "Server db4": "update", NAMES: "create"}
     workspace.up_well()
     states = "SELECT application_name, sync_state FROM pg_stat_replication WHERE sync_state = 'sync' ORDER BY 1"
     eventually(lambda: cluster.sql("db1", states) == [("db2", "sync"), ("db3", "sync")])
@@ -208,7 +206,7 @@ def test_a_switchover_half_done_is_finished_with_what_drifted_meanwhile(cluster:
     assert "db2: primary → standby of db1, without a new clone; it takes no writes now" in preview.text
     assert "db1: standby → primary" in preview.text
     assert "replace" not in preview.plan.values()
-    steps = at_every_step(cluster, ["up"], kill_engine, lambda: None, "Topology|HbaRule")
+    steps = at_every_step(cluster, ["up"], kill_engine, lambda: None, "Topology")
     assert steps
     whole(cluster, "db1")
     assert cluster.sql("db1", "SHOW work_mem") == [("6MB",)]

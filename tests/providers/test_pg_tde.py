@@ -467,11 +467,16 @@ def standby(bound: Node, cluster: Servers, store: KeyStore) -> Iterator[Node]:
     ReplicationSlot.model_validate({**bound.inside, "slot": clone.slot}).delete()
 
 
+def replayed(bound: Node, standby: Node) -> None:
+    """Wait until the standby has replayed all that was written until now."""
+    written = bound.value("SELECT pg_current_wal_insert_lsn()::text")
+    assert until(lambda: standby.value("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", [written]), seconds=20)
+
+
 @contextmanager
 def blind(bound: Node, standby: Node) -> Iterator[None]:
     """A token that opens nothing, once the standby has replayed the rotations until now: it would die of the last one."""
-    written = bound.value("SELECT pg_current_wal_insert_lsn()::text")
-    assert until(lambda: standby.value("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", [written]), seconds=20)
+    replayed(bound, standby)
     token = standby.data.parent / "orders.vault-token"
     good = standby.host.read(token) or b""
     standby.host.write(token, b"revoked", mode=0o600)
@@ -609,9 +614,10 @@ def test_a_database_has_a_key_of_its_own(bound: Node, standby: Node, own: KeyBin
 
 
 def test_a_preview_tells_of_a_lost_key_of_a_database_that_is_not_the_first(
-    bound: Node, own: KeyBinding, store: KeyStore
+    bound: Node, standby: Node, own: KeyBinding, store: KeyStore
 ) -> None:
     assert own.read() == own
+    replayed(bound, standby)  # a standby that cannot open the key of a rotation dies of it
     declared = stack_file.parse("test", {"databases": ["own"], "keys": {"own": {"name": "own-key"}}})
     place = Mock(address="local", data=bound.data)
     assert check_keys_in_use(declared, place, "orders-key") == []

@@ -11,7 +11,7 @@ LOCK := $(WITH_TOOLS) uv pip compile --quiet --upgrade --universal --python-vers
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help up preview status report drift destroy reap vault bench check test test-unit soak lock audit clean
+.PHONY: help up preview status report keys drift destroy reap vault bench check test test-unit soak lock audit clean
 
 help: ## show this help
 	@echo "make TARGET [STACK=local] [PYTHON=python3]"
@@ -29,6 +29,9 @@ status: ## show how the cluster is now, asked from its servers; ARGS=--watch sho
 
 report: ## write how the cluster is now as an HTML page for others: PAGE=report-STACK.html; with DRIFT=1, what was changed by hand too
 	@$(BOOTSTRAP) run python -m tde_replication.report $(if $(filter-out 0,$(DRIFT)),--drift) $(ARGS) $(or $(PAGE),report-$(STACK).html)
+
+keys: ## list which principal keys open which data, data set aside too, and whether Vault has them; BACKUPS="base.tar …" looks at these too
+	@$(BOOTSTRAP) run python -m tde_replication.needed_keys $(ARGS) $(BACKUPS)
 
 drift: ## show whether anything was changed behind Pulumi's back; ends with 7 if so, with 8 if not everything could be checked
 	@$(BOOTSTRAP) drift

@@ -13,6 +13,7 @@ from benchmarks import __main__ as benchmarks
 from bootstrap import __main__ as bootstrap
 from bootstrap.project import HERE
 from tde_replication import reap
+from tde_replication.needed_keys import __main__ as needed_keys
 from tde_replication.report import __main__ as report
 from tde_replication.review import __main__ as review
 from tde_replication.status import __main__ as status
@@ -114,6 +115,8 @@ def test_a_module_takes_its_arguments(command: str) -> None:
         review.options(rest)
     elif module == "tde_replication.report":
         report.options(rest)
+    elif module == "tde_replication.needed_keys":
+        needed_keys.options(rest)
     elif module == "tde_replication.reap":
         reap.options(rest)
     elif module == "tde_replication.status":

@@ -33,7 +33,7 @@ max_wal_size = 64MB
 """
 MOUNT = "tde"
 CIPHERS = ("aes_128", "aes_256")
-KEY_FILE, FILE_KEY = struct.Struct("=IiqIIQ256s"), struct.Struct("=III")
+KEY_FILE, FILE_KEY = struct.Struct("=iiIiqq256s32sqIIQ"), struct.Struct("=III")
 """KeyFile and FileKey in src/format.h."""
 REAL = os.environ.get("PGTDE_PG_CONFIG")  # a server that has the real pg_tde
 

@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tde_replication.postgres.key_files import DEFAULT_KEY_OID, parse
 from tests.double.servers import MOUNT, REAL, Failure, Server, Servers, Tokens, file_keys, matches, wait
 
 CREATE = "SELECT pg_tde_create_key_using_global_key_provider(%s, %s)"
@@ -129,6 +130,25 @@ def test_a3_each_set_is_a_rotation_on_this_node(pair: tuple[Server, Server]) -> 
     assert primary.value(when) > before
     follow(primary, standby)
     assert standby.value(when) > primary.value(when)
+
+
+def test_key_files_begin_with_their_key(fresh: Server) -> None:
+    """By which `needed_keys` tells what opens a backup."""
+    for name in ("heads", "of-default"):
+        fresh.create_key(name)
+    fresh.set_key("server_key", "heads")
+    fresh.set_key("default_key", "of-default")
+    fresh.rows("CREATE TABLE t USING tde_heap AS SELECT 1 AS a")
+    oid = fresh.value("SELECT oid::bigint FROM pg_database WHERE datname = current_database()")
+    files = {name: (fresh.data / "pg_tde" / f"{name}_keys").read_bytes() for name in ("wal", DEFAULT_KEY_OID, oid)}
+    found = {name: parse(f"{name}_keys", content) for name, content in files.items()}
+    assert {name: (one.database, one.key, one.provider) for name, one in found.items() if one} == {
+        "wal": (None, "heads", -1),
+        DEFAULT_KEY_OID: (DEFAULT_KEY_OID, "of-default", -1),
+        oid: (oid, "of-default", -1),
+    }
+    assert found["wal"]
+    assert found["wal"].since == fresh.value("SELECT key_creation_time FROM pg_tde_server_key_info()")
 
 
 def test_a4_first_table_takes_the_default_key(fresh: Server) -> None:

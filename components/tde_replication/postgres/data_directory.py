@@ -21,6 +21,8 @@ from tde_replication.progress import note
 INITDB_DEADLINE = 600.0
 STOP_DEADLINE = 60.0
 THIS, NOTHING = "this cluster", "nothing"
+SET_ASIDE = ".set-aside-"
+"""Between the name of a directory that was set aside and the time of that."""
 
 
 class DataDirectory(OnHost):
@@ -165,7 +167,7 @@ class DataDirectory(OnHost):
             note(f"{self.data_directory} is set aside as {self._set_aside()}")
 
     def _set_aside(self) -> PurePosixPath:
-        aside = self.path.with_name(f"{self.path.name}.set-aside-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+        aside = self.path.with_name(f"{self.path.name}{SET_ASIDE}{datetime.now(UTC):%Y%m%dT%H%M%S}")
         self.machine.rename(self.path, aside)
         return aside
 

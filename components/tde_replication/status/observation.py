@@ -78,7 +78,7 @@ def _server(declared: DeclaredServer, cluster: Declared) -> Server:
         running = host.postmaster(data)
         if running is None or running.lost:
             return _silent(declared, *_not_running(host, data, running))
-        with _session(host, data, f"server {declared.name}") as session:
+        with limited_session(host, data, f"server {declared.name}") as session:
             instance = _instance(session)
     except UserError as why:
         closed = isinstance(why, LoginFailed) and running and not running.ready
@@ -130,7 +130,7 @@ def _not_running(host: Host, data: PurePosixPath, running: Postmaster | None) ->
 
 
 @contextmanager
-def _session(host: Host, data: PurePosixPath, purpose: str, database: str | None = None) -> Iterator[Session]:
+def limited_session(host: Host, data: PurePosixPath, purpose: str, database: str | None = None) -> Iterator[Session]:
     """One that can change nothing, and that waits neither long nor for locks."""
     with server_session(host, data, purpose, database) as session:
         session.connection.limit = STATEMENT_SECONDS
@@ -142,7 +142,7 @@ def _with_encryption(server: Server, instance: Instance, host: Host, data: PureP
     if not instance.tde_loaded:
         return server.model_copy(update={"encryption_problem": NO_PG_TDE})
     try:
-        with _session(host, data, f"server {server.name}", database) as session:
+        with limited_session(host, data, f"server {server.name}", database) as session:
             found = _encryption(session)
     except NoExtension:
         return server.model_copy(update={"encryption_problem": f"database {database} has no extension pg_tde"})
@@ -209,7 +209,7 @@ def _databases(declared: Declared, servers: list[Server]) -> tuple[list[Database
 
     def ask(name: str) -> Database:
         try:
-            with _session(host, data, f"database {name}", name) as session:
+            with limited_session(host, data, f"database {name}", name) as session:
                 query = of_database(_pg_tde(session) if loaded else None, patterns(tables.get(name, [])))
                 return Database.model_validate_json(session.value(query))
         except UserError as why:

@@ -38,8 +38,8 @@ class NewestKey:
 def newest_key(client: Client, mount: str, declared: str, former: Sequence[str]) -> NewestKey:
     """Where Vault cannot be asked, the declared key: `KeyBinding` never goes back to it from a rotation."""
     try:
-        *earlier, newest = with_rotations(declared, _names_beside(client, mount, declared))
-        others = [one for key in former for one in with_rotations(key, _names_beside(client, mount, key))]
+        *earlier, newest = with_rotations(declared, names_beside(client, mount, declared))
+        others = [one for key in former for one in with_rotations(key, names_beside(client, mount, key))]
         return NewestKey(newest, made_at(client, mount, newest), (*earlier, *others))
     except UserError as why:
         could_not_ask(f"which rotation of key {declared} is the newest, and how old it is", why)
@@ -59,7 +59,7 @@ def made_at(client: Client, mount: str, key: str) -> datetime | None:
     return min(made, datetime.now(UTC))  # its clock may be ahead of ours
 
 
-def _names_beside(client: Client, mount: str, key: str) -> list[str]:
+def names_beside(client: Client, mount: str, key: str) -> list[str]:
     """Whole names of the keys in the same directory of the mount."""
     above = f"{directory(key)}/" if directory(key) else ""
     held = client.get(f"{mount}/metadata/{above}?list=true") or {}

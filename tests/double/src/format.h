@@ -1,5 +1,5 @@
 /*
- * Files below $PGDATA/pg_tde: named as pg_tde names them (E1), contents of the double's own.
+ * Files below $PGDATA/pg_tde: named as pg_tde names them (E1), contents of the double's own but for the head of key files.
  * Shared by the server module and the two command-line tools, so nothing of PostgreSQL's in here.
  */
 #ifndef TDE_DOUBLE_FORMAT_H
@@ -42,16 +42,26 @@ typedef struct ProviderRecord
 	char		fields[1024 + FIELD_COUNT]; /* the same parsed: FIELD_COUNT strings, end to end */
 } ProviderRecord;
 
-/* <dboid>_keys and wal_keys: one of these, then a FileKey for each of its entries. */
+#define KEY_FILE_VERSION 0x04454454	/* of <dboid>_keys: "TDE" and 4 */
+#define WAL_KEY_FILE_VERSION 0x024B4557	/* of wal_keys: "WEK" and 2 */
+
+/* <dboid>_keys and wal_keys: one of these, then a FileKey for each of its entries. It begins as pg_tde's files do (its
+ * TDEFileHeader and WalKeyFileHeader), so that what reads those reads these. */
 typedef struct KeyFile
 {
+	int32_t		version;		/* set when it is written */
+	int32_t		padding;
 	uint32_t	database;
 	int32_t		provider;
+	int64_t		set_seconds;	/* set_at as a struct timeval; set when it is written */
+	int64_t		set_microseconds;
+	char		name[MAX_NAME];
+	char		signature[32];	/* empty: the double signs nothing */
+	/* From here on it is the double's own. */
 	int64_t		set_at;			/* TimestampTz, by this node's clock (A3) */
 	uint32_t	key_bytes;
 	uint32_t	entries;		/* file keys encrypted with it */
 	uint64_t	check;			/* hash of the key: no key material on disk (E1), but a swapped key shows (B9) */
-	char		name[MAX_NAME];
 } KeyFile;
 
 enum Cipher

@@ -69,8 +69,12 @@ write_key_file(const KeyFile *info, const FileKey *added)
 	ssize_t		kept = sizeof(FileKey) * Min(count, info->entries);
 	ssize_t		more = added ? sizeof(FileKey) : 0;
 	int			file = OpenTransientFile(draft, O_CREAT | O_TRUNC | O_WRONLY | PG_BINARY);
+	KeyFile		header = *info;
 
-	if (file < 0 || write(file, info, sizeof(KeyFile)) != sizeof(KeyFile) || write(file, keys, kept) != kept ||
+	header.version = info->database == SERVER_KEY ? WAL_KEY_FILE_VERSION : KEY_FILE_VERSION;
+	header.set_seconds = info->set_at / USECS_PER_SEC + (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY;
+	header.set_microseconds = info->set_at % USECS_PER_SEC;
+	if (file < 0 || write(file, &header, sizeof(KeyFile)) != sizeof(KeyFile) || write(file, keys, kept) != kept ||
 		write(file, added, more) != more || pg_fsync(file) != 0)
 		ereport(ERROR, errcode_for_file_access(), errmsg("could not write key file \"%s\": %m", draft));
 	CloseTransientFile(file);

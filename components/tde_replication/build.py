@@ -4,6 +4,7 @@ KeyVault ─ mount, a policy and a token per server, the role's secret
 └ Primary ─ CleanupRecord → Topology → DataDirectory + token file → Server
 ├ Extension → KeyProvider → PrincipalKey → KeyBinding (server, default, then databases) → WalEncryption
 ├ ReplicationRole → HbaRule
+├ Stanza
 ├ for each standby: CleanupRecord → ReplicationSlot → DataDirectory + token file + passfile → Server → WalEncryption
 │ → ReplicationCheck
 ├ SynchronousStandbys
@@ -112,6 +113,8 @@ def build(context: ClusterContext) -> Results:
             context, member, place[member.name], apart, on_primary, above, ready, opens, password
         )
     last = [one.last for one in made.values()]
+    if name := plan.stanza:
+        last.append(resources.Stanza(context.named(name), on_primary, **inside, stanza=name))
     if synchronous := plan.synchronous:
         last.append(
             resources.SynchronousStandbys(

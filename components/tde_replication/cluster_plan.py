@@ -87,6 +87,11 @@ class ClusterPlan:
         return [(one.placement.address, str(one.placement.data)) for one in self.members if one is not member]
 
     @property
+    def stanza(self) -> str:
+        """Of pgBackRest; empty: the stack declares no archive."""
+        return self.cluster.archive.pgbackrest.stanza if self.cluster.archive else ""
+
+    @property
     def key(self) -> str:
         """The principal key to use."""
         return self.vault_names.keys[0]

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from tde_replication.host_settings import Ssh
+from tde_replication.postgres import pgbackrest
 from tde_replication.postgres.guc import is_off
 from tde_replication.settings import MANAGED_PARAMETERS, Cluster, Server
 from tde_replication.topology_contradictions import of_topology
@@ -27,6 +28,12 @@ def contradictions(cluster: Cluster) -> list[str]:
     found = _used_twice(cluster)
     for server in cluster.servers.values():
         found += [f"{server.place}.{mistake}" for mistake in _of_server(server)]
+        if cluster.archive:
+            found += [
+                f"{server.place}.settings.{name}: the stack sets this parameter itself: see archive of the cluster"
+                for name in pgbackrest.PARAMETERS
+                if name in server.settings
+            ]
     found += of_topology(cluster)
     if cluster.expires and not cluster.disposable:
         found.append("cluster.expires: only a disposable cluster may expire: add disposable: true, or remove expires")

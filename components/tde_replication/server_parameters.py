@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from tde_replication import settings
 from tde_replication.hosts.placement import Placement
+from tde_replication.postgres import pgbackrest
 from tde_replication.postgres.guc import is_off
 from tde_replication.postgres.synchronous import PARAMETER as SYNCHRONOUS, Synchronous
 from tde_replication.postgres.upstream import Upstream
@@ -57,7 +58,21 @@ def _needed(
     if encrypted:
         needed["pg_tde.cipher"] = cluster.cipher
         needed["shared_preload_libraries"] = f"{libraries},pg_tde" if libraries else "pg_tde"
-    return needed
+    return needed | _archiving(cluster, placement, encrypted=encrypted)
+
+
+def _archiving(cluster: settings.Cluster, placement: Placement, *, encrypted: bool) -> dict[str, str]:
+    """The same on every server, so that a switchover changes nothing: a primary does not use the one command, a standby not the
+    other."""
+    if not cluster.archive:
+        return {}
+    stanza, data = cluster.archive.pgbackrest.stanza, placement.data
+    wrapper = placement.binaries if cluster.wal_encryption and encrypted else None
+    return {
+        pgbackrest.MODE: "on",
+        pgbackrest.COMMAND: pgbackrest.archive_command(stanza, data, wrapper),
+        pgbackrest.RESTORE: pgbackrest.restore_command(stanza, data, wrapper),
+    }
 
 
 def _streaming(cluster: settings.Cluster, server: settings.Server, upstream: Upstream) -> dict[str, str]:

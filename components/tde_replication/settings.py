@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from tde_replication.archive_settings import Archive
 from tde_replication.encryption_settings import Tables
 from tde_replication.host_settings import SSH_PORT, Docker, HostKind, Settings, Ssh
 from tde_replication.later import Later, known
@@ -175,6 +176,8 @@ class Cluster(Settings):
     """Principal keys of databases that are to have one of their own, by the database's name. Without it, a database has the
     default key again."""
     replication: Replication = Replication()
+    archive: Archive | None = None
+    """Whether WAL is archived, and by what; default: as the servers have it."""
     synchronous: Synchronous | None = None
     """Whether commits wait for standbys; default: none does."""
     primary: Label = "db1"

@@ -66,6 +66,7 @@ def standby(
         encrypt_wal=encrypt_wal,
         cipher=context.cluster.cipher,
         rejoin=context.cluster.rejoin,
+        stanza=plan.stanza,
         database=context.cluster.database,
         **as_primary(inside),
         **sender,

@@ -35,6 +35,7 @@ WATCHED = {
     "ReplicationCheck": "whether the standby streams from its slot; `not known` while the primary is down: then the same `up` "
     "proves it",
     "SynchronousStandbys": "`synchronous_standby_names` on the primary",
+    "Stanza": "whether it is in pgBackRest's repository, and of this cluster (docs/backup.md)",
     "TableEncryption": "tables that match a pattern of `tables`, and are not encrypted as it says (or not in clear)",
     "Mount": "type, options and description of the Vault mount; where it is gone the keys are lost, and `up` is refused",
     "Policy": "its text",

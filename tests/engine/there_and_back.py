@@ -118,6 +118,7 @@ NEVER = {
     "replication": "a section",
     "primary": "a switchover: tests/engine/test_switchover.py",
     "expires": "tests/engine/test_reap.py",
+    **dict.fromkeys(("archive", "archive.pgbackrest", "archive.pgbackrest.stanza"), "tests/ssh/test_backup.py"),
     "vault.existing": "tests/engine/change.py: refused on a mount of the stack's own",
     "vault.network": "of containers: tests/docker/test_stack.py",
     "vault.namespace": "tests/engine/test_namespace.py",

@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 from tde_replication import settings, stack_file
 from tde_replication.hosts.account import service_account
 from tde_replication.postgres.marker import MARKER
+from tde_replication.preflight import cluster as preflight_of_cluster
 from tde_replication.settings import MANAGED_PARAMETERS
 from tde_replication.stack_file import StackFileError
 from tde_replication.vault.key_age import NewestKey
@@ -390,6 +391,20 @@ def test_tables_are_encrypted_once_standbys_follow(place: Place) -> None:
         {"schema": "shop", "table": "*", "encrypted": True},
     ]
     assert {"KeyBinding default key", "WalEncryption WAL of db1", "ReplicationCheck db2"} <= made.before(label)
+
+
+def test_the_stanza_is_of_the_cluster_and_needs_the_primary_alone(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight_of_cluster, "check_archive", lambda _: ([], []))
+    declared = place.cluster("db2").model_dump(by_alias=True) | {"archive": {"pgbackrest": {"stanza": "orders"}}}
+    made = place.build(settings.Cluster.model_validate(declared))
+    assert set(made.labels) == {*WHOLE, "Stanza orders"}
+    assert "Server db1" in made.before("Stanza orders")
+    assert "Server db2" not in made.before("Stanza orders")
+    assert made["DataDirectory db2"].inputs["stanza"] == "orders"
+    for name in ("db1", "db2"):
+        assert made[f"Server {name}"].inputs["settings"]["archive_mode"] == "on"
 
 
 def secrets_of(made: Graph) -> dict[str, str]:

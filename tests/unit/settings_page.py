@@ -7,7 +7,14 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from tde_replication import encryption_settings, host_settings, replication_settings, settings, vault_settings
+from tde_replication import (
+    archive_settings,
+    encryption_settings,
+    host_settings,
+    replication_settings,
+    settings,
+    vault_settings,
+)
 from tde_replication.schema import descriptions
 
 HEAD = """\
@@ -26,6 +33,8 @@ SECTIONS: list[tuple[str, str, type[host_settings.Settings]]] = [
     ("key", "key.", vault_settings.Key),
     ("each of keys", "keys.", vault_settings.DatabaseKey),
     ("replication", "replication.", replication_settings.Replication),
+    ("archive", "archive.", archive_settings.Archive),
+    ("archive.pgbackrest", "archive.pgbackrest.", archive_settings.PgBackRest),
     ("synchronous", "synchronous.", replication_settings.Synchronous),
     ("each of servers", "server.", settings.Server),
     ("host: a machine reached by ssh", "host.", host_settings.Ssh),
@@ -57,6 +66,9 @@ COSTS = {
     "key": "see below",
     "keys": "in place: a rotation of that database to its own key; taken out, back to the default key",
     "replication": "see below",
+    "archive": "restart of all servers, for archive_mode; taken out too. The stanza and its backups stay (docs/backup.md)",
+    "archive.pgbackrest": "see above",
+    "archive.pgbackrest.stanza": "in place, reload: another stanza is made; the former one stays with its backups",
     "synchronous": "in place, reload: at the end of `up`, once enough stream; taken out, at its beginning",
     "primary": "a switchover: the former primary stops and follows, nothing is cloned (docs/topology.md)",
     "rejoin": "in place, reload: pg_hba rules and passfiles; then nothing until a former primary has WAL of its own",

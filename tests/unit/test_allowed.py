@@ -53,12 +53,14 @@ HARMLESS = {
     "Vault": {"mount", "existing", "network", "namespace", "provider", "token_period"},  # at VAULT_ADDR, or of docker
     "Key": {"name", "scope", "former", "rotate_after"},
     "DatabaseKey": {"name"},
+    "Archive": {"pgbackrest"},
+    "PgBackRest": {"stanza"},  # in the repository that the servers' own configuration names
     "Tables": {"database", "schema_name", "table", "encrypted"},
     "Synchronous": {"mode", "number", "standbys", "when_too_few"},
     "Cluster": {
         *("encryption", "cipher", "wal_encryption", "key", "keys"),
         *("database", "databases", "enforce_encryption", "default_table_access_method", "tables"),
-        *("protect", "disposable", "expires", "replication", "synchronous", "primary", "rejoin"),
+        *("protect", "disposable", "expires", "replication", "synchronous", "primary", "rejoin", "archive"),
         *("vault", "servers"),  # models above
     },
     "Replication": {"role", "tls", "max_slot_wal_keep_size", "root_certificate", "password_version"},

@@ -72,6 +72,7 @@ def test_the_names_in_peoples_state() -> None:
         "ReplicationRoleProvider": "ReplicationRole",
         "HbaRuleProvider": "HbaRule",
         "ReplicationSlotProvider": "ReplicationSlot",
+        "StanzaProvider": "Stanza",
         "SynchronousStandbysProvider": "SynchronousStandbys",
         "TableEncryptionProvider": "TableEncryption",
         "ReplicationCheckProvider": "ReplicationCheck",

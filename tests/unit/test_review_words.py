@@ -43,6 +43,7 @@ DECLARED_ALONE = {
     "ReplicationSlot": {"slot"},
     "SecretContent": {"mount", "namespace", "name", "password", "username"},
     "Server": {"container"},
+    "Stanza": {"stanza"},
     "TableEncryption": {"patterns"},
     "Token": {"namespace", "server"},
     "HbaRule": {"role"},

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from tde_replication import host_settings, settings
+from tde_replication import archive_settings, host_settings, settings
 from tests.unit.settings_page import COSTS, SECTIONS, keys, page
 
 
@@ -16,7 +16,7 @@ def test_every_setting_has_its_cost_and_no_other_has() -> None:
 def test_every_model_is_a_section() -> None:
     models = {
         found
-        for module in (settings, host_settings)
+        for module in (settings, host_settings, archive_settings)
         for found in vars(module).values()
         if isinstance(found, type) and issubclass(found, host_settings.Settings) and found is not host_settings.Settings
     }

@@ -67,6 +67,8 @@ class ClonedDirectory(DataDirectory):
     """The standby that it streams from, with its slot; empty: the primary. The base backup is of the primary all the same."""
     demoted: bool = False
     """Whether it was the primary before another server became it."""
+    stanza: str = ""
+    """What pgBackRest keeps the cluster's WAL under; empty: the stack declares no archive."""
     urn: str = ""
     """Its own, so that progress is shown in its row."""
     follows: str = "the primary"
@@ -75,20 +77,8 @@ class ClonedDirectory(DataDirectory):
     called: ClassVar[str] = "BaseBackup"
     replaced_by: ClassVar[frozenset[str]] = frozenset({"host", "data_directory", "primary_identifier", "follows"})
     not_compared: ClassVar[frozenset[str]] = DataDirectory.not_compared | {
-        *(
-            "origin",
-            "upstream",
-            "slot",
-            "encrypted",
-            "encrypt_wal",
-            "cipher",
-            "urn",
-            "demoted",
-            "primary_host",
-            "primary_directory",
-            "sender_host",
-            "sender_directory",
-        )
+        *("origin", "upstream", "slot", "stanza", "encrypted", "encrypt_wal", "cipher", "urn", "demoted"),
+        *("primary_host", "primary_directory", "sender_host", "sender_directory"),
     }
 
     @property
@@ -258,7 +248,7 @@ class ClonedDirectory(DataDirectory):
         machine = hosts.host(self.primary_host)
         with self.primary() as primary:
             found = configuration(primary)
-            left = left_out(found, lambda path: self.machine.status(path) is not None)
+            left = left_out(found, lambda path: self.machine.status(path) is not None, archived=bool(self.stanza))
             settings = {name: value for name, value in found.items() if name not in left}
             self.machine.write(target / "postgresql.conf", conf(self.primary_name, settings), mode=0o600)
             own = AUTO_CONF + (

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from tde_replication.errors import UserError
+from tde_replication.postgres import pgbackrest
 from tde_replication.postgres.guc import quoted, switch
 from tde_replication.postgres.session import Session
 
@@ -41,7 +42,7 @@ _ARCHIVE = Reason("two servers would write into one archive")
 _TLS = Reason("its machine has not all of these files")
 _PROMOTED = Reason("once promoted, it would wait for servers that follow the primary")
 
-NOT_INHERITED: Mapping[str, Reason] = {
+NOT_INHERITED: dict[str, Reason] = {
     **dict.fromkeys(("data_directory", "config_file", "hba_file", "ident_file", "external_pid_file"), _OWN),
     **dict.fromkeys(("port", "listen_addresses", "unix_socket_directories", "cluster_name"), _OWN),
     **dict.fromkeys(("primary_conninfo", "primary_slot_name"), _OWN),
@@ -73,10 +74,13 @@ def configuration(primary: Session) -> dict[str, str]:
     )
 
 
-def left_out(found: Mapping[str, str], has: Callable[[PurePosixPath], bool]) -> dict[str, Reason]:
-    """What a clone does not take over of its primary's `configuration`, where its machine `has` some files and not others."""
+def left_out(
+    found: Mapping[str, str], has: Callable[[PurePosixPath], bool], *, archived: bool = False
+) -> dict[str, Reason]:
+    """What a clone does not take over of its primary's `configuration`, where its machine `has` some files and not others.
+    `archived`: whether the stack declares how each server archives, and reads the archive."""
     paths = [PurePosixPath(found.get(name, "")) for name in TLS_FILES]
-    without = dict(NOT_INHERITED)
+    without = NOT_INHERITED | (dict.fromkeys(pgbackrest.PARAMETERS, _OWN) if archived else {})
     if switch(found.get("ssl", "off")) == "on" and not all(has(path) for path in paths if path.is_absolute()):
         without |= dict.fromkeys(("ssl", *TLS_FILES), _TLS)
     return {

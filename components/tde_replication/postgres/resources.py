@@ -23,6 +23,7 @@ from tde_replication.postgres import (
     replication_slot,
     server,
     server_directory,
+    stanza,
     synchronous,
     table_encryption,
     topology,
@@ -222,6 +223,14 @@ class TableEncryptionProvider(Provider):
 
 class TableEncryption(Managed, module="postgres", name="TableEncryption"):
     provider = TableEncryptionProvider
+
+
+class StanzaProvider(Provider):
+    kind = stanza.Stanza
+
+
+class Stanza(Managed, module="postgres", name="Stanza"):
+    provider = StanzaProvider
 
 
 class MachineProvider(Provider):

@@ -49,6 +49,7 @@ class ServerDirectory(DataDirectory):
     """Where such a one has left the way of the primary ("0/5000148 of timeline 1"); empty: it has not."""
     database: str = "postgres"
     """Where the queries of a rewind go, on the primary."""
+    stanza: str = ""
     others: list[Place] = []
     """Of the cluster's other servers, one of which may have become the primary."""
     urn: str = ""

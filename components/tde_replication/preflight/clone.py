@@ -16,7 +16,7 @@ Place = tuple[str, settings.Server, Placement]
 """A key of the stack file ("cluster.servers.db2"), and what is declared there."""
 
 
-def check_clones(primary: Place, standbys: Sequence[Place]) -> tuple[list[str], list[str]]:
+def check_clones(primary: Place, standbys: Sequence[Place], *, archived: bool = False) -> tuple[list[str], list[str]]:
     """Mistakes, and what a person should know. Nothing of a primary that does not answer now."""
     new = [standby for standby, is_new in zip(standbys, parallel_map(_is_new, standbys), strict=True) if is_new]
     beside = [standby for standby in standbys if standby[1].machine == primary[1].machine]
@@ -35,7 +35,7 @@ def check_clones(primary: Place, standbys: Sequence[Place]) -> tuple[list[str], 
     mistakes = [f"{key}: {one}" for one in hindering]
     for standby in standbys:
         mistakes += _of_tablespaces(outside, primary, standby, is_new=standby in new)
-    told = [(standby[1].name, _not_taken_over({**found, **server.settings}, standby)) for standby in new]
+    told = [(one[1].name, _not_taken_over({**found, **server.settings}, one, archived=archived)) for one in new]
     return mistakes, [f"{name} will not take over from {server.name}: {left}" for name, left in told if left]
 
 
@@ -73,12 +73,12 @@ def _of_tablespaces(outside: Mapping[str, str], primary: Place, standby: Place, 
         return []
 
 
-def _not_taken_over(found: Mapping[str, str], standby: Place) -> str:
+def _not_taken_over(found: Mapping[str, str], standby: Place, *, archived: bool) -> str:
     """As a sentence; without what the standby declares itself."""
     _, server, placement = standby
     host = hosts.host(placement.address)
     try:
-        left = left_out(found, lambda path: host.status(path) is not None)
+        left = left_out(found, lambda path: host.status(path) is not None, archived=archived)
     except UserError as why:
         could_not_ask(f"what {server.name} will not take over", why)
         return ""

@@ -16,6 +16,7 @@ from tde_replication.preflight.adoption import (
     check_databases,
     check_dependents,
 )
+from tde_replication.preflight.archive import check_archive
 from tde_replication.preflight.clone import check_clones
 from tde_replication.preflight.keys import (
     check_cipher,
@@ -65,8 +66,10 @@ def _asked(plan: ClusterPlan, others: Mapping[Occupied, str], refusal: str | Non
             first = primary.declared, primary.placement
             found += check_adopted_standby(first, standby.declared, standby.placement)
     places = [(one.declared.place, one.declared, one.placement) for one in plan.members]
-    uncloned, notices = check_clones(places[0], places[1:])
-    found += uncloned
+    uncloned, notices = check_clones(places[0], places[1:], archived=bool(plan.stanza))
+    not_archived, of_archive = check_archive(plan)
+    found += [*uncloned, *not_archived]
+    notices = [*notices, *of_archive]
     found += check_versions(cluster.places, placements)
     found += check_failover(cluster.members, placements)
     found += check_rejoin(cluster, [member.name for member in plan.members], placements, in_force=in_force)

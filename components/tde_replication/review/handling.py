@@ -44,6 +44,7 @@ HANDLING = {
         "senderHost",
         "slot",
         "stack",
+        "stanza",
         "upstream",
         "urn",
     },
@@ -108,6 +109,11 @@ HANDLING = {
         "name",
         "ours",
         "restart",
+    },
+    "Stanza": {
+        "dataDirectory",
+        "host",
+        "others",
     },
     "SynchronousStandbys": {
         "others",

@@ -14,6 +14,7 @@ GONE = {
     "ReplicationRole": ("it was dropped", "it is created again"),
     "ReplicationSlot": ("it was dropped", "it is created again"),
     "Server": ("its data directory was removed", "it is started on a new one"),
+    "Stanza": ("it is not in pgBackRest's repository", "it is created again, without the backups that were in it"),
     "Token": ("it is not valid any more", "a new one is made, and written to its file"),
 }
 """By the type of a resource that is gone."""
@@ -55,6 +56,7 @@ WORDS = {
     ("Server", "running"): ("it does not run", "it is started"),
     ("Server", "socket"): ("the file of its socket was removed", "a restart makes it again"),
     ("Server", "unfinished"): ("an interrupted `up` may have changed {found}", "set as declared"),
+    ("Stanza", "holds"): ("it is of {found}", "it must be of {declared}: name another stanza"),
     ("SynchronousStandbys", "commits"): (
         "commits wait for standbys that do not stream",
         "it is set again once they stream",

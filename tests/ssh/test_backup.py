@@ -1,0 +1,160 @@
+"""A cluster that archives by pgBackRest, the real one of Debian, on machines that share a repository.
+
+The servers have the contract double of pg_tde, which encrypts nothing.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+
+from tde_replication.hosts.ssh.machine import SshHost
+from tde_replication.waiting import until
+from tests.docker.lab import Contained, OwnVault
+from tests.engine.workspace import ROOT, Workspace
+from tests.ssh.booted import DOUBLE, SHARED, USER, Booted, Lab
+
+CONFIGURATION = f"""\
+[global]
+repo1-path={SHARED}/repository
+repo1-cipher-type=aes-256-cbc
+repo1-cipher-pass=for tests alone
+repo1-retention-full=2
+start-fast=y
+checksum-page=n
+"""
+ARCHIVE = {"pgbackrest": {"stanza": "orders"}}
+NAMES = ("db1", "db2")
+
+
+class Cluster:
+    """Servers db1 and db2, each on a machine of its own."""
+
+    def __init__(self, workspace: Workspace, lab: Lab, bao: Contained, machines: list[Booted]) -> None:
+        self.workspace = workspace
+        self.machines = dict(zip(NAMES, machines, strict=True))
+        self.declared: dict[str, Any] = {
+            "disposable": True,
+            "vault": {"addressFromServers": bao.seen_from_servers},
+            "primary": "db1",
+            "servers": {name: self._server(name, lab.subnet) for name in NAMES},
+            "archive": ARCHIVE,
+        }
+
+    def _server(self, name: str, network: str) -> dict[str, Any]:
+        machine = self.machines[name]
+        known = {"key": str(machine.home / "id"), "knownHosts": str(machine.home / "known_hosts")}
+        host = {"ssh": machine.address, "user": USER, "packages": "none", **known}
+        return {"host": host, "binaries": DOUBLE, "address": network}
+
+    def write(self, **changed: Any) -> None:
+        whole = self.declared | changed
+        self.workspace.write({key: value for key, value in whole.items() if value is not None})
+
+    def host(self, name: str) -> SshHost:
+        return SshHost(self.machines[name].login().address(unit=f"tde-backup-{name}"))
+
+    def data(self, name: str) -> PurePosixPath:
+        return PurePosixPath(f"/var/lib/postgresql/18/tde-backup-{name}/data")
+
+    def sql(self, name: str, query: str) -> list[tuple[Any, ...]]:
+        with self.host(name).connect(self.data(name), "postgres") as connection:
+            return connection.execute(query.encode()).fetchall()
+
+    def archived(self, name: str) -> int:
+        [[count]] = self.sql(name, "SELECT archived_count FROM pg_stat_archiver")
+        return int(count)
+
+    def info(self, name: str = "db1") -> dict[str, Any]:
+        said = self.by_dba(name, "--stanza=orders info --output=json")
+        return dict(json.loads(said)[0])
+
+    def by_dba(self, name: str, command: str) -> str:
+        """pgBackRest as somebody runs it on a server, by its account."""
+        place = (
+            f"--pg1-path={self.data(name)} --pg1-socket-path=/run/tde-backup-{name} --pg1-port=5432 --pg1-user=postgres"
+        )
+        own = "" if " info" in command or "stanza-delete" in command else place
+        return self.machines[name].root(f"runuser -u postgres -- pgbackrest {own} {command}")
+
+
+@pytest.fixture(scope="module")
+def machines(laboratory: Lab) -> list[Booted]:
+    made = laboratory.boot("backup1", "backup2")
+    for machine in made:
+        machine.root('chown postgres: "$1"; printf %s "$2" >/etc/pgbackrest.conf', SHARED, CONFIGURATION)
+    return made
+
+
+@pytest.fixture
+def cluster(laboratory: Lab, contained_bao: Contained, machines: list[Booted]) -> Iterator[Cluster]:
+    if not shutil.which("pulumi") or not (ROOT / ".venv").exists():
+        pytest.skip("THE CLUSTER WITH AN ARCHIVE WAS NOT MADE: no pulumi on PATH; `make test` brings one")
+    workspace = Workspace(Path(tempfile.mkdtemp(prefix="tde-")), "backup", contained_bao.environment)
+    workspace.init()
+    with laboratory.joined(OwnVault.name):
+        yield Cluster(workspace, laboratory, contained_bao, machines)
+    workspace.close()
+
+
+def test_a_cluster_archives_whoever_is_the_primary_and_backups_outlive_it(cluster: Cluster) -> None:
+    workspace, two = cluster.workspace, cluster.machines["db2"]
+    before = [machine.found() for machine in cluster.machines.values()]
+    cluster.write()
+    two.root("chmod 600 /etc/pgbackrest.conf; chown root /etc/pgbackrest.conf")
+    refused = workspace.preview()
+    assert "on db2, `pgbackrest info` failed as account postgres: unable to open file" in refused.text
+    two.root("chown postgres /etc/pgbackrest.conf; mv /usr/bin/pgbackrest /usr/bin/pgbackrest.away")
+    try:
+        assert "there is no pgbackrest on db2: install it there" in workspace.preview().text
+    finally:
+        two.root("mv /usr/bin/pgbackrest.away /usr/bin/pgbackrest")
+    workspace.up_well()
+    workspace.unchanged()
+    assert cluster.archived("db1") > 0
+    assert cluster.info("db2")["status"]["message"] == "no valid backups"
+    cluster.by_dba("db1", "--stanza=orders backup")
+
+    # Somebody has removed the stanza: WAL waits, and the next `up` makes it again.
+    cluster.machines["db1"].root(f"rm -r {SHARED}/repository/archive/orders {SHARED}/repository/backup/orders")
+    assert workspace.preview().plan == {"Stanza orders": "create"}
+    workspace.up_well()
+    workspace.unchanged()
+    cluster.by_dba("db1", "--stanza=orders backup")
+
+    # After a switchover the new primary archives, and the former one does not.
+    cluster.write(primary="db2")
+    plan = workspace.preview().plan
+    assert "Stanza orders" not in plan
+    workspace.up_well()
+    workspace.unchanged()
+    former, own = cluster.archived("db1"), cluster.archived("db2")
+    cluster.sql("db2", "SELECT pg_switch_wal()")
+    assert until(lambda: cluster.archived("db2") > own, seconds=30)
+    assert cluster.archived("db1") == former
+    cluster.by_dba("db2", "--stanza=orders check")
+
+    # And back: without an archive, and the stack without a trace but for its backups.
+    cluster.write(primary="db2", archive=None)
+    preview = workspace.preview()
+    assert "server db2 will be restarted: archive_mode can only change at start" in preview.text
+    workspace.up_well()
+    workspace.unchanged()
+    assert [cluster.sql(name, "SHOW archive_mode") for name in NAMES] == [[("off",)]] * 2
+    done = workspace.destroy()
+    assert done.code == 0, done.errors or done.text
+    assert [machine.found() for machine in cluster.machines.values()] == before
+    found = cluster.info()
+    assert len(found["backup"]) == 1
+
+    # Another cluster does not write into its stanza.
+    cluster.write()
+    refused = workspace.up()
+    assert refused.code != 0
+    assert f"stanza orders is of another cluster (system identifier {found['db'][0]['system-id']})" in refused.text
+    done = workspace.destroy()
+    assert done.code == 0, done.errors or done.text

@@ -9,7 +9,8 @@ KeyVault ─ mount, a policy and a token per server, the role's secret
 │ → ReplicationCheck
 ├ SynchronousStandbys
 ├ Adoption, of a server that was here before
-└ TableEncryption
+├ TableEncryption
+└ MinorUpgrade
 """
 
 from collections.abc import Mapping, Sequence
@@ -134,6 +135,7 @@ def build(context: ClusterContext) -> Results:
         last += _tables(
             context, inside, after(on_primary, *last_keys, *of_databases, *(one.last for one in made.values()))
         )
+    last += _minor_upgrade(context, last)
     expires = expiry.output("expires_at") if expiry else Output.from_input(None)
     return _results(plan, [*last_keys, *of_databases, role, *rules, *last], expires)
 
@@ -155,24 +157,11 @@ def _expiry(context: ClusterContext) -> resources.Expiry | None:
 
 def _topology(context: ClusterContext, opts: ResourceOptions) -> resources.Topology:
     plan, cluster = context.plan, context.cluster
-    servers = [
-        TopologyServer(
-            name=member.name,
-            host=member.placement.address,
-            data_directory=str(member.placement.data),
-            binaries=str(member.placement.binaries),
-            slot=member.slot,
-            upstream=member.declared.upstream or "",
-            restart=member.declared.restart,
-            adopted=member.adopted,
-        ).model_dump(by_alias=True)
-        for member in sorted(plan.members, key=attrgetter("name"))  # whoever of them is the primary
-    ]
     return resources.Topology(
         plan.name,
         opts,
         primary=plan.primary.name,
-        servers=servers,
+        servers=_servers(plan.members),
         synchronous=plan.synchronous.model_dump(by_alias=True) if plan.synchronous else None,
         role=cluster.replication.role,
         rules=[
@@ -185,6 +174,39 @@ def _topology(context: ClusterContext, opts: ResourceOptions) -> resources.Topol
         encryption=plan.in_force,
         urn=urn_of_child(context.parent, resources.Topology, plan.name),
     )
+
+
+def _servers(members: Sequence[Member]) -> list[dict[str, Any]]:
+    """As a resource of all of them knows each, whoever is the primary."""
+    return [
+        TopologyServer(
+            name=member.name,
+            host=member.placement.address,
+            data_directory=str(member.placement.data),
+            binaries=str(member.placement.binaries),
+            slot=member.slot,
+            upstream=member.declared.upstream or "",
+            restart=member.declared.restart,
+            adopted=member.adopted,
+        ).model_dump(by_alias=True)
+        for member in sorted(members, key=attrgetter("name"))
+    ]
+
+
+def _minor_upgrade(context: ClusterContext, before: Sequence[Resource]) -> list[resources.MinorUpgrade]:
+    plan, name = context.plan, context.named("minor upgrade")
+    if not plan.restarted_for_upgrades:
+        return []
+    return [
+        resources.MinorUpgrade(
+            name,
+            after(context.child(), *before),
+            servers=_servers(plan.restarted_for_upgrades),
+            primary=plan.primary.name,
+            waiting=[],
+            urn=urn_of_child(context.parent, resources.MinorUpgrade, name),
+        )
+    ]
 
 
 def _tables(

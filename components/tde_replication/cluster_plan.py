@@ -126,6 +126,13 @@ class ClusterPlan:
         return sorted(self.members, key=attrgetter("name")) if self.standbys else []
 
     @property
+    def restarted_for_upgrades(self) -> list[Member]:
+        """The servers that are restarted where packages have replaced their programs."""
+        which = self.cluster.minor_upgrade
+        found = [self.primary, *self.standbys] if which == "all" else self.standbys if which else ()
+        return [one for one in found if one.declared.restart == "allowed" and not one.placement.in_container]
+
+    @property
     def tables(self) -> dict[str, list[Pattern]]:
         """What is declared of the tables of each database."""
         return {name: patterns(declared) for name, declared in self.cluster.tables_by_database.items()}

@@ -182,6 +182,8 @@ class Cluster(Settings):
     """Whether commits wait for standbys; default: none does."""
     primary: Label = "db1"
     """The name of the one of `servers` that takes writes; all others are its standbys. Required where `servers` is given."""
+    minor_upgrade: Literal["standbys", "all"] | None = None
+    """Which servers `up` restarts, one by one, where packages have replaced their programs (docs/updates.md); default: none."""
     rejoin: Literal["clone", "rewind"] = "clone"
     """How a former primary that has WAL of its own follows again, as after a failover: by a new base backup; or by pg_rewind,
     which copies only what differs. With encryption, that needs pg_tde 2.2.1 or newer on every server."""

@@ -14,7 +14,7 @@ def of_topology(cluster: Cluster) -> list[str]:
     """The first kind that there is: without a primary, nobody can tell what is wrong with its standbys."""
     if why := _no_primary(cluster):
         return [f"cluster.primary: {why}: {', '.join(cluster.servers)}"]
-    return _wrong_upstreams(cluster) or _of_primary(cluster) + _of_synchronous(cluster)
+    return _wrong_upstreams(cluster) or _of_primary(cluster) + _of_synchronous(cluster) + _of_upgrades(cluster)
 
 
 def _no_primary(cluster: Cluster) -> str | None:
@@ -86,6 +86,16 @@ def _of_adopted(adopted: Sequence[Server]) -> list[str]:
         if server.port is None:
             found.append(f"{server.place}.port: missing; the others must know where the adopted server listens")
     return found
+
+
+def _of_upgrades(cluster: Cluster) -> list[str]:
+    which = cluster.minor_upgrade
+    may = [one for one in cluster.members if which == "all" or one.name != cluster.primary]
+    if which is None or any(one.kind != "docker" and one.restart == "allowed" for one in may):
+        return []
+    named = "servers" if which == "all" else "standbys"
+    why = "a container gets another version by another image, and restart: refused forbids it"
+    return [f"cluster.minorUpgrade: none of the {named} would be restarted ({why}): remove it"]
 
 
 def _of_synchronous(cluster: Cluster) -> list[str]:

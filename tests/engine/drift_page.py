@@ -36,6 +36,7 @@ WATCHED = {
     "proves it",
     "SynchronousStandbys": "`synchronous_standby_names` on the primary",
     "Stanza": "whether it is in pgBackRest's repository, and of this cluster (docs/backup.md)",
+    "MinorUpgrade": "servers that run with programs or libraries which were replaced on disk (`waiting`)",
     "TableEncryption": "tables that match a pattern of `tables`, and are not encrypted as it says (or not in clear)",
     "Mount": "type, options and description of the Vault mount; where it is gone the keys are lost, and `up` is refused",
     "Policy": "its text",

@@ -73,6 +73,7 @@ SETTINGS = [
     _of("primary", "restart", "refused"),
     _of("primary", "settings", {"work_mem": "5MB", "max_connections": "90"}),
     _of("primary", "binaries", lambda places: places["binaries"]),
+    _top(minorUpgrade="all"),
     _top(synchronous={"standbys": ["db1", "db2"]}),
     _top(rejoin="rewind"),
     _of("standby", "applyDelay", "10ms"),

@@ -71,6 +71,7 @@ COSTS = {
     "archive.pgbackrest.stanza": "in place, reload: another stanza is made; the former one stays with its backups",
     "synchronous": "in place, reload: at the end of `up`, once enough stream; taken out, at its beginning",
     "primary": "a switchover: the former primary stops and follows, nothing is cloned (docs/topology.md)",
+    "minorUpgrade": "nothing, until packages replace a server's programs: then the next `up` restarts it (docs/updates.md)",
     "rejoin": "in place, reload: pg_hba rules and passfiles; then nothing until a former primary has WAL of its own",
     "servers": "only those that come (a base backup) or go; the others are not touched. By another name, a standby is a new one, "
     "with a dataDirectory and port of its own, and the former one goes",

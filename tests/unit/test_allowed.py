@@ -61,7 +61,7 @@ HARMLESS = {
         *("encryption", "cipher", "wal_encryption", "key", "keys"),
         *("database", "databases", "enforce_encryption", "default_table_access_method", "tables"),
         *("protect", "disposable", "expires", "replication", "synchronous", "primary", "rejoin", "archive"),
-        *("vault", "servers"),  # models above
+        *("minor_upgrade", "vault", "servers"),  # models above
     },
     "Replication": {"role", "tls", "max_slot_wal_keep_size", "root_certificate", "password_version"},
 }

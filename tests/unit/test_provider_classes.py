@@ -79,6 +79,7 @@ def test_the_names_in_peoples_state() -> None:
         "MachineProvider": "Machine",
         "CompleteClusterProvider": "CompleteCluster",
         "AdoptionProvider": "Adoption",
+        "MinorUpgradeProvider": "MinorUpgrade",
         "ExpiryProvider": "Expiry",
         "TokenProvider": "Token",
         "SecretContentProvider": "SecretContent",

@@ -191,6 +191,11 @@ TABLE: dict[str, tuple[Snapshot, Level, str]] = {
         BROKEN,
         "BROKEN  db1: commits wait for 2 synchronous standbys, and 1 streams",
     ),
+    "replaced programs": (
+        changed("db2", replaced="PostgreSQL 18.7 is installed, and it runs 18.6"),
+        DEGRADED,
+        "DEGRADED  db2: PostgreSQL 18.7 is installed, and it runs 18.6: restart it, standbys first",
+    ),
     "checksums": (changed("db2", checksum_failures=3), DEGRADED, "DEGRADED  db2: 3 checksum failures"),
     "archiver": (
         changed(

@@ -14,6 +14,8 @@ from tde_replication.stack_file import StackFileError
 
 FILE = "stacks/Pulumi.orders.yaml"
 TLS = {"ssl": "on"}
+REFUSED = {"restart": "refused"}
+NOBODY = "a container gets another version by another image, and restart: refused forbids it"
 ADOPTED = {"adopt": True, "port": 5432, "dataDirectory": "/srv/db1/data"}
 
 
@@ -53,6 +55,14 @@ def mistakes(declared: dict[str, Any]) -> list[str]:
         (
             document({"primary": "db2"}, db1={"adopt": True, "dataDirectory": "/srv/db1/data"}),
             "cluster.servers.db1.port: missing; the others must know where the adopted server listens",
+        ),
+        (
+            document({"minorUpgrade": "standbys"}, db2=REFUSED, db3=REFUSED),
+            f"cluster.minorUpgrade: none of the standbys would be restarted ({NOBODY}): remove it",
+        ),
+        (
+            document({"minorUpgrade": "all"}, db1=REFUSED, db2=REFUSED, db3=REFUSED),
+            f"cluster.minorUpgrade: none of the servers would be restarted ({NOBODY}): remove it",
         ),
         (document(db1={"applyDelay": "1h"}), "cluster.servers.db1.applyDelay: a primary replays nothing: leave it out"),
         (document(db3={"applyDelay": "1 hour"}), 'cluster.servers.db3.applyDelay: "1 hour" is not a time (write 1h)'),

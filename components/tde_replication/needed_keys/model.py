@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime
 
-from tde_replication.status.model import Fact
+from tde_replication.status.fact import Fact
 
 InVault = Literal["held", "deleted", "replaced", "gone", "not looked up", "unknown"]
 Use = Literal["in use", "set aside", "given"]

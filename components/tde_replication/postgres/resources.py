@@ -16,6 +16,7 @@ from tde_replication.postgres import (
     key_binding,
     key_provider,
     machine,
+    minor_upgrade,
     password,
     principal_key,
     replication_check,
@@ -239,6 +240,14 @@ class MachineProvider(Provider):
 
 class Machine(Managed, module="postgres", name="Machine"):
     provider = MachineProvider
+
+
+class MinorUpgradeProvider(Provider):
+    kind = minor_upgrade.MinorUpgrade
+
+
+class MinorUpgrade(Managed, module="postgres", name="MinorUpgrade"):
+    provider = MinorUpgradeProvider
 
 
 class AdoptionProvider(Provider):

@@ -83,6 +83,11 @@ HANDLING = {
         "mountStays",
         "others",
     },
+    "MinorUpgrade": {
+        "primary",
+        "servers",
+        "urn",
+    },
     "PrincipalKey": {
         "cipher",
         "dataDirectory",

@@ -39,6 +39,10 @@ WORDS = {
     ("HbaRule", "wrong"): ("PostgreSQL would reject the file: {found}", "that line must be corrected by hand"),
     ("HostFile", "contentMatches"): ("its content was changed", "it is written again"),
     ("KeyBinding", "key"): ("another key was set: {found}", "it is rotated back to {declared}"),
+    ("MinorUpgrade", "waiting"): (
+        "servers run with what was replaced on disk: {found}",
+        "they are restarted, standbys first",
+    ),
     ("PrincipalKey", "available"): ("the primary cannot use it: {found}", "it is proved once the cause is repaired"),
     ("Policy", "policy"): ("its rules were changed in Vault", "they are set as declared"),
     ("ReplicationCheck", "streaming"): ("whether it streams: {found}", "it is proved that it streams {declared}"),

@@ -5,14 +5,11 @@ None stands for what a server does not tell. Sizes are bytes, times are seconds.
 
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict
-from pydantic.alias_generators import to_camel
+from pydantic import AwareDatetime
+
+from tde_replication.status.fact import Fact
 
 Role = Literal["primary", "standby"]
-
-
-class Fact(BaseModel):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
 
 
 class Lag(Fact):
@@ -255,6 +252,8 @@ class Server(Fact):
     problem: str = ""
     """Why it is not running, or cannot be asked."""
     instance: Instance | None = None
+    replaced: str = ""
+    """What it runs with and packages have replaced on disk since; empty: nothing, or not known."""
     encryption: Encryption | None = None
     encryption_problem: str = ""
     """Why `encryption` is not known, or that this server does not encrypt."""

@@ -20,6 +20,7 @@ from tde_replication.parallel import parallel_map
 from tde_replication.postgres.pg_tde import DEFAULT_KEY, PROVIDERS, SERVER_KEY, PgTde
 from tde_replication.postgres.principal_key import keys_in_use
 from tde_replication.postgres.relations import of_database
+from tde_replication.postgres.replaced_programs import replaced
 from tde_replication.postgres.session import Session, server_session
 from tde_replication.postgres.tables import patterns
 from tde_replication.status.declared import Declared, DeclaredServer
@@ -80,12 +81,13 @@ def _server(declared: DeclaredServer, cluster: Declared) -> Server:
             return _silent(declared, *_not_running(host, data, running))
         with limited_session(host, data, f"server {declared.name}") as session:
             instance = _instance(session)
+            outdated = replaced(host, placement.binaries, data, session)
     except UserError as why:
         closed = isinstance(why, LoginFailed) and running and not running.ready
         return _silent(declared, "not accepting connections" if closed else "unknown", str(why))
     except ValidationError:
         return _silent(declared, "unknown", f"server {declared.name}: its answer is not as expected")
-    found = _silent(declared, "running", "").model_copy(update={"instance": instance})
+    found = _silent(declared, "running", "").model_copy(update={"instance": instance, "replaced": outdated})
     return _with_encryption(found, instance, host, data, cluster.cluster.database)
 
 

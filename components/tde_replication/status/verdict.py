@@ -82,6 +82,14 @@ def _server(server: Server, snapshot: Snapshot) -> Iterator[Finding]:
             f"its data are another cluster's (system identifier {instance.system_identifier}, and not {expected}): look what "
             "was put in its place",
         )
+    if server.replaced:
+        yield Finding(
+            Level.DEGRADED,
+            "replaced programs",
+            server.name,
+            f"{server.replaced}: restart it, standbys first; with minorUpgrade in the stack file, `make up` does",
+            "docs/updates.md",
+        )
     if instance.checksum_failures:
         yield Finding(
             Level.DEGRADED,

@@ -394,3 +394,14 @@ def test_a_whole_text_is_not_shown_among_other_values() -> None:
     assert brief("one line") == "one line"
     assert brief("one\ntwo\nthree") == "a text of 3 lines"
     assert brief(None) == "(none)"
+
+
+def test_of_a_text_that_changes_its_own_lines_are_shown() -> None:
+    """What a server's Vault policy allows from now on, and what no more."""
+    standby = 'path "tde/data/*" {\n  capabilities = ["read"]\n}\n'
+    primary = standby.replace('["read"]', '["create", "read"]') + 'path "sys/mounts/tde" {\n}\n'
+    assert brief(standby, primary) == 'a text of 3 lines with capabilities = ["read"]'
+    assert brief(primary, standby) == (
+        'a text of 5 lines with capabilities = ["create", "read"]; path "sys/mounts/tde" {'
+    )
+    assert brief("two\none", "one\ntwo") == "a text of 2 lines"

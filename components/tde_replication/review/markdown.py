@@ -141,13 +141,14 @@ def _summary(review: Review) -> str:
 def _change(change: Change) -> str:
     resource = prose(cut(change.resource))
     if change.what:
-        return f"- {resource}, {code(cut(change.what))}: {_value(change.found)} → {_value(change.declared)}"
+        found, declared = _value(change.found, change.declared), _value(change.declared, change.found)
+        return f"- {resource}, {code(cut(change.what))}: {found} → {declared}"
     before = f"{prose(cut(change.found, LONG))} → " if change.found else ""
     return f"- {resource}: {before}{prose(cut(change.declared, LONG))}"
 
 
-def _value(value: str | None) -> str:
-    return "(none)" if value is None else code(brief(value))
+def _value(value: str | None, other: str | None) -> str:
+    return "(none)" if value is None else code(brief(value, other))
 
 
 def _altered(one: Altered) -> list[str]:

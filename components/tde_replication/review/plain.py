@@ -102,13 +102,19 @@ def _change(change: Change) -> str:
     if not change.what:
         arrow = " → " if change.found else ""
         return f"{change.resource}: {change.found or ''}{arrow}{change.declared}"
-    return f"{change.resource}  {change.what}: {brief(change.found)} → {brief(change.declared)}"
+    found, declared = brief(change.found, change.declared), brief(change.declared, change.found)
+    return f"{change.resource}  {change.what}: {found} → {declared}"
 
 
-def brief(value: str | None) -> str:
-    """In a line among others; a whole text, as that of a Vault policy, is in the full diff."""
-    lines = (value or "").count("\n") + 1
-    return cut(value) if lines == 1 else f"a text of {lines} lines"
+def brief(value: str | None, other: str | None = None) -> str:
+    """In a line among others. Of a whole text, as that of a Vault policy, the lines that `other` has not; all of it is in the
+    full diff."""
+    lines = (value or "").splitlines()
+    if len(lines) <= 1:
+        return cut(value)
+    told = f"a text of {len(lines)} lines"
+    own = [line.strip() for line in lines if line not in (other or "").splitlines()]
+    return f"{told} with {cut('; '.join(own))}" if other and own else told
 
 
 def cut(value: str | None, width: int = WIDTH) -> str:

@@ -141,9 +141,9 @@ def measured(text: str) -> str:
 
 
 REVIEW = """\
-drift: interrupts db3 (standby, for about … s); loses nothing
+drift: changes without interruption
   db3  a new base backup of db1, … MiB, about … s at the … MiB/s of its last base backup; the old data is removed
-  db3  is stopped, and started again on its new data directory; until then nobody can connect
+  db3  is started on its new data directory; it does not run now
 changed behind Pulumi's back (found → after `up`):
   DataDirectory db3: it cannot follow: the WAL that it needs is gone → it is cloned again
   ReplicationCheck db3: whether it streams: no: nothing reads its slot → it is proved that it streams from its slot

@@ -43,13 +43,13 @@ GONE = "the WAL that it needs is gone"
 
 def orders() -> Review:
     stream = Stream("orders")
-    db1, db2, db3 = (server(name, running=True, settings={"max_connections": "100"}) for name in ("db1", "db2", "db3"))
+    db1, db2, db3 = (server(name, running=True, settings={"shared_buffers": "8GB"}) for name in ("db1", "db2", "db3"))
     role = {"passwordMatches": True, "attributes": ["LOGIN", "REPLICATION"]}
     stream.change("ReplicationRole", "replicator", role, {**role, "passwordMatches": False}, role)
-    wanted = {**db1, "settings": {"max_connections": "150"}}
-    stream.record(replace(restart_cost("db1", ["max_connections"], "allowed", 2.4), of="Server"))
+    wanted = {**db1, "settings": {"shared_buffers": "12GB"}}
+    stream.record(replace(restart_cost("db1", ["shared_buffers"], "allowed", 2.4), of="Server"))
     stream.change("Server", "db1", db1, db1, wanted).record(Cost(kind="reload", server="db2", of="Server"))
-    more = {**db2, "settings": {"max_connections": "100", "work_mem": "16MB"}}
+    more = {**db2, "settings": {"shared_buffers": "8GB", "work_mem": "16MB"}}
     stream.refresh("Server", "db2", db2, db2).plan("update", "Server", "db2", db2, more)
     for cost in CLONE.costs(CLONE.replace(follows=GONE)):
         stream.record(replace(cost, of="DataDirectory"))

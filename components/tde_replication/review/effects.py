@@ -50,6 +50,8 @@ def _of_steps(planned: Sequence[Step], servers: Servers) -> Iterator[Effect]:
         match step.type, step.operation:
             case "Server", "create":
                 yield Effect(server, "start", "is started" if step.recorded else "is new")
+            case "Server", "replace" if step.found and step.found.get("running") is False:
+                yield Effect(server, "start", "is started on its new data directory; it does not run now")
             case "Server", "replace":
                 yield Effect(
                     server,

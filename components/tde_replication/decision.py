@@ -8,7 +8,7 @@ from tde_replication import settings
 from tde_replication.cluster_plan import ClusterPlan
 from tde_replication.hosts.placement import Placement, PlacementContext
 from tde_replication.member import Files, Member, Standby
-from tde_replication.postgres.host_file import CA, PASSFILE, TOKEN
+from tde_replication.postgres.host_file import PASSFILE, ca_file, token_file
 from tde_replication.postgres.synchronous import Synchronous
 from tde_replication.postgres.upstream import Upstream
 from tde_replication.server_parameters import parameters, set_in_all
@@ -33,11 +33,11 @@ def decide(
     """`vault_address` is as `vault_of` makes it."""
     reason = why_not_encrypted(cluster, facts.placements.values())
     keys = facts.newest_key.names(cluster.key.rotate_after, facts.now)
-    name = context.cluster
+    name, provider = context.cluster, cluster.vault.provider
     members = _Members(
         cluster,
         facts.placements,
-        Files(f"{name}{TOKEN}", f"{name}{CA}" if vault_address.ca else None, f"{name}{PASSFILE}"),
+        Files(token_file(name, provider), ca_file(name, provider) if vault_address.ca else None, f"{name}{PASSFILE}"),
         _synchronous(cluster),
         encrypted=not reason,
     )

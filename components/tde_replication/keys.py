@@ -32,6 +32,7 @@ def key_vault(context: ClusterContext, password: Output[str]) -> KeyVault:
         names=plan.vault_names,
         keep=plan.mount_stays,
         protect=plan.cluster.protect,
+        encrypted=plan.in_force,
         named=context.named,
         password=password,
         opts=context.child(providers=[provider]),

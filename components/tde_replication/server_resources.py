@@ -83,23 +83,26 @@ def record(
     return Recorded(member, place, made)
 
 
-def vault_files(context: ClusterContext, recorded: Recorded, token: pulumi.Input[str]) -> list[Resource]:
-    """What pg_tde opens before it can talk to Vault: the server's own token, and the CA."""
-    plan, member = context.plan, recorded.member
+def vault_files(
+    context: ClusterContext, member: Member, before: Sequence[Resource], token: pulumi.Input[str]
+) -> list[Resource]:
+    """What pg_tde opens before it can talk to Vault: the server's own token, and the CA. They are named after the key provider:
+    another one has files of its own, beside the former ones."""
+    plan, provider = context.plan, context.cluster.vault.provider
 
     def file(kind: str, name: str, content: pulumi.Input[str], mode: str) -> Resource:
         return resources.HostFile(
             context.named(f"{member.name}-{kind}"),
-            context.child(depends_on=recorded.before, retain_on_delete=name not in member.removed_files),
+            context.child(depends_on=before, retain_on_delete=name not in member.removed_files),
             host=member.placement.address,
             path=member.placement.beside_data(name),
             content=content,
             mode=mode,
         )
 
-    made = [file("vault-token", plan.files.token, token, "0600")]
+    made = [file(f"{provider}-token", plan.files.token, token, "0600")]
     if plan.files.ca and plan.vault_address.ca:
-        made.append(file("vault-ca", plan.files.ca, Path(plan.vault_address.ca).read_text(), "0644"))
+        made.append(file(f"{provider}-ca", plan.files.ca, Path(plan.vault_address.ca).read_text(), "0644"))
     return made
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pulumi
 from pulumi import Output, Resource, ResourceOptions
 
 from tde_replication.cluster_context import ClusterContext, after, as_primary, urn_of_child
@@ -12,28 +11,59 @@ from tde_replication.keys import wal_encryption
 from tde_replication.member import Standby
 from tde_replication.postgres import resources
 from tde_replication.postgres.upstream import passfile
-from tde_replication.server_resources import Registered, data_directory, record, server, vault_files
+from tde_replication.server_resources import Recorded, Registered, data_directory, record, server, vault_files
+
+
+def recorded_standby(
+    context: ClusterContext, member: Standby, at: Place, inside: Mapping[str, Any], above: Registered
+) -> Recorded:
+    """`above`: what it streams from; `inside`: as resources in the primary know that."""
+    place = above.sender(context, inside)[0] if member.declared.upstream else dict(inside)
+    leaves = {"slot": member.slot, "others": place["others"], **as_primary(place)}
+    leaves["primary_goes"] = context.cluster.disposable and not above.member.adopted
+    return record(context, member, at, leaves, after=[above.server])
+
+
+def before_keys(
+    context: ClusterContext,
+    at: Mapping[str, Place],
+    inside: Mapping[str, Any],
+    primary: Registered,
+    tokens: Mapping[str, tuple[Resource, Output[str]]],
+) -> tuple[dict[str, Recorded], dict[str, list[Resource]]]:
+    """What each standby opens for pg_tde, by their names, and their records before that: before the primary gets a key provider
+    that names it, for they replay that.
+
+    One that streams from a standby has no record yet, because that one is cloned later: its record removes the files too.
+    """
+    records: dict[str, Recorded] = {}
+    files: dict[str, list[Resource]] = {}
+    for member in context.plan.standbys:
+        name, place = member.name, at[member.name]
+        before = list(place.resources)
+        if not member.declared.upstream:
+            records[name] = recorded_standby(context, member, place, inside, primary)
+            before = records[name].before
+        files[name] = vault_files(context, member, before, tokens[name][1])
+    return records, files
 
 
 def standby(
     context: ClusterContext,
     member: Standby,
-    at: Place,
+    recorded: Recorded,
     inside: Mapping[str, Any],
     on_primary: ResourceOptions,
     above: Registered,
     ready: Sequence[Resource],
-    token: pulumi.Input[str],
+    files: Sequence[Resource],
     password: Output[str],
 ) -> Registered:
     """Slot → base backup, token and passfile → server → check. `above`: what it streams from; `ready`: what the primary must
-    have first."""
+    have first; `files`: what it opens for pg_tde."""
     plan, placement, replication = context.plan, member.placement, context.cluster.replication
     declared = member.declared.upstream
     place, opts = above.sender(context, inside) if declared else (dict(inside), on_primary)
-    leaves = {"slot": member.slot, "others": place["others"], **as_primary(place)}
-    leaves["primary_goes"] = context.cluster.disposable and not above.member.adopted
-    recorded = record(context, member, at, leaves, after=[above.server])
     slot = resources.ReplicationSlot(
         context.named(f"{member.slot} on {declared}" if declared else member.slot),
         after(opts, recorded.record),
@@ -52,7 +82,6 @@ def standby(
         path=member.source.passfile,
         content=password.apply(lambda value: passfile(replication.role, value, plan.logins(member)).decode()),
     )
-    files = vault_files(context, recorded, token)
     encrypt_wal = context.cluster.wal_encryption and plan.in_force
     directory = data_directory(
         context,

@@ -215,6 +215,9 @@ CHANGES = [
             "PrincipalKey fourth": "replace",
             "KeyBinding server key": "update",
             "KeyProvider vault": "delete",
+            **{f"CleanupRecord {name}": "update" for name in ("db1", "db2", "db3")},
+            **{f"HostFile {name}-other-{kind}": "create" for name in ("db1", "db2", "db3") for kind in ("token", "ca")},
+            **{f"HostFile {name}-vault-{kind}": "delete" for name in ("db1", "db2", "db3") for kind in ("token", "ca")},
         },
     ),
     Change(

@@ -220,11 +220,29 @@ def test_order(place: Place, first: str, then: str) -> None:
 
 
 def test_standbys_do_not_wait_for_one_another(place: Place) -> None:
-    """But for their policies: a key is not rotated before all may open it."""
+    """But for what pg_tde opens there: a key is not rotated before all may open it."""
     made = place.build(place.cluster("db2", "db3"))
     for name, other in (("db2", "db3"), ("db3", "db2")):
         found = {label for label in made.before(f"ReplicationCheck {name}") if other in label}
-        assert found == {f"vault:index/policy:Policy {other}-policy"}
+        assert found == {
+            f"vault:index/policy:Policy {other}-policy",
+            f"Token {other}-token",
+            f"HostFile {other}-vault-token",
+            f"CleanupRecord {other}",
+        }
+
+
+def test_a_key_provider_comes_after_its_files_on_every_server(place: Place) -> None:
+    """Directly, as the engine needs it to delete the former one first."""
+    declared = _cascade(place).model_dump(by_alias=True)
+    made = place.build(settings.Cluster.model_validate({**declared, "vault": {"provider": "there"}}))
+    direct = set(made["KeyProvider there"].dependencies)
+    for name in ("db1", "db2", "db3"):
+        file = made[f"HostFile {name}-there-token"]
+        assert file.urn in direct
+        assert made[f"Token {name}-token"].urn in file.dependencies
+        assert str(file.inputs["path"]).endswith("/orders.there-token")
+    assert made["KeyProvider there"].inputs["tokenPath"] == "../orders.there-token"
 
 
 def test_the_base_backup_and_initdb_side_by_side_with_the_vault(place: Place) -> None:

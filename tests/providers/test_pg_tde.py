@@ -10,11 +10,13 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from pydantic import SecretStr
 
 from tde_replication import stack_file
 from tde_replication.errors import Conflict, NoDatabase, Unavailable, UserError
-from tde_replication.postgres import wal_encryption
+from tde_replication.postgres import host_file, wal_encryption
 from tde_replication.postgres.extension import Extension
+from tde_replication.postgres.host_file import HostFile
 from tde_replication.postgres.key_binding import KeyBinding
 from tde_replication.postgres.key_provider import KeyProvider
 from tde_replication.postgres.pg_tde import PgTde
@@ -686,6 +688,48 @@ def test_nothing_is_ever_set_on_a_standby(standby: Node, store: KeyStore) -> Non
     finally:
         store.equip(standby.host, standby.data, "standby")
     assert {file.name: file.read_bytes() for file in files.iterdir()} == before
+
+
+def test_a_move_waits_for_a_standby_that_could_not_open_the_key_of_the_other_provider(
+    bound: Node, standby: Node, store: KeyStore
+) -> None:
+    """It is asked to make it, which it may not: so it reads it, and no key is made or changed."""
+    for node, kind in ((bound, "primary"), (standby, "standby")):
+        node.host.write(node.data.parent / "orders.other-token", store.token(kind).encode(), mode=0o600)
+    there = provider(bound, store, provider="other", token_path="../orders.other-token")
+    there.create()
+    versions = store.versions("orders-key")
+    token = standby.data.parent / "orders.other-token"
+    good = standby.host.read(token) or b""
+    standby.host.write(token, b"of-nobody", mode=0o600)
+    place = {"standbys": [("local", str(standby.data))], "slots": [check(bound, standby).slot]}
+    declared = binding(bound, "server", "orders-key", provider="other", **place)
+    live = binding(bound, "server").read()
+    assert live
+    before = set_at(bound, "server")
+    with pytest.raises(UserError, match=f"the standby on {standby.data} cannot open its keys: "):
+        declared.update(live)
+    assert set_at(bound, "server") == before
+    standby.host.write(token, good, mode=0o600)
+    declared.update(live)
+    info = "SELECT key_name || ' ' || provider_name FROM pg_tde_server_key_info()"
+    assert standby.value(info) == "orders-key other"
+    assert store.versions("orders-key") == versions
+    live.replace(**place).update(declared)
+    replayed(bound, standby)
+    files = [
+        HostFile(host="local", path=str(node.data.parent / "orders.other-token"), content=SecretStr(""))
+        for node in (bound, standby)
+    ]
+    with pytest.MonkeyPatch.context() as soon:
+        soon.setattr(host_file, "REPLAY_DEADLINE", 0.1)
+        for file in files:
+            with pytest.raises(UserError, match=r"orders\.other-token stays: the server in .* key provider other, "):
+                file.delete()
+    there.delete()
+    for file in files:  # that of the standby waits until it has replayed that
+        file.delete()
+        assert file.read() is None
 
 
 def test_a_standby_of_a_primary_that_has_only_a_server_key(cluster: Servers, store: KeyStore) -> None:

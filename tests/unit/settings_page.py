@@ -75,14 +75,14 @@ COSTS = {
     "rejoin": "in place, reload: pg_hba rules and passfiles; then nothing until a former primary has WAL of its own",
     "servers": "only those that come (a base backup) or go; the others are not touched. By another name, a standby is a new one, "
     "with a dataDirectory and port of its own, and the former one goes",
-    "vault.mount": "refused on a running encrypted cluster: its keys are there",
+    "vault.mount": "of a running encrypted cluster: together with `vault.provider` alone",
     "vault.existing": "false → true: new policies and tokens; the former mount stays; refused where it is disposable. true → "
     "false: refused, for Vault has that mount",
     "vault.addressFromServers": "in place: the key provider's URL",
     "vault.network": "replacement of containers; their volumes stay",
     "vault.ca": "in place: the file on each server; refused where it is not that of the Vault",
     "vault.namespace": "refused on a running encrypted cluster: its keys are there",
-    "vault.provider": "in place: the new provider, the same key set by it, the former one forgotten",
+    "vault.provider": "in place: files of its own, and a rotation to a key of the new one; then the former one goes",
     "vault.tokenPeriod": "in place: new tokens and their files",
     "key.name": "in place: a rotation. Refused while a standby cannot open keys, and during a base backup",
     "key.rotateAfter": "nothing, until a key is older: then the next `up` rotates, as for another name. Without it, the last "

@@ -243,7 +243,7 @@ def test_what_is_no_vault_has_no_mount(servers: Any, content: bytes, monkeypatch
     monkeypatch.setenv("VAULT_TOKEN", TOKEN)
     vault = VaultAddress(servers(says(200, content)).address, None, None)
     assert not vault.made_for("tde-orders", "orders")
-    assert not vault.left_by_a_killed_run("tde-orders", "orders")
+    assert not vault.is_left("tde-orders", "orders", with_keys=False)
 
 
 def test_a_mount_that_cannot_be_looked_at_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,6 +251,6 @@ def test_a_mount_that_cannot_be_looked_at_is_told(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("VAULT_TOKEN", TOKEN)
     said: list[str] = []
     with unasked.told(said.append):
-        assert not VaultAddress("http://127.0.0.1:1", None, None).left_by_a_killed_run("tde-orders", "orders")
+        assert not VaultAddress("http://127.0.0.1:1", None, None).is_left("tde-orders", "orders", with_keys=False)
     [text] = said
-    assert text.endswith("Not checked: whether a killed `up` has left tde-orders")
+    assert text.endswith("Not checked: whether an earlier `up` has left tde-orders")

@@ -12,7 +12,8 @@ from typing import ClassVar, Literal, Self
 from tde_replication import hosts
 from tde_replication.errors import Conflict, NoDatabase, NoExtension, SqlError, Unavailable, UserError
 from tde_replication.postgres.key_provider import refuse_during_backup, refuse_on_standby
-from tde_replication.postgres.on_primary import OnPrimary
+from tde_replication.postgres.on_primary import OnPrimary, Place
+from tde_replication.postgres.opening import REPLAY_DEADLINE, delayed, expect_to_open
 from tde_replication.postgres.pg_tde import PgTde
 from tde_replication.postgres.principal_key import SCOPES, keys_in_use
 from tde_replication.postgres.replication_slot import others_streaming
@@ -20,6 +21,7 @@ from tde_replication.postgres.session import Session, server_session, session
 from tde_replication.progress import note
 from tde_replication.records import Cost
 from tde_replication.rotations import is_earlier
+from tde_replication.waiting import until
 
 
 class KeyBinding(OnPrimary):
@@ -61,7 +63,7 @@ class KeyBinding(OnPrimary):
             yield Cost(kind="rotation")
 
     def refusal(self, live: Self) -> str | None:
-        if not is_earlier(self.key, live.key):
+        if self.provider != live.provider or not is_earlier(self.key, live.key):
             return None
         return (
             f"{self.identity}: the server uses {live.key}, a later rotation of {self.key}, and Vault did not list it. "
@@ -95,32 +97,55 @@ class KeyBinding(OnPrimary):
             raise UserError(refusal)
         if lost := next((key.lost for key in keys_in_use(tde) if key.lost), None):
             raise UserError(f"{self.identity}: {lost}")
-        self._check_standbys(tde.server)
+        asked = self._check_standbys(tde.server)
         self._set(tde)
+        for place in asked:
+            self._expect_opened(*place)
 
-    def _check_standbys(self, server: Session) -> None:
-        for (host, data), slot in zip(self.standbys, self.slots, strict=True):
-            self._check_standby(server, host, PurePosixPath(data), slot)
+    def _check_standbys(self, server: Session) -> list[Place]:
+        """Those that answered: they run, and can open what is to be set."""
+        places = zip(self.standbys, self.slots, strict=True)
+        asked = [place for place, slot in places if self._check_standby(server, *place, slot)]
         if self.adopted and (others := others_streaming(server, self.slots)):
             raise UserError(
                 f"{self.identity}: standbys that this stack did not make stream from the server ({others}), and crash at a "
                 f"rotation to a key that they cannot open: nothing was changed. Stop them, or rotate by hand once they can "
                 f"open it"
             )
+        return asked
 
-    def _check_standby(self, primary: Session, host: str, data: PurePosixPath, slot: str) -> None:
+    def _check_standby(self, primary: Session, host: str, data: str, slot: str) -> bool:
         """A standby that cannot reach Vault would die of the rotation; one that is down opens the key when it starts."""
+        name = f"the standby on {data}"
         try:
             with server_session(
-                hosts.host(host), data, f"the standby on {data} cannot open its keys", self.database
+                hosts.host(host), PurePosixPath(data), f"{name} cannot open its keys", self.database
             ) as standby:
-                PgTde(standby).call(SCOPES[self.scope].verify)
+                tde = PgTde(standby)
+                tde.call(SCOPES[self.scope].verify)
+                expect_to_open(tde, self.provider, self.key, name)
+                return True
         except Unavailable as why:
             if primary.row("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active", [slot]):
                 raise UserError(
                     f"{self.identity}: the standby on {data} streams, and whether it can open its keys cannot be asked ({why}): "
                     "nothing was changed"
                 ) from None
+            return False
+
+    def _expect_opened(self, host: str, data: str) -> None:
+        """Its former key provider, with token and files, goes only when every standby that runs has the new key."""
+        purpose = f"{self.identity}: the standby on {data}"
+        with server_session(hosts.host(host), PurePosixPath(data), purpose, self.database) as standby:
+            tde, scope = PgTde(standby), SCOPES[self.scope]
+            if delayed(standby):
+                return
+            if not until(lambda: scope.bound(tde) == (self.key, self.provider), seconds=REPLAY_DEADLINE):
+                raise UserError(
+                    f"{purpose} has not replayed in {REPLAY_DEADLINE:g} s that {self.key} of provider {self.provider} is set. "
+                    "What it opened until now stays. Run `up` again when it has caught up"
+                )
+            tde.call(scope.verify)
 
     def _set(self, tde: PgTde) -> None:
         refuse_on_standby(tde.server, self.identity)

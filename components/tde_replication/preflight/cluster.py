@@ -8,6 +8,7 @@ from tde_replication.errors import UserError
 from tde_replication.hosts import facts
 from tde_replication.member import Member, Occupied
 from tde_replication.parallel import parallel_map
+from tde_replication.postgres.host_file import is_token_of
 from tde_replication.postgres.marker import marker
 from tde_replication.preflight.adoption import (
     adoption,
@@ -26,6 +27,7 @@ from tde_replication.preflight.keys import (
     notice_of_rotation,
     notices_of_cipher,
 )
+from tde_replication.preflight.moving import check_move
 from tde_replication.preflight.ports import of_adopted
 from tde_replication.preflight.rewind import check_rejoin
 from tde_replication.preflight.server import (
@@ -76,7 +78,7 @@ def _asked(plan: ClusterPlan, others: Mapping[Occupied, str], refusal: str | Non
     found += check_vault(address, plan.vault_names)
     if in_force:
         found += check_vault_from_servers(cluster, address.address)
-    token = primary.placement.beside_data(plan.files.token)
+    token = _token(plan)
     found += check_adoption(cluster, primary.placement, token, in_force=in_force) or check_keys(
         cluster, primary.placement, plan.vault_names, address.namespace or "", in_force=in_force
     )
@@ -93,6 +95,9 @@ def _asked(plan: ClusterPlan, others: Mapping[Occupied, str], refusal: str | Non
             mistakes, told_of_tables = check_tables(primary.placement, primary.declared, token, database, patterns)
             found += mistakes
             notices += told_of_tables
+        stays, told_of_move = check_move(plan)
+        found += stays
+        notices += told_of_move
         lost = lost or check_keys_in_use(cluster, primary.placement, plan.key)
     found += lost
     found += check_databases(cluster, primary.placement, in_force=in_force)
@@ -112,6 +117,17 @@ def _used_twice(plan: ClusterPlan, others: Mapping[Occupied, str]) -> list[str]:
         for one in member.occupies
         if one in others
     ]
+
+
+def _token(plan: ClusterPlan) -> str:
+    """Where the primary has a token of the stack's, also of a former key provider: an earlier `up` has put it there."""
+    there = plan.primary.placement
+    try:
+        names = hosts.host(there.address).listing(there.data.parent)
+    except UserError:
+        names = []
+    found = [name for name in names if name == plan.files.token or is_token_of(plan.name, name)]
+    return there.beside_data(plan.files.token if plan.files.token in found or not found else found[0])
 
 
 def _is_there(member: Member) -> bool:

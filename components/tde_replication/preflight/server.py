@@ -13,6 +13,7 @@ from tde_replication.hosts.placement import Placement
 from tde_replication.postgres.control import control_data
 from tde_replication.postgres.marker import MARKER, marker, why_not_ours
 from tde_replication.postgres.pg_tde import DATABASE_KEY, DEFAULT_KEY, PROVIDERS, SERVER_KEY, PgTde
+from tde_replication.postgres.providers_on_disk import providers
 from tde_replication.postgres.session import server_session
 from tde_replication.postgres.topology_server import SIGNAL
 from tde_replication.postgres.trial import refused_values
@@ -150,15 +151,15 @@ def check_keys(
 ) -> list[str]:
     """What the primary's keys have against the stack file: without them its data cannot be read. A mount that is renamed keeps
     its keys, but a standby that is down would look for them under the old name, and never start; in another namespace, `up`
-    would make new ones and remove the former mount."""
+    would make new ones and remove the former mount. By another key provider, it rotates to keys elsewhere."""
     host = hosts.host(primary.address)
     used, found = [], []
     try:
         with server_session(host, primary.data, "cluster.database", cluster.database) as server:
             tde = PgTde(server)
             query = sql.SQL(
-                "SELECT DISTINCT options->>'mountPath', trim('/' FROM coalesce(options->>'namespace', '')), key_name FROM {} "
-                "JOIN (SELECT provider_id, key_name FROM {} UNION SELECT provider_id, key_name FROM {} "
+                "SELECT DISTINCT name, options->>'mountPath', trim('/' FROM coalesce(options->>'namespace', '')), key_name "
+                "FROM {} JOIN (SELECT provider_id, key_name FROM {} UNION SELECT provider_id, key_name FROM {} "
                 "UNION SELECT provider_id, key_name FROM {}) AS used ON id = provider_id"
             ).format(*(tde.table(name) for name in (PROVIDERS, SERVER_KEY, DEFAULT_KEY, DATABASE_KEY)))
             used = server.rows(query)
@@ -170,19 +171,20 @@ def check_keys(
     if not in_force and (used or _has_keys(host, primary.data)):
         why = "the cluster is encrypted, and without pg_tde its tables can no longer be read"
         return [f"cluster.encryption: {why}: set it back. To have the data in clear, copy it into a new cluster"]
-    if others := sorted({key for *_, key in used if not names.covers(key)}):
+    of_declared = [tuple(place) for provider, *place in used if provider == cluster.vault.provider]
+    if others := sorted({key for *_, key in of_declared if not names.covers(key)}):
         found.append(
             f"cluster.key.former: the servers use {', '.join(map(_quoted, others))}, and on an existing mount they may open only "
             f'keys that are declared or named "{names.prefix}…": add {", ".join(others)} to the list'
         )
     declared = {"mount": names.mount, "namespace": namespace.strip("/")}
-    for places in sorted({tuple(place) for *place, _ in used}):
+    for places in sorted({(mount, namespace) for mount, namespace, _ in of_declared}):
         for (setting, wanted), there in zip(declared.items(), places, strict=True):
             if there != wanted:
                 found.append(
                     f"cluster.vault.{setting}: the keys of the running cluster are in {_quoted(there)} and stay there, and the "
-                    f"stack file says {_quoted(wanted)}: set it back; or, where it is the key provider that was changed by hand, "
-                    "change that back"
+                    f"stack file says {_quoted(wanted)}: set it back, or name another vault.provider too, and `up` rotates to a "
+                    "key there; or, where it is the key provider that was changed by hand, change that back"
                 )
     return found
 
@@ -195,6 +197,9 @@ def check_mount_exists(
     try:
         # One that is to be adopted may have keys of its own elsewhere.
         managed = not cluster.primary_server.adopt or host.status(PurePosixPath(token)) is not None
+        # Of another key provider, the keys are elsewhere.
+        known = [one for one in providers(host, data) if one.name == cluster.vault.provider]
+        managed = managed and any(one.option("mountPath").strip("/") == mount for one in known)
     except UserError as unknown:
         could_not_ask("whether the keys of the running cluster are still in Vault", unknown)
         return []

@@ -53,13 +53,13 @@ class VaultAddress:
         version = options.get("version") if isinstance(options, dict) else None
         return (found.get("type"), found.get("description"), version) == ("kv", description(name), "2")
 
-    def left_by_a_killed_run(self, mount: str, name: str) -> bool:
-        """Whether `mount` was made by the stack of that name and holds no key: a run that made it was killed before Pulumi's
-        state knew of it. Vault would refuse to make it again."""
+    def is_left(self, mount: str, name: str, *, with_keys: bool) -> bool:
+        """Whether `mount` was made by the stack of that name: Vault would refuse to make it again. One without keys is of a run
+        that was killed before Pulumi's state knew of it; one `with_keys`, the stack has kept when it moved to another."""
         try:
-            return self.made_for(mount, name) and set(self.names(mount)) <= {f"{CREDENTIALS}/"}
+            return self.made_for(mount, name) and (with_keys or set(self.names(mount)) <= {f"{CREDENTIALS}/"})
         except Unavailable as why:
-            could_not_ask(f"whether a killed `up` has left {mount}", why)
+            could_not_ask(f"whether an earlier `up` has left {mount}", why)
             return False
 
     def names(self, mount: str) -> list[str]:

@@ -33,6 +33,7 @@ class KeyVault(pulumi.ComponentResource):
         names: VaultNames,
         keep: bool,
         protect: bool,
+        encrypted: bool,
         password: Output[str],
         opts: ResourceOptions,
     ) -> None:
@@ -51,7 +52,9 @@ class KeyVault(pulumi.ComponentResource):
                     ResourceOptions(
                         retain_on_delete=keep,
                         protect=protect,
-                        import_=names.mount if address.left_by_a_killed_run(names.mount, names.name) else None,
+                        import_=names.mount if address.is_left(names.mount, names.name, with_keys=keep) else None,
+                        # Keys stay where they are: another mount is made beside it, and the former one goes last, if it goes.
+                        replace_on_changes=["path"] if encrypted else None,
                     ),
                 ),
             )
@@ -86,7 +89,8 @@ class KeyVault(pulumi.ComponentResource):
         Each server's policy is its own, and another primary only changes what the two policies say: Vault asks them at each
         request, so that tokens stay as they are.
         """
-        opts = ResourceOptions.merge(self._child, ResourceOptions(retain_on_delete=keep))
+        # pulumi-vault would delete a policy before another name's is made, and with it what running servers may open.
+        opts = ResourceOptions.merge(self._child, ResourceOptions(retain_on_delete=keep, delete_before_replace=False))
         policy = vault.Policy(
             self._named(f"{server}-policy"),
             name=self._names.policy(server),

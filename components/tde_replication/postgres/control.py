@@ -81,6 +81,8 @@ def look_into(host: Host, binaries: PurePosixPath, data: PurePosixPath) -> None:
     host.look(listings=[data, data / "pg_wal"], servers=[data], outputs=[control_command(binaries, data)])
 
 
+EACH = 'data=$1; shift; for name; do "$0" -D "$data" -C "$name" || exit; done'
+"""A script: the values of these parameters with which a server would start."""
 FOLLOWED = {
     "max_connections": "max_connections",
     "max_worker_processes": "max_worker_processes",
@@ -100,11 +102,10 @@ def too_low(host: Host, binaries: PurePosixPath, data: PurePosixPath) -> dict[st
         for name, value in re.findall(r"^(\w+) setting:\s+(\d{1,9})$", output, re.MULTILINE | re.ASCII)
         if name in FOLLOWED
     }
+    starts_with = host.output(["/bin/sh", "-c", EACH, str(binaries / "postgres"), str(data), *least]).split()
     try:
         return {
-            name: str(value)
-            for name, value in least.items()
-            if int(host.run([str(binaries / "postgres"), "-D", str(data), "-C", name], deadline=DEADLINE)) < value
+            name: str(value) for (name, value), now in zip(least.items(), starts_with, strict=True) if int(now) < value
         }
     except ValueError:
         raise UserError(

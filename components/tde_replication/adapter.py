@@ -31,6 +31,7 @@ from pydantic import ValidationError
 from tde_replication import console, credentials, records
 from tde_replication.errors import AccessDenied, AnotherCluster, Unavailable, UserError, escaped
 from tde_replication.hosts.facts import Facts, InDoubt
+from tde_replication.hosts.idle import IdleSessions
 from tde_replication.progress import reported_to
 from tde_replication.reconciler import Resource
 from tde_replication.unasked import could_not_ask, passed_to
@@ -45,6 +46,8 @@ Properties = dict[str, Any]
 
 FACTS = Facts()
 """What the reads of this process share."""
+SESSIONS = IdleSessions()
+"""What its changes use one after the other."""
 
 
 class Provider(ResourceProvider):
@@ -79,7 +82,7 @@ class Provider(ResourceProvider):
                 # Not in diff, which the engine calls to refresh too: it would keep `destroy` from ending.
                 live = self._known(olds)
                 declared = self._declared(olds, news, unknown)
-                with _told(live):
+                with _told(live), SESSIONS.used():
                     late = {name for name in self.kind.model_fields if _alias(self.kind, name) in unknown}
                     refusal = declared.refusal(live) or (declared.refusal_while_unknown(live, late) if late else None)
                 return CheckResult(news, [CheckFailure("", escaped(refusal))] if refusal else [])
@@ -121,7 +124,7 @@ class Provider(ResourceProvider):
 
     def create(self, props: Properties) -> CreateResult:
         declared = self._known(props)
-        with _told(declared), FACTS.change():
+        with _told(declared), FACTS.change(), SESSIONS.used():
             made = declared.create()
         return CreateResult(made.identity, _dump(made))
 
@@ -151,13 +154,13 @@ class Provider(ResourceProvider):
         old = self._known(olds)
         with _readable(self.kind):
             new = self._declared(olds, news, set())
-        with _told(new), FACTS.change():
+        with _told(new), FACTS.change(), SESSIONS.used():
             made = new.update(old) if new.changed(old) else new
         return UpdateResult(_dump(made))
 
     def delete(self, _id: str, props: Properties) -> None:
         last = self._known(props)
-        with _told(last), FACTS.change():
+        with _told(last), FACTS.change(), SESSIONS.used():
             thing = self._thing(last)
             try:
                 self.take_away(last)
@@ -240,7 +243,7 @@ def _plain(props: Mapping[str, Any]) -> Properties:
 
 def _tell_costs(declared: Resource, live: Resource | None) -> None:
     try:
-        with passed_to(console.record_unasked):
+        with passed_to(console.record_unasked), SESSIONS.used():
             costs = [declared.placed(cost) for cost in declared.costs(live)]
     except UserError:
         return  # what cannot be asked now is told of where it is read

@@ -6,6 +6,7 @@ startup options, which outrank all of these. With them, a name without a schema 
 """
 
 import os
+import select
 import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, LiteralString, TypeVar
@@ -109,6 +110,15 @@ class Connection(psycopg.Connection[TupleRow]):
     intake: Intake | None = None
     """Of the bridge that it goes over."""
     _began: float | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its server has not ended it: what comes over it while nothing is asked is the word of its end."""
+        if self.closed:
+            return False
+        ready = select.poll()
+        ready.register(self.fileno(), select.POLLIN)
+        return not ready.poll(0)
 
     def rows(self, query: Query, parameters: Sequence[Any] = ()) -> list[TupleRow]:
         """The rows of one statement; none where it returns none."""

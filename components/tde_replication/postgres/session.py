@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 
 from tde_replication.errors import AnotherCluster, LoginFailed, NoDatabase, SqlError, Unavailable, UserError
-from tde_replication.hosts import facts
+from tde_replication.hosts import facts, idle
 from tde_replication.hosts.base import Host
 from tde_replication.hosts.superuser import LOCK_SECONDS, STATEMENT_SECONDS, Connection, Query
 from tde_replication.postgres.resource import OnServer
@@ -165,8 +165,8 @@ def sentence(purpose: str, error: psycopg.Error) -> UserError:
 
 @contextmanager
 def server_session(host: Host, data: PurePosixPath, purpose: str, database: str | None = None) -> Iterator[Session]:
-    """A superuser's session on whatever server runs on `data`; without a `database`, in any. Reads share it, but for one in
-    `TEMPLATE`: nobody can make a database as long as somebody is there.
+    """A superuser's session on whatever server runs on `data`; without a `database`, in any. Reads share it, and what
+    changes something uses it again, but for one in `TEMPLATE`: nobody can make a database as long as somebody is there.
 
     Raises `NoDatabase` where the server has none of this name.
     """
@@ -179,7 +179,11 @@ def server_session(host: Host, data: PurePosixPath, purpose: str, database: str 
     def open_own() -> Connection:
         return open_by(lambda name: host.connect(data, name))
 
-    known = facts.current()
+    known, kept = facts.current(), idle.current()
+    if database != TEMPLATE and known is None and kept:
+        with kept.lent((host.address, data, database or MAINTENANCE[0]), open_own) as connection:
+            yield Session(connection, purpose, open_own)
+        return
     if known is None or database == TEMPLATE:
         with open_own() as connection:
             yield Session(connection, purpose, open_own)

@@ -1,6 +1,5 @@
 """A connection to one database that the reads of a refresh use one after the other (see `facts`)."""
 
-import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,12 +32,7 @@ class SharedConnection(Lasting):
         return not self._closed
 
     def _is_alive(self) -> bool:
-        """Whether its server has not ended it: what comes over it while nothing is asked is the word of its end."""
-        if self._closed or self.connection.closed:
-            return False
-        ready = select.poll()
-        ready.register(self.connection.fileno(), select.POLLIN)
-        return not ready.poll(0)
+        return not self._closed and self.connection.is_alive
 
     @contextmanager
     def lent(self, otherwise: Callable[[], Connection]) -> Iterator[Connection]:

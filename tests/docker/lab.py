@@ -19,7 +19,7 @@ from docker.errors import DockerException
 from bootstrap.vault_container import ContainerVault
 from tde_replication.hosts.account import service_account
 from tde_replication.hosts.docker.containers import HELPER
-from tde_replication.hosts.docker.machine import DIRECTORY, IMAGE
+from tde_replication.hosts.docker.found import DIRECTORY, IMAGE
 from tde_replication.waiting import until
 from tests.double.build import build
 from tests.openbao import OpenBao, thrown_away

@@ -1,5 +1,6 @@
 """What the reconcilers ask of a host, on a container that is made as a stack makes it."""
 
+import os
 import platform
 import secrets
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -25,6 +27,7 @@ from tde_replication.hosts.docker import (
     relay,
 )
 from tde_replication.hosts.docker.machine import DockerHost
+from tde_replication.hosts.worker import WORKERS
 from tests.docker.lab import ROOM, SLOW, helpers, server_container
 
 # Docker's SDK leaves a socket open that could not be connected.
@@ -239,6 +242,86 @@ def test_a_killed_caller_leaves_no_command_and_a_sound_server(
         assert row == ("postgres", True, "äö")
 
 
+def shells(daemon: docker.DockerClient, name: str) -> list[int]:
+    """Those that are kept in the container, by their process ids on this machine."""
+    found = daemon.containers.get(name).top()
+    at = found["Titles"].index("PID")
+    return [int(one[at]) for one in found["Processes"] if "read -r count marker" in str(one)]
+
+
+def test_all_scripts_share_one_shell(server: DockerHost, container: str, daemon: docker.DockerClient) -> None:
+    for number in range(20):
+        server.write(PLACE / f"file{number}", b"", mode=0o600)
+        server.remove(PLACE / f"file{number}")
+    assert len(shells(daemon, container)) == 1
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(server.listing, [DATA] * 8))
+    assert len(shells(daemon, container)) <= 4
+
+
+LISTED = """
+import signal, sys
+from pathlib import PurePosixPath
+from tde_replication.hosts.docker import DockerHost
+print(DockerHost(sys.argv[1]).listing(PurePosixPath(sys.argv[2])), flush=True)
+signal.pause() if sys.argv[3:] else None
+"""
+
+
+@pytest.mark.parametrize("more", [[], ["killed"]], ids=["ends", "is killed"])
+def test_no_shell_outlives_whoever_keeps_it(
+    server: DockerHost, container: str, daemon: docker.DockerClient, more: list[str]
+) -> None:
+    WORKERS.end()
+    eventually(lambda: not shells(daemon, container))
+    command = [sys.executable, "-c", LISTED, server.address, str(DATA), *more]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout
+        assert "PG_VERSION" in child.stdout.readline()
+        if more:
+            assert len(shells(daemon, container)) == 1
+            child.kill()
+    eventually(lambda: not shells(daemon, container))
+    assert server.postmaster(DATA), "it ends nothing else"
+
+
+def test_another_run_of_the_container_gets_another_shell(
+    server: DockerHost, container: str, daemon: docker.DockerClient
+) -> None:
+    assert server.listing(DATA)
+    daemon.containers.get(container).restart()
+    eventually(lambda: answers(server))
+    assert server.listing(DATA)
+    assert len(shells(daemon, container)) == 1
+    daemon.containers.get(container).kill("SIGKILL")
+    assert server.read(DATA / "PG_VERSION"), "by a helper"
+    server.start(PurePosixPath("/unused"), DATA)
+    eventually(lambda: answers(server))
+    assert server.listing(DATA)
+    assert len(shells(daemon, container)) == 1
+
+
+def test_a_shell_that_somebody_ended_is_replaced(
+    server: DockerHost, container: str, daemon: docker.DockerClient
+) -> None:
+    assert server.listing(DATA)
+    for pid in shells(daemon, container):
+        os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not shells(daemon, container))
+    assert server.listing(DATA)
+
+
+def test_its_files_are_at_hand_once_it_has_stopped(
+    server: DockerHost, container: str, daemon: docker.DockerClient
+) -> None:
+    with server.stopped_soon():
+        [helper] = helpers(daemon, container)
+        server.stop(PurePosixPath("/unused"), DATA, deadline=DEADLINE)
+        assert server.listing(DATA)
+        assert helpers(daemon, container) == [helper]
+        assert server.postmaster(DATA) is None
+
+
 def test_connections(server: DockerHost, container: str, daemon: docker.DockerClient) -> None:
     big = 10_000_000
     with server.connect(DATA, "postgres") as one, server.connect(DATA, "template1") as other:
@@ -308,12 +391,14 @@ def test_what_is_paused_meanwhile_ends_with_its_deadline(
     paused.unpause()
     eventually(lambda: "sleep 1234" not in processes(daemon, container))
 
+    send = attached_module.Attached.send
+
     def pause(attached: attached_module.Attached, data: bytes) -> None:
-        del attached, data
+        send(attached, data)
         eventually(lambda: "sleep 1234" in processes(daemon, container))
         paused.pause()
 
-    monkeypatch.setattr(docker_host, "TOLD", "")
+    assert server.listing(DATA), "its shell is there"
     monkeypatch.setattr(attached_module.Attached, "send", pause)
     with pytest.raises(Unavailable, match=r"container \S+ did not answer within 5 s"):
         server._execute("sleep 1234", deadline=5)

@@ -14,11 +14,12 @@ from docker.tls import TLSConfig
 from bootstrap.ports import free_ports
 from tde_replication.errors import CommandFailed, UserError
 from tde_replication.hosts.docker import daemon as docker_daemon
-from tde_replication.hosts.docker.attached import STDOUT, Attached
+from tde_replication.hosts.docker.attached import Attached
 from tde_replication.hosts.docker.containers import ACCOUNT
 from tde_replication.hosts.docker.daemon import daemon
 from tde_replication.hosts.docker.machine import DockerHost
 from tde_replication.hosts.docker.tls import upgraded
+from tde_replication.hosts.worker import STDOUT
 from tests.docker.lab import ROOM, CannotRunError, make_image, own_dockerd, server_container
 from tests.engine.certificates import Authority
 

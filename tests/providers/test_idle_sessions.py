@@ -34,9 +34,7 @@ def sessions(node: Node, monkeypatch: pytest.MonkeyPatch) -> Iterator[IdleSessio
     eventually(lambda: others(node) == [])
 
 
-def test_one_change_after_the_other_uses_it_and_it_ends_soon_after_the_last(
-    node: Node, sessions: IdleSessions
-) -> None:
+def test_one_change_after_the_other_uses_it_and_it_ends_soon_after_the_last(node: Node, sessions: IdleSessions) -> None:
     with sessions.used():
         first = pid(node)
         assert pid(node, "postgres") == first

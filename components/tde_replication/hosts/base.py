@@ -4,7 +4,8 @@ A command is an argument vector that runs as the account that owns the server, n
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal
@@ -182,6 +183,11 @@ class Host(ABC):
     @abstractmethod
     def start(self, binaries: PurePosixPath, data_directory: PurePosixPath) -> int:
         """Start the server, and return where its log stood; it may not answer yet, or may have died by then."""
+
+    @contextmanager
+    def stopped_soon(self) -> Iterator[None]:
+        """The server is about to be stopped: have the way ready by which its files are then read."""
+        yield
 
     @abstractmethod
     def log_since(self, data_directory: PurePosixPath, mark: int) -> str:

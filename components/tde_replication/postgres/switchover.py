@@ -140,7 +140,8 @@ class Switchover:
         self._prepare()
         began = time.monotonic()
         if self._standing == "primary":
-            began = self._stop_old()
+            with self.old.machine.stopped_soon():
+                began = self._stop_old()
         elif self._standing not in {"silent", "absent"}:
             self._fence()
             # Somebody may have started it since it was looked at.

@@ -1,5 +1,6 @@
 """A command inside a container, and its streams."""
 
+import select
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -7,26 +8,23 @@ from socket import SHUT_RDWR, SHUT_WR, socket
 from typing import Any, Self
 
 import docker
-from docker.errors import NotFound
+from docker.errors import APIError, NotFound
 
-from tde_replication.errors import UserError
+from tde_replication.errors import Unavailable, UserError
 from tde_replication.hosts import file_scripts as scripts
 from tde_replication.hosts.docker.tls import TlsStream, upgraded
 from tde_replication.waiting import Limit, until
 
-STDOUT, STDERR = 1, 2
-
-
 CUT = 10.0
-
-
 """Seconds that a command has to end after its own deadline."""
+TOLD = "read -r _ || exit\n"
+"""Begins a script that waits to be told to go: what it wrote before the answer to our request was read could be lost in the SDK's
+buffer."""
 
-# Waits to be told to go: what a command wrote before the answer to our request was read could be lost in the SDK's buffer.
-# Then takes out of the environment what nobody asked for ($1), and runs the rest.
+# Takes out of the environment what nobody asked for ($1), and runs the rest.
 SUPERVISE = (
-    """
-read -r _ || exit
+    TOLD
+    + """
 unset $1
 shift
 """
@@ -34,10 +32,15 @@ shift
 )
 
 
+class NotRunning(Unavailable):
+    """The container has ended, is gone, or is paused."""
+
+
 class Attached:
     """A command in a container with its three streams; closing it ends the command, and so does its `deadline`, in seconds.
 
-    Of a container that is paused meanwhile, dockerd says nothing more: no stream of it ends.
+    Raises `NotRunning` where no command can run there. Of a container that is paused meanwhile, dockerd says nothing more: no
+    stream of it ends.
     """
 
     def __init__(
@@ -52,11 +55,18 @@ class Attached:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._client = client
-        self._id = client.exec_create(
-            container, list(command), stdin=True, user=user, workdir=directory, environment=dict(environment or {})
-        )["Id"]
-        self._streams = Streams(_started(client, self._id))
+        variables = dict(environment or {})
+        try:
+            self._id = client.exec_create(
+                container, list(command), stdin=True, user=user, workdir=directory, environment=variables
+            )["Id"]
+            self._streams = Streams(_started(client, self._id))
+        except APIError as error:
+            if error.status_code not in {404, 409}:
+                raise
+            raise NotRunning(f"no command can run in container {container}: {error.explanation}") from None
         self.end_input = self._streams.end_input
+        self.cut = self._streams.cut
         self.frames = self._streams.frames
         self._limit = Limit(deadline, self._streams.cut) if deadline else None
 
@@ -72,6 +82,11 @@ class Attached:
         if self._limit:
             self._limit.__exit__()
         self._streams.close()
+
+    @property
+    def has_something(self) -> bool:
+        """Whether there is output to be read, or the end of it."""
+        return self._streams.has_something
 
     def send(self, data: bytes) -> None:
         with suppress(OSError):  # it has ended: how, its status says
@@ -126,6 +141,12 @@ class Streams:
     def end_input(self) -> None:
         with suppress(OSError):
             self._socket.shutdown(SHUT_WR)
+
+    @property
+    def has_something(self) -> bool:
+        ready = select.poll()
+        ready.register(self._socket.fileno(), select.POLLIN)
+        return bool(ready.poll(0))
 
     def cut(self) -> None:
         """End all streams here, whoever waits for them."""

@@ -20,11 +20,12 @@ from docker.errors import APIError
 
 from tde_replication.errors import LoginFailed, Unavailable, UserError
 from tde_replication.hosts.docker import relay
-from tde_replication.hosts.docker.attached import CUT, STDOUT, Attached
+from tde_replication.hosts.docker.attached import CUT, Attached
 from tde_replication.hosts.docker.containers import ACCOUNT
 from tde_replication.hosts.docker.daemon import daemon
 from tde_replication.hosts.file_scripts import ABSENT, SOCKET
 from tde_replication.hosts.superuser import Connection, Intake, superuser
+from tde_replication.hosts.worker import STDOUT
 
 RELAY = "/opt/tde-replication/relay"
 NO_RELAY = 46

@@ -1,8 +1,8 @@
 """A container to run commands in where the server's does not run.
 
-Everything goes through ``docker exec`` (0.06 s; so does Docker's own way for files), into the server's container or, while that
-is down, into a helper on the same volume, image and networks (0.5 s to start, so it is kept for a second). A container per
-command would cost 0.5 s for each of the some twenty that make a standby.
+Everything goes through ``docker exec`` (0.06 s; so does Docker's own way for files; small scripts share one, see `shell`), into
+the server's container or, while that is down, into a helper on the same volume, image and networks (0.5 s to start, so it is kept
+for a second). A container per command would cost 0.5 s for each of the some twenty that make a standby.
 """
 
 import secrets
@@ -15,8 +15,9 @@ import docker
 from docker.errors import APIError
 
 from tde_replication.errors import UserError
-from tde_replication.hosts.docker.attached import STDERR, STDOUT, Streams, attached_to
+from tde_replication.hosts.docker.attached import Streams, attached_to
 from tde_replication.hosts.docker.daemon import daemon, instant
+from tde_replication.hosts.worker import STDERR, STDOUT, WORKERS
 
 HELPER = "tde-replication.helper"
 IDLE = 1.0
@@ -95,6 +96,7 @@ class _Helper:
         self.container = made
 
     def stop(self) -> None:
+        WORKERS.forget(self.container)
         if self._streams:
             self._streams.close()
 

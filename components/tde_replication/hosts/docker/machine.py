@@ -4,10 +4,11 @@ pulumi-docker makes container, volume and network (`placement`); here they are w
 container is gone, the volume's labels say what it was made of, so that files can still be read and removed.
 """
 
+import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,47 +20,29 @@ from tde_replication.hosts import file_scripts as scripts
 from tde_replication.hosts.answer import Kept, Lines
 from tde_replication.hosts.base import Host, Postmaster
 from tde_replication.hosts.docker import bridge as docker_bridge
-from tde_replication.hosts.docker.attached import CUT, STDERR, STDOUT, SUPERVISE, Attached
-from tde_replication.hosts.docker.containers import ACCOUNT, ContainerSpec, helper
+from tde_replication.hosts.docker.attached import CUT, SUPERVISE, TOLD, Attached, NotRunning
+from tde_replication.hosts.docker.containers import ACCOUNT, helper
 from tde_replication.hosts.docker.daemon import daemon, instant
+from tde_replication.hosts.docker.found import Found, find
+from tde_replication.hosts.docker.shell import ContainerShell
 from tde_replication.hosts.files import DEADLINE, LOG_TAIL_BYTES, Ended, ScriptedHost
 from tde_replication.hosts.superuser import Connection
+from tde_replication.hosts.worker import STDERR, STDOUT, WORKERS
 from tde_replication.waiting import Limit, until
 
 SCHEME = "docker://"
-IMAGE, DIRECTORY = "tde-replication.image", "tde-replication.directory"
-"""Labels of a volume."""
 LOCKS_DEADLINE = 5.0
 """Seconds for a server to say that it listens; it may be told to say nothing."""
 LOCKED = (b"listening on Unix socket", b"redirecting log output", b"FATAL:", b"PANIC:")
 """What a server says when it has its lock files, or gives up."""
 LATE = 60.0
 """Seconds that a busy Docker may take to note a start."""
+KILLED = 128 + 9
+"""The status of a script whose shell was killed."""
 DEATHS = 5
 """How often a container may end under a file operation, before that is given up."""
-TOLD = "read -r _ || exit\n"
-"""Begins every script: it waits to be told to go, see SUPERVISE."""
 MAKING = {scripts.WRITE, scripts.REPLACE, scripts.MAKE_DIRECTORY}
 """What cannot be done where there is no container."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """The server's container, or what is left of it."""
-
-    place: ContainerSpec
-    exists: bool
-    running: bool
-    """Whether a command can run in it: not in one that is paused."""
-    started_at: float
-    """Seconds since the epoch, by the clock that the server sees. Docker notes it when the server may have run for a while."""
-    finished_at: float
-    """The end of its run before this one; 0 or less where there was none, or Docker missed it."""
-    paused: bool = False
-    restarting: bool = False
-    """Whether Docker waits before it starts it again."""
-    variables: tuple[str, ...] = ()
-    """The environment variables that the image sets."""
 
 
 class DockerHost(ScriptedHost):
@@ -72,44 +55,7 @@ class DockerHost(ScriptedHost):
         self.label = f"{self._name}: "
 
     def _find(self) -> Found | None:
-        """The container, or its volume alone; None where neither is there, and so no file."""
-        with daemon() as client:
-            try:
-                info = client.inspect_container(self._name)
-            except NotFound:
-                return self._find_volume(client)
-            mount = next((mount for mount in info["Mounts"] if mount.get("Name") == self._name), None)
-            if mount is None:
-                raise UserError(f"container {self._name} has no volume of its own name: this project did not make it")
-            first = info["HostConfig"]["NetworkMode"]
-            networks = (first, *(name for name in info["NetworkSettings"]["Networks"] if name != first))
-            place = ContainerSpec(self._name, info["Image"], self._name, mount["Destination"], networks)
-            state = info["State"]
-            running = state["Running"] and not state["Restarting"] and not state["Paused"]
-            variables = tuple(text.partition("=")[0] for text in info["Config"]["Env"] or [])
-            return Found(
-                place,
-                exists=True,
-                running=running,
-                paused=state["Paused"],
-                restarting=state["Restarting"],
-                started_at=instant(state["StartedAt"]),
-                finished_at=instant(state["FinishedAt"]),
-                variables=variables,
-            )
-
-    def _find_volume(self, client: Any) -> Found | None:
-        try:
-            labels = client.inspect_volume(self._name)["Labels"] or {}
-        except NotFound:
-            return None
-        try:
-            place = ContainerSpec(self._name, labels[IMAGE], self._name, labels[DIRECTORY], ("none",))
-        except KeyError:
-            raise UserError(
-                f"volume {self._name} does not have this project's labels: this project did not make it"
-            ) from None
-        return Found(place, exists=False, running=False, started_at=0, finished_at=0)
+        return find(self._name)
 
     def _existing(self) -> Found:
         found = self._find()
@@ -122,12 +68,8 @@ class DockerHost(ScriptedHost):
         """A command where the volume is: in the server's container, or in a helper."""
         with daemon() as client:
             if found.running:
-                try:
-                    attached = Attached(client, self._name, command, user=ACCOUNT, **options)
-                except APIError as error:
-                    if error.status_code not in {404, 409}:  # it is not running: it stopped just now
-                        raise
-                else:
+                with suppress(NotRunning):  # it stopped just now
+                    attached = Attached(client, found.container, command, user=ACCOUNT, **options)
                     with attached:
                         yield attached
                         return
@@ -175,27 +117,57 @@ class DockerHost(ScriptedHost):
         return bytes(output).decode(errors="replace")
 
     def _execute(self, script: str, *arguments: str, content: bytes = b"", deadline: float = DEADLINE) -> Ended:
-        command = ["/bin/sh", "-c", f"{TOLD}{script}", "files", *arguments]
         for _ in range(DEATHS):
             found = self._existing() if script in MAKING else self._find()
             if found is None:
                 return Ended(scripts.ABSENT, b"", "")
-            output: defaultdict[int, Kept] = defaultdict(lambda: Kept(f"container {self._name}"))
-            with self._attached(found, command, deadline=deadline) as attached:
-                attached.send(b"\n" + content)
-                attached.end_input()
-                for stream, data in attached.frames():
-                    output[stream].add(data)
-                try:
-                    status = attached.status()
-                except TimeoutError:
-                    raise Unavailable(f"container {self._name} did not answer within {deadline:g} s") from None
-            if status in scripts.ANSWERS or not found.running or self._find() == found:
+            try:
+                if content:
+                    ended = self._alone(found, script, *arguments, content=content, deadline=deadline)
+                else:
+                    ended = self._in_shell(found, f"set -- {shlex.join(arguments)}\n{script}", deadline)
+            except TimeoutError:
+                raise Unavailable(f"container {self._name} did not answer within {deadline:g} s") from None
+            if ended.status in scripts.ANSWERS or not found.running or self._find() == found:
                 break  # else the server's container ended under it
-        errors = bytes(output[STDERR]).decode(errors="replace")
-        return Ended(
-            status, bytes(output[STDOUT]), errors or (f"its container ended (status {status})" if status else "")
-        )
+        missing = f"its container ended (status {ended.status})" if ended.status else ""
+        return replace(ended, errors=ended.errors or missing)
+
+    def _in_shell(self, found: Found, text: str, deadline: float) -> Ended:
+        """In one that is kept. Raises `TimeoutError`."""
+        try:
+            if found.running:
+                with suppress(NotRunning):  # it stopped just now
+                    return WORKERS.ask(
+                        found.container, found.run, lambda: ContainerShell(found.container), text, deadline
+                    )
+            with helper(found.place, ACCOUNT) as container:
+                return WORKERS.ask(container, "", lambda: ContainerShell(container), text, deadline)
+        except EOFError:
+            return Ended(KILLED, b"", "")
+
+    def _alone(self, found: Found, script: str, *arguments: str, content: bytes, deadline: float) -> Ended:
+        """In a shell of its own: no content can be taken for commands. Raises `TimeoutError`."""
+        command = ["/bin/sh", "-c", f"{TOLD}{script}", "files", *arguments]
+        output: defaultdict[int, Kept] = defaultdict(lambda: Kept(f"container {self._name}"))
+        with self._attached(found, command, deadline=deadline) as attached:
+            attached.send(b"\n" + content)
+            attached.end_input()
+            for stream, data in attached.frames():
+                output[stream].add(data)
+            status = attached.status()
+        return Ended(status, bytes(output[STDOUT]), bytes(output[STDERR]).decode(errors="replace"))
+
+    @contextmanager
+    def stopped_soon(self) -> Iterator[None]:
+        found = self._find()
+        if found is None:
+            yield
+            return
+        with helper(found.place, ACCOUNT):
+            with suppress(TimeoutError):
+                self._in_shell(replace(found, running=False), "true", DEADLINE)
+            yield
 
     def start(self, binaries: PurePosixPath, data_directory: PurePosixPath) -> int:
         del binaries, data_directory  # the container's command names them

@@ -10,7 +10,7 @@ import pulumi_docker as docker
 from pulumi import ResourceOptions
 
 from tde_replication.hosts.docker.containers import ACCOUNT
-from tde_replication.hosts.docker.machine import DIRECTORY, IMAGE
+from tde_replication.hosts.docker.found import DIRECTORY, IMAGE
 from tde_replication.hosts.docker.placement import PORT, SOCKETS, STACK, ContainerPlacement
 from tde_replication.hosts.placement import Placement, PlacementContext
 from tde_replication.hosts.registration import Place

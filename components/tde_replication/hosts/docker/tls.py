@@ -57,6 +57,9 @@ class TlsStream:
     def settimeout(self, seconds: float | None) -> None:
         self._raw.settimeout(seconds)
 
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
     def sendall(self, data: bytes) -> None:
         with self._sending:
             with self._layer:

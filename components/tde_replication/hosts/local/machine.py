@@ -27,7 +27,7 @@ from tde_replication.hosts.base import LOG, Postmaster
 from tde_replication.hosts.files import DEADLINE, LOG_TAIL_BYTES, Ended, ScriptedHost
 from tde_replication.hosts.local import scripts as local_scripts
 from tde_replication.hosts.superuser import Connection, superuser
-from tde_replication.hosts.worker import WORKERS, run_to_its_end
+from tde_replication.hosts.worker import WORKERS, LocalWorker, run_to_its_end
 from tde_replication.waiting import Limit
 
 SOCKET_BYTES = 107
@@ -53,7 +53,8 @@ class LocalHost(ScriptedHost):
             if content or deadline > DEADLINE:
                 return self._alone(script, *arguments, content=content, deadline=deadline)
             text = f"set -- {shlex.join(arguments)}\n{script}"
-            return WORKERS.ask(self._account.command([]), ENVIRONMENT, text, deadline)
+            command = self._account.command([])
+            return WORKERS.ask(shlex.join(command), "", lambda: LocalWorker(command, ENVIRONMENT), text, deadline)
         except TimeoutError:
             raise Unavailable(f"this machine did not answer {self.account} within {deadline:g} s") from None
         except EOFError:

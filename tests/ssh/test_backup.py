@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tde_replication.hosts.ssh.machine import SshHost
+from tde_replication.postgres.marker import MARKER
 from tde_replication.waiting import until
 from tests.docker.lab import Contained, OwnVault
 from tests.engine.workspace import ROOT, Workspace
@@ -29,6 +30,7 @@ checksum-page=n
 """
 ARCHIVE = {"pgbackrest": {"stanza": "orders"}}
 NAMES = ("db1", "db2")
+SEGMENTS = range(4)
 
 
 class Cluster:
@@ -63,11 +65,28 @@ class Cluster:
 
     def sql(self, name: str, query: str) -> list[tuple[Any, ...]]:
         with self.host(name).connect(self.data(name), "postgres") as connection:
-            return connection.execute(query.encode()).fetchall()
+            cursor = connection.execute(query.encode())
+            return cursor.fetchall() if cursor.description else []
 
     def archived(self, name: str) -> int:
         [[count]] = self.sql(name, "SELECT archived_count FROM pg_stat_archiver")
         return int(count)
+
+    def falls_behind(self, name: str) -> None:
+        """Stop a standby, and have the primary write, archive and remove WAL that it needs, with its slot."""
+        self.host(name).stop(PurePosixPath(DOUBLE), self.data(name), deadline=60)
+        primary = self.machines["db1"]
+        primary.root("touch /tmp/began")
+        self.sql("db1", "CREATE TABLE IF NOT EXISTS public.written (n int)")
+        self.sql("db1", f"SELECT pg_drop_replication_slot('tde_{name}')")
+        [[first]] = self.sql("db1", "SELECT pg_walfile_name(pg_current_wal_lsn())")
+        before = self.archived("db1")
+        for number in SEGMENTS:
+            self.sql("db1", f"INSERT INTO public.written VALUES ({number})")
+            self.sql("db1", "SELECT pg_switch_wal()")
+        assert until(lambda: self.archived("db1") >= before + len(SEGMENTS), seconds=60)
+        self.sql("db1", "CHECKPOINT")
+        assert first not in primary.root(f"ls {self.data('db1')}/pg_wal")
 
     def info(self, name: str = "db1") -> dict[str, Any]:
         said = self.by_dba(name, "--stanza=orders info --output=json")
@@ -126,17 +145,8 @@ def test_a_cluster_archives_whoever_is_the_primary_and_backups_outlive_it(cluste
     workspace.unchanged()
     cluster.by_dba("db1", "--stanza=orders backup")
 
-    # After a switchover the new primary archives, and the former one does not.
-    cluster.write(primary="db2")
-    plan = workspace.preview().plan
-    assert "Stanza orders" not in plan
-    workspace.up_well()
-    workspace.unchanged()
-    former, own = cluster.archived("db1"), cluster.archived("db2")
-    cluster.sql("db2", "SELECT pg_switch_wal()")
-    assert until(lambda: cluster.archived("db2") > own, seconds=30)
-    assert cluster.archived("db1") == former
-    cluster.by_dba("db2", "--stanza=orders check")
+    fed_from_the_archive(cluster)
+    archived_by_the_next_primary(cluster)
 
     # And back: without an archive, and the stack without a trace but for its backups.
     cluster.write(primary="db2", archive=None)
@@ -158,3 +168,34 @@ def test_a_cluster_archives_whoever_is_the_primary_and_backups_outlive_it(cluste
     assert f"stanza orders is of another cluster (system identifier {found['db'][0]['system-id']})" in refused.text
     done = workspace.destroy()
     assert done.code == 0, done.errors or done.text
+
+
+def fed_from_the_archive(cluster: Cluster) -> None:
+    """A standby that was away for too long finds in the archive what the primary has no more: it is not cloned again."""
+    workspace = cluster.workspace
+    cluster.falls_behind("db2")
+    made = cluster.host("db2").read(cluster.data("db2") / MARKER)
+    assert workspace.preview().plan == {
+        "ReplicationSlot tde_db2": "create",
+        "Server db2": "update",
+        "ReplicationCheck db2": "update",
+    }
+    workspace.up_well()
+    workspace.unchanged()
+    assert cluster.host("db2").read(cluster.data("db2") / MARKER) == made
+    assert cluster.sql("db2", "SELECT count(*) FROM public.written") == [(len(SEGMENTS),)]
+
+
+def archived_by_the_next_primary(cluster: Cluster) -> None:
+    """And not by the former one."""
+    workspace = cluster.workspace
+    cluster.write(primary="db2")
+    plan = workspace.preview().plan
+    assert "Stanza orders" not in plan
+    workspace.up_well()
+    workspace.unchanged()
+    former, own = cluster.archived("db1"), cluster.archived("db2")
+    cluster.sql("db2", "SELECT pg_switch_wal()")
+    assert until(lambda: cluster.archived("db2") > own, seconds=30)
+    assert cluster.archived("db1") == former
+    cluster.by_dba("db2", "--stanza=orders check")

@@ -9,6 +9,7 @@ from psycopg.conninfo import make_conninfo
 
 from tde_replication import hosts
 from tde_replication.errors import CommandFailed, Unavailable, UserError
+from tde_replication.postgres.archived import Archived
 from tde_replication.postgres.cipher import OLDEST
 from tde_replication.postgres.control import ControlData
 from tde_replication.postgres.copying import Copy, amount
@@ -175,8 +176,9 @@ class ClonedDirectory(DataDirectory):
             return None
 
     def _as_clone(self, control: ControlData) -> Clone:
+        archived = Archived(self.machine, self.stanza, control.segment_size) if self.stanza else None
         was_primary = self.demoted and control.left_recovery
-        return Clone(self.machine, self.path, control, self.slot, self.primary, self._sender, was_primary)
+        return Clone(self.machine, self.path, control, self.slot, self.primary, self._sender, archived, was_primary)
 
     def fork(self) -> str:
         """Where it has left the way of its primary, where it has WAL of its own since: "0/5000148 of timeline 1"; else empty.

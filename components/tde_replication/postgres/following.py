@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import PurePosixPath
 
 from tde_replication.hosts.base import Host
+from tde_replication.postgres.archived import Archived
 from tde_replication.postgres.control import ControlData, position
 from tde_replication.postgres.replication_slot import SLOTS
 from tde_replication.postgres.session import Session, server_session
@@ -31,6 +32,8 @@ class Clone:
     primary: Callable[[], AbstractContextManager[Session]]
     sender: Callable[[], AbstractContextManager[Session]]
     """The server that it streams from: the primary, or another standby."""
+    archived: Archived | None = None
+    """What is archived of the primary's WAL, as the standby finds it; None: it looks into no archive."""
     demoted: bool = False
     """Whether it was the primary itself: the last record that it wrote begins where its control file says that it ends."""
 
@@ -49,15 +52,19 @@ class Clone:
         with self.sender() as sender:
             slots = {name: reason for name, _, _, reason in sender.known(SLOTS)}
             [[oldest]] = sender.known(OLDEST_WAL)
-        if slots.get(self.slot) == "wal_removed":
+        lost = slots.get(self.slot) == "wal_removed"
+        if lost and not self.archived:
             return WAL_GONE
         reached, needed = self._place()
         with self.primary() as primary:
             # Also of one that streams: from the beginning of a WAL file, which the primary has, though not to where it has it.
             if astray := self._astray(reached, self._timeline(), primary):
                 return astray
+            last = self._last_files(primary) if self.archived else {}
         # Also where its slot looks well: a new slot does not bring back WAL that was removed before it was made.
-        gone = needed is not None and needed < self.control.segment(f"{self.control.timeline:08X}{oldest}")
+        kept = self.control.segment(f"{self.control.timeline:08X}{oldest}")
+        first = self.control.segment(self.control.redo_wal_file) if lost and needed is None else needed
+        gone = first is not None and first < kept and not (self.archived and self.archived.has(first, kept, last))
         return WAL_GONE if gone else None
 
     def _astray(self, reached: str, mine: int, primary: Session) -> str | None:
@@ -78,6 +85,17 @@ class Clone:
         if position(reached) + self.demoted > position(end):
             return beyond(reached, mine, end)
         return None
+
+    def _last_files(self, primary: Session) -> dict[int, int]:
+        """The number of the last WAL file of each timeline that the primary has come by."""
+        now = primary.value(
+            "SELECT left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) WHERE NOT pg_is_in_recovery()"
+        )
+        if now is None:
+            return {}
+        current = int(now, 16)
+        ends = {**history(primary, current), current: NOWHERE}
+        return {timeline: position(end) // self.control.segment_size for timeline, end in ends.items()}
 
     def fork(self) -> str:
         """Where its timeline ends on the primary, which has gone on to a later one; empty where it has not."""
@@ -122,8 +140,13 @@ def beyond(reached: str, timeline: int, end: str) -> str:
     return f"{ASTRAY}{reached} of timeline {timeline}, which ends at {end} on the primary"
 
 
+def history(primary: Session, current: int) -> dict[int, str]:
+    """Where each earlier timeline of the primary ends, as far as it says."""
+    text = primary.value("SELECT pg_read_file('pg_wal/' || %s, true)", [f"{current:08X}.history"])
+    lines = (line.split() for line in (text or "").splitlines())
+    return {int(line[0]): line[1] for line in lines if len(line) > 1 and line[0].isdecimal()}
+
+
 def end_of(primary: Session, timeline: int, current: int) -> str:
     """Where an earlier timeline of the primary ends."""
-    history = primary.value("SELECT pg_read_file('pg_wal/' || %s, true)", [f"{current:08X}.history"])
-    ends = {line.split()[0]: line.split()[1] for line in (history or "").splitlines() if len(line.split()) > 1}
-    return str(ends.get(str(timeline), NOWHERE))  # where it does not say, the standby finds out for itself
+    return history(primary, current).get(timeline, NOWHERE)  # where it does not say, the standby finds out for itself

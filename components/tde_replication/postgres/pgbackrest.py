@@ -53,6 +53,19 @@ class Cluster(_Said):
     version: str = ""
 
 
+class Reference(_Said):
+    """To one of them."""
+
+    id: int
+    repository: int = Field(1, alias="repo-key")
+
+
+class Archive(_Said):
+    id: str
+    """The name of its directory: "18-1"."""
+    database: Reference
+
+
 class Times(_Said):
     start: int
     stop: int
@@ -78,6 +91,7 @@ class Stanza(_Said):
     status: Status
     repositories: list[Repository] = Field(default=[], alias="repo")
     clusters: list[Cluster] = Field(default=[], alias="db")
+    archives: list[Archive] = Field(default=[], alias="archive")
     backups: list[Backup] = Field(default=[], alias="backup")
 
     @property
@@ -110,6 +124,12 @@ def stanza(machine: Host, name: str) -> Stanza:
     except (ValidationError, ValueError):
         raise Unavailable(f"pgBackRest's account of stanza {name} is not as expected") from None
     return found
+
+
+def listing(machine: Host, name: str, repository: int, path: str) -> list[str]:
+    """The names in a directory of a repository; none where it is not there. Raises `CommandFailed`."""
+    where = [f"--repo={repository}", path]
+    return machine.output(_telling(f"--stanza={name}", *QUIET, "repo-ls", *where)).splitlines()
 
 
 def _json(said: str) -> list[object]:

@@ -141,14 +141,19 @@ class ReplicationCheck(OnServer):
                     last, since = replayed, time.monotonic()
                 if time.monotonic() - since > REPLAY_DEADLINE:
                     return False
-                progress(f"{self._purpose} replays its local WAL before it streams")
+                progress(
+                    f"{self._purpose} replays WAL (its own, or the archive's) before it streams, to {replayed} by now"
+                )
         except Unavailable:
             return False  # it went meanwhile
         return self._streams(sender)
 
     def _wal_gone(self, sender: Session) -> bool:
-        """Whether what it asks for next is older than all WAL that is there, as on an upstream that was cloned again."""
+        """Whether what it asks for next is older than all WAL that is there, as on an upstream that was cloned again. Where it
+        looks into an archive, it may get that there."""
         with session(self, self._purpose) as standby:
+            if standby.value("SELECT current_setting('restore_command')"):
+                return False
             asked = standby.value("SELECT pg_last_wal_receive_lsn()::text")
         if asked is None:  # it has yet to replay what it has itself
             return False

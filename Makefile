@@ -11,11 +11,11 @@ LOCK := $(WITH_TOOLS) uv pip compile --quiet --upgrade --universal --python-vers
 	--custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help up preview status report keys drift destroy reap vault bench check test test-unit soak lock audit clean
+.PHONY: help up preview status report restore-drill keys drift destroy reap vault bench check test test-unit soak lock audit clean
 
 help: ## show this help
 	@echo "make TARGET [STACK=local] [PYTHON=python3]"
-	@sed -n 's/^\([a-z-]*\): ## /\1\t/p' $(MAKEFILE_LIST) | while IFS="	" read -r target what; do printf '  %-10s %s\n' "$$target" "$$what"; done
+	@sed -n 's/^\([a-z-]*\): ## /\1\t/p' $(MAKEFILE_LIST) | while IFS="	" read -r target what; do printf '  %-13s %s\n' "$$target" "$$what"; done
 	@echo "For pulumi by hand: . ./env.sh"
 
 up: ## from nothing to a primary and a streaming standby; run again, it repairs, or does nothing; with REVIEWED=, only the plan of that digest
@@ -32,6 +32,9 @@ report: ## write how the cluster is now as an HTML page for others: PAGE=report-
 
 keys: ## list which principal keys open which data, data set aside too, and whether Vault has them; BACKUPS="base.tar …" looks at these too
 	@$(BOOTSTRAP) run python -m tde_replication.needed_keys $(ARGS) $(BACKUPS)
+
+restore-drill: ## restore the newest backup on one of the servers, read all of it, and remove it; ends with 1 if that failed
+	@$(BOOTSTRAP) run python -m tde_replication.restore_drill $(ARGS)
 
 drift: ## show whether anything was changed behind Pulumi's back; ends with 7 if so, with 8 if not everything could be checked
 	@$(BOOTSTRAP) drift

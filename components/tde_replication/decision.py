@@ -9,6 +9,7 @@ from tde_replication.cluster_plan import ClusterPlan
 from tde_replication.hosts.placement import Placement, PlacementContext
 from tde_replication.member import Files, Member, Standby
 from tde_replication.postgres.host_file import PASSFILE, ca_file, token_file
+from tde_replication.postgres.restore import note_name
 from tde_replication.postgres.synchronous import Synchronous
 from tde_replication.postgres.upstream import Upstream
 from tde_replication.server_parameters import parameters, set_in_all
@@ -37,7 +38,12 @@ def decide(
     members = _Members(
         cluster,
         facts.placements,
-        Files(token_file(name, provider), ca_file(name, provider) if vault_address.ca else None, f"{name}{PASSFILE}"),
+        Files(
+            token_file(name, provider),
+            ca_file(name, provider) if vault_address.ca else None,
+            f"{name}{PASSFILE}",
+            note_name(name),
+        ),
         _synchronous(cluster),
         encrypted=not reason,
     )
@@ -104,7 +110,8 @@ class _Members:
     def _removed(self, server: settings.Server, names: tuple[str, ...]) -> tuple[str, ...]:
         """An adopted server with pg_tde goes on after the stack, and could not start without what it opens."""
         kept = self.files.of_vault if server.adopt and self.encrypted else ()
-        return tuple(one for one in names if one not in kept)
+        noted = (self.files.drill,) if self.cluster.archive else ()
+        return (*(one for one in names if one not in kept), *noted)
 
     def _reached(self, standby: settings.Server, sender: settings.Server) -> Upstream:
         """How `standby` reaches `sender`."""

@@ -26,6 +26,8 @@ class Files:
     token: str
     ca: str | None
     passfile: str
+    drill: str
+    """Where the last restore drill is noted."""
 
     @property
     def of_vault(self) -> tuple[str, ...]:

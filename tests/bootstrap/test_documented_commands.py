@@ -4,7 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from bootstrap.project import HERE
 from tde_replication import reap
 from tde_replication.needed_keys import __main__ as needed_keys
 from tde_replication.report import __main__ as report
+from tde_replication.restore_drill import __main__ as restore_drill
 from tde_replication.review import __main__ as review
 from tde_replication.status import __main__ as status
 from tests.bootstrap import clone as clones
@@ -30,6 +31,15 @@ FILES = {
 """What installs something, and the file that it needs."""
 NAMED = {"pip list", "python -m pulumi.dynamic", "pulumi", "make", "sh", "tool", "psql"}
 """Not for a reader to type."""
+TAKES: dict[str, Callable[[list[str]], object]] = {
+    "benchmarks": benchmarks.options,
+    "tde_replication.needed_keys": needed_keys.options,
+    "tde_replication.reap": reap.options,
+    "tde_replication.report": report.options,
+    "tde_replication.restore_drill": restore_drill.options,
+    "tde_replication.review": review.options,
+}
+"""By module, what reads its arguments."""
 
 
 def blocks(page: Path) -> list[str]:
@@ -109,16 +119,8 @@ def test_a_module_takes_its_arguments(command: str) -> None:
         return
     _, option, module, *rest = shlex.split(command)
     assert option == "-m"
-    if module == "benchmarks":
-        benchmarks.options(rest)
-    elif module == "tde_replication.review":
-        review.options(rest)
-    elif module == "tde_replication.report":
-        report.options(rest)
-    elif module == "tde_replication.needed_keys":
-        needed_keys.options(rest)
-    elif module == "tde_replication.reap":
-        reap.options(rest)
+    if module in TAKES:
+        TAKES[module](rest)
     elif module == "tde_replication.status":
         status.options(rest[: rest.index(">")] if ">" in rest else rest)
     elif module == "bootstrap" and "…" not in rest:

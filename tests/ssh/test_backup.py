@@ -4,7 +4,10 @@ The servers have the contract double of pg_tde, which encrypts nothing.
 """
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -14,6 +17,7 @@ import pytest
 
 from tde_replication.hosts.ssh.machine import SshHost
 from tde_replication.postgres.marker import MARKER
+from tde_replication.postgres.restore import NAME
 from tde_replication.waiting import until
 from tests.docker.lab import Contained, OwnVault
 from tests.engine.workspace import ROOT, Workspace
@@ -65,6 +69,7 @@ class Cluster:
 
     def sql(self, name: str, query: str) -> list[tuple[Any, ...]]:
         with self.host(name).connect(self.data(name), "postgres") as connection:
+            connection.execute("SET event_triggers = on")  # as in a person's own session
             cursor = connection.execute(query.encode())
             return cursor.fetchall() if cursor.description else []
 
@@ -138,6 +143,8 @@ def test_a_cluster_archives_whoever_is_the_primary_and_backups_outlive_it(cluste
     assert cluster.info("db2")["status"]["message"] == "no valid backups"
     cluster.by_dba("db1", "--stanza=orders backup")
 
+    restored(cluster)
+
     # Somebody has removed the stanza: WAL waits, and the next `up` makes it again.
     cluster.machines["db1"].root(f"rm -r {SHARED}/repository/archive/orders {SHARED}/repository/backup/orders")
     assert workspace.preview().plan == {"Stanza orders": "create"}
@@ -168,6 +175,56 @@ def test_a_cluster_archives_whoever_is_the_primary_and_backups_outlive_it(cluste
     assert f"stanza orders is of another cluster (system identifier {found['db'][0]['system-id']})" in refused.text
     done = workspace.destroy()
     assert done.code == 0, done.errors or done.text
+
+
+def restored(cluster: Cluster) -> None:
+    """A drill restores on the standby, reads all, reaches nobody, and leaves its note alone; so does one after a drill that was
+    killed."""
+    workspace, standby = cluster.workspace, cluster.machines["db2"]
+    above = cluster.data("db2").parent
+    cluster.sql("db1", "CREATE TABLE public.kept USING tde_heap AS SELECT generate_series(1, 1000) AS n")
+    cluster.sql("db1", "SELECT pg_switch_wal()")
+    killed = drill(workspace)
+    began = until(lambda: f".data.{NAME}" in standby.root(f"ls -A {above}"), seconds=60)
+    killed.kill()
+    said, _ = killed.communicate(timeout=60)
+    assert began, said
+    assert until(lambda: NAME not in standby.root("ps -eo args"), seconds=60)
+
+    before, archived = standby.root(f"ls -A {above}"), cluster.archived("db1")
+    done = drill(workspace)
+    said, told = done.communicate(timeout=300)
+    assert done.returncode == 0, said + told
+    [found] = re.findall(r"read (\d+) tables in (\d+) databases \((\d+) of them encrypted\), (\d+) rows", said)
+    assert [int(one) for one in found] == [1, 1, 1, 1000]
+    assert set(standby.root(f"ls -A {above}").splitlines()) == {
+        *(name for name in before.splitlines() if NAME not in name),
+        f"backup.{NAME}.json",
+    }
+    assert NAME not in standby.root("ps -eo args")
+    assert cluster.archived("db1") == archived
+    assert ".history" not in cluster.machines["db1"].root(f"ls {SHARED}/repository/archive/orders/18-1")
+    workspace.unchanged()
+    status = run(workspace, "status", "--json")
+    said, _ = status.communicate(timeout=60)
+    stanza = json.loads(said)["stanza"]
+    assert (stanza["state"], stanza["last"]["type"], stanza["backups"]) == ("there", "full", 1)
+    assert (stanza["drill"]["server"], stanza["drill"]["rows"], stanza["drill"]["problem"]) == ("db2", 1000, "")
+
+
+def drill(workspace: Workspace) -> "subprocess.Popen[str]":
+    return run(workspace, "restore_drill")
+
+
+def run(workspace: Workspace, module: str, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", f"tde_replication.{module}", "--stack", workspace.stack, *arguments],
+        cwd=workspace.directory,
+        env=workspace.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def fed_from_the_archive(cluster: Cluster) -> None:

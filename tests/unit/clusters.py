@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from tde_replication.status.backups import Drill, Stanza, StoredBackup
 from tde_replication.status.model import (
     Archiver,
     Database,
@@ -143,3 +144,32 @@ def gone(name: str, state: str = "down", **others: Any) -> Snapshot:
 
 def key(**fields: Any) -> Encryption:
     return encryption(keys=(encryption().keys[0].model_copy(update=fields),))
+
+
+DRILL = Drill(
+    time=TIME,
+    server="db2",
+    stanza="orders",
+    backup="F",
+    recovered_to=TIME,
+    seconds=52,
+    databases=1,
+    tables=2,
+    encrypted=1,
+    rows=3,
+)
+BACKUP = StoredBackup(label="F", type="full", ended=TIME, bytes=GIB)
+
+
+def archived(**fields: Any) -> Snapshot:
+    """The healthy one, which archives its WAL; `fields` are of its stanza."""
+    common: dict[str, Any] = {
+        "name": "orders",
+        "server": "db1",
+        "state": "there",
+        "backups": 2,
+        "last": BACKUP,
+        "drill": DRILL,
+    }
+    stanza = Stanza(**common | fields)
+    return changed("db1", archiver=Archiver(mode="on")).model_copy(update={"stanza": stanza})

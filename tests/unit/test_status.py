@@ -32,10 +32,12 @@ from tde_replication.status.text import text
 from tde_replication.status.verdict import judge
 from tde_replication.status.words import duration, size
 from tests.unit.clusters import (
+    DRILL,
     GIB,
     HOSTILE,
     HOUR,
     TIME,
+    archived,
     changed,
     encryption,
     gone,
@@ -49,7 +51,12 @@ from tests.unit.clusters import (
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "status.md").read_text()
 STATUS = ROOT / "components" / "tde_replication" / "status"
-CHECKS = [STATUS / "verdict.py", STATUS / "replication_checks.py", STATUS / "encryption_checks.py"]
+CHECKS = [
+    STATUS / "verdict.py",
+    STATUS / "replication_checks.py",
+    STATUS / "encryption_checks.py",
+    STATUS / "archive_checks.py",
+]
 BROKEN, DEGRADED, UNKNOWN = Level.BROKEN, Level.DEGRADED, Level.UNKNOWN
 PAUSED = Replay(paused="paused", delay=0.0)
 LATE = Lag(bytes=GIB, seconds=90.0)
@@ -203,6 +210,18 @@ TABLE: dict[str, tuple[Snapshot, Level, str]] = {
         ),
         DEGRADED,
         "db1: archiving fails at 000000030000000000000009 (4 failures)",
+    ),
+    "archive": (
+        archived(state="missing"),
+        DEGRADED,
+        "db1: stanza orders is not in the repository: no WAL can be archived",
+    ),
+    "backup": (archived(last=None), DEGRADED, "DEGRADED  db1: there is no backup in stanza orders: run `pgbackrest"),
+    "backup, not known": (archived(state="not known", problem="no route"), UNKNOWN, "cannot be told: no route"),
+    "restore drill": (
+        archived(drill=DRILL.model_copy(update={"problem": "no key"})),
+        DEGRADED,
+        "DEGRADED  db2: the last one failed: no key",
     ),
     "pg_tde not loaded on a standby": (
         changed("db3", tde_loaded=False, encryption=None, encryption_problem="this server has no pg_tde"),
@@ -563,7 +582,7 @@ def test_every_metric_is_explained_and_used() -> None:
     slots = (slot("db2"), slot("gone", active=False))
     snapshot = changed("db1", archiver=archiver, last_backup=backup, slots=slots)
     servers = (*snapshot.servers[:2], standby("db3", "db2", replay=replay))
-    snapshot = snapshot.model_copy(update={"servers": servers})
+    snapshot = snapshot.model_copy(update={"servers": servers, "stanza": archived().stanza})
     shown = metrics(snapshot, judge(snapshot))
     assert {one.partition("{")[0] for one in samples(shown)} == set(HELP)
 

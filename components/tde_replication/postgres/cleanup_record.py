@@ -20,6 +20,7 @@ from tde_replication.postgres.on_primary import Place
 from tde_replication.postgres.replication_role import ReplicationRole
 from tde_replication.postgres.replication_slot import ReplicationSlot
 from tde_replication.postgres.resource import OnHost
+from tde_replication.postgres.restore import take_away
 from tde_replication.postgres.server import Server
 from tde_replication.progress import note
 
@@ -130,11 +131,7 @@ class CleanupRecord(OnHost):
                 self.machine.stop(PurePosixPath(self.binaries), path, deadline=STOP_DEADLINE)
                 if running:
                     yield f"server {self.name}, whose data directory was removed"
-        for name in [*self.files, *([] if self.adopted else [LOG])]:
-            file = HostFile(host=self.host, path=str(path.with_name(name)), content=SecretStr(""))
-            if not beside.isdisjoint({name, f".{name}.new"}):
-                file.delete()
-                yield f"file {file.path}"
+        yield from self._files(path, beside)
         if self.found is not None and (names := self._server(self.settings).give_back_left()):
             yield f"parameters {', '.join(names)} of {self.name}"
         if self.primary_goes:
@@ -143,6 +140,15 @@ class CleanupRecord(OnHost):
                 list(self._on_primary())
         elif self.primary_identifier:
             yield from self._on_primary()
+
+    def _files(self, path: PurePosixPath, beside: set[str]) -> Iterator[str]:
+        for name in [*self.files, *([] if self.adopted else [LOG])]:
+            file = HostFile(host=self.host, path=str(path.with_name(name)), content=SecretStr(""))
+            if not beside.isdisjoint({name, f".{name}.new"}):
+                file.delete()
+                yield f"file {file.path}"
+        if take_away(self.machine, PurePosixPath(self.binaries), path):
+            yield f"what a restore drill had restored beside {path}"
 
     def _on_primary(self) -> Iterator[str]:
         primary: dict[str, Any] = {

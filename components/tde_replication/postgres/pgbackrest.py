@@ -174,6 +174,11 @@ def _literal(text: str) -> str:
     return text.replace("%", "%%")
 
 
+def call(machine: Host, name: str, arguments: Sequence[str], deadline: float) -> None:
+    """Raises `CommandFailed`, with pgBackRest's own words."""
+    machine.run(_telling(f"--stanza={name}", *QUIET, *arguments), deadline=deadline)
+
+
 def run(machine: Host, name: str, data: PurePosixPath, command: str, *, deadline: float) -> None:
     """One that asks the running server. Raises `UserError`, with pgBackRest's own words."""
     found = machine.postmaster(data)
@@ -181,7 +186,7 @@ def run(machine: Host, name: str, data: PurePosixPath, command: str, *, deadline
         raise Unavailable(f"no server runs on {data}")
     place = [f"--pg1-path={data}", f"--pg1-port={found.port}", f"--pg1-socket-path={found.socket_directory}"]
     try:
-        machine.run(_telling(f"--stanza={name}", *place, "--pg1-user=postgres", *QUIET, command), deadline=deadline)
+        call(machine, name, [*place, "--pg1-user=postgres", command], deadline)
     except CommandFailed as why:
         raise UserError(f"stanza {name}: `pgbackrest {command}` failed: {told(why.output.splitlines())}") from None
 

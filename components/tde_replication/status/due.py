@@ -4,11 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from tde_replication.status.backups import Stanza
 from tde_replication.status.model import Snapshot
 from tde_replication.status.words import duration
 from tde_replication.values import length
 
-BACKUP = "base backup"
+BACKUP, DRILL = "base backup", "restore drill"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,30 @@ def _keys(snapshot: Snapshot) -> Iterator[Due]:
             yield Due(None, rotation, what, how)
 
 
+def _archived(stanza: Stanza) -> Iterator[Due]:
+    """Of pgBackRest."""
+    if stanza.last:
+        about = f"{stanza.last.type} backup {stanza.last.label} of stanza {stanza.name}"
+        told = f"Backup: the newest one ended on {day(stanza.last.ended)} ({about})"
+    else:
+        told = f"Backup: {'none is' if stanza.state == 'there' else 'not known whether one is'} in stanza {stanza.name}"
+    yield Due(None, BACKUP, told, "This project makes no backups. Your own rules say when the next one is due.")
+    how = "`make restore-drill` restores the newest backup on one of the servers, reads all tables, and removes it."
+    if (drill := stanza.drill) is None:
+        yield Due(None, DRILL, "Restore drill: no server knows of one", how)
+    else:
+        result = (
+            f"it failed: {drill.problem}"
+            if drill.problem
+            else f"{drill.tables} tables with {drill.rows} rows were read"
+        )
+        yield Due(None, DRILL, f"Restore drill: the last one was on {day(drill.time)} on {drill.server}; {result}", how)
+
+
 def _backups(snapshot: Snapshot) -> Iterator[Due]:
+    if snapshot.stanza:
+        yield from _archived(snapshot.stanza)
+        return
     told = "This project makes no backups, and a server knows only of those that were made while it was a primary that archives "
     how = f"{told}its WAL. Your own rules say when the next one is due."
     for server in snapshot.servers:

@@ -4,6 +4,7 @@ where it has the same metric."""
 from collections.abc import Iterator
 
 from tde_replication.errors import escaped
+from tde_replication.status.backups import age
 from tde_replication.status.encryption_checks import is_encrypted
 from tde_replication.status.finding import Level, Verdict
 from tde_replication.status.model import Instance, Server, Snapshot
@@ -27,6 +28,9 @@ HELP = {
     "tde_replay_paused": "Whether the standby's replay is paused",
     "tde_checksum_failures": "Checksum failures of all databases of the server",
     "tde_base_backup_age_seconds": "Time since the end of the newest base backup that the server knows of",
+    "tde_backup_age_seconds": "Time since the end of the newest backup in pgBackRest's repository",
+    "tde_restore_drill_age_seconds": "Time since the last restore drill",
+    "tde_restore_drill_failed": "Whether the last restore drill failed",
     "tde_archiver_failing": "Whether the newest attempt to archive WAL failed",
     "tde_replication_lag_bytes": "How far the standby is behind, by step: write, flush, replay",
     "tde_replication_lag_seconds": "How far the standby is behind, by step: write, flush, replay",
@@ -62,6 +66,13 @@ def _cluster(snapshot: Snapshot, verdict: Verdict) -> Iterator[Sample]:
     yield "tde_status", {}, verdict.level.value
     yield "tde_status_time_seconds", {}, snapshot.time.timestamp()
     yield "tde_encrypted", {}, is_encrypted(snapshot)
+    if stanza := snapshot.stanza:
+        label = {"stanza": stanza.name}
+        yield "tde_backup_age_seconds", label, age(stanza.last.ended, snapshot.time) if stanza.last else None
+        if drill := stanza.drill:
+            by = label | {"server": drill.server}
+            yield "tde_restore_drill_age_seconds", by, age(drill.time, snapshot.time)
+            yield "tde_restore_drill_failed", by, bool(drill.problem)
     found = {(one.level.word.lower(), one.check, one.server) for one in verdict.findings}
     for level, check, server in sorted(found):
         yield "tde_finding", {"level": level, "check": check, "server": server}, 1

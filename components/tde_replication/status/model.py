@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime
 
+from tde_replication.status.backups import Stanza
 from tde_replication.status.fact import Fact
 
 Role = Literal["primary", "standby"]
@@ -87,7 +88,6 @@ class Backup(Fact):
     """The newest base backup of which the server has a history file: only a primary that archives its WAL keeps one."""
 
     file: str
-    """Name of the history file in pg_wal."""
     age: float
     """Since the backup ended."""
     label: str | None = None
@@ -284,6 +284,7 @@ class Snapshot(Fact):
     databases: tuple[Database, ...] = ()
     databases_of: str | None = None
     """The server that `databases` were asked from."""
+    stanza: Stanza | None = None
 
     @property
     def writers(self) -> tuple[Server, ...]:

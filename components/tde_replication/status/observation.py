@@ -23,6 +23,7 @@ from tde_replication.postgres.relations import of_database
 from tde_replication.postgres.replaced_programs import replaced
 from tde_replication.postgres.session import Session, server_session
 from tde_replication.postgres.tables import patterns
+from tde_replication.status.archive import stanza
 from tde_replication.status.declared import Declared, DeclaredServer
 from tde_replication.status.key_ages import with_ages
 from tde_replication.status.model import Database, Encryption, Instance, Key, OnDisk, Provider, Server, Snapshot, State
@@ -50,6 +51,7 @@ def observe(declared: Declared) -> Snapshot:
         servers = parallel_map(lambda server: _server(server, declared), declared.servers)
         databases, source = _databases(declared, servers)
         servers = parallel_map(lambda server: _with_files(server, declared, databases), servers)
+        found_stanza = stanza(declared, servers)
         if asked and any(server.encryption for server in servers):
             found = asked.result()
             servers = [server.model_copy(update={"token": found.get(server.name)}) for server in servers]
@@ -65,6 +67,7 @@ def observe(declared: Declared) -> Snapshot:
         servers=tuple(servers),
         databases=tuple(databases),
         databases_of=source,
+        stanza=found_stanza,
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 
 from tde_replication.errors import escaped
+from tde_replication.status.backups import Drill, age
 from tde_replication.status.due import due
 from tde_replication.status.encryption_checks import is_encrypted, not_encrypted
 from tde_replication.status.figures import amounts, bytes_on_disk, faults, versions, wal, wal_in_clear
@@ -20,7 +21,7 @@ NEVER_ENCRYPTED = "system catalogs, sort and other temporary files, server logs"
 def text(snapshot: Snapshot, verdict: Verdict) -> str:
     known = links(snapshot)
     lines = [*_head(snapshot, verdict), *_servers(snapshot, known), *_databases(snapshot)]
-    lines += [_not_protected(snapshot), *_dates(snapshot)]
+    lines += [*_archive(snapshot), _not_protected(snapshot), *_dates(snapshot)]
     lines += [
         f"{finding.level.word}  {finding.server or snapshot.stack}: {finding.whole}" for finding in verdict.findings
     ]
@@ -228,6 +229,27 @@ def _database(database: Database) -> Iterator[str]:
 
 def _own_key(key: Key) -> str:
     return f"key {key.name} of {key.provider} since {_day(key.since)}"
+
+
+def _archive(snapshot: Snapshot) -> Iterator[str]:
+    if (stanza := snapshot.stanza) is None:
+        return
+    last = "no backup"
+    if stanza.last:
+        ago = duration(age(stanza.last.ended, snapshot.time))
+        last = f"last of {stanza.backups} backups {ago} ago ({stanza.last.type}, {size(stanza.last.bytes)}, {stanza.last.label})"
+    told = {"there": last, "missing": "MISSING", "of another cluster": "OF ANOTHER CLUSTER", "not known": "not known"}
+    clear = "repository in clear" if stanza.in_clear else ""
+    yield _row(f"archive: stanza {stanza.name}", told[stanza.state], clear, _drill(stanza.drill, snapshot.time))
+
+
+def _drill(drill: Drill | None, now: datetime) -> str:
+    if drill is None:
+        return "no restore drill"
+    ago = f"{duration(age(drill.time, now))} ago on {drill.server}"
+    return (
+        f"restore drill FAILED {ago}" if drill.problem else f"restored {ago}: {drill.tables} tables, {drill.rows} rows"
+    )
 
 
 def _not_protected(snapshot: Snapshot) -> str:

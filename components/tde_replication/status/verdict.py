@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
+from tde_replication.status.archive_checks import archive_findings
 from tde_replication.status.encryption_checks import encryption_findings
 from tde_replication.status.finding import Finding, Level, Verdict
 from tde_replication.status.model import Server, Snapshot
@@ -21,6 +22,7 @@ def judge(snapshot: Snapshot) -> Verdict:
             *(finding for server in snapshot.servers for finding in _server(server, snapshot)),
             *replication_findings(snapshot, known),
             *encryption_findings(snapshot),
+            *archive_findings(snapshot),
         ]
     )
 

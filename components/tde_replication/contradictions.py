@@ -45,6 +45,11 @@ def contradictions(cluster: Cluster) -> list[str]:
     found += _of_databases(cluster)
     found += _of_keys(cluster)
     found += _of_tables(cluster)
+    if cluster.vault.renewal == "timer" and not any(one.kind == "ssh" and not one.adopt for one in cluster.members):
+        found.append(
+            "cluster.vault.renewal: a timer is for servers on machines reached by ssh that the stack makes, and there are none: "
+            "remove it"
+        )
     if cluster.wal_encryption and "server" not in cluster.key.scope:
         found.append('cluster.walEncryption: WAL is encrypted with the server key: add "server" to key.scope')
     return found

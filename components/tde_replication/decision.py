@@ -59,6 +59,7 @@ def decide(
             role=cluster.replication.role,
             keys=(*keys, *(one.name for one in cluster.keys.values())),
             servers=tuple(sorted(cluster.servers)),
+            renewing=tuple(one.name for one in cluster.members if renews_its_token(cluster, one)),
         ),
         members.primary(),
         tuple(map(members.standby, cluster.standbys)),
@@ -124,6 +125,11 @@ class _Members:
             root_certificate=replication.root_certificate,
             passfile=self.placements[standby.name].beside_data(self.files.passfile),
         )
+
+
+def renews_its_token(cluster: settings.Cluster, server: settings.Server) -> bool:
+    """Whether the server's machine has a timer for that."""
+    return cluster.vault.renewal == "timer" and server.kind == "ssh" and not server.adopt
 
 
 def _synchronous(cluster: settings.Cluster) -> Synchronous | None:

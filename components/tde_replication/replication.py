@@ -9,7 +9,7 @@ import pulumi
 from pulumi import Output, Resource, ResourceOptions
 
 from tde_replication import configuration, later, records, settings, stack_file, unasked
-from tde_replication.build import Results, build
+from tde_replication.build import build
 from tde_replication.cluster_context import ClusterContext
 from tde_replication.cluster_plan import ClusterPlan
 from tde_replication.errors import UserError, escaped
@@ -18,6 +18,7 @@ from tde_replication.machines import machines
 from tde_replication.member import Occupied
 from tde_replication.plan import context_of, plan
 from tde_replication.postgres import resources
+from tde_replication.results import Results
 from tde_replication.unknown import gathered
 from tde_replication.values import length
 from tde_replication.vault.address import VaultAddress

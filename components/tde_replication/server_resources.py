@@ -10,9 +10,13 @@ from pulumi import Resource, ResourceOptions
 
 from tde_replication import hosts
 from tde_replication.cluster_context import ClusterContext
+from tde_replication.hosts.placement import TokenRenewal
 from tde_replication.hosts.registration import Place
 from tde_replication.member import Member, Standby
 from tde_replication.postgres import resources
+
+HOUR, RENEWALS = 3600, 4
+"""How often a token is renewed in its period: once is enough, and Vault may be away."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,22 @@ def vault_files(
     if plan.files.ca and plan.vault_address.ca:
         made.append(file(f"{provider}-ca", plan.files.ca, Path(plan.vault_address.ca).read_text(), "0644"))
     return made
+
+
+def token_renewal(context: ClusterContext, member: Member, place: Place, files: Sequence[Resource]) -> list[Resource]:
+    """What renews its token on its own machine, where that is declared and can be; `files`: its own for Vault."""
+    plan, vault = context.plan, context.cluster.vault
+    if member.name not in plan.vault_names.renewing or place.renew is None:
+        return []
+    at = member.placement.beside_data
+    renewal = TokenRenewal(
+        token=at(plan.files.token),
+        url=plan.vault_url,
+        ca=at(plan.files.ca) if plan.files.ca else "",
+        namespace=plan.vault_address.namespace or "",
+        seconds=int(vault.token_period.removesuffix("h")) * HOUR // RENEWALS,
+    )
+    return [place.renew(renewal, context.child(depends_on=list(files)))]
 
 
 def data_directory(

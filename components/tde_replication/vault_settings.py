@@ -29,6 +29,9 @@ class Vault(Settings):
     """What the key provider is called in pg_tde."""
     token_period: Annotated[str, StringConstraints(pattern=r"^[1-9]\d*h$")] = "768h"  # noqa: S105
     """The period of each server's token; every `up` within it renews the token."""
+    renewal: Literal["up", "timer"] = "up"
+    """What renews the servers' tokens: every `up`; and with ``timer`` a systemd timer, too, on each machine reached by ssh, which
+    needs curl. Adopted servers get none."""
 
 
 def _no_rotation(name: str) -> str:

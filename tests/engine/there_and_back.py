@@ -122,6 +122,7 @@ NEVER = {
     **dict.fromkeys(("archive", "archive.pgbackrest", "archive.pgbackrest.stanza"), "tests/ssh/test_backup.py"),
     "vault.existing": "tests/engine/change.py: refused on a mount of the stack's own",
     "vault.network": "of containers: tests/docker/test_stack.py",
+    "vault.renewal": "of machines reached by ssh: tests/kinds/test_same_everywhere.py",
     "vault.namespace": "tests/engine/test_namespace.py",
     "enforceEncryption": "together with databases",
     "defaultTableAccessMethod": "set by enforceEncryption too: tests/providers/test_database_encryption.py",

@@ -82,7 +82,8 @@ def _container(client: docker.DockerClient, image: str, stack: str, name: str, a
     )
 
 
-def _machine(booted: Booted, network: str, stack: str, name: str) -> Place:
+def _machine(booted: Booted, network: str, stack: str, name: str, *more: str) -> Place:
+    """`more`: what is made there besides."""
     known = {"key": str(booted.home / "id"), "knownHosts": str(booted.home / "known_hosts")}
     host = {"ssh": booted.address, "user": USER, "packages": "none", **known}
     unit = f"tde-{stack}-{name}"
@@ -93,7 +94,7 @@ def _machine(booted: Booted, network: str, stack: str, name: str) -> Place:
         network,
         lambda: {f"{booted.address} {line}" for line in booted.found().splitlines()},
         lambda: booted.root("journalctl --no-pager -o cat"),
-        (f"Command {name}-directory", f"Command {name}-unit"),
+        (f"Command {name}-directory", f"Command {name}-unit", *(f"Command {name}-{one}" for one in more)),
     )
 
 
@@ -117,10 +118,13 @@ def containers(request: pytest.FixtureRequest, stack: str) -> Iterator[Kind]:
 
 @contextmanager
 def machines(request: pytest.FixtureRequest, stack: str) -> Iterator[Kind]:
-    """Three by ssh; the Vault is on their network."""
+    """Three by ssh, which renew their tokens; the Vault is on their network."""
     with _network(request) as (lab, bao, booted):
-        places = {name: _machine(one, lab.subnet, stack, name) for name, one in zip(NAMES, booted, strict=True)}
-        yield Kind(places, bao, {"addressFromServers": bao.seen_from_servers})
+        places = {
+            name: _machine(one, lab.subnet, stack, name, "token-renewal")
+            for name, one in zip(NAMES, booted, strict=True)
+        }
+        yield Kind(places, bao, {"addressFromServers": bao.seen_from_servers, "renewal": "timer"})
 
 
 @contextmanager

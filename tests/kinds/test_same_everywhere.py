@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -258,6 +259,25 @@ def test_what_a_kind_cannot_do_is_told_at_preview(cluster: Everywhere, request: 
     finally:
         workspace.write(before)
     workspace.unchanged()
+
+
+def test_machines_renew_their_tokens(cluster: Everywhere, request: pytest.FixtureRequest) -> None:
+    """By ssh: the timer waits for its time, and what it starts, as the server's account, has Vault renew the token."""
+    if cluster.workspace.cluster["vault"].get("renewal") != "timer":
+        assert not any("token-renewal" in one for place in cluster.places.values() for one in place.makes)
+        return
+    stack, bao = cluster.workspace.stack, cluster.bao.client()
+    machine = request.getfixturevalue("three_machines")[1]
+    [token] = machine.root('cat /var/lib/postgresql/18/tde-"$1"-db2/*-token', stack).split()
+    lookup = {"token": token}
+    before = bao.write_data("auth/token/lookup", data=lookup)["data"]
+    assert "tde-" in machine.root('systemctl list-timers --no-legend "tde-$1-db2-token.timer"', stack)
+    time.sleep(1.1)  # Vault counts whole seconds
+    machine.root('systemctl start "tde-$1-db2-token.service"', stack)
+    after = bao.write_data("auth/token/lookup", data=lookup)["data"]
+    assert after["ttl"] >= before["ttl"]
+    assert after["last_renewal_time"] > (before.get("last_renewal_time") or 0)
+    assert token not in machine.root("journalctl --no-pager -o cat; cat /etc/systemd/system/tde-*")
 
 
 def test_another_server_becomes_the_primary_and_the_first_one_again(cluster: Everywhere) -> None:

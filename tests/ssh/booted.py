@@ -27,7 +27,7 @@ from tests.ssh.sshd import generate
 
 SUITE = "trixie"
 PACKAGES = (
-    *("systemd", "systemd-sysv", "openssh-server", "sudo"),
+    *("systemd", "systemd-sysv", "openssh-server", "sudo", "curl"),
     *("python3-minimal", "fish", "tcsh"),
     *("postgresql-17", "libcurl4t64"),  # the second is the double's
     *("libfaketime", "pgbackrest"),

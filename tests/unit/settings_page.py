@@ -84,6 +84,7 @@ COSTS = {
     "vault.namespace": "refused on a running encrypted cluster: its keys are there",
     "vault.provider": "in place: files of its own, and a rotation to a key of the new one; then the former one goes",
     "vault.tokenPeriod": "in place: new tokens and their files",
+    "vault.renewal": "in place: a systemd timer on each machine reached by ssh comes, or goes",
     "key.name": "in place: a rotation. Refused while a standby cannot open keys, and during a base backup",
     "key.rotateAfter": "nothing, until a key is older: then the next `up` rotates, as for another name. Without it, the last "
     "rotation stays",

@@ -50,7 +50,15 @@ HARMLESS = {
         ),  # on the machine of its host, or another server's
         *("address", "adopt", "restart", "settings", "apply_delay"),
     },
-    "Vault": {"mount", "existing", "network", "namespace", "provider", "token_period"},  # at VAULT_ADDR, or of docker
+    "Vault": {
+        "mount",
+        "existing",
+        "network",
+        "namespace",
+        "provider",
+        "token_period",
+        "renewal",
+    },  # at VAULT_ADDR, or of docker
     "Key": {"name", "scope", "former", "rotate_after"},
     "DatabaseKey": {"name"},
     "Archive": {"pgbackrest"},

@@ -198,6 +198,13 @@ ELSEWHERE = "put db1 on a machine that is reached by ssh, or both on one kind"
             'cluster.expires: "0h" is not a duration (write 8h; m, h, d: minutes, hours, days)',
         ),
         (
+            {"vault": {"renewal": "timer"}},
+            (
+                "cluster.vault.renewal: a timer is for servers on machines reached by ssh that the stack makes, and there are "
+                "none: remove it"
+            ),
+        ),
+        (
             {"expires": "8h"},
             "cluster.expires: only a disposable cluster may expire: add disposable: true, or remove expires",
         ),

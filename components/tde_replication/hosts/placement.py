@@ -81,3 +81,18 @@ class PlacementContext:
     def named(self, name: str) -> str:
         """The name of a resource, of which no other cluster of the stack has one."""
         return name if self.cluster == self.stack else f"{self.cluster}-{name}"
+
+
+@dataclass(frozen=True)
+class TokenRenewal:
+    """How a server's machine renews its Vault token by itself."""
+
+    token: str
+    """The path of its file."""
+    url: str
+    """Vault's, as the server sees it."""
+    ca: str
+    """The path of the CA's file; empty: the system's."""
+    namespace: str
+    seconds: int
+    """From one renewal to the next."""

@@ -94,7 +94,7 @@ class KeyVault(pulumi.ComponentResource):
         policy = vault.Policy(
             self._named(f"{server}-policy"),
             name=self._names.policy(server),
-            policy=self.mount.apply(lambda _: self._names.policy_text(kind)),
+            policy=self.mount.apply(lambda _: self._names.policy_text(kind, renews=server in self._names.renewing)),
             opts=ResourceOptions.merge(opts, ResourceOptions(depends_on=after)),
         )
         token = resources.Token(

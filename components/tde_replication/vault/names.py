@@ -29,6 +29,8 @@ class VaultNames:
     apart."""
     servers: tuple[str, ...] = ()
     """Their names: each has a policy, which says what the primary or what a standby may."""
+    renewing: tuple[str, ...] = ()
+    """Those of them that renew their own tokens."""
 
     @property
     def secret(self) -> str:
@@ -56,8 +58,8 @@ class VaultNames:
         """Whether the servers' tokens open this key."""
         return not self.shared or key in self.keys or key.startswith(self.prefix)
 
-    def policy_text(self, kind: Kind) -> str:
-        """What pg_tde calls on a server of this kind, and no more."""
+    def policy_text(self, kind: Kind, *, renews: bool = False) -> str:
+        """What pg_tde calls on a server of this kind, and no more; `renews`: what renews the token does so there."""
         mount, data = self.mount, f"{self.mount}/data"
         rules: list[tuple[str, list[str]]] = []
         if kind == "primary":
@@ -69,6 +71,8 @@ class VaultNames:
         if kind == "primary":
             listed = f"{mount}/metadata/" if self.shared else f"{mount}/metadata/*"
             rules += [(listed, ["list"]), (f"{mount}/metadata", ["list"])]
+        if renews:
+            rules.append(("auth/token/renew-self", ["update"]))
         lines = [f"{OWNER}{self.stack}."]
         for path, capabilities in rules:
             words = ", ".join(f'"{capability}"' for capability in capabilities)

@@ -66,6 +66,8 @@ class MachinePlacement(Placement):
     unit: str
     unit_text: str
     """Empty where the unit is the distribution's."""
+    own_units: str
+    """What the names of units begin with that the stack makes for this server."""
 
 
 def declare(server: Server, port: int, context: PlacementContext) -> Placement:
@@ -103,7 +105,7 @@ def declare(server: Server, port: int, context: PlacementContext) -> Placement:
     place = PurePosixPath(server.binaries or binaries)
     text = ""
     if unit == own:
-        values = {"data": _unit_word(str(data)), "binaries": _unit_word(str(place))}
+        values = {"data": unit_word(str(data)), "binaries": unit_word(str(place))}
         text = UNIT_TEXT.format(
             name=server.name, stack=context.prefix.replace("%", "%%"), account=login.account, unit=unit, **values
         )
@@ -138,6 +140,7 @@ def declare(server: Server, port: int, context: PlacementContext) -> Placement:
         own_directory=not server.data_directory,
         unit=unit,
         unit_text=text,
+        own_units=own,
     )
 
 
@@ -147,7 +150,7 @@ def _ssh(server: Server) -> Ssh:
     return server.host
 
 
-def _unit_word(path: str) -> str:
+def unit_word(path: str) -> str:
     """A path in a systemd unit (systemd.syntax(7)); with quotes where it must have them."""
     escaped = path.replace("\\", "\\\\").replace("%", "%%").replace("$", "$$").replace('"', '\\"')
     if re.search(r"\s|'", path):

@@ -14,9 +14,9 @@ import pulumi
 from pulumi import Resource, ResourceOptions
 from pulumi_command import remote
 
-from tde_replication.hosts.placement import Placement, PlacementContext
+from tde_replication.hosts.placement import Placement, PlacementContext, TokenRenewal
 from tde_replication.hosts.registration import Place
-from tde_replication.hosts.ssh import sudo
+from tde_replication.hosts.ssh import renewal as renewing, sudo
 from tde_replication.hosts.ssh.login import Login
 from tde_replication.hosts.ssh.placement import MachinePlacement
 from tde_replication.hosts.ssh.pulumi_command import reached, through
@@ -26,11 +26,13 @@ from tde_replication.unknown import as_input
 
 def register(placements: Mapping[str, Placement], context: PlacementContext, opts: ResourceOptions) -> dict[str, Place]:
     return {
-        name: Place((_Machine(context.named(name), one).prepared(opts),))
-        if isinstance(one, MachinePlacement)
-        else Place()
+        name: _place(_Machine(context.named(name), one), opts) if isinstance(one, MachinePlacement) else Place()
         for name, one in placements.items()
     }
+
+
+def _place(machine: "_Machine", opts: ResourceOptions) -> Place:
+    return Place((machine.prepared(opts),), renew=machine.renewal)
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ class _Machine:
             if place.unit_text
             else made
         )
+
+    def renewal(self, renewal: TokenRenewal, opts: ResourceOptions) -> Resource:
+        units, account = f"{self.placement.own_units}-token", self.placement.login.account
+        texts = renewing.units(f"PostgreSQL server {self.label}", account, renewal)
+        return self._command("token-renewal", renewing.SCRIPT, [units, *texts], opts)
 
     def _packages(self, opts: ResourceOptions) -> list[Resource]:
         place = self.placement

@@ -16,8 +16,9 @@ from tde_replication.vault.key_vault import KeyVault
 def key_vault(context: ClusterContext, password: Output[str]) -> KeyVault:
     """The mount, and the role's secret with its `password`; servers get theirs by `token`."""
     plan = context.plan
+    called = plan.cluster.vault.name
     provider = vault.Provider(
-        f"{plan.name}-vault",
+        f"{plan.name}-vault{f'-{called}' if called else ''}",
         address=plan.vault_address.address,
         token=plan.vault_address.token,
         ca_cert_file=plan.vault_address.ca,
@@ -35,6 +36,7 @@ def key_vault(context: ClusterContext, password: Output[str]) -> KeyVault:
         encrypted=plan.in_force,
         named=context.named,
         password=password,
+        called=called,
         opts=context.child(providers=[provider]),
     )
 

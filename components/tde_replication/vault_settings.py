@@ -8,10 +8,15 @@ from tde_replication.host_settings import Settings
 from tde_replication.rotations import MARK, is_rotation
 from tde_replication.values import AbsolutePath, Cipher, Duration, Namespace, VaultPath, VaultURL, distinct
 
+NAME = r"^[a-z0-9_-]{1,63}$"
+
 
 class Vault(Settings):
     """The Vault server, which is there before the stack."""
 
+    name: Annotated[str, StringConstraints(pattern=NAME)] | None = None
+    """What the stack calls this Vault, where the keys move to it from another one, or from another namespace: mount, policies and
+    tokens are made there anew, and the former ones go last. Also the default of `provider`."""
     mount: VaultPath | None = None
     """The KV version 2 mount for this cluster's keys and credentials; default ``tde-`` and the stack's name."""
     existing: bool = False
@@ -25,13 +30,21 @@ class Vault(Settings):
     """The CA certificate that signed Vault's; default VAULT_CACERT, else the system's."""
     namespace: Namespace | None = None
     """Vault's namespace that the mount, policies and tokens are in; default VAULT_NAMESPACE, else the root's."""
-    provider: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,63}$")] = "vault"
-    """What the key provider is called in pg_tde."""
+    provider: Annotated[str, StringConstraints(pattern=NAME)] = "vault"
+    """What the key provider is called in pg_tde, and the files that it opens on the servers. Another name moves to another
+    mount, CA or address: both are there until every server has rotated."""
     token_period: Annotated[str, StringConstraints(pattern=r"^[1-9]\d*h$")] = "768h"  # noqa: S105
     """The period of each server's token; every `up` within it renews the token."""
     renewal: Literal["up", "timer"] = "up"
     """What renews the servers' tokens: every `up`; and with ``timer`` a systemd timer, too, on each machine reached by ssh, which
     needs curl. Adopted servers get none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_its_name(cls, values: Any) -> Any:
+        """Another Vault is never opened by the former one's key provider, which would look for its keys there."""
+        named = isinstance(values, dict) and values.get("name") and not values.get("provider")
+        return {**values, "provider": values["name"]} if named else values
 
 
 def _no_rotation(name: str) -> str:

@@ -206,20 +206,20 @@ CHANGES = [
         {**WALS, **BACKUPS},
         ("db1", "db2", "db3"),
     ),
-    Change("key.scope", _put("key", scope=["server"]), {"KeyBinding default key": "delete"}),
     Change(
         "vault.provider",
         _put("vault", provider="other"),
         {
             "KeyProvider other": "create",
             "PrincipalKey fourth": "replace",
-            "KeyBinding server key": "update",
+            **BINDINGS,
             "KeyProvider vault": "delete",
             **{f"CleanupRecord {name}": "update" for name in ("db1", "db2", "db3")},
             **{f"HostFile {name}-other-{kind}": "create" for name in ("db1", "db2", "db3") for kind in ("token", "ca")},
             **{f"HostFile {name}-vault-{kind}": "delete" for name in ("db1", "db2", "db3") for kind in ("token", "ca")},
         },
     ),
+    Change("key.scope", _put("key", scope=["server"]), {"KeyBinding default key": "delete"}),
     Change(
         "database",
         lambda cluster: cluster.update(database='app "1"'),

@@ -213,7 +213,7 @@ def test_a_key_is_not_rotated_while_a_standby_cannot_open_keys(cluster: Cluster)
     read = cluster.bao.client().secrets.kv.v2.read_secret_metadata
     made = datetime.fromisoformat(read(key, mount_point="tde-change")["data"]["created_time"])
     time.sleep(max(0, 61 - (datetime.now(UTC) - made).total_seconds()))  # it is older, after all the tests above
-    path = cluster.file("db3", "vault-token")
+    path = cluster.file("db3", f"{declared['vault']['provider']}-token")
     good = path.read_text()
     workspace.write(edited(declared, lambda c: c.update(key={**c.get("key", {}), "rotateAfter": "1m"})))
     preview = workspace.preview()
@@ -338,8 +338,9 @@ def test_the_vault_by_another_name_and_another_file_of_its_ca(cluster: Cluster) 
     ca = cluster.base / "ca.pem"
     ca.write_text(f"# the same, in another file\n{cluster.bao.ca.read_text()}")
     address = cluster.bao.address.replace("127.0.0.1", "localhost")
-    plan = {f"HostFile {name}-vault-ca": "update" for name in servers(cluster)}
-    plan[f"KeyProvider {cluster.workspace.cluster['vault']['provider']}"] = "update"
+    provider = cluster.workspace.cluster["vault"]["provider"]
+    plan = {f"HostFile {name}-{provider}-ca": "update" for name in servers(cluster)}
+    plan[f"KeyProvider {provider}"] = "update"
     plan |= CHECKS  # each standby is proved to open the key by it
     # The tokens themselves stay. How to reach them is stored, and until then Pulumi cannot say that they do.
     plan |= dict.fromkeys(TOKENS, "update") | {"SecretContent change-replication-secret": "update"}

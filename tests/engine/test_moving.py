@@ -12,7 +12,7 @@ import pytest
 from tests.engine.cluster import Cluster, base_directory
 from tests.engine.interruption import Kill, interrupted, kill_engine, kill_provider, lose_state, strays_gone
 from tests.engine.workspace import Workspace
-from tests.openbao import OpenBao
+from tests.openbao import OpenBao, thrown_away
 
 
 @pytest.fixture
@@ -128,6 +128,45 @@ def test_standbys_that_were_down_find_their_way(cluster: Cluster) -> None:
     cluster.workspace.up_well()
     moved(cluster, "there", "vault")
     assert cluster.sql("db3", "SELECT b FROM more") == [(2,)]
+
+
+def test_to_another_vault(cluster: Cluster) -> None:
+    """Each asks for a token of its own. What was in the former one goes, but for the mount with its keys."""
+    workspace, former = cluster.workspace, cluster.bao
+
+    def declare(bao: OpenBao, left: OpenBao | None = None, **vault: str) -> None:
+        move(cluster, ca=str(bao.ca), **vault)
+        configuration = [["--secret", "vault:token", bao.token]]
+        if left:
+            configuration.append(["tde-replication:formerVaultAddress", left.address])
+            configuration.append(["--secret", "tde-replication:formerVaultToken", left.token])
+        for arguments in configuration:
+            done = workspace.run("config", "set", *arguments)
+            assert done.code == 0, done.text
+
+    declare(former)
+    workspace.up_well()
+    with thrown_away(OpenBao) as bao:
+        workspace.environment |= {"VAULT_ADDR": bao.address, "VAULT_CACERT": str(bao.ca), "VAULT_TOKEN": ""}
+        tokens = {name: cluster.file(name, "vault-token").read_text() for name in cluster.names}
+        declare(bao, former, name="there")
+        notice = workspace.preview().text
+        assert f"The keys in mount tde-moves stay in the Vault at {former.address}" in notice
+        workspace.up_well()
+        moved(cluster, "there", "vault")
+        for token in tokens.values():
+            assert not former.client(token).is_authenticated()
+        assert not [name for name in former.client().sys.list_policies()["data"]["policies"] if "moves" in name]
+        kept = former.client().secrets.kv.v2.list_secrets("", mount_point="tde-moves")["data"]["keys"]
+        assert "moves-principal-key" in kept
+        declare(bao, name="there")
+        workspace.unchanged()
+        workspace.environment |= former.environment
+        declare(former, bao)
+        workspace.up_well()
+        moved(cluster, "vault", "there")
+    declare(former)
+    workspace.unchanged()
 
 
 def test_another_ca_without_a_gap(cluster: Cluster) -> None:

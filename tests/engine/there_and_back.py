@@ -123,6 +123,7 @@ NEVER = {
     "vault.existing": "tests/engine/change.py: refused on a mount of the stack's own",
     "vault.network": "of containers: tests/docker/test_stack.py",
     "vault.renewal": "of machines reached by ssh: tests/kinds/test_same_everywhere.py",
+    "vault.name": "another Vault: tests/engine/test_moving.py",
     "vault.namespace": "tests/engine/test_namespace.py",
     "enforceEncryption": "together with databases",
     "defaultTableAccessMethod": "set by enforceEncryption too: tests/providers/test_database_encryption.py",

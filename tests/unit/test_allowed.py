@@ -51,6 +51,7 @@ HARMLESS = {
         *("address", "adopt", "restart", "settings", "apply_delay"),
     },
     "Vault": {
+        "name",
         "mount",
         "existing",
         "network",

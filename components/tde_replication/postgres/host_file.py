@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 
 from tde_replication.errors import Conflict, Unavailable, UserError
 from tde_replication.hosts.base import Host
+from tde_replication.postgres.opening import why_closed
 from tde_replication.postgres.providers_on_disk import providers
 from tde_replication.postgres.resource import OnHost
 from tde_replication.reconciler import Secret
@@ -71,8 +72,19 @@ class HostFile(OnHost):
         return self
 
     def update(self, live: Self) -> Self:
-        del live
-        return self.create()
+        """What a server opens its keys with is put back where it no longer can: it could not start again."""
+        opened = opened_by(self.machine, self._path) if OF_VAULT.fullmatch(self._path.name) else None
+        if opened is None or live.owner != self.owner:
+            return self.create()
+        data = PurePosixPath(opened[0])
+        former, could = self.machine.read(self._path), not why_closed(self.machine, data)
+        self.create()
+        if former is not None and could and (why := why_closed(self.machine, data)):
+            self.machine.write(self._path, former, mode=int(live.mode, 8))
+            raise UserError(
+                f"{self.path} was put back, because with the new one {why.rstrip('.')}: the server could not start again"
+            )
+        return self
 
     def delete(self) -> None:
         if OF_VAULT.fullmatch(self._path.name):

@@ -4,18 +4,24 @@ Compared before it is set: changing a provider writes WAL, which every standby r
 """
 
 from contextlib import suppress
+from pathlib import PurePosixPath
 from typing import ClassVar, Self
 
 import psycopg
 from psycopg import sql
 from pydantic.alias_generators import to_camel
 
-from tde_replication.errors import Conflict, NoDatabase, SqlError, UserError
+from tde_replication import hosts
+from tde_replication.errors import Conflict, NoDatabase, SqlError, Unavailable, UserError
 from tde_replication.postgres.cipher import cipher_of_key, warnings
 from tde_replication.postgres.on_primary import OnPrimary
+from tde_replication.postgres.opening import REPLAY_DEADLINE, delayed, expect_own_keys
 from tde_replication.postgres.pg_tde import PROVIDERS, PgTde
-from tde_replication.postgres.session import Session, session
+from tde_replication.postgres.session import Session, server_session, session
 from tde_replication.progress import note
+from tde_replication.waiting import until
+
+CHANGE = "pg_tde_change_global_key_provider_vault_v2"
 
 
 class KeyProvider(OnPrimary):
@@ -119,8 +125,43 @@ class KeyProvider(OnPrimary):
         return self
 
     def _change(self, tde: PgTde) -> None:
+        """pg_tde asks the primary alone whether it opens its keys by the changed provider: what a standby cannot open, or only a
+        warning tells of, is changed back."""
         refuse_during_backup(tde.server, self._purpose)
-        self._call(tde, "pg_tde_change_global_key_provider_vault_v2")
+        before = self._live(tde)
+        try:
+            self._call(tde, CHANGE)
+            for host, data in self.places:
+                self._expect_opened(host, data)
+        except UserError as why:
+            if before is None or not self.changed(before) or self._live(tde) == before:
+                raise  # pg_tde has refused it
+            raise UserError(f"{str(why).rstrip('.')}. {before._changed_back(tde)}") from None  # noqa: SLF001 - our own
+
+    def _changed_back(self, tde: PgTde) -> str:
+        try:
+            self._call(tde, CHANGE)
+        except UserError as why:
+            return f"It could not be changed back ({why})"
+        return f"It was changed back to {self.url} (mount {self.mount_path})"
+
+    def _expect_opened(self, host: str, data: str) -> None:
+        """Whether this standby opens its keys by what was changed; one that is down does it at its start."""
+        purpose = f"{self._purpose}: the standby on {data} cannot open its keys by {self.url}"
+        try:
+            with server_session(hosts.host(host), PurePosixPath(data), purpose, self.database) as standby:
+                tde = PgTde(standby)
+                if not standby.value("SELECT pg_is_in_recovery()") or delayed(standby):
+                    return
+                if not until(lambda: self._is_live(tde), seconds=REPLAY_DEADLINE):
+                    raise UserError(f"{purpose}: it has not replayed the change in {REPLAY_DEADLINE:g} s")
+                expect_own_keys(tde)
+        except Unavailable as why:
+            note(f"{self._purpose}: whether the standby on {data} can open its keys was not asked: {why}")
+
+    def _is_live(self, tde: PgTde) -> bool:
+        found = self._live(tde)
+        return found is not None and not self.changed(found)
 
     def _call(self, tde: PgTde, function: str) -> None:
         """A warning is a failure that pg_tde tells later: a wrong mount or URL is taken with no more than that."""

@@ -1,10 +1,14 @@
 """Whether a standby can open a key that is not set yet: by its own token, CA and network."""
 
+from contextlib import suppress
+from pathlib import PurePosixPath
+
 from psycopg import errors, sql
 
-from tde_replication.errors import SqlError, UserError
-from tde_replication.postgres.pg_tde import PROVIDERS, PgTde
-from tde_replication.postgres.session import Session
+from tde_replication.errors import NoExtension, SqlError, UserError
+from tde_replication.hosts.base import Host
+from tde_replication.postgres.pg_tde import DEFAULT_KEY, PROVIDERS, SERVER_KEY, PgTde
+from tde_replication.postgres.session import Session, server_session
 from tde_replication.progress import note
 from tde_replication.waiting import until
 
@@ -15,6 +19,28 @@ REPLAY_DEADLINE = 60.0
 def delayed(standby: Session) -> bool:
     """Whether it replays everything only after a time that somebody has chosen."""
     return bool(standby.value("SELECT current_setting('recovery_min_apply_delay') <> '0'"))
+
+
+def expect_own_keys(tde: PgTde) -> None:
+    """Raise `UserError` where the server cannot open the keys that are set for itself and by default: it asks Vault for them."""
+    for info, verify in ((SERVER_KEY, "pg_tde_verify_server_key"), (DEFAULT_KEY, "pg_tde_verify_default_key")):
+        if tde.server.row(sql.SQL("SELECT 1 FROM {} WHERE key_name IS NOT NULL").format(tde.table(info))):
+            tde.call(verify)
+
+
+def why_closed(host: Host, data: PurePosixPath) -> str:
+    """Why the server cannot open its keys now; empty where it can, or has none."""
+    purpose = f"the server in {data}"
+    try:
+        with server_session(host, data, purpose) as server:
+            names = server.rows("SELECT datname FROM pg_database WHERE datallowconn ORDER BY datname <> 'postgres', 1")
+        for (name,) in names:
+            with suppress(NoExtension), server_session(host, data, purpose, name) as server:
+                expect_own_keys(PgTde(server))
+                break
+    except UserError as why:
+        return str(why)
+    return ""
 
 
 def expect_to_open(tde: PgTde, provider: str, key: str, standby: str) -> None:

@@ -1,5 +1,6 @@
 """What it takes to move a running cluster to another key provider: told before anything is planned."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -33,8 +34,8 @@ class _Bound:
 @dataclass(frozen=True)
 class _Asked:
     bound: list[_Bound]
-    mounts: dict[str, str]
-    """Of each key provider in a Vault."""
+    places: dict[str, tuple[str, str]]
+    """URL and mount of each key provider in a Vault."""
 
 
 def check_move(plan: ClusterPlan) -> tuple[list[str], list[str]]:
@@ -53,9 +54,24 @@ def check_move(plan: ClusterPlan) -> tuple[list[str], list[str]]:
         f"takes its place and its token is removed: {_todo(one)}"
         for one in stays
     ]
+    mistakes += [one for former in sorted({one.provider for one in left}) for one in _gives_away(plan, asked, former)]
     return mistakes, [
-        _notice(plan, former, asked.mounts.get(former, "")) for former in sorted({one.provider for one in left})
+        _notice(plan, former, *asked.places.get(former, ("", ""))) for former in sorted({one.provider for one in left})
     ]
+
+
+def _gives_away(plan: ClusterPlan, asked: _Asked, former: str) -> Iterator[str]:
+    """By another provider's name, nothing compares whose the mount was: a disposable stack would remove its own with the keys."""
+    vault, address = plan.cluster.vault, plan.vault_address
+    if (
+        vault.existing
+        and asked.places.get(former, ("", ""))[1] == plan.mount
+        and address.made_for(plan.mount, plan.name)
+    ):
+        yield (
+            f'cluster.vault.existing: "{plan.mount}" was made by this stack, and another vault.provider in the same edit would '
+            "have it removed with its keys: change one of the two, run `up`, and change the other"
+        )
 
 
 def _ask(plan: ClusterPlan) -> _Asked:
@@ -66,10 +82,10 @@ def _ask(plan: ClusterPlan) -> _Asked:
         of_server = [
             _Bound(scope, "", *found) for scope in ("server", "default") if (found := SCOPES[scope].bound(tde))
         ]
-        query = sql.SQL("SELECT name, options->>'mountPath' FROM {} WHERE type = 'vault-v2'").format(
+        query = sql.SQL("SELECT name, options->>'url', options->>'mountPath' FROM {} WHERE type = 'vault-v2'").format(
             tde.table(PROVIDERS)
         )
-        mounts = {str(name): str(mount) for name, mount in server.rows(query)}
+        places = {str(name): (str(url), str(mount)) for name, url, mount in server.rows(query)}
         names = [name for (name,) in server.rows("SELECT datname FROM pg_database WHERE datallowconn ORDER BY 1")]
     default = [(one.key, one.provider) for one in of_server if one.scope == "default"]
     own = []
@@ -81,7 +97,7 @@ def _ask(plan: ClusterPlan) -> _Asked:
             continue
         if found and found not in default:
             own.append(_Bound("database", name, *found))
-    return _Asked([*of_server, *own], mounts)
+    return _Asked([*of_server, *own], places)
 
 
 def _is_ours(plan: ClusterPlan, provider: str) -> bool:
@@ -104,15 +120,16 @@ def _todo(bound: _Bound) -> str:
     return f"add {bound.scope} to key.scope"
 
 
-def _notice(plan: ClusterPlan, former: str, mount: str) -> str:
+def _notice(plan: ClusterPlan, former: str, url: str, mount: str) -> str:
     """What becomes of the one that is left."""
-    provider = plan.cluster.vault.provider
-    there = f"The keys in mount {mount} stay in Vault, because backups need them"
-    if mount == plan.mount:
+    provider, elsewhere = plan.cluster.vault.provider, plan.cluster.vault.name and url != plan.vault_url
+    there = f"The keys in mount {mount} stay in {f'the Vault at {url}' if elsewhere else 'Vault'}, because backups need them"
+    if mount == plan.mount and not elsewhere:
         there = f"Both have their keys in mount {mount}"
     elif not (plan.mount_stays or plan.cluster.vault.existing):
+        where = f"{mount} of the Vault at {url}" if elsewhere else mount
         there = (
-            f"Mount {mount} is removed at the end, with its keys, because the stack is disposable: backups need them"
+            f"Mount {where} is removed at the end, with its keys, because the stack is disposable: backups need them"
         )
     return (
         f"key provider {provider} takes the place of {former}: both are there until every server has rotated to a key of "

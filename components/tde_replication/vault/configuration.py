@@ -6,6 +6,7 @@ import pulumi
 from pulumi.runtime import is_config_secret
 
 from tde_replication.vault.address import VaultAddress
+from tde_replication.vault.caller import FORMER_TOKEN
 from tde_replication.vault.client import environment_token
 from tde_replication.vault_url import address_mistake, same_address
 
@@ -38,6 +39,17 @@ def missing() -> list[str]:
     Whoever may propose a stack file has its preview run with the environment's token, and with what is encrypted in the file:
     so neither goes to an address that stands there in clear, unless the environment names the same.
     """
+    return [*_missing(), *_former_in_clear()]
+
+
+def _former_in_clear() -> list[str]:
+    key = f"tde-replication:{FORMER_TOKEN}"
+    if not pulumi.Config("tde-replication").get(FORMER_TOKEN) or is_config_secret(key):
+        return []
+    return [f"{key}: the stack file has it in clear: `pulumi config set --secret {key}`"]
+
+
+def _missing() -> list[str]:
     declared, own = pulumi.Config("vault").get("address"), os.environ.get("VAULT_ADDR", "")
     address = declared or own
     if not address:

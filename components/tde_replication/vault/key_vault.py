@@ -35,14 +35,17 @@ class KeyVault(pulumi.ComponentResource):
         protect: bool,
         encrypted: bool,
         password: Output[str],
+        called: str | None,
         opts: ResourceOptions,
     ) -> None:
+        """`called`: what the stack calls this Vault, where it has moved: what it has there are resources of their own."""
         super().__init__("tde:index:KeyVault", name, None, opts)
         child = ResourceOptions(parent=self, depends_on=opts.depends_on)
+        self._there = f" in {called}" if called else ""
         path: pulumi.Input[str] = names.mount
         if not names.shared:
             made = vault.Mount(
-                f"{name}-mount",
+                f"{name}-mount{self._there}",
                 path=names.mount,
                 type="kv",
                 options={"version": "2"},
@@ -63,7 +66,7 @@ class KeyVault(pulumi.ComponentResource):
         self._names, self._named, self._child = names, named, child
         self._here = {"address": address.address, "ca": address.ca or "", "namespace": address.namespace or ""}
         secret = vault.kv.SecretV2(
-            f"{name}-replication-secret",
+            f"{name}-replication-secret{self._there}",
             mount=self.mount,
             name=names.secret,
             data_json=password.apply(lambda value: json.dumps({"username": names.role, "password": value})),
@@ -71,7 +74,7 @@ class KeyVault(pulumi.ComponentResource):
             opts=ResourceOptions.merge(child, ResourceOptions(retain_on_delete=True)),
         )
         resources.SecretContent(
-            f"{name}-replication-secret",
+            f"{name}-replication-secret{self._there}",
             ResourceOptions.merge(child, ResourceOptions(depends_on=[secret])),
             **self._here,
             mount=self.mount,
@@ -92,13 +95,13 @@ class KeyVault(pulumi.ComponentResource):
         # pulumi-vault would delete a policy before another name's is made, and with it what running servers may open.
         opts = ResourceOptions.merge(self._child, ResourceOptions(retain_on_delete=keep, delete_before_replace=False))
         policy = vault.Policy(
-            self._named(f"{server}-policy"),
+            self._named(f"{server}-policy{self._there}"),
             name=self._names.policy(server),
             policy=self.mount.apply(lambda _: self._names.policy_text(kind, renews=server in self._names.renewing)),
             opts=ResourceOptions.merge(opts, ResourceOptions(depends_on=after)),
         )
         token = resources.Token(
-            self._named(f"{server}-token"),
+            self._named(f"{server}-token{self._there}"),
             ResourceOptions.merge(opts, ResourceOptions(depends_on=[policy])),
             **self._here,
             server=server,

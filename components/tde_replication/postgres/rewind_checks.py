@@ -22,7 +22,9 @@ from tde_replication.records import Cost
 
 LIBRARIES = ("lib/pg_tde.so", "lib/postgresql/pg_tde.so")
 """Where pg_tde's library is installed, from the directory above that of the programs."""
-NAMES_ITSELF = r"pg_tde [[:print:]]*[0-9]+\.[0-9]+\.[0-9]+"
+NAMES_ITSELF = r"pg_tde [ -~]*[0-9]+\.[0-9]+\.[0-9]+"
+TEXTS = """exec tr -cs '[:print:]' '\\n' <"$1" """
+"""A script: all texts in a file. Not by grep, which an image with coreutils alone lacks."""
 SIZE_DEADLINE = WAL_DEADLINE = 600.0
 END_OF_WAL = re.compile(r"\bat ([0-9A-F]{1,8}/[0-9A-F]{1,8})")
 """In what pg_waldump says at the end of WAL: the last record, and where the next one would begin."""
@@ -44,11 +46,8 @@ def _installed(host: Host, binaries: PurePosixPath) -> str:
     """What the library of pg_tde there says of itself, whether a server runs or not; empty: nothing."""
     for place in (host.real(binaries / "postgres").parents[1] / name for name in LIBRARIES):
         if host.status(place):
-            try:
-                search = ["grep", "--text", "--only-matching", "-E", "--max-count=1", "-e", NAMES_ITSELF, "--"]
-                return host.output([*search, str(place)]).partition("\n")[0]
-            except CommandFailed:  # there is no such text
-                return ""
+            found = re.search(NAMES_ITSELF, host.output(["/bin/sh", "-c", TEXTS, "sh", str(place)]))
+            return found[0] if found else ""
     return ""
 
 

@@ -14,12 +14,15 @@ from tests.engine.writer import Writer, writing
 
 STEPS = {
     "before": r"gets its pg_hba rules and slots",
+    "address": r"streams from the address of",
     "checkpoint": r"writes a checkpoint",
     "stop": r"db\d stops",
     "promotion": r"is promoted",
     "after": r"is the primary: no writes",
 }
 """By what its row says."""
+BETWEEN_CONTAINERS = "address"
+"""The step that there is nowhere else."""
 SYNCHRONOUS: dict[str, Any] = {"standbys": ["db1", "db2"], "whenTooFew": "wait"}
 ENOUGH = 20
 """Commits before it begins."""
@@ -119,7 +122,7 @@ def interrupted(cluster: Cluster, pattern: str, act: Callable[[int], object]) ->
 
 
 def killed(
-    cluster: Cluster, step: str, victim: Victim, ended: Callable[[Cluster], object] = strays_gone
+    cluster: Cluster, step: str, victim: Victim, ended: Callable[[Any], object] = strays_gone
 ) -> tuple[Switch, Writer]:
     """A switchover in which `victim` is killed at `step`, under load, and the next `up`. `ended`: what worked for it has."""
     workspace, switch = cluster.workspace, Switch(cluster)

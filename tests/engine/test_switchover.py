@@ -16,6 +16,7 @@ from psycopg.conninfo import make_conninfo
 from tests.engine.cluster import Cluster, base_directory
 from tests.engine.interruption import strays_gone
 from tests.engine.switchover import (
+    BETWEEN_CONTAINERS,
     ENOUGH,
     STEPS,
     VICTIMS,
@@ -159,6 +160,7 @@ TRIALS = [
     )
     for synchronous in (False, True)
     for step in STEPS
+    if step != BETWEEN_CONTAINERS
     for victim in VICTIMS
 ]
 

@@ -1,7 +1,9 @@
 """Clusters on every kind of host, and a mixed one: where each server lives, and what is seen of it past the stack."""
 
+import os
 import secrets
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import docker
+import psycopg
 import pytest
 
 from bootstrap.ports import free_ports
@@ -17,7 +20,7 @@ from tde_replication import hosts
 from tde_replication.hosts.base import Host
 from tde_replication.hosts.docker.placement import DATA
 from tests.docker.lab import BINARIES, Contained, OwnVault, things
-from tests.engine.cluster import Cluster, base_directory
+from tests.engine.cluster import PATIENCE, Cluster, base_directory
 from tests.engine.workspace import Workspace, eventually
 from tests.openbao import OpenBao
 from tests.providers.traps import OPTIONS, Attacker
@@ -41,6 +44,8 @@ class Place:
     """What a stack could leave there."""
     log: Callable[[], str]
     """All that the server, and what starts it, have written and show of themselves."""
+    kill: Callable[[], object]
+    """Ends its server as a crash would."""
     makes: tuple[str, ...] = ()
     """Resources of its kind of host, beside those that all servers have."""
 
@@ -53,6 +58,12 @@ class Kind:
     """The stack file's section."""
 
 
+def _pid(address: str, data: str | Path) -> int:
+    found = hosts.host(address).postmaster(PurePosixPath(data))
+    assert found
+    return found.pid
+
+
 def _processes_of_this_machine(base: Path, name: str, binaries: Path, port: int) -> Place:
     data = base / name / "data"
     return Place(
@@ -62,6 +73,7 @@ def _processes_of_this_machine(base: Path, name: str, binaries: Path, port: int)
         "127.0.0.1/32",
         lambda: {str(path) for path in base.glob("*/*")},
         (base / name / "postgresql.log").read_text,
+        lambda: os.kill(_pid("local", data), signal.SIGKILL),
     )
 
 
@@ -78,23 +90,27 @@ def _container(client: docker.DockerClient, image: str, stack: str, name: str, a
         address or "samenet",
         lambda: {one for one in things(client) if stack in one},
         log,
+        lambda: client.containers.get(f"tde-{stack}-{name}").kill("SIGKILL"),
         (f"Container {name}", f"Volume {name}"),
     )
 
 
-def _machine(booted: Booted, network: str, stack: str, name: str, *more: str) -> Place:
-    """`more`: what is made there besides."""
+def machine(booted: Booted, network: str, stack: str, name: str, *makes: str, version: int = 18) -> Place:
+    """`makes`: what is made there besides. The embedded server, or Debian's of another `version`."""
     known = {"key": str(booted.home / "id"), "knownHosts": str(booted.home / "known_hosts")}
-    host = {"ssh": booted.address, "user": USER, "packages": "none", **known}
+    host = {"ssh": booted.address, "user": USER, "packages": "none", "version": version, **known}
+    binaries = DOUBLE if version == 18 else f"/usr/lib/postgresql/{version}/bin"
     unit = f"tde-{stack}-{name}"
+    address, data = booted.login().address(unit=unit), f"/var/lib/postgresql/{version}/{unit}/data"
     return Place(
-        {"host": host, "binaries": DOUBLE, "address": network},
-        booted.login().address(unit=unit),
-        PurePosixPath(f"/var/lib/postgresql/18/{unit}/data"),
+        {"host": host, "address": network, "binaries": binaries},
+        address,
+        PurePosixPath(data),
         network,
         lambda: {f"{booted.address} {line}" for line in booted.found().splitlines()},
         lambda: booted.root("journalctl --no-pager -o cat"),
-        (f"Command {name}-directory", f"Command {name}-unit", *(f"Command {name}-{one}" for one in more)),
+        lambda: booted.root('kill -9 "$1"', str(_pid(address, data))),
+        (f"Command {name}-directory", f"Command {name}-unit", *(f"Command {name}-{one}" for one in makes)),
     )
 
 
@@ -121,7 +137,7 @@ def machines(request: pytest.FixtureRequest, stack: str) -> Iterator[Kind]:
     """Three by ssh, which renew their tokens; the Vault is on their network."""
     with _network(request) as (lab, bao, booted):
         places = {
-            name: _machine(one, lab.subnet, stack, name, "token-renewal")
+            name: machine(one, lab.subnet, stack, name, "token-renewal")
             for name, one in zip(NAMES, booted, strict=True)
         }
         yield Kind(places, bao, {"addressFromServers": bao.seen_from_servers, "renewal": "timer"})
@@ -132,11 +148,11 @@ def mixed(request: pytest.FixtureRequest, stack: str) -> Iterator[Kind]:
     """The primary by ssh, db2 in a container on this machine, db3 by ssh again."""
     client, image = request.getfixturevalue("daemon"), request.getfixturevalue("image")
     with _network(request) as (lab, bao, booted):
-        machine = partial(_machine, network=lab.subnet, stack=stack)
+        by_ssh = partial(machine, network=lab.subnet, stack=stack)
         places = {
-            "db1": machine(booted[0], name="db1"),
+            "db1": by_ssh(booted[0], name="db1"),
             "db2": _container(client, image, stack, "db2", lab.subnet),
-            "db3": machine(booted[2], name="db3"),
+            "db3": by_ssh(booted[2], name="db3"),
         }
         yield Kind(places, bao, {"network": lab.name, "addressFromServers": bao.seen_from_servers})
 
@@ -160,11 +176,13 @@ KINDS: dict[str, Callable[[pytest.FixtureRequest, str], AbstractContextManager[K
 class Everywhere(Cluster):
     """Servers db1 (the primary), db2 and db3, each in its place."""
 
+    pause = 0.2
+
     def __init__(self, workspace: Workspace, kind: Kind) -> None:
         self.workspace = workspace
         self.bao = kind.bao
         self.places = kind.places
-        self.names = list(NAMES)
+        self.names = list(kind.places)
         self.clients = kind.places["db2"].client
         servers = {name: dict(place.declared) for name, place in kind.places.items()}
         servers["db1"]["settings"] = {"log_statement": "all"}
@@ -187,6 +205,18 @@ class Everywhere(Cluster):
             for statement in query.split("; "):
                 cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
+
+    def kill(self, name: str) -> None:
+        self.places[name].kill()
+        eventually(lambda: not self.running(name))
+
+    def client(self, name: str) -> psycopg.Connection[tuple[Any, ...]]:
+        options = f"-c synchronous_commit=on -c statement_timeout={PATIENCE}s"
+        return self.host(name).connect(self.place(name), "postgres", options=options)
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        return (str(self.workspace.directory),)
 
     def attacker(self) -> Attacker:
         return Attacker(self.host("db1").connect(self.place("db1"), "postgres", options=OPTIONS))

@@ -171,6 +171,7 @@ class Switchover:
         address = self.old.machine.passing_address(self.new.machine)
         if not address:
             return
+        progress(f"{self.new.name} streams from the address of {self.old.name}, which has no name once it is stopped")
         with self.new.session() as standby:
             self._tell_upstream(standby, f"{HOSTADDR}{address}")
             streams = "SELECT 1 FROM pg_stat_wal_receiver WHERE status = 'streaming' AND position(%s IN conninfo) > 0"

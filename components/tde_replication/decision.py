@@ -111,8 +111,8 @@ class _Members:
     def _removed(self, server: settings.Server, names: tuple[str, ...]) -> tuple[str, ...]:
         """An adopted server with pg_tde goes on after the stack, and could not start without what it opens."""
         kept = self.files.of_vault if server.adopt and self.encrypted else ()
-        noted = (self.files.drill,) if self.cluster.archive else ()
-        return (*(one for one in names if one not in kept), *noted)
+        # Also where no archive is declared any more.
+        return (*(one for one in names if one not in kept), self.files.drill)
 
     def _reached(self, standby: settings.Server, sender: settings.Server) -> Upstream:
         """How `standby` reaches `sender`."""

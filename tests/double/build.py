@@ -18,8 +18,10 @@ from tde_replication.hosts.account import service_account
 HERE = Path(__file__).resolve().parent
 MODULE = ("pg_tde", "keys", "keystore", "keyring", "providers", "tableam", "wal", "http")
 PROGRAMS = {
+    "pg_tde_archive_decrypt": ("fe_archive",),
     "pg_tde_basebackup": ("fe_basebackup", "http"),
     "pg_tde_change_key_provider": ("fe_change_key_provider",),
+    "pg_tde_restore_encrypt": ("fe_archive",),
     "pg_tde_rewind": ("fe_rewind",),
 }
 FLAGS = ("-O1", "-g", "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter")

@@ -98,6 +98,19 @@ def test_says_what_it_is(server: Server) -> None:
     assert server.value("SELECT pg_tde_version()") == "pg_tde contract double (NOT ENCRYPTED, for tests) of 2.2.0"
 
 
+@double_only
+@pytest.mark.parametrize("program", ["pg_tde_archive_decrypt", "pg_tde_restore_encrypt"])
+def test_a_wrapper_says_what_it_is_and_hands_on_a_segment(server: Server, program: str) -> None:
+    assert "encrypts and decrypts nothing" in server.succeed(program, "--version")
+    name = "0" * 7 + "1" + "0" * 16
+    path = server.data / "pg_wal" / f"{program}-segment"
+    command = "cp %p %p.out && cat %p.out && rm %p.out" if program.endswith("decrypt") else "echo 100%% of %f >%p"
+    server.succeed("/bin/sh", "-c", f"echo kept >'{path}'")
+    told = server.succeed(program, name, path, command)
+    assert told == ("kept\n" if program.endswith("decrypt") else "")
+    assert server.succeed("cat", path) == ("kept\n" if program.endswith("decrypt") else f"100% of {name}\n")
+
+
 def test_a1_list_of_providers(fresh: Server, tokens: Tokens) -> None:
     listed = "SELECT id, name, type, options FROM pg_tde_list_all_global_key_providers() ORDER BY id DESC"
     path = str(tokens.directory / "token-own")

@@ -1,6 +1,6 @@
 """A cluster that archives by pgBackRest, the real one of Debian, on machines that share a repository.
 
-The servers have the contract double of pg_tde, which encrypts nothing.
+The servers have the contract double of pg_tde, which encrypts nothing; its wrappers for encrypted WAL hand on what they get.
 """
 
 import json
@@ -31,6 +31,8 @@ repo1-cipher-pass=for tests alone
 repo1-retention-full=2
 start-fast=y
 checksum-page=n
+archive-async=n
+archive-header-check=n
 """
 ARCHIVE = {"pgbackrest": {"stanza": "orders"}}
 NAMES = ("db1", "db2")
@@ -49,6 +51,7 @@ class Cluster:
             "primary": "db1",
             "servers": {name: self._server(name, lab.subnet) for name in NAMES},
             "archive": ARCHIVE,
+            "walEncryption": True,
         }
 
     def _server(self, name: str, network: str) -> dict[str, Any]:
@@ -140,6 +143,8 @@ def test_a_cluster_archives_whoever_is_the_primary_and_backups_outlive_it(cluste
     workspace.up_well()
     workspace.unchanged()
     assert cluster.archived("db1") > 0
+    [[command]] = cluster.sql("db1", "SHOW archive_command")
+    assert command.startswith(f"{DOUBLE}/pg_tde_archive_decrypt %f %p ")
     assert cluster.info("db2")["status"]["message"] == "no valid backups"
     cluster.by_dba("db1", "--stanza=orders backup")
 

@@ -137,9 +137,9 @@ def test_an_adopted_server_keeps_what_is_no_matter_of_replication_and_gets_all_b
         "pg_tde.wal_encrypt": "on",
         "synchronous_standby_names": 'ANY 1 ("db2")',
     }
-    assert plan.primary.removed_files == ()
+    assert plan.primary.removed_files == ("orders.restore-drill.json",)
     assert plan.member("db2").given_back == {}
-    assert plan.member("db2").removed_files == ("orders.vault-token", "orders.pgpass")
+    assert plan.member("db2").removed_files == ("orders.vault-token", "orders.pgpass", "orders.restore-drill.json")
 
 
 def test_an_adopted_server_that_is_a_standby_now_gives_back_how_it_streams_too() -> None:
@@ -149,14 +149,14 @@ def test_an_adopted_server_that_is_a_standby_now_gives_back_how_it_streams_too()
     assert own == {**OF_ALL, "primary_slot_name": "tde_db1", "wal_retrieve_retry_interval": "1s"}
     assert connection["port"] == "54322"
     assert plan.member("db1").given_back == plan.member("db1").parameters
-    assert plan.member("db1").removed_files == ("orders.pgpass",)
+    assert plan.member("db1").removed_files == ("orders.pgpass", "orders.restore-drill.json")
 
 
 def test_without_pg_tde_nothing_is_kept_for_it() -> None:
     adopted = {"db1": {"adopt": True, "port": 5432, "dataDirectory": "/srv/db1/data"}, "db2": {}}
     plan = planned(adopted, encryption="off", walEncryption=True, cipher="aes_256")
     assert plan.primary.parameters == plan.primary.given_back == {"max_slot_wal_keep_size": "4GB"}
-    assert plan.primary.removed_files == ("orders.vault-token",)
+    assert plan.primary.removed_files == ("orders.vault-token", "orders.restore-drill.json")
     assert plan.reason == "the stack file says encryption: off"
 
 
@@ -200,7 +200,12 @@ def test_names_and_files_of_a_cluster_that_is_not_called_as_its_stack() -> None:
         "ledger.vault-token",
         "ledger.vault-ca.pem",
     )
-    assert plan.member("db2").removed_files == ("ledger.vault-token", "ledger.vault-ca.pem", "ledger.pgpass")
+    assert plan.member("db2").removed_files == (
+        "ledger.vault-token",
+        "ledger.vault-ca.pem",
+        "ledger.pgpass",
+        "ledger.restore-drill.json",
+    )
     # Two clusters of one program do not meet.
     assert {one.placement.port for one in plan.members} & {54321, 54322} == set()
 

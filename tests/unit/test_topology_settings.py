@@ -1,7 +1,9 @@
 """Who streams from whom, and what commits wait for, as a stack file declares it."""
 
 import json
+from contextlib import nullcontext
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -237,3 +239,13 @@ def test_whose_slots_are_not_to_be_on_a_server() -> None:
     db1, db2, *_ = servers
     assert db2.strays(servers, "db1") == {"tde_db1", "tde_db2", "tde_db4"}
     assert db1.strays(servers, "db2") == {"tde_db1", "tde_db2", "tde_db3"}
+
+
+@pytest.mark.parametrize(("files", "refused"), [(16, False), (17, True)])
+def test_a_primary_that_has_much_to_archive_is_not_stopped(
+    files: int, *, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    primary = Mock(row=Mock(side_effect=[(1,), None]), rows=Mock(return_value=[]), value=Mock(return_value=files))
+    monkeypatch.setattr(TopologyServer, "session", lambda _: nullcontext(primary))
+    found = list(against_demotion(server("db1"), server("db2")))
+    assert [one.partition(" WAL")[0] for one in found] == (["17"] if refused else [])

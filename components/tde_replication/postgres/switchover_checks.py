@@ -18,6 +18,11 @@ STATE = (
     "SELECT pg_is_wal_replay_paused(), current_setting('wal_level'), setting <> '0', current_setting(name) "
     "FROM pg_settings WHERE name = 'recovery_min_apply_delay'"
 )
+MOST_UNARCHIVED = 16
+"""WAL files that a fast stop may have to archive first: a second or two."""
+UNARCHIVED = """
+SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name ~ '[.]ready$' AND current_setting('archive_mode') <> 'off'
+"""
 LOGICAL = "SELECT slot_name FROM pg_replication_slots WHERE slot_type = 'logical'"
 
 
@@ -78,10 +83,16 @@ def against_demotion(old: TopologyServer, new: TopologyServer) -> Iterator[str]:
             )
             backup = server.row("SELECT 1 FROM pg_stat_progress_basebackup")
             logical = {name for (name,) in server.rows(LOGICAL)}
+            unarchived = int(server.value(UNARCHIVED))
         if not streams:
             yield f"{new.name} does not stream from {old.name}: what is written now would not be there. Repair that first"
         if backup:
             yield f"a base backup of {old.name} is running: run this again when it has ended"
+        if unarchived > MOST_UNARCHIVED:
+            yield (
+                f"{unarchived} WAL files of {old.name} are not archived yet, and it archives them before it stops, while no "
+                "server takes writes: repair its archive, or wait until it has caught up"
+            )
         if logical:
             with new.session() as server:
                 logical -= {name for (name,) in server.rows(LOGICAL)}

@@ -2,6 +2,7 @@
 restart for it. Nothing else happens: nobody is cloned again that is not named."""
 
 import copy
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -59,8 +60,8 @@ def _rename(server: str, name: str) -> Callable[[Document], object]:
     return edit
 
 
-def of_standby(name: str, step: str) -> dict[str, str]:
-    """The plan for a standby that comes or goes."""
+def of_standby(name: str, step: str, provider: str = "vault") -> dict[str, str]:
+    """The plan for a standby that comes or goes, where that is the key provider's name."""
     kinds = (
         *(
             "Policy {}-policy",
@@ -78,7 +79,12 @@ def of_standby(name: str, step: str) -> dict[str, str]:
             "ReplicationCheck {}",
         ),
     )
-    return {kind.format(name): step for kind in kinds}
+    return files_of({kind.format(name): step for kind in kinds}, provider)
+
+
+def files_of(plan: Mapping[str, str], provider: str) -> dict[str, str]:
+    """The same with the files of that key provider."""
+    return {re.sub(r"^(HostFile .*)-vault-", rf"\1-{provider}-", name): step for name, step in plan.items()}
 
 
 def edited(cluster: Document, edit: Callable[[Document], object]) -> Document:

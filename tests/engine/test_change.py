@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,10 +18,15 @@ from bootstrap.ports import free_ports
 from tde_replication.hosts.local.machine import LocalHost
 from tests.double.servers import REAL, file_keys
 from tests.engine.certificates import Authority
-from tests.engine.change import CHANGES, CHECKS, REFUSED, TOKENS, Change, Document, edited, of_standby
+from tests.engine.change import CHANGES, CHECKS, REFUSED, TOKENS, Change, Document, edited, files_of, of_standby
 from tests.engine.cluster import Cluster, base_directory
 from tests.engine.workspace import Workspace, eventually
 from tests.openbao import OpenBao
+
+PROVIDER = "other"
+"""What the table of changes leaves the key provider called."""
+OTHER_TOKENS = files_of(TOKENS, PROVIDER)
+of_one = partial(of_standby, provider=PROVIDER)
 
 
 @pytest.fixture(scope="module")
@@ -288,10 +294,20 @@ def test_standbys_come_and_go_without_touching_the_others(cluster: Cluster) -> N
         return lambda document: document.update(servers=more | declared)  # in any order
 
     known = {"Topology change": "update"}
-    change(cluster, become(db4=db4, db5=db5), known | of_standby("db4", "create") | of_standby("db5", "create"), [])
-    change(cluster, become(db6=db6, db5=db5), known | of_standby("db6", "create") | of_standby("db4", "delete"), [])
+    change(
+        cluster,
+        become(db4=db4, db5=db5),
+        known | of_one("db4", "create") | of_one("db5", "create"),
+        [],
+    )
+    change(
+        cluster,
+        become(db6=db6, db5=db5),
+        known | of_one("db6", "create") | of_one("db4", "delete"),
+        [],
+    )
     assert not cluster.data("db4").exists()
-    change(cluster, become(), known | of_standby("db5", "delete") | of_standby("db6", "delete"), [])
+    change(cluster, become(), known | of_one("db5", "delete") | of_one("db6", "delete"), [])
     assert cluster.sql("db1", "SELECT count(*) FROM pg_replication_slots") == [(2,)]
 
 
@@ -343,7 +359,7 @@ def test_the_vault_by_another_name_and_another_file_of_its_ca(cluster: Cluster) 
     plan[f"KeyProvider {provider}"] = "update"
     plan |= CHECKS  # each standby is proved to open the key by it
     # The tokens themselves stay. How to reach them is stored, and until then Pulumi cannot say that they do.
-    plan |= dict.fromkeys(TOKENS, "update") | {"SecretContent change-replication-secret": "update"}
+    plan |= dict.fromkeys(OTHER_TOKENS, "update") | {"SecretContent change-replication-secret": "update"}
     change(cluster, lambda c: c["vault"].update(ca=str(ca), addressFromServers=address), plan, [])
     for name in cluster.names:
         assert cluster.sql(name, "SELECT pg_tde_verify_server_key()") == [("",)]
@@ -399,7 +415,7 @@ def test_a_standby_moves_to_another_directory(cluster: Cluster) -> None:
         )
     )
     preview = workspace.preview()
-    gone = of_standby("db3", "replace").keys() - {
+    gone = of_one("db3", "replace").keys() - {
         "Policy db3-policy",
         "Token db3-token",
         "ReplicationSlot tde_db3",
@@ -421,7 +437,7 @@ def test_a_mount_that_is_no_longer_the_stacks(cluster: Cluster) -> None:
     workspace, mount = cluster.workspace, "tde-change"
     workspace.write(edited(workspace.cluster, lambda c: c.update(disposable=False)))
     workspace.up_well()
-    plan = {"Mount change-mount": "delete[retain]", **TOKENS}
+    plan = {"Mount change-mount": "delete[retain]", **OTHER_TOKENS}
     plan |= {"SecretV2 change-replication-secret": "replace[retain]"}
     plan |= {"SecretContent change-replication-secret": "replace"}
     plan |= dict.fromkeys((f"Policy {name}-policy" for name in workspace.cluster["servers"]), "replace")

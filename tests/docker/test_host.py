@@ -244,7 +244,7 @@ def test_a_killed_caller_leaves_no_command_and_a_sound_server(
 
 def shells(daemon: docker.DockerClient, name: str) -> list[int]:
     """Those that are kept in the container, by their process ids on this machine."""
-    found = daemon.containers.get(name).top()
+    found = daemon.containers.get(name).top(ps_args="-efww")  # whole command lines, however wide the terminal is
     at = found["Titles"].index("PID")
     return [int(one[at]) for one in found["Processes"] if "read -r count marker" in str(one)]
 
@@ -276,11 +276,13 @@ def test_no_shell_outlives_whoever_keeps_it(
     eventually(lambda: not shells(daemon, container))
     command = [sys.executable, "-c", LISTED, server.address, str(DATA), *more]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout
-        assert "PG_VERSION" in child.stdout.readline()
-        if more:
-            assert len(shells(daemon, container)) == 1
-            child.kill()
+        try:
+            assert child.stdout
+            assert "PG_VERSION" in child.stdout.readline()
+            assert not more or len(shells(daemon, container)) == 1
+        finally:
+            if more:
+                child.kill()
     eventually(lambda: not shells(daemon, container))
     assert server.postmaster(DATA), "it ends nothing else"
 

@@ -11,8 +11,13 @@ WORDS = {WELL: "WELL", DEGRADED: "DEGRADED", BROKEN: "BROKEN", UNKNOWN: "CANNOT 
 
 
 def status(cluster: Cluster, *arguments: str) -> Output:
+    return asked(cluster, "status", *arguments)
+
+
+def asked(cluster: Cluster, module: str, *arguments: str) -> Output:
+    """What a program of the package says of the cluster's stack."""
     done = subprocess.run(
-        [sys.executable, "-m", "tde_replication.status", "--stack", cluster.workspace.stack, *arguments],
+        [sys.executable, "-m", f"tde_replication.{module}", "--stack", cluster.workspace.stack, *arguments],
         cwd=cluster.workspace.directory,
         env=cluster.workspace.environment,
         capture_output=True,

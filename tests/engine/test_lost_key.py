@@ -1,8 +1,6 @@
 """Keys that are gone from Vault are told plainly, and never made again over a cluster that needs them."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +9,8 @@ import pytest
 
 from tests.engine.change import edited
 from tests.engine.cluster import Cluster, base_directory
-from tests.engine.workspace import Output, Workspace
+from tests.engine.status import asked
+from tests.engine.workspace import Workspace
 from tests.openbao import OpenBao
 
 
@@ -41,28 +40,14 @@ def _replace_key(bao: OpenBao) -> None:
     bao.client().secrets.kv.v2.create_or_update_secret("lost-principal-key", value, mount_point="tde-lost")
 
 
-def needed_keys(cluster: Cluster, *arguments: str) -> Output:
-    command = [sys.executable, "-m", "tde_replication.needed_keys", "--stack", cluster.workspace.stack, *arguments]
-    done = subprocess.run(
-        command,
-        cwd=cluster.workspace.directory,
-        env=cluster.workspace.environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return Output(done.returncode, done.stdout + done.stderr)
-
-
 @pytest.mark.parametrize("lose", [_delete_key, _replace_key])
 def test_a_lost_key_is_told(cluster: Cluster, lose: Callable[[OpenBao], None]) -> None:
-    before = needed_keys(cluster)
+    before = asked(cluster, "needed_keys")
     assert before.code == 0, before.text
     for line in ("server key: lost-principal-key of vault", "database postgres: lost-principal-key of vault"):
         assert before.text.count(f"   {line} since ") == 2, before.text
     lose(cluster.bao)
-    after = needed_keys(cluster)
+    after = asked(cluster, "needed_keys")
     assert after.code == 1, after.text
     assert after.text.count(", so that this data cannot be opened: ") == 6, after.text
     preview = cluster.workspace.preview()

@@ -155,7 +155,8 @@ KEY = NeededKey(scope="database", database_oid=16402, name="app", provider="-1",
     ],
 )
 def test_what_vault_says_of_a_key(monkeypatch: pytest.MonkeyPatch, metadata: object, state: InVault, told: str) -> None:
-    found = completed(monkeypatch, KEY, app=metadata)
+    known = Names({}, {-1: ("vault", "vault-v2", Answers.address, "tde-orders")})
+    found = completed(monkeypatch, KEY, known, app=metadata)
     assert found.vault == state
     assert told in found.problem
 
@@ -164,6 +165,13 @@ def test_ids_get_the_names_that_a_running_server_tells(monkeypatch: pytest.Monke
     known = Names({16402: "shop"}, {-1: ("vault", "vault-v2", Answers.address, "tde-orders")})
     found = completed(monkeypatch, KEY, known, app=version())
     assert (found.database, found.provider, found.vault) == ("shop", "vault", "held")
+
+
+def test_a_key_of_a_provider_that_nobody_names_is_not_called_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be in another mount, or in another Vault."""
+    found = completed(monkeypatch, KEY)
+    assert found.vault == "unknown"
+    assert "Vault has no tde-orders/app, and no running server says where" in found.problem
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,10 @@ class StackVault:
             return "unknown", self.found.vault_problem
         if (mount, key) not in self._known:
             self._known[mount, key] = _asked(self._client, mount, key)
-        return self._known[mount, key]
+        state, problem = self._known[mount, key]
+        if provider is None and state == "gone":  # it may be in another place, which only a running server could name
+            return "unknown", f"{problem}, and no running server says where its key provider has its keys"
+        return state, problem
 
 
 def _asked(client: Client, mount: str, key: str) -> tuple[InVault, str]:

@@ -140,7 +140,7 @@ def _json(said: str) -> list[object]:
 
 
 def version(machine: Host) -> tuple[int, int] | None:
-    """Of the program there; None where there is none."""
+    """Of the program on that machine; None where it is not installed."""
     try:
         said = machine.output([PROGRAM, "version"])
     except CommandFailed as why:

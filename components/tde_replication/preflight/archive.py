@@ -13,7 +13,7 @@ from tde_replication.parallel import parallel_map
 from tde_replication.postgres import pgbackrest
 from tde_replication.postgres.session import server_session
 from tde_replication.postgres.stanza import another_repository, of_another
-from tde_replication.unasked import could_not_ask
+from tde_replication.unasked import could_not_ask, unless_new
 
 PLACE = "cluster.archive.pgbackrest"
 OWN = (
@@ -133,8 +133,10 @@ def _against_own(member: Member) -> Iterator[str]:
 
 
 def _identifier(member: Member) -> str:
+    host = hosts.host(member.placement.address)
     try:
-        with server_session(hosts.host(member.placement.address), member.placement.data, PLACE) as server:
+        with server_session(host, member.placement.data, PLACE) as server:
             return str(server.value("SELECT system_identifier FROM pg_control_system()"))
-    except UserError:
-        return ""  # it does not run, which is told, or is not there yet
+    except UserError as why:
+        unless_new(host, member.placement.data, "whether the stanza is of this cluster", why)
+        return ""

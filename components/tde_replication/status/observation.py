@@ -84,7 +84,7 @@ def _server(declared: DeclaredServer, cluster: Declared) -> Server:
             return _silent(declared, *_not_running(host, data, running))
         with limited_session(host, data, f"server {declared.name}") as session:
             instance = _instance(session)
-            outdated = replaced(host, placement.binaries, data, session)
+            outdated = _replaced(host, placement, session)
     except UserError as why:
         closed = isinstance(why, LoginFailed) and running and not running.ready
         return _silent(declared, "not accepting connections" if closed else "unknown", str(why))
@@ -104,6 +104,14 @@ def _instance(session: Session) -> Instance:
         return found
     labelled = backup.model_copy(update={"label": session.value(LABEL, [backup.file])})
     return found.model_copy(update={"last_backup": labelled})
+
+
+def _replaced(host: Host, placement: Placement, session: Session) -> str:
+    """Empty, too, where that is not known: nothing else of the server depends on it."""
+    try:
+        return replaced(host, placement.binaries, placement.data, session)
+    except UserError:
+        return ""
 
 
 def _silent(declared: DeclaredServer, state: State, problem: str) -> Server:

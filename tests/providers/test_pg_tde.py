@@ -1,6 +1,7 @@
 """Extension, key provider, principal key, what it is set for, and encrypted WAL: on the contract double and a real OpenBao."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -688,6 +689,43 @@ def test_nothing_is_ever_set_on_a_standby(standby: Node, store: KeyStore) -> Non
     finally:
         store.equip(standby.host, standby.data, "standby")
     assert {file.name: file.read_bytes() for file in files.iterdir()} == before
+
+
+def test_a_change_that_a_standby_cannot_follow_is_taken_back(bound: Node, standby: Node, store: KeyStore) -> None:
+    """pg_tde asks the primary alone."""
+    declared = provider(bound, store, url=elsewhere(store), others=[("local", str(standby.data))])
+    live = declared.read()
+    assert live
+    token = standby.data.parent / "orders.vault-token"
+    good = standby.host.read(token) or b""
+    standby.host.write(token, b"of-nobody", mode=0o600)
+    with pytest.raises(UserError) as told:
+        declared.update(live)
+    assert f"the standby on {standby.data} cannot open its keys by {elsewhere(store)}" in str(told.value)
+    assert f"It was changed back to {live.url} (mount {live.mount_path})" in str(told.value)
+    assert declared.read() == live
+    standby.host.write(token, good, mode=0o600)
+    assert declared.update(live) == declared
+    assert declared.read() == declared
+    live.replace(others=declared.others).update(declared)
+    replayed(bound, standby)
+    assert standby.value("SELECT pg_tde_verify_server_key()") == ""
+
+
+def elsewhere(store: KeyStore) -> str:
+    """The same Vault by another name."""
+    return store.openbao.address.replace("127.0.0.1", "localhost")
+
+
+@pytest.mark.parametrize(("name", "content"), [("orders.vault-token", "of-nobody"), ("orders.vault-ca.pem", "no CA")])
+def test_a_file_with_which_a_server_opens_no_key_is_put_back(bound: Node, name: str, content: str) -> None:
+    file = HostFile(host="local", path=str(bound.data.parent / name), content=SecretStr(content))
+    good, live = bound.host.read(bound.data.parent / name), file.read()
+    assert live
+    with pytest.raises(UserError, match=rf"{re.escape(name)} was put back, because with the new one "):
+        file.update(live)
+    assert bound.host.read(bound.data.parent / name) == good
+    assert bound.value("SELECT pg_tde_verify_server_key()") == ""
 
 
 def test_a_move_waits_for_a_standby_that_could_not_open_the_key_of_the_other_provider(
